@@ -1,0 +1,242 @@
+"""Strict schemas of every config file: an unknown key is an error naming the nearest right one."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from syncflow.clip import ClipSpec
+
+T = TypeVar("T", bound="Config")
+
+
+class Config(BaseModel):
+    """Frozen data; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_nearest_key(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key in data:
+                if key not in cls.model_fields:
+                    near = difflib.get_close_matches(str(key), cls.model_fields, n=1, cutoff=0.0)
+                    raise ValueError(f"unknown key {key!r} in {cls.__name__}; nearest is {near[0]!r}")
+        return data
+
+    @classmethod
+    def load(cls: type[T], path: str | Path) -> T:
+        """Reads and checks a JSON file; every fault is one ValueError that names file and key."""
+        path = Path(path)
+        try:
+            data = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise FileNotFoundError(f"no config file {path}") from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not JSON: {error}") from None
+        return cls.parse(data, str(path))
+
+    @classmethod
+    def parse(cls: type[T], data: Any, where: str = "config") -> T:
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            reason = first["msg"].removeprefix("Value error, ")
+            raise ValueError(f"{where}{': ' + key if key else ''}: {reason}") from None
+
+    def dump(self, path: str | Path) -> None:
+        Path(path).write_text(self.model_dump_json(indent=2) + "\n")
+
+
+def _check_heads(hidden_size: int, num_heads: int) -> None:
+    if hidden_size % num_heads:
+        raise ValueError(
+            f"hidden_size {hidden_size} is not divisible by num_heads {num_heads} "
+            "(the paper's 1142 is a misprint of 1152 = 16 x 72)"
+        )
+    if hidden_size // num_heads % 2:
+        raise ValueError(
+            f"head dim {hidden_size // num_heads} is odd; rotary positions rotate pairs"
+        )
+
+
+class VideoTowerConfig(Config):
+    """STDiT3 of Open-Sora v1.2; the defaults are XL/2 (paper section 3.2)."""
+
+    hidden_size: int = 1152
+    depth: int = 28
+    num_heads: int = 16
+    in_channels: int = 4
+    patch_size: tuple[int, int, int] = (1, 2, 2)
+    mlp_ratio: float = 4.0
+    caption_channels: int = 4096
+    model_max_length: int = 300
+    qk_norm: bool = True
+    pred_sigma: bool = True
+    input_sq_size: int = 512
+
+    @model_validator(mode="after")
+    def _check(self) -> VideoTowerConfig:
+        _check_heads(self.hidden_size, self.num_heads)
+        if self.hidden_size % 4:
+            raise ValueError(f"hidden_size {self.hidden_size} must be divisible by 4 (2-D positions)")
+        return self
+
+
+class AdaptorConfig(Config):
+    """Modality adaptor of every layer (paper section 3.2, figure 2).
+
+    ``axis``: "full" attends over T*S tokens (the literal reading), "temporal" over T after pooling
+    space, "none" is the ablation without an adaptor.
+    """
+
+    axis: Literal["full", "temporal", "none"] = "full"
+    num_heads: int = 16
+
+
+class AudioTowerConfig(Config):
+    """Audio tower beside the video tower, the same depth (paper section 3.2).
+
+    ``condition``: "video" is the paper's, "text" its text-to-audio ablation, "both" adds the text.
+    ``align``: "rope" gives audio queries and video keys one clock in seconds, whose fastest pair
+    turns ``rope_frequency`` times a second. ``upsampler_patches``: 0, or the number S of patches of
+    a frame, which adds a learned upsampling of the first video features to the audio's rate.
+    """
+
+    hidden_size: int = 1152
+    num_heads: int = 16
+    in_channels: int = 128
+    mlp_ratio: float = 4.0
+    condition: Literal["video", "text", "both"] = "video"
+    align: Literal["rope", "none"] = "rope"
+    rope_frequency: float = 8.0
+    rope_theta: float = 1000.0
+    norm_init: float = 1.0
+    upsampler_patches: int = 0
+    upsampler_width: int = 256
+
+    @model_validator(mode="after")
+    def _check(self) -> AudioTowerConfig:
+        _check_heads(self.hidden_size, self.num_heads)
+        return self
+
+
+class DDiTConfig(Config):
+    """The dual diffusion transformer."""
+
+    video: VideoTowerConfig = VideoTowerConfig()
+    adaptor: AdaptorConfig = AdaptorConfig()
+    audio: AudioTowerConfig = AudioTowerConfig()
+
+
+class VideoVAEConfig(Config):
+    """``kind`` "opensora": per-frame AutoencoderKL + causal temporal VAE in the layout of
+    OpenSora-VAE-v1.2. ``kind`` "patch": the small one that trains on two CPU cores."""
+
+    kind: Literal["opensora", "patch"] = "opensora"
+    latent_channels: int = 4
+    spatial: dict[str, Any] = Field(
+        default_factory=lambda: {
+            "block_out_channels": [128, 256, 512, 512],
+            "layers_per_block": 2,
+            "norm_num_groups": 32,
+            "latent_channels": 4,
+            "scaling_factor": 0.18215,
+        }
+    )
+    temporal: dict[str, Any] = Field(
+        default_factory=lambda: {
+            "filters": 128,
+            "num_res_blocks": 4,
+            "channel_multipliers": [1, 2, 2, 4],
+            "temporal_downsample": [False, True, True],
+            "num_groups": 32,
+            "latent_embed_dim": 4,
+            "embed_dim": 4,
+        }
+    )
+    shift: list[float] = [-0.10, 0.34, 0.27, 0.98]
+    scale: list[float] = [3.85, 2.32, 2.33, 3.06]
+    width: int = 64
+    depth: int = 2
+
+
+class AudioVAEConfig(Config):
+    """``kind`` "encodec": Encodec's encoder and decoder without the quantizer, with a KL term.
+    ``kind`` "spectral": fixed spectral analysis and synthesis around a small learned core."""
+
+    kind: Literal["encodec", "spectral"] = "encodec"
+    sample_rate: int = 48000
+    latent_channels: int = 128
+    num_filters: int = 32
+    upsampling_ratios: list[int] = [8, 6, 5, 4]
+    num_residual_layers: int = 1
+    num_lstm_layers: int = 2
+    width: int = 384
+    depth: int = 4
+    oscillators: int = 192
+
+
+class TextEncoderConfig(Config):
+    """``kind`` "t5": a T5 encoder by folder or hub id. ``kind`` "bytes": a byte-level T5 described
+    here, needing no vocabulary file; ``pool`` "word" averages the bytes of each word."""
+
+    kind: Literal["t5", "bytes"] = "t5"
+    name_or_path: str = "DeepFloyd/t5-v1_1-xxl"
+    max_length: int = 300
+    d_model: int = 4096
+    d_kv: int = 64
+    d_ff: int = 10240
+    num_layers: int = 24
+    num_heads: int = 64
+    pool: Literal["none", "word"] = "none"
+    clean_caption: bool = True
+
+
+class SamplingConfig(Config):
+    """Sampling defaults of a model folder; the defaults here are the paper's (section 4)."""
+
+    steps: int = Field(50, gt=0)
+    audio_steps: int | None = None
+    guidance: float = 6.0
+    audio_guidance: float | None = None
+    solver: Literal["euler", "midpoint", "heun", "ab2"] = "euler"
+    schedule: Literal["joint", "cascade"] = "joint"
+    shift: float = 1.0
+
+
+class GeometryConfig(Config):
+    """Geometry of the clips that a model was trained on."""
+
+    seconds: float = 2.0
+    fps: float = 16
+    height: int = 256
+    width: int = 256
+    sample_rate: int = 48000
+
+    @property
+    def spec(self) -> ClipSpec:
+        return ClipSpec(**self.model_dump())
+
+
+class ModelConfig(Config):
+    """config.json of a model folder: everything that ``syncflow.load`` needs beside the weights."""
+
+    name: str = "syncflow-xl"
+    geometry: GeometryConfig = GeometryConfig()
+    ddit: DDiTConfig = DDiTConfig()
+    video_vae: VideoVAEConfig = VideoVAEConfig()
+    audio_vae: AudioVAEConfig = AudioVAEConfig()
+    text_encoder: TextEncoderConfig = TextEncoderConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    latent_mean_video: list[float] | None = None
+    latent_std_video: list[float] | None = None
+    latent_mean_audio: list[float] | None = None
+    latent_std_audio: list[float] | None = None
