@@ -1,0 +1,145 @@
+"""LayerNorm and modulation: the element-wise half of every transformer block, in one pass over memory.
+
+    adaln                 LN(x) * (1 + scale) + shift                       (no affine parameters in LN)
+    gate_residual         x + gate * y
+    gate_residual_adaln   x' = x + gate * y;  x', LN(x') * (1 + scale) + shift
+    residual_layernorm    x + LN(y) * weight + bias                         (the audio tower's norm after a transformation)
+
+Axes: x is [B, ..., C] with any token axes between. A modulation tensor (shift, scale, gate) is [B, C], or [B, T, C] where
+its leading axes are matched with x's leading axes from the left, each equal or 1, and broadcast over the rest: [B, C] over
+all tokens of a sample, [B, T, C] over the S tokens of each frame of an x [B, T, S, C]. Inside, x is G groups of S tokens
+that share one modulation row: [G, S, C].
+
+Results have x's dtype; arithmetic is float32 (float64 for float64). Modulation and weights may be of another floating
+dtype than x, as may y. Backward saves the inputs and no statistics: a row's mean and variance are recomputed.
+"""
+
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from syncflow.ops import native
+
+
+def adaln(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
+    """LN(x) * (1 + scale) + shift, of x's shape and dtype. x [B, ..., C]; shift, scale [B, C] or [B, T, C]."""
+    _check_modulation(x, shift=shift, scale=scale)
+    if not native.usable(x, shift, scale):
+        return adaln_reference(x, shift, scale, eps)
+    x_GSC, (shift_GC, scale_GC) = _grouped(x, shift, scale)
+    return torch.ops.syncflow.adaln(x_GSC, shift_GC, scale_GC, eps).view(x.shape)
+
+
+def adaln_reference(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
+    """`adaln` in plain PyTorch."""
+    _check_modulation(x, shift=shift, scale=scale)
+    normed = F.layer_norm(x, (x.shape[-1],), eps=eps)
+    return (normed * (1 + _over_tokens(scale, x)) + _over_tokens(shift, x)).to(x.dtype)
+
+
+def gate_residual(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+    """x + gate * y, of x's dtype. x, y [B, ..., C]; gate [B, C] or [B, T, C]."""
+    _check_same_shape(x, y)
+    _check_modulation(x, gate=gate)
+    if not native.usable(x, y, gate):
+        return gate_residual_reference(x, y, gate)
+    x_GSC, (gate_GC,) = _grouped(x, gate)
+    return torch.ops.syncflow.gate_residual(x_GSC, y.reshape(x_GSC.shape), gate_GC).view(x.shape)
+
+
+def gate_residual_reference(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+    """`gate_residual` in plain PyTorch."""
+    _check_same_shape(x, y)
+    _check_modulation(x, gate=gate)
+    return (x + _over_tokens(gate, x) * y).to(x.dtype)
+
+
+def gate_residual_adaln(
+    x: Tensor, y: Tensor, gate: Tensor | None, shift: Tensor, scale: Tensor, eps: float = 1e-6
+) -> tuple[Tensor, Tensor]:
+    """x' = x + gate * y and adaln(x', shift, scale), both of x's dtype. gate=None adds y as it is."""
+    _check_same_shape(x, y)
+    _check_modulation(x, gate=gate, shift=shift, scale=scale)
+    if not native.usable(x, y, gate, shift, scale):
+        return gate_residual_adaln_reference(x, y, gate, shift, scale, eps)
+    x_GSC, (gate_GC, shift_GC, scale_GC) = _grouped(x, gate, shift, scale)
+    sum_GSC, out_GSC = torch.ops.syncflow.gate_residual_adaln(
+        x_GSC, y.reshape(x_GSC.shape), gate_GC, shift_GC, scale_GC, eps
+    )
+    return sum_GSC.view(x.shape), out_GSC.view(x.shape)
+
+
+def gate_residual_adaln_reference(
+    x: Tensor, y: Tensor, gate: Tensor | None, shift: Tensor, scale: Tensor, eps: float = 1e-6
+) -> tuple[Tensor, Tensor]:
+    """`gate_residual_adaln` in plain PyTorch."""
+    _check_same_shape(x, y)
+    x = (x + y).to(x.dtype) if gate is None else gate_residual_reference(x, y, gate)
+    return x, adaln_reference(x, shift, scale, eps)
+
+
+def residual_layernorm(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    """x + LN(y) * weight + bias, of x's dtype: y, the transformation, is normed and then added. weight, bias [C]."""
+    _check_same_shape(x, y)
+    _check_affine(x, weight=weight, bias=bias)
+    if not native.usable(x, y, weight, bias):
+        return residual_layernorm_reference(x, y, weight, bias, eps)
+    rows = (1, -1, x.shape[-1])
+    out = torch.ops.syncflow.residual_layernorm(x.reshape(rows), y.reshape(rows), weight, bias, eps)
+    return out.view(x.shape)
+
+
+def residual_layernorm_reference(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    """`residual_layernorm` in plain PyTorch."""
+    _check_same_shape(x, y)
+    _check_affine(x, weight=weight, bias=bias)
+    return (x + F.layer_norm(y, (y.shape[-1],), eps=eps) * weight + bias).to(x.dtype)
+
+
+# Shapes
+
+
+def _check_modulation(x: Tensor, **tensors: Tensor | None) -> None:
+    for name, m in tensors.items():
+        if m is None:
+            continue
+        fits = 1 <= m.ndim <= x.ndim and m.shape[-1] == x.shape[-1]
+        if not fits or any(a not in (1, b) for a, b in zip(m.shape[:-1], x.shape[:-1])):
+            raise ValueError(
+                f"{name} of shape {tuple(m.shape)} does not modulate x of shape {tuple(x.shape)}: its last axis must be "
+                f"x's, and each axis before it x's own, from the left, or 1"
+            )
+
+
+def _check_same_shape(x: Tensor, y: Tensor) -> None:
+    if x.shape != y.shape:
+        raise ValueError(f"x {tuple(x.shape)} and y {tuple(y.shape)} must have one shape")
+
+
+def _check_affine(x: Tensor, **tensors: Tensor) -> None:
+    for name, w in tensors.items():
+        if w.shape != x.shape[-1:]:
+            raise ValueError(f"{name} of shape {tuple(w.shape)} must be [{x.shape[-1]}], the last axis of x")
+
+
+def _over_tokens(m: Tensor, x: Tensor) -> Tensor:
+    """m [B, C] or [B, T, C] with the token axes that x has and m lacks, each of length 1."""
+    return m.reshape(*m.shape[:-1], *(1,) * (x.ndim - m.ndim), m.shape[-1])
+
+
+def _grouped(x: Tensor, *modulations: Tensor | None) -> tuple[Tensor, list[Tensor | None]]:
+    """x as [G, S, C] and each modulation as [G, C]: tokens of one group share one modulation row."""
+    depth = 0  # how many leading axes of x tell modulation rows apart
+    for m in modulations:
+        if m is not None:
+            depth = max([depth] + [axis + 1 for axis, n in enumerate(m.shape[:-1]) if n != 1])
+    lead, channels = x.shape[:depth], x.shape[-1]
+    rows = []
+    for m in modulations:
+        if m is not None:
+            m = m.reshape(*m.shape[:-1][:depth], *(1,) * max(0, depth - m.ndim + 1), channels)
+            m = m.expand(*lead, channels).reshape(prod(lead), channels)
+        rows.append(m)
+    return x.reshape(prod(lead), prod(x.shape[depth:-1]), channels), rows

@@ -1,0 +1,93 @@
+"""The compiled extension: loading it, asking whether a call can use it, and saying why not."""
+
+import importlib.machinery
+import json
+import os
+import warnings
+from pathlib import Path
+
+import torch
+
+from syncflow import ops
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def _find() -> Path | None:
+    """The extension built for this interpreter; None where there is none."""
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = _PACKAGE / f"_C{suffix}"
+        if path.exists():
+            return path
+    return None
+
+
+def _built_with() -> dict[str, object]:
+    """What the build wrote beside the extension: torch version, capabilities, CUDA architectures."""
+    path = _PACKAGE / "_C.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _load() -> tuple[bool, str]:
+    """Load the extension's operators; returns (loaded, why not)."""
+    path = _find()
+    if path is None:
+        return False, _built_with().get("reason") or (
+            "not built: no compiler or no PyTorch when syncflow was installed; "
+            "run `pip install -e .` again with a C++20 compiler at hand"
+        )
+    built = _built_with().get("torch")
+    if built != torch.__version__:
+        why = (
+            f"built for PyTorch {built}, but {torch.__version__} is running; run `pip install -e .` again to rebuild it"
+        )
+        warnings.warn(f"syncflow uses its slower reference operators: {path.name} was {why}", stacklevel=2)
+        return False, why
+    try:
+        torch.ops.load_library(path)
+    except OSError as error:
+        why = f"{path.name} cannot be loaded: {error}"
+        warnings.warn(f"syncflow uses its slower reference operators: {why}", stacklevel=2)
+        return False, why
+    return True, ""
+
+
+LOADED, _why_not = _load()
+
+
+def usable(*tensors: torch.Tensor | None) -> bool:
+    """Whether the compiled kernels take these tensors now: loaded, not switched off, device and dtype known."""
+    if not LOADED or ops.reference_only():
+        return False
+    return all(t is None or (t.device.type == "cpu" and t.dtype in _DTYPES) for t in tensors)
+
+
+def status() -> dict[str, object]:
+    """What `syncflow info` prints about the kernels.
+
+    Keys: `loaded` (bool), `active` (loaded and not switched off), `reason` (why not, or ""), `path`, `torch_built`,
+    `torch_running`, `cpu_capability` (what this machine runs), `cpu_built` (capabilities in the binary),
+    `cuda_archs` (in the binary; empty for a CPU build) and `compiler`.
+    """
+    built = _built_with()
+    path = _find()
+    reason = _why_not
+    if LOADED and ops.reference_only():
+        reason = (
+            "switched off by SYNCFLOW_OPS=reference"
+            if os.environ.get("SYNCFLOW_OPS") == "reference"
+            else "switched off by reference_ops()"
+        )
+    return {
+        "loaded": LOADED,
+        "active": LOADED and not ops.reference_only(),
+        "reason": reason,
+        "path": str(path) if path else None,
+        "torch_built": built.get("torch"),
+        "torch_running": torch.__version__,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpu_built": built.get("cpu", []),
+        "cuda_archs": built.get("cuda_archs", []),
+        "compiler": built.get("compiler"),
+    }
