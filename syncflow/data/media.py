@@ -1,0 +1,439 @@
+"""Containers in and out: mp4, mov, mkv and webm on one side, tensors on the other.
+
+The only file that touches PyAV, which is imported when a function first needs it. Video is uint8
+[F,3,H,W] and audio is mono float32 [M] in [-1,1]. Everything is placed by its timestamp; the time
+zero of a file is the moment when its first picture is shown.
+"""
+
+from __future__ import annotations
+
+import os
+import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_H264 = ("libx264", {"crf": "14", "preset": "medium"})
+_VP9 = ("libvpx-vp9", {"crf": "16", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "0"})
+#: File ending -> container, video codec with its options, audio codec.
+_FORMATS = {
+    ".mp4": ("mp4", _H264, "aac"),
+    ".m4v": ("mp4", _H264, "aac"),
+    ".mov": ("mov", _H264, "aac"),
+    ".mkv": ("matroska", _H264, "aac"),
+    ".webm": ("webm", _VP9, "libopus"),
+}
+_RATES = {
+    "aac": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000),
+    "libopus": (8000, 12000, 16000, 24000, 48000),
+}
+_BT709, _LIMITED_RANGE = 1, 1  # values of ITU-T H.273 and of FFmpeg's AVColorRange
+#: Seconds decoded and dropped after an audio seek: the first frames there lack their overlap.
+_PREROLL = 0.5
+#: Decoding so many seconds of sound and dropping them beats a seek, which in mkv and webm lands on
+#: a timestamp rounded to a millisecond.
+_DECODE_THROUGH = 20.0
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What a file says about itself: ``seconds`` s, ``fps`` frames/s (mean), ``width`` and
+    ``height`` px, ``sample_rate`` Hz (None without sound), ``frames`` (None where not stated)."""
+
+    seconds: float
+    fps: float
+    width: int
+    height: int
+    frames: int | None
+    video_codec: str
+    sample_rate: int | None
+    channels: int | None
+    audio_codec: str | None
+    container: str
+
+
+def check_writable(path: str | Path) -> Path:
+    """Raises unless ``write`` could make ``path``: a known ending in a folder that takes files."""
+    path = Path(path)
+    if path.suffix.lower() not in _FORMATS:
+        known = ", ".join(_FORMATS)
+        raise ValueError(f"cannot tell the format of '{path}': its name must end in {known}")
+    check_folder(path)
+    return path
+
+
+def check_folder(path: str | Path) -> None:
+    """Raises unless a file ``path`` can be made or replaced."""
+    path = Path(path)
+    folder = path.parent
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write '{path}': it is a folder")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"cannot write '{path}': there is no folder '{folder}'")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"cannot write '{path}': no permission in folder '{folder}'")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path`` that takes its place at the end, or vanishes on any error,
+    Ctrl-C included: nobody ever sees half a file."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write(
+    path: str | Path, video: Tensor, audio: Tensor | None, fps: float = 16, sample_rate: int = 48000
+) -> Path:
+    """Writes ``video`` uint8 [F,3,H,W] and ``audio`` float [M] (or None); returns the path.
+
+    mp4, m4v, mov and mkv hold H.264 (yuv420p, BT.709) and AAC, webm holds VP9 and Opus. Same input,
+    same bytes. In mp4 and mov both streams last exactly F / fps and M / sample_rate; mkv and webm
+    have no exact end for AAC and keep up to one codec frame of silence more, which ``read`` trims.
+
+    Raises:
+        ValueError: an odd size, a wrong shape or dtype, a rate that the codec lacks, an unknown
+            file ending. OSError: a folder that is missing or takes no files.
+    """
+    import av
+
+    path = check_writable(path)
+    container, (video_codec, video_options), audio_codec = _FORMATS[path.suffix.lower()]
+    _check_video(video, fps)
+    rate = Fraction(fps).limit_denominator(1001)
+    if audio is not None:
+        _check_audio(audio, sample_rate, _RATES[audio_codec], audio_codec)
+
+    options = {"fflags": "+bitexact"}
+    if container in ("mp4", "mov"):
+        options["movflags"] = "+faststart"
+    with replacing(path) as temporary:
+        with av.open(str(temporary), "w", format=container, options=options) as out:
+            options = {**video_options, "g": str(max(1, round(fps)))}
+            picture = out.add_stream(video_codec, rate=rate, options=options)
+            picture.height, picture.width = video.shape[2:]
+            picture.pix_fmt = "yuv420p"
+            picture.thread_count = 1  # the bytes of x264 depend on its number of threads
+            context = picture.codec_context
+            context.colorspace = context.color_primaries = context.color_trc = _BT709
+            context.color_range = _LIMITED_RANGE
+            sound = None
+            if audio is not None:
+                options = {"aac_pns": "0"} if audio_codec == "aac" else {}
+                sound = out.add_stream(
+                    audio_codec, rate=sample_rate, layout="mono", options=options
+                )
+                sound.bit_rate = min(192_000, 5 * sample_rate)
+            packets = list(_encode_video(picture, video, rate))
+            if sound is not None:
+                align = container in ("mp4", "mov")
+                packets += _encode_audio(sound, audio, sample_rate, align)
+                packets.sort(key=lambda packet: packet.dts * packet.time_base)
+            out.mux(packets)
+    return path
+
+
+def write_wav(path: str | Path, audio: Tensor, sample_rate: int = 48000) -> Path:
+    """Writes ``audio`` float [M] in [-1,1] as a 16-bit mono wav; returns the path."""
+    path = Path(path)
+    check_folder(path)
+    _check_audio(audio, sample_rate)
+    samples = (audio.detach().cpu().double().clamp(-1, 1) * 32767).round().numpy().astype("<i2")
+    with replacing(path) as temporary, wave.open(str(temporary), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(sample_rate)
+        out.writeframes(samples.tobytes())
+    return path
+
+
+def probe(path: str | Path) -> MediaInfo:
+    """Reads the headers of ``path``. Raises as ``read`` does."""
+    with _open(path) as source:
+        picture = source.streams.video[0]
+        sound = source.streams.audio[0] if source.streams.audio else None
+        rate = picture.average_rate or picture.guessed_rate or picture.base_rate
+        return MediaInfo(
+            seconds=_stated_seconds(source, picture) or 0.0,
+            fps=float(rate) if rate else 0.0,
+            width=picture.width,
+            height=picture.height,
+            frames=picture.frames or None,
+            video_codec=picture.codec_context.name,
+            sample_rate=sound.rate if sound else None,
+            channels=sound.channels if sound else None,
+            audio_codec=sound.codec_context.name if sound else None,
+            container=source.format.name,
+        )
+
+
+def read(
+    path: str | Path,
+    fps: float = 16,
+    sample_rate: int = 48000,
+    start: float = 0.0,
+    seconds: float | None = None,
+    height: int | None = None,
+    width: int | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Reads ``seconds`` s from ``start`` s on (default: to the end) of any file PyAV can decode.
+
+    Output frame i is the source frame whose timestamp is nearest to ``start + i / fps``, so any
+    frame rate, also a variable one, comes out at ``fps``. Sound is mixed to mono, resampled and
+    placed by its own timestamps: silence where the file has none. ``height`` and ``width`` (both
+    or neither) crop the centre to their shape and resize. Rotation tags are obeyed.
+
+    Returns:
+        video uint8 [F,3,H,W] and audio float32 [M], M = round(F / fps * sample_rate); audio is
+        None where the file has no sound at all.
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: not a media file, no picture in it, damaged or
+            cut short, or shorter than what was asked for.
+    """
+    if not fps > 0 or not sample_rate > 0:
+        raise ValueError(f"fps and sample_rate must be positive, got {fps} and {sample_rate}")
+    if start < 0 or (seconds is not None and not seconds > 0):
+        raise ValueError(f"start must be >= 0 and seconds > 0, got {start} and {seconds}")
+    if (height is None) != (width is None):
+        raise ValueError(f"give both height and width or neither, got {height} and {width}")
+    import av
+
+    size = None if height is None or width is None else (height, width)
+    count = None if seconds is None else max(1, round(seconds * fps))
+    try:
+        with _open(path) as source:
+            frames, origin = _read_video(source, path, fps, start, count, size)
+        video_F3HW = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
+        samples = round(len(frames) / fps * sample_rate)
+        with _open(path) as source:
+            if not source.streams.audio:
+                return video_F3HW, None
+            audio_M = _read_audio(source, origin + start, samples, sample_rate)
+    except av.FFmpegError as error:
+        raise ValueError(f"cannot decode '{path}': {error.strerror}") from error
+    return video_F3HW, torch.from_numpy(audio_M)
+
+
+@contextmanager
+def _open(path: str | Path) -> Iterator[Any]:
+    import av
+
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no such file: '{path}'")
+    if path.is_dir():
+        raise ValueError(f"'{path}' is a folder, not a media file")
+    try:
+        source = av.open(str(path))
+    except (av.FFmpegError, OSError) as error:
+        if isinstance(error, PermissionError):
+            raise PermissionError(f"no permission to read '{path}'") from error
+        raise ValueError(f"'{path}' is not a media file, or it is cut short") from error
+    with source:
+        if not source.streams.video:
+            raise ValueError(f"'{path}' holds no video")
+        yield source
+
+
+def _check_video(video: Tensor, fps: float) -> None:
+    if video.dtype != torch.uint8 or video.ndim != 4 or video.shape[1] != 3 or not len(video):
+        raise ValueError(f"video must be uint8 [F,3,H,W], got {video.dtype} {list(video.shape)}")
+    height, width = video.shape[2:]
+    if height % 2 or width % 2 or not height or not width:
+        raise ValueError(f"yuv420p needs an even height and width, got {height}x{width}")
+    if not 0 < fps <= 1000:
+        raise ValueError(f"fps must be in (0, 1000], got {fps}")
+
+
+def _check_audio(
+    audio: Tensor, sample_rate: int, rates: tuple[int, ...] = (), codec: str = ""
+) -> None:
+    if not audio.is_floating_point() or audio.ndim != 1 or not len(audio):
+        raise ValueError(f"audio must be float [M], got {audio.dtype} {list(audio.shape)}")
+    if not torch.isfinite(audio).all():
+        raise ValueError("audio holds values that are not finite")
+    if rates and sample_rate not in rates:
+        raise ValueError(f"{codec} takes {', '.join(map(str, rates))} Hz, got {sample_rate}")
+
+
+def _encode_video(stream: Any, video: Tensor, rate: Fraction) -> Iterator[Any]:
+    import av
+    from av.video.reformatter import Interpolation
+
+    flags = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
+    for index, pixels in enumerate(video.permute(0, 2, 3, 1).contiguous().cpu().numpy()):
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+            format="yuv420p",
+            dst_colorspace=_BT709,
+            dst_color_range=_LIMITED_RANGE,
+            interpolation=flags,
+            threads=1,
+        )
+        frame.pts, frame.time_base = index, 1 / rate
+        yield from stream.encode(frame)
+    yield from stream.encode(None)
+
+
+def _encode_audio(stream: Any, audio: Tensor, sample_rate: int, align: bool) -> Iterator[Any]:
+    import av
+
+    stream.codec_context.open()
+    step = stream.codec_context.frame_size
+    # A decoder trims whole samples at the start of an mp4 (its edit list) but only whole AAC frames
+    # at its end. Silence before time zero, hidden by the edit list together with the encoder's own
+    # priming, makes the last frame end exactly where the sound does.
+    lead = -len(audio) % step if align else 0
+    samples = torch.cat([audio.new_zeros(lead), audio]).detach().cpu().float().clamp(-1, 1).numpy()
+    packed = stream.codec_context.format.name == "flt"
+    for first in range(0, len(samples), step):
+        chunk = samples[None, first : first + step].copy()
+        frame = av.AudioFrame.from_ndarray(chunk, format="flt" if packed else "fltp", layout="mono")
+        frame.sample_rate, frame.pts = sample_rate, first - lead
+        frame.time_base = Fraction(1, sample_rate)
+        yield from stream.encode(frame)
+    yield from stream.encode(None)
+
+
+def _stated_seconds(source: Any, stream: Any) -> float | None:
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    return None if source.duration is None else source.duration / 1e6
+
+
+def _timed(frames: Iterator[Any], step: float) -> Iterator[tuple[float, Any]]:
+    """(seconds, frame) of every decoded frame; one without a timestamp follows the one before."""
+    time = -step
+    for frame in frames:
+        time = time + step if frame.pts is None else float(frame.pts * frame.time_base)
+        yield time, frame
+
+
+def _read_video(
+    source: Any, path: Any, fps: float, start: float, count: int | None, size: Any
+) -> tuple[list[np.ndarray], float]:
+    """The frames [H,W,3] nearest to start + i / fps, and the time of the file's first picture."""
+    stream = source.streams.video[0]
+    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    step = 1 / float(rate)
+    first = next(_timed(source.decode(stream), step), None)
+    if first is None:
+        raise ValueError(f"'{path}' holds no picture that can be decoded")
+    origin = first[0]
+    # Back to the start, or to the keyframe before the wanted picture's predecessor.
+    target = int((origin + max(0.0, start - 2 * step)) / stream.time_base)
+    source.seek(target if start else int(origin / stream.time_base), stream=stream, backward=True)
+
+    frames: list[np.ndarray] = []
+    before: tuple[float, Any] | None = None
+    pixels: np.ndarray | None = None
+
+    def emit(until: float) -> None:
+        """Repeats the frame ``before`` for all output times nearer to it than ``until``."""
+        nonlocal pixels
+        while len(frames) != count and start + len(frames) / fps <= until + 1e-6:
+            pixels = _pixels(before[1], size) if pixels is None else pixels
+            frames.append(pixels)
+
+    end = origin
+    for time, frame in _timed(source.decode(stream), step):
+        time -= origin
+        if before is not None:
+            emit((before[0] + time) / 2)
+            if len(frames) == count:
+                return frames, origin
+        before, pixels = (time, frame), None
+        end = time + (float(frame.duration * frame.time_base) if frame.duration else step)
+    stated = _stated_seconds(source, stream) if stream.duration is not None else None
+    if stated is not None and end < stated - max(0.25, 2 * step):
+        raise ValueError(f"'{path}' is cut short: {end:.2f} s of its {stated:.2f} s can be decoded")
+    if count is None:
+        count = round((end - start) * fps)
+    # The last picture may be held for one output frame: 48 frames at 24 fps are 2 s at any rate.
+    if count < 1 or end < start + (count - 1) / fps - 1e-3:
+        wanted = f"{start:g} s on" if count < 1 else f"{start:g} to {start + count / fps:g} s"
+        raise ValueError(f"'{path}' lasts {end:.2f} s: it cannot be read from {wanted}")
+    emit(float("inf"))
+    return frames, origin
+
+
+def _pixels(frame: Any, size: tuple[int, int] | None) -> np.ndarray:
+    """uint8 [H,W,3], upright; with ``size`` the centre of that shape, resized."""
+    turns = round(frame.rotation / 90) % 4
+    # Files from before colour tags follow the convention of their size: BT.709 from HD on.
+    untagged = frame.colorspace in (2, 5) and frame.color_primaries == 2
+    options: dict[str, Any] = {"format": "rgb24", "threads": 1}
+    if untagged and frame.format.name.startswith("yuv") and frame.height >= 720:
+        options["src_colorspace"] = _BT709
+    if size is not None:
+        height, width = size if turns % 2 == 0 else size[::-1]
+        aspect = frame.sample_aspect_ratio if hasattr(frame, "sample_aspect_ratio") else None
+        shown = frame.width * float(aspect or 1)  # px wide on a screen of square pixels
+        scale = max(height / frame.height, width / shown)
+        options["height"] = max(height, round(frame.height * scale))
+        options["width"] = max(width, round(shown * scale))
+        options["interpolation"] = "AREA" if scale < 1 else "BICUBIC"
+    pixels = frame.reformat(**options).to_ndarray()
+    if size is not None:
+        top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+        pixels = pixels[top : top + height, left : left + width]
+    return np.ascontiguousarray(np.rot90(pixels, turns))
+
+
+def _read_audio(source: Any, begin: float, samples: int, sample_rate: int) -> np.ndarray:
+    """float32 [samples], beginning at the file's time ``begin`` s."""
+    stream = source.streams.audio[0]
+    end = begin + samples / sample_rate
+    if begin - (stream.start_time or 0) * stream.time_base > _DECODE_THROUGH:
+        source.seek(int((begin - _PREROLL) / stream.time_base), stream=stream, backward=True)
+    audio_M = np.zeros(samples, dtype=np.float32)
+    piece: list[Any] = []
+    expected = since = 0.0
+
+    def place() -> None:
+        sound = _resample(piece, sample_rate)
+        offset = round((since - begin) * sample_rate)
+        sound = sound[max(0, -offset) :]
+        offset = max(0, offset)
+        audio_M[offset : offset + len(sound)] = sound[: max(0, samples - offset)]
+
+    for time, frame in _timed(source.decode(stream), 0.0):
+        if frame.pts is None:
+            time = expected
+        # mkv rounds to milliseconds; only a real gap starts a new piece.
+        if piece and abs(time - expected) > 0.005:
+            place()
+            piece = []
+        if not piece:
+            since = expected = time
+        piece.append(frame)
+        expected += frame.samples / frame.sample_rate
+        if expected > end + _PREROLL:
+            break
+    if piece:
+        place()
+    return audio_M
+
+
+def _resample(frames: list[Any], sample_rate: int) -> np.ndarray:
+    """The sound of consecutive frames as mono float32 [M]."""
+    from av import AudioResampler
+
+    resampler = AudioResampler(format="fltp", layout="mono", rate=sample_rate)
+    out = []
+    for index, frame in enumerate(frames):
+        frame.pts = None if index else 0
+        out += [part.to_ndarray()[0] for part in resampler.resample(frame)]
+    out += [part.to_ndarray()[0] for part in resampler.resample(None)]
+    return np.concatenate(out) if out else np.zeros(0, dtype=np.float32)
