@@ -34,7 +34,7 @@ _RATES = {
     "aac": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000),
     "libopus": (8000, 12000, 16000, 24000, 48000),
 }
-_BT709, _LIMITED_RANGE = 1, 1  # values of ITU-T H.273 and of FFmpeg's AVColorRange
+_BT709, _UNTAGGED, _LIMITED_RANGE = 1, 2, 1  # ITU-T H.273, and FFmpeg's AVColorRange
 #: Seconds decoded and dropped after an audio seek: the first frames there lack their overlap.
 _PREROLL = 0.5
 #: Decoding so many seconds of sound and dropping them beats a seek, which in mkv and webm lands on
@@ -327,6 +327,7 @@ def _read_video(
     stream = source.streams.video[0]
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     step = 1 / float(rate)
+    aspect = float(stream.sample_aspect_ratio or 1)
     first = next(_timed(source.decode(stream), step), None)
     if first is None:
         raise ValueError(f"'{path}' holds no picture that can be decoded")
@@ -343,11 +344,21 @@ def _read_video(
         """Repeats the frame ``before`` for all output times nearer to it than ``until``."""
         nonlocal pixels
         while len(frames) != count and start + len(frames) / fps <= until + 1e-6:
-            pixels = _pixels(before[1], size) if pixels is None else pixels
+            pixels = _pixels(before[1], size, aspect) if pixels is None else pixels
             frames.append(pixels)
 
     end = origin
-    for time, frame in _timed(source.decode(stream), step):
+    reach = 0.0  # how far into the file anything could be read
+
+    def decode() -> Iterator[Any]:
+        nonlocal reach
+        for packet in source.demux():
+            if packet.pts is not None:
+                reach = max(reach, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if packet.stream.index == stream.index:
+                yield from packet.decode()
+
+    for time, frame in _timed(decode(), step):
         time -= origin
         if before is not None:
             emit((before[0] + time) / 2)
@@ -355,9 +366,9 @@ def _read_video(
                 return frames, origin
         before, pixels = (time, frame), None
         end = time + (float(frame.duration * frame.time_base) if frame.duration else step)
-    stated = _stated_seconds(source, stream) if stream.duration is not None else None
-    if stated is not None and end < stated - max(0.25, 2 * step):
-        raise ValueError(f"'{path}' is cut short: {end:.2f} s of its {stated:.2f} s can be decoded")
+    stated = ((source.duration or 0) + (source.start_time or 0)) / 1e6
+    if reach < stated - max(0.25, 2 * step):
+        raise ValueError(f"'{path}' is cut short: {reach:.2f} s of its {stated:.2f} s are there")
     if count is None:
         count = round((end - start) * fps)
     # The last picture may be held for one output frame: 48 frames at 24 fps are 2 s at any rate.
@@ -368,18 +379,17 @@ def _read_video(
     return frames, origin
 
 
-def _pixels(frame: Any, size: tuple[int, int] | None) -> np.ndarray:
-    """uint8 [H,W,3], upright; with ``size`` the centre of that shape, resized."""
+def _pixels(frame: Any, size: tuple[int, int] | None, aspect: float) -> np.ndarray:
+    """uint8 [H,W,3], upright; with ``size`` the centre of that shape, resized. ``aspect`` is the
+    width of a pixel over its height."""
     turns = round(frame.rotation / 90) % 4
     # Files from before colour tags follow the convention of their size: BT.709 from HD on.
-    untagged = frame.colorspace in (2, 5) and frame.color_primaries == 2
     options: dict[str, Any] = {"format": "rgb24", "threads": 1}
-    if untagged and frame.format.name.startswith("yuv") and frame.height >= 720:
+    if frame.colorspace == _UNTAGGED and frame.height >= 720:
         options["src_colorspace"] = _BT709
     if size is not None:
         height, width = size if turns % 2 == 0 else size[::-1]
-        aspect = frame.sample_aspect_ratio if hasattr(frame, "sample_aspect_ratio") else None
-        shown = frame.width * float(aspect or 1)  # px wide on a screen of square pixels
+        shown = frame.width * aspect  # px wide on a screen of square pixels
         scale = max(height / frame.height, width / shown)
         options["height"] = max(height, round(frame.height * scale))
         options["width"] = max(width, round(shown * scale))
