@@ -1,0 +1,33 @@
+"""Builds the VAEs that a model's config names; they share one interface.
+
+Video: ``encode(video_BCFHW) -> DiagonalGaussian``, ``decode(latent_BCThw, num_frames=) -> video``.
+Audio: ``encode(audio_BM) -> DiagonalGaussian``, ``decode(latent_BAD, num_samples=) -> audio``.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from syncflow.config import AudioVAEConfig, VideoVAEConfig
+
+
+def build_video_vae(config: VideoVAEConfig) -> nn.Module:
+    """The video VAE of ``config.kind``, with fresh weights."""
+    if config.kind == "patch":
+        from syncflow.models.patch_vae import PatchVideoVAE
+
+        return PatchVideoVAE(config)
+    from syncflow.models.video_vae import VideoVAE
+
+    return VideoVAE(config)
+
+
+def build_audio_vae(config: AudioVAEConfig) -> nn.Module:
+    """The audio VAE of ``config.kind``, with fresh weights."""
+    if config.kind == "spectral":
+        from syncflow.models.spectral_vae import SpectralAudioVAE
+
+        return SpectralAudioVAE(config)
+    from syncflow.models.audio_vae import AudioVAE
+
+    return AudioVAE(config)

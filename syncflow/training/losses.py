@@ -1,0 +1,67 @@
+"""Reconstruction losses of the two VAEs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def moving_mask(video_BCFHW: Tensor, threshold: float = 0.16) -> Tensor:
+    """1 where a pixel differs from its median over time by more than ``threshold`` (of the range
+    [-1,1]), [B,1,F,H,W]: the part of the picture that carries the contacts."""
+    still = video_BCFHW[:, :, ::2].median(2, keepdim=True).values
+    return ((video_BCFHW - still).abs().amax(1, keepdim=True) > threshold).float()
+
+
+def video_reconstruction(out_BCFHW: Tensor, video_BCFHW: Tensor, moving_weight: float) -> Tensor:
+    """L1 + 2 L2 with moving pixels weighted, and the same of spatial differences, which keeps
+    edges sharp. Scalar."""
+    weight = 1 + moving_weight * moving_mask(video_BCFHW)
+    error = (out_BCFHW - video_BCFHW) / 2
+    loss = (weight * (error.abs() + 2 * error.square())).mean()
+    across = (weight[..., 1:] * error.diff(dim=-1).abs()).mean()
+    down = (weight[..., 1:, :] * error.diff(dim=-2).abs()).mean()
+    return loss + 0.5 * (across + down)
+
+
+def psnr(out: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
+    """Peak signal-to-noise ratio in dB of videos in [-1,1], over ``mask`` if given."""
+    square = ((out - target) / 2).square()
+    if mask is not None:
+        mask = mask.expand_as(square)
+        mean = (square * mask).sum() / mask.sum().clamp(min=1)
+    else:
+        mean = square.mean()
+    return float(-10 * torch.log10(mean + 1e-12))
+
+
+def audio_reconstruction(out_BM: Tensor, audio_BM: Tensor) -> Tensor:
+    """Multi-resolution spectral loss: log magnitude, relative magnitude and log magnitude weighted
+    by energy, which keeps the partials that name a material. Scalar, fp32."""
+    out_BM, audio_BM = out_BM.float(), audio_BM.float()
+    total = out_BM.new_zeros(())
+    for size in (128, 512, 2048):
+        window = torch.hann_window(size, device=out_BM.device)
+        ours, theirs = (
+            torch.stft(x, size, size // 4, window=window, return_complex=True).abs()
+            / window.sum() * 2
+            for x in (out_BM, audio_BM)
+        )
+        log_error = (torch.log(ours + 1e-4) - torch.log(theirs + 1e-4)).abs()
+        relative = (ours - theirs).abs().sum((1, 2)) / (theirs.sum((1, 2)) + 1e-2)
+        weight = theirs.sqrt()
+        weighted = (weight * log_error).sum((1, 2)) / (weight.sum((1, 2)) + 1e-3)
+        total = total + log_error.mean() * 0.5 + relative.mean() + 0.5 * weighted.mean()
+    return total / 3
+
+
+def spectral_distance(out_BM: Tensor, audio_BM: Tensor) -> float:
+    """Mean difference of log magnitudes in dB over bins within 60 dB of the clip's loudest."""
+    window = torch.hann_window(1024)
+    ours, theirs = (
+        torch.stft(x.float(), 1024, 256, window=window, return_complex=True).abs() / 512
+        for x in (out_BM, audio_BM)
+    )
+    heard = theirs > theirs.amax((1, 2), keepdim=True) * 1e-3
+    gap = 20 * (torch.log10(ours + 1e-5) - torch.log10(theirs + 1e-5)).abs()
+    return float((gap * heard).sum() / heard.sum().clamp(min=1))

@@ -1,0 +1,56 @@
+"""Optimizers of the loop: AdamW, or Muon on matrices with AdamW beside it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from syncflow.training.settings import LoopConfig
+
+
+def is_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Muon is for matrices inside the network; embedders, tables and heads stay with AdamW."""
+    outside = ("embed", "table", "final", ".out.", "patch", "y_proj")
+    return parameter.ndim == 2 and min(parameter.shape) >= 16 and not any(
+        part in name for part in outside
+    )
+
+
+def build(module: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
+    """The optimizers over every parameter that requires a gradient."""
+    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    if not named:
+        raise ValueError("nothing to train: no parameter requires a gradient")
+    muon = [p for name, p in named if config.optimizer == "muon" and is_matrix(name, p)]
+    taken = {id(p) for p in muon}
+    rest = [p for _, p in named if id(p) not in taken]
+    optimizers: list[torch.optim.Optimizer] = []
+    if muon:
+        optimizers.append(
+            torch.optim.Muon(
+                muon, lr=config.lr, weight_decay=config.weight_decay, momentum=0.95,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    if rest:
+        decayed = [p for p in rest if p.ndim >= 2]
+        plain = [p for p in rest if p.ndim < 2]
+        groups = [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        optimizers.append(
+            torch.optim.AdamW(
+                [group for group in groups if group["params"]], lr=config.lr, betas=config.betas,
+                fused=True,
+            )
+        )
+    return optimizers
+
+
+def learning_rate(step: int, config: LoopConfig) -> float:
+    """Warm-up, plateau, linear decay to zero; ``step`` counts from 0."""
+    warm = min(1.0, (step + 1) / max(1, config.warmup))
+    decay_steps = max(1, round(config.steps * config.decay))
+    left = (config.steps - step) / decay_steps
+    return config.lr * warm * min(1.0, left)

@@ -1,0 +1,123 @@
+"""Training of the two VAEs on raw clips."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from syncflow.clip import VIDEO_STRIDE, AUDIO_HOP, to_model
+from syncflow.data.shards import ClipShards
+from syncflow.models.vae import build_audio_vae, build_video_vae
+from syncflow.training import checkpoint, losses
+from syncflow.training.loop import epoch_indices
+from syncflow.training.settings import AudioVAETask, VideoVAETask
+
+_VALIDATION_CLIPS = 32
+
+
+class VideoVAETraining:
+    """Video VAE: weighted reconstruction + KL, on random pieces of clips."""
+
+    def __init__(self, config: VideoVAETask, device: str = "cpu") -> None:
+        self.config, self.device = config, device
+        self.train, self.validation = ClipShards(config.data), ClipShards(config.validation)
+        self.module = build_video_vae(config.model)
+        if config.init:
+            self.module.load_state_dict(checkpoint.load_weights(config.init))
+        if config.freeze_encoder:
+            self.module.encoder.requires_grad_(False)
+
+    def batch(self, step: int) -> Tensor:
+        loop = self.config.loop
+        picks = epoch_indices(len(self.train), loop.seed, step, loop.batch_size)
+        rng = np.random.default_rng([loop.seed, 1, step])
+        pieces = []
+        for pick in picks:
+            video = self.train.video(pick)
+            room = (len(video) - self.config.frames) // VIDEO_STRIDE[0]
+            first = VIDEO_STRIDE[0] * int(rng.integers(0, room + 1))
+            pieces.append(video[first : first + self.config.frames])
+        return to_model(torch.from_numpy(np.stack(pieces)).to(self.device))
+
+    def loss(self, video: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        posterior = self.module.encode(video)
+        if self.config.freeze_encoder:
+            mean = posterior.mean
+            spread = mean.std((0, 2, 3, 4), keepdim=True)
+            noise = torch.randn(mean.shape, generator=generator).to(mean)
+            latent = mean + self.config.latent_noise * spread * noise
+        else:
+            latent = posterior.sample(generator)
+        out = self.module.decode(latent, num_frames=video.shape[2])
+        with torch.autocast(video.device.type, enabled=False):
+            recon = losses.video_reconstruction(out, video, self.config.moving_weight)
+            kl = (posterior.kl() / posterior.mean[0].numel()).mean()
+        loss = recon if self.config.freeze_encoder else recon + self.config.kl_weight * kl
+        return loss, {"recon": recon.item(), "kl": kl.item()}
+
+    def validate(self, module: torch.nn.Module) -> dict[str, float]:
+        from syncflow.evaluation import contacts
+
+        videos, outs, times = [], [], []
+        for index in range(min(_VALIDATION_CLIPS, len(self.validation))):
+            video = to_model(torch.from_numpy(self.validation.video(index)[None]))
+            out = module.decode(module.encode(video).mode(), num_frames=video.shape[2])
+            videos.append(video)
+            outs.append(out.clamp(-1, 1))
+            times.append(self.validation.contact_times(index))
+        video, out = torch.cat(videos), torch.cat(outs)
+        pixels = ((out + 1) * 127.5).round().to(torch.uint8).movedim(2, 1)
+        scores = contacts.score(list(pixels), times, self.validation.fps)
+        return {
+            "psnr": losses.psnr(out, video),
+            "psnr_moving": losses.psnr(out, video, losses.moving_mask(video)),
+            **scores,
+        }
+
+
+class AudioVAETraining:
+    """Audio VAE: multi-resolution spectral reconstruction + KL, on random pieces of soundtracks."""
+
+    def __init__(self, config: AudioVAETask, device: str = "cpu") -> None:
+        self.config, self.device = config, device
+        self.train, self.validation = ClipShards(config.data), ClipShards(config.validation)
+        self.module = build_audio_vae(config.model)
+
+    def batch(self, step: int) -> Tensor:
+        loop = self.config.loop
+        picks = epoch_indices(len(self.train), loop.seed, step, loop.batch_size)
+        rng = np.random.default_rng([loop.seed, 1, step])
+        length = round(self.config.seconds * self.train.sample_rate / AUDIO_HOP) * AUDIO_HOP
+        pieces = []
+        for pick in picks:
+            audio = self.train.audio(pick)
+            first = AUDIO_HOP * int(rng.integers(0, (len(audio) - length) // AUDIO_HOP + 1))
+            gain = 10 ** rng.uniform(-0.3, 0.0)
+            pieces.append(audio[first : first + length] * gain)
+        return torch.from_numpy(np.stack(pieces).astype(np.float32)).to(self.device)
+
+    def loss(self, audio: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        posterior = self.module.encode(audio)
+        out = self.module.decode(posterior.sample(generator), num_samples=audio.shape[1])
+        with torch.autocast(audio.device.type, enabled=False):
+            recon = losses.audio_reconstruction(out, audio)
+            wave = ((out - audio).abs().sum(1) / (audio.abs().sum(1) + 1.0)).mean()
+            kl = (posterior.kl() / posterior.mean[0].numel()).mean()
+        loss = recon + 0.3 * wave + self.config.kl_weight * kl
+        return loss, {"recon": recon.item(), "wave": wave.item(), "kl": kl.item()}
+
+    def validate(self, module: torch.nn.Module) -> dict[str, float]:
+        from syncflow.evaluation import onsets
+
+        audio = torch.from_numpy(
+            np.stack(
+                [self.validation.audio(i) for i in range(min(_VALIDATION_CLIPS, len(self.validation)))]
+            )
+        )
+        times = [self.validation.contact_times(i) for i in range(len(audio))]
+        out = module.decode(module.encode(audio).mode(), num_samples=audio.shape[1])
+        return {
+            "spectral_db": losses.spectral_distance(out, audio),
+            **onsets.score(list(out), times),
+        }
