@@ -1,0 +1,199 @@
+"""When things touch, seen in the picture: kinks in the flight of the tracked object.
+
+Between contacts an object falls freely (its height is a parabola, one gravity for the clip) or moves
+evenly (it rests, rolls or is carried). A dynamic programme cuts the track into such pieces; a
+contact is a cut where downward speed is lost at once, and its time is where the two pieces meet, to
+a fraction of a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from syncflow.evaluation import sync
+from syncflow.evaluation.tracking import Track, TrackSettings, track
+
+
+@dataclass(frozen=True)
+class ContactSettings:
+    """``sigma`` px of track noise in a picture 64 px high; ``penalty`` cost of one more piece (in
+    units of sigma^2); ``gravities`` px/frame^2 (at 64 px and 16 fps) that are tried; ``impulse``
+    and ``speed``: loss of downward speed and speed before the contact that count, px/frame at 64
+    px; ``gap`` s between contacts; ``bias`` s subtracted from every time."""
+
+    sigma: float = 0.5
+    penalty: float = 12.0
+    gravities: tuple[float, ...] = (
+        0.2, 0.25, 0.3, 0.37, 0.46, 0.57, 0.7, 0.86, 1.06, 1.3, 1.6, 2.0, 2.45, 3.0, 3.7, 4.5,
+    )  # fmt: skip
+    impulse: float = 1.2
+    speed: float = 0.5
+    gap: float = 0.09
+    bias: float = 0.0
+    tracking: TrackSettings = field(default_factory=TrackSettings)
+
+
+@dataclass(frozen=True)
+class Contact:
+    """``time`` s; ``impulse`` loss of downward speed, px/frame at 64 px; ``row`` and ``column`` of
+    the object there (0..1 of the picture)."""
+
+    time: float
+    impulse: float
+    row: float
+    column: float
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Frames ``first..last`` follow ``offset + slope t + gravity t^2 / 2`` (t in frames)."""
+
+    first: int
+    last: int
+    offset: float
+    slope: float
+    gravity: float
+
+    def velocity(self, t: float) -> float:
+        return self.slope + self.gravity * t
+
+
+def _lines(t_F: np.ndarray, z_F: np.ndarray, w_F: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Weighted least-squares line of every run of frames: cost, offset, slope, each [F,F]."""
+
+    def runs(values: np.ndarray) -> np.ndarray:
+        total = np.concatenate([[0.0], np.cumsum(values)])
+        return total[None, 1:] - total[:-1, None]
+
+    n, st, stt = runs(w_F), runs(w_F * t_F), runs(w_F * t_F**2)
+    sz, szz, stz = runs(w_F * z_F), runs(w_F * z_F**2), runs(w_F * t_F * z_F)
+    spread = n * stt - st**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope = np.where(spread > 1e-9, (n * stz - st * sz) / spread, 0.0)
+        offset = np.where(n > 0, (sz - slope * st) / n, 0.0)
+    cost = szz - offset * sz - slope * stz
+    return np.maximum(cost, 0.0), offset, slope
+
+
+def _cut(y_F: np.ndarray, w_F: np.ndarray, gravity: float, penalty: float) -> tuple[float, list]:
+    """Best pieces under one gravity: total cost and the pieces, in order."""
+    frames = len(y_F)
+    t_F = np.arange(frames, dtype=float)
+    fall_cost, fall_offset, fall_slope = _lines(t_F, y_F - gravity * t_F**2 / 2, w_F)
+    even_cost, even_offset, even_slope = _lines(t_F, y_F, w_F)
+    even = even_cost < fall_cost
+    cost = np.where(even, even_cost, fall_cost) + penalty
+    # A piece of one frame says nothing about speed; it is allowed only to step over a bad frame.
+    cost[np.arange(frames), np.arange(frames)] += penalty
+    best, origin = np.full(frames + 1, np.inf), np.zeros(frames + 1, dtype=int)
+    best[0] = 0.0
+    for end in range(1, frames + 1):
+        options = best[:end] + cost[:end, end - 1]
+        origin[end] = int(options.argmin())
+        best[end] = options[origin[end]]
+    pieces, end = [], frames
+    while end:
+        i, j = int(origin[end]), end - 1
+        if even[i, j]:
+            pieces.append(_Piece(i, j, even_offset[i, j], even_slope[i, j], 0.0))
+        else:
+            pieces.append(_Piece(i, j, fall_offset[i, j], fall_slope[i, j], gravity))
+        end = i
+    return float(best[-1]), pieces[::-1]
+
+
+def _meet(a: _Piece, b: _Piece) -> float | None:
+    """Frame time at which two pieces have the same height, near the cut between them."""
+    roots = np.roots([(a.gravity - b.gravity) / 2, a.slope - b.slope, a.offset - b.offset])
+    real = [float(r.real) for r in roots if abs(r.imag) < 0.3]
+    low, high = a.last - 0.75, b.first + 0.75
+    near = [r for r in real if low <= r <= high]
+    return min(near, key=lambda r: abs(r - (a.last + b.first) / 2)) if near else None
+
+
+def pieces(
+    y_F: np.ndarray, settings: ContactSettings, frame_scale: float = 1.0
+) -> list[_Piece]:
+    """Cuts a track (px at 64 px high, no nan) into falls and even motion. ``frame_scale`` is
+    16 / fps."""
+    precision = 1 / settings.sigma**2
+    w_F = np.full(len(y_F), precision)
+    chosen: list[_Piece] = []
+    for _ in range(2):
+        trials = [
+            _cut(y_F, w_F, g * frame_scale**2, settings.penalty) for g in settings.gravities
+        ]
+        chosen = min(trials, key=lambda trial: trial[0])[1]
+        fit_F = np.empty(len(y_F))
+        for piece in chosen:
+            t = np.arange(piece.first, piece.last + 1)
+            fit_F[piece.first : piece.last + 1] = (
+                piece.offset + piece.slope * t + piece.gravity * t**2 / 2
+            )
+        error_F = np.abs(y_F - fit_F) / settings.sigma
+        w_F = precision / np.maximum(1.0, error_F / 2)
+    return chosen
+
+
+def from_track(
+    path: Track, fps: float, height: int, width: int, settings: ContactSettings
+) -> list[Contact]:
+    """Contacts of a tracked object."""
+    seen = np.flatnonzero(~np.isnan(path.y_F))
+    if len(seen) < 4:
+        return []
+    first, last = seen[0], seen[-1]
+    y_F = np.interp(np.arange(first, last + 1), seen, path.y_F[seen]) * 64 / height
+    cuts = [p for p in pieces(y_F, settings, 16 / fps) if p.last > p.first]
+    per_frame = 16 / fps
+    found: list[Contact] = []
+    for before, after in zip(cuts, cuts[1:], strict=False):
+        t = _meet(before, after)
+        if t is None:
+            continue
+        arriving, leaving = before.velocity(t), after.velocity(t)
+        impulse = arriving - leaving
+        if arriving < settings.speed * per_frame or impulse < settings.impulse * per_frame:
+            continue
+        time = (first + t) / fps - settings.bias
+        if found and time - found[-1].time < settings.gap:
+            continue
+        column = float(np.interp(first + t, seen, path.x_F[seen])) / width
+        row = (before.offset + before.slope * t + before.gravity * t**2 / 2) / 64
+        found.append(Contact(max(0.0, float(time)), float(impulse), float(row), column))
+    return found
+
+
+def detect(
+    video_F3HW: Tensor, fps: float = 16, settings: ContactSettings | None = None
+) -> list[Contact]:
+    """Visible contacts of ``uint8 [F,3,H,W]``, in order of time."""
+    settings = settings or default_settings()
+    path = track(video_F3HW, settings.tracking)
+    return from_track(path, fps, video_F3HW.shape[2], video_F3HW.shape[3], settings)
+
+
+def times(
+    video_F3HW: Tensor, fps: float = 16, settings: ContactSettings | None = None
+) -> list[float]:
+    """Contact times in seconds."""
+    return [contact.time for contact in detect(video_F3HW, fps, settings)]
+
+
+def score(
+    videos: Sequence[Tensor], true_times: Sequence[Sequence[float]], fps: float = 16
+) -> dict[str, float]:
+    """How well contacts are found in these videos: f1_50, f1_100, median_ms, bias_ms,
+    count_accuracy. Judges a video VAE by what sync needs of it, where PSNR is blind."""
+    return sync.score([times(video, fps) for video in videos], true_times)
+
+
+def default_settings() -> ContactSettings:
+    """The settings fitted on validation clips (``detectors.json``)."""
+    from syncflow.evaluation.settings import load
+
+    return load().contacts
