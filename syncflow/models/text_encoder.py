@@ -35,7 +35,7 @@ class ByteTokenizer:
 
     def __init__(self, max_length: int) -> None:
         if max_length < 2:
-            raise ValueError(f"max_length must be at least 2 (a byte and the end), got {max_length}")
+            raise ValueError(f"max_length must be at least 2, got {max_length}")
         self.max_length = max_length
 
     def __call__(self, texts: Sequence[str], *, fixed: bool = False) -> tuple[Tensor, Tensor]:
@@ -112,7 +112,7 @@ class TextEncoder(nn.Module):
         self.config = config
         self.is_byte_level = config.kind == "bytes"
         if config.pool == "word" and not self.is_byte_level:
-            raise ValueError(f"pool 'word' averages bytes; it does not go with kind {config.kind!r}")
+            raise ValueError(f"pool 'word' averages bytes; it cannot go with kind {config.kind!r}")
         if self.is_byte_level:
             self.t5 = _build_byte_t5(config)
             self.tokenizer = ByteTokenizer(config.max_length)

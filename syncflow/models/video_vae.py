@@ -1,0 +1,186 @@
+"""Video to latents and back: an image VAE per frame, then a causal VAE over time.
+
+The layout is that of OpenSora-VAE-v1.2: `spatial_vae.module` is diffusers' `AutoencoderKL`,
+`temporal_vae` compresses its latents 4x in time, `shift` and `scale` bring the result near a
+standard normal.
+
+Axis letters: B batch, F frames, H, W pixels, C latent channels, T latent frames, h, w latent size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from syncflow.models.posterior import DiagonalGaussian
+from syncflow.models.temporal_vae import TemporalVAE
+
+if TYPE_CHECKING:
+    from syncflow.config import VideoVAEConfig
+
+
+class FrameVAE(nn.Module):
+    """Diffusers' `AutoencoderKL` applied to every frame, a few frames at a time.
+
+    Args:
+        arguments: of `AutoencoderKL`; the block types follow from `block_out_channels`.
+        micro_batch_size: frames that pass through at once; bounds the memory.
+    """
+
+    def __init__(self, arguments: Mapping[str, Any], micro_batch_size: int = 4) -> None:
+        super().__init__()
+        from diffusers import AutoencoderKL
+
+        levels = len(arguments["block_out_channels"])
+        self.module = AutoencoderKL(
+            **{
+                "down_block_types": ("DownEncoderBlock2D",) * levels,
+                "up_block_types": ("UpDecoderBlock2D",) * levels,
+                **arguments,
+            }
+        )
+        self.micro_batch_size = micro_batch_size
+        self.scaling_factor = self.module.config.scaling_factor
+        self.stride = 2 ** (levels - 1)
+
+    def encode(self, video_BCFHW: Tensor) -> Tensor:
+        """Mode of the posterior, scaled: `[B, C, F, H / stride, W / stride]`."""
+        return self._per_frame(
+            lambda x: self.module.encode(x).latent_dist.mode() * self.scaling_factor, video_BCFHW
+        )
+
+    def decode(self, latent_BCFhw: Tensor) -> Tensor:
+        """`[B, 3, F, h * stride, w * stride]`."""
+        return self._per_frame(
+            lambda z: self.module.decode(z / self.scaling_factor).sample, latent_BCFhw
+        )
+
+    def _per_frame(self, function: Callable[[Tensor], Tensor], x_BCFHW: Tensor) -> Tensor:
+        frames = x_BCFHW.transpose(1, 2).flatten(0, 1).split(self.micro_batch_size)
+        out = torch.cat([function(part) for part in frames])
+        return out.unflatten(0, (x_BCFHW.shape[0], -1)).transpose(1, 2)
+
+
+class VideoVAE(nn.Module):
+    """The video VAE of Open-Sora v1.2 (the paper's, section 3.1); key for key the released layout.
+
+    Args:
+        config: kind "opensora"; `spatial` and `temporal` are the arguments of `AutoencoderKL` and
+            `TemporalVAE`, `shift` and `scale` one number per latent channel.
+        micro_batch_size: frames that pass through the image VAE at once.
+
+    Raises:
+        ValueError: another kind, or the lengths of `shift` and `scale` are not the latent channels.
+    """
+
+    def __init__(self, config: VideoVAEConfig, micro_batch_size: int = 4) -> None:
+        super().__init__()
+        if config.kind != "opensora":
+            raise ValueError(f"VideoVAE is the kind 'opensora', got a config of {config.kind!r}")
+        self.config = config
+        self.spatial_vae = FrameVAE(config.spatial, micro_batch_size)
+        self.temporal_vae = TemporalVAE(
+            in_out_channels=config.spatial.get("latent_channels", 4), **config.temporal
+        )
+        self.latent_channels = config.temporal.get("embed_dim", 4)
+        for name in ("shift", "scale"):
+            values = getattr(config, name)
+            if len(values) != self.latent_channels:
+                raise ValueError(
+                    f"{name} has {len(values)} values for {self.latent_channels} latent channels"
+                )
+            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1, 1))
+
+    def num_latent_frames(self, num_frames: int, micro_frame_size: int | None = None) -> int:
+        """Latent frames T of so many frames; every piece of `micro_frame_size` rounds up."""
+        return sum(self._latent_frames(n) for n in _pieces(num_frames, micro_frame_size))
+
+    def encode(
+        self, video_BCFHW: Tensor, micro_frame_size: int | None = None
+    ) -> DiagonalGaussian:
+        """Posterior over shifted and scaled latents `[B, C, T, H / 8, W / 8]`.
+
+        Args:
+            video_BCFHW: video in [-1, 1].
+            micro_frame_size: encode pieces of so many frames on their own, as the released model
+                does with 17; not given, all frames at once.
+
+        Raises:
+            ValueError: not `[B, 3, F, H, W]`, or a size that is no multiple of the stride.
+        """
+        stride = self.spatial_vae.stride
+        shape = tuple(video_BCFHW.shape)
+        if len(shape) != 5 or shape[1] != 3 or 0 in shape:
+            raise ValueError(f"video must be [B, 3, F, H, W], got {shape}")
+        if shape[3] % stride or shape[4] % stride:
+            raise ValueError(f"height and width must be multiples of {stride}, got {shape[3:]}")
+        frames_BCFhw = self.spatial_vae.encode(video_BCFHW)
+        pieces = frames_BCFhw.split(_pieces(shape[2], micro_frame_size), dim=2)
+        posteriors = [self.temporal_vae.encode(piece) for piece in pieces]
+        whole = DiagonalGaussian(
+            torch.cat([p.mean for p in posteriors], dim=2),
+            torch.cat([p.logvar for p in posteriors], dim=2),
+        )
+        return whole.affine(self.shift, self.scale)
+
+    def decode(
+        self,
+        latent_BCThw: Tensor,
+        num_frames: int | None = None,
+        micro_frame_size: int | None = None,
+    ) -> Tensor:
+        """Video `[B, 3, F, h * 8, w * 8]` in about [-1, 1] (not clamped).
+
+        Args:
+            latent_BCThw: shifted and scaled latents.
+            num_frames: F; as many as the latents hold when not given.
+            micro_frame_size: that of `encode`.
+
+        Raises:
+            ValueError: the latents do not have the frames that `num_frames` encode to.
+        """
+        if latent_BCThw.ndim != 5 or latent_BCThw.shape[1] != self.latent_channels:
+            raise ValueError(
+                f"latents must be [B, {self.latent_channels}, T, h, w], "
+                f"got {tuple(latent_BCThw.shape)}"
+            )
+        num_latents = latent_BCThw.shape[2]
+        if num_frames is None:
+            num_frames = self._max_frames(num_latents, micro_frame_size)
+        expected = self.num_latent_frames(num_frames, micro_frame_size)
+        if num_latents != expected:
+            raise ValueError(
+                f"{num_frames} frames (micro_frame_size {micro_frame_size}) have {expected} "
+                f"latent frames, got {num_latents}"
+            )
+        frames = _pieces(num_frames, micro_frame_size)
+        raw_BCThw = latent_BCThw * self.scale + self.shift
+        pieces = raw_BCThw.split([self._latent_frames(n) for n in frames], dim=2)
+        frames_BCFhw = torch.cat(
+            [self.temporal_vae.decode(z, n) for z, n in zip(pieces, frames, strict=True)], dim=2
+        )
+        return self.spatial_vae.decode(frames_BCFhw)
+
+    def _latent_frames(self, num_frames: int) -> int:
+        return -(-num_frames // self.temporal_vae.time_stride)
+
+    def _max_frames(self, num_latents: int, micro_frame_size: int | None) -> int:
+        stride = self.temporal_vae.time_stride
+        if micro_frame_size is None:
+            return num_latents * stride
+        whole, rest = divmod(num_latents, self._latent_frames(micro_frame_size))
+        return whole * micro_frame_size + rest * stride
+
+
+def _pieces(num_frames: int, micro_frame_size: int | None) -> list[int]:
+    """Lengths of the pieces that are coded on their own."""
+    size = micro_frame_size or num_frames
+    if num_frames < 1 or size < 1:
+        raise ValueError(
+            f"frames and micro_frame_size must be positive, got {num_frames}, {micro_frame_size}"
+        )
+    whole, rest = divmod(num_frames, size)
+    return [size] * whole + [rest] * bool(rest)
