@@ -1,0 +1,29 @@
+"""impacts: a procedural world of things that fall, bounce, roll and are struck, with the exact time of every contact."""
+
+from syncflow.data.impacts.captions import caption
+from syncflow.data.impacts.dataset import iterate, read_shards, write_dataset
+from syncflow.data.impacts.render import render
+from syncflow.data.impacts.sound import sound
+from syncflow.data.impacts.world import (
+    SEEDS,
+    Contact,
+    Scene,
+    attribute_names,
+    attribute_values,
+    sample_scene,
+)
+
+__all__ = [
+    "SEEDS",
+    "Contact",
+    "Scene",
+    "attribute_names",
+    "attribute_values",
+    "caption",
+    "iterate",
+    "read_shards",
+    "render",
+    "sample_scene",
+    "sound",
+    "write_dataset",
+]
