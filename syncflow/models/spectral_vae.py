@@ -124,7 +124,7 @@ class SpectralAudioVAE(nn.Module):
                 "out": nn.Linear(upper, self.synthesis.num_coefficients),
             }
         )
-        nn.init.normal_(self.decoder["out"].weight, std=0.1 / upper**0.5)
+        nn.init.normal_(self.decoder["out"].weight, std=0.03 / upper**0.5)
         nn.init.zeros_(self.decoder["out"].bias)
 
     def _spectrum(self, audio_BM: Tensor, window: Tensor, hop: int, frames: int) -> Tensor:

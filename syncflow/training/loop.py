@@ -7,6 +7,7 @@ bit for bit without storing any generator's state.
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from contextlib import nullcontext
@@ -181,7 +182,9 @@ def _validate(task: Task, module: nn.Module, average: checkpoint.Average) -> dic
     own = {k: v.detach().clone() for k, v in module.state_dict().items()}
     module.load_state_dict(average.of(module))
     module.eval()
-    values = {f"val_{k}": v for k, v in task.validate(module).items()}
+    values = {
+        f"val_{k}": v for k, v in task.validate(module).items() if math.isfinite(v)
+    }
     module.load_state_dict(own)
     module.train()
     return values

@@ -48,7 +48,7 @@ def audio_reconstruction(out_BM: Tensor, audio_BM: Tensor) -> Tensor:
             for x in (out_BM, audio_BM)
         )
         log_error = (torch.log(ours + 1e-4) - torch.log(theirs + 1e-4)).abs()
-        relative = (ours - theirs).abs().sum((1, 2)) / (theirs.sum((1, 2)) + 1e-2)
+        relative = (ours - theirs).abs().mean((1, 2)) / (theirs.mean((1, 2)) + 3e-4)
         weight = theirs.sqrt()
         weighted = (weight * log_error).sum((1, 2)) / (weight.sum((1, 2)) + 1e-3)
         total = total + log_error.mean() * 0.5 + relative.mean() + 0.5 * weighted.mean()

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from syncflow.clip import VIDEO_STRIDE, AUDIO_HOP, to_model
+from syncflow.clip import AUDIO_HOP, VIDEO_STRIDE, to_model
 from syncflow.data.shards import ClipShards
 from syncflow.models.vae import build_audio_vae, build_video_vae
 from syncflow.training import checkpoint, losses
@@ -61,7 +61,7 @@ class VideoVAETraining:
 
         videos, outs, times = [], [], []
         for index in range(min(_VALIDATION_CLIPS, len(self.validation))):
-            video = to_model(torch.from_numpy(self.validation.video(index)[None]))
+            video = to_model(torch.from_numpy(self.validation.video(index)[None].copy()))
             out = module.decode(module.encode(video).mode(), num_frames=video.shape[2])
             videos.append(video)
             outs.append(out.clamp(-1, 1))

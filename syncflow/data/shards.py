@@ -1,0 +1,51 @@
+"""What training asks of a folder of raw clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from syncflow.data import impacts
+
+
+class ClipShards:
+    """Memory-mapped clips: ``video(i)`` uint8 [F,3,H,W], ``audio(i)`` float32 [M], ``caption(i)``,
+    ``contact_times(i)`` in seconds (audible ones in the picture)."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self._shards = impacts.read_shards(folder)
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    @property
+    def fps(self) -> float:
+        return self._shards.plan.fps
+
+    @property
+    def sample_rate(self) -> int:
+        return self._shards.plan.sample_rate
+
+    @property
+    def geometry(self) -> dict[str, Any]:
+        """The keyword arguments of ``ClipSpec``."""
+        names = ("seconds", "fps", "height", "width", "sample_rate")
+        return {name: getattr(self._shards.plan, name) for name in names}
+
+    def video(self, index: int) -> np.ndarray:
+        return self._shards.video(int(index))
+
+    def audio(self, index: int) -> np.ndarray:
+        return self._shards.audio(int(index))
+
+    def caption(self, index: int) -> str:
+        return self._shards.metadata[int(index)]["caption"]
+
+    def contact_times(self, index: int) -> list[float]:
+        return [
+            contact["time_s"]
+            for contact in self._shards.metadata[int(index)]["contacts"]
+            if contact["audible"] and contact["visible"]
+        ]
