@@ -1,0 +1,197 @@
+"""Parts that the two towers and the adaptors share.
+
+Axis letters: B batch, T latent frames, S patches of a frame, A audio latents, L text tokens,
+N or M tokens of any kind, H heads, D head dim, C width.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from syncflow.ops.attention import attention
+from syncflow.ops.temporal_attention import temporal_attention
+
+Rotation = tuple[Tensor, Tensor]
+KeysValues = tuple[Tensor, Tensor]
+
+
+def sinusoid(value_B: Tensor, width: int = 256, max_period: float = 1e4) -> Tensor:
+    """[B] -> [B, width]: cosines then sines of geometrically spaced frequencies, float32."""
+    half = width // 2
+    rate_D = torch.exp(
+        torch.arange(half, device=value_B.device, dtype=torch.float32)
+        * (-math.log(max_period) / half)
+    )
+    angle_BD = value_B.float()[:, None] * rate_D
+    return torch.cat([angle_BD.cos(), angle_BD.sin()], dim=-1)
+
+
+class ScalarEmbedder(nn.Module):
+    """A number per sample (a time in 0..1000, a frame rate) to a vector: [B] -> [B, C]."""
+
+    def __init__(self, width: int, num_frequencies: int = 256) -> None:
+        super().__init__()
+        self.num_frequencies = num_frequencies
+        self.mlp = nn.Sequential(
+            nn.Linear(num_frequencies, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        for linear in (self.mlp[0], self.mlp[2]):
+            nn.init.normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, value_B: Tensor) -> Tensor:
+        table = sinusoid(value_B, self.num_frequencies)
+        return self.mlp(table.to(self.mlp[0].weight.dtype))
+
+
+class Mlp(nn.Module):
+    """Linear, GELU (tanh), Linear: [..., C_in] -> [..., C_out]."""
+
+    def __init__(self, width: int, hidden: int, out: int | None = None) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, out or width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+class RMSNorm(nn.Module):
+    """Per-head root-mean-square norm over the last axis; arithmetic in float32."""
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
+
+
+class SelfAttention(nn.Module):
+    """The video tower's attention: within a frame, or along time with rotary positions.
+
+    Queries and keys are normalised per head. [B, T, S, C] -> [B, T, S, C].
+    """
+
+    def __init__(self, width: int, num_heads: int, is_temporal: bool, qk_norm: bool) -> None:
+        super().__init__()
+        self.num_heads, self.is_temporal = num_heads, is_temporal
+        self.qkv = nn.Linear(width, 3 * width)
+        self.q_norm = RMSNorm(width // num_heads) if qk_norm else None
+        self.k_norm = RMSNorm(width // num_heads) if qk_norm else None
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x_BTSC: Tensor) -> Tensor:
+        qkv_BTS3HD = self.qkv(x_BTSC).unflatten(-1, (3, self.num_heads, -1))
+        if self.is_temporal:
+            weights = (self.q_norm.weight, self.k_norm.weight) if self.q_norm else (None, None)
+            return self.proj(temporal_attention(qkv_BTS3HD, *weights))
+        q_NHSD, k_NHSD, v_NHSD = qkv_BTS3HD.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)
+        if self.q_norm is not None:
+            q_NHSD, k_NHSD = self.q_norm(q_NHSD), self.k_norm(k_NHSD)
+        out_NSHD = attention(q_NHSD, k_NHSD, v_NHSD).transpose(1, 2)
+        return self.proj(out_NSHD.reshape(x_BTSC.shape))
+
+
+class CrossAttention(nn.Module):
+    """Queries from one sequence, keys and values from another.
+
+    ``keys_values`` runs once per context and ``forward`` once per step: that split is what makes a
+    context reusable. A context of batch B serves a batch of K*B whose neighbours share a context.
+    """
+
+    def __init__(self, width: int, num_heads: int, context_width: int | None = None) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q_linear = nn.Linear(width, width)
+        self.kv_linear = nn.Linear(context_width or width, 2 * width)
+        self.proj = nn.Linear(width, width)
+
+    def keys_values(self, context_BMC: Tensor) -> KeysValues:
+        """[B, M, C] -> keys and values, each [B, H, M, D]."""
+        kv_BM2HD = self.kv_linear(context_BMC).unflatten(-1, (2, self.num_heads, -1))
+        k_BHMD, v_BHMD = kv_BM2HD.permute(2, 0, 3, 1, 4).unbind(0)
+        return k_BHMD, v_BHMD
+
+    def forward(
+        self,
+        x: Tensor,
+        keys_values: KeysValues,
+        mask: Tensor | None = None,
+        rotation: Rotation | None = None,
+    ) -> Tensor:
+        """x [B*K, ..., C] -> the same; ``mask`` is added to the scores, [B, 1, 1, M]; ``rotation``
+        turns the queries, of which there must be as many as it has rows."""
+        k_BHMD, v_BHMD = keys_values
+        q = self.q_linear(x).unflatten(-1, (self.num_heads, -1))
+        if rotation is not None:
+            q = rotate(q, rotation)
+        q_BHND = q.reshape(k_BHMD.shape[0], -1, *q.shape[-2:]).transpose(1, 2)
+        out_BHND = attention(q_BHND, k_BHMD, v_BHMD, mask)
+        return self.proj(out_BHND.transpose(1, 2).reshape(x.shape))
+
+
+def additive_mask(mask_BM: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """True = may be attended -> a term for the scores, [B, 1, 1, M].
+
+    The least finite number and not -inf: a row without any token then gives a mean, not NaN.
+    """
+    if mask_BM is None:
+        return None
+    term_BM = torch.zeros(mask_BM.shape, dtype=dtype, device=mask_BM.device)
+    return term_BM.masked_fill_(~mask_BM.bool(), torch.finfo(dtype).min)[:, None, None, :]
+
+
+def seconds_rotation(
+    seconds_N: Tensor, head_dim: int, frequency: float, theta: float, dtype: torch.dtype
+) -> Rotation:
+    """Rotary positions on a clock in seconds: cosines and signed sines, each [N, 1, D].
+
+    Pair i of D/2 turns ``frequency * theta ** (-2 i / D)`` times a second, so equal times of any
+    two sequences meet at equal phases, whatever their rates.
+    """
+    rate_D = frequency * theta ** (
+        -torch.arange(0, head_dim, 2, device=seconds_N.device, dtype=torch.float64) / head_dim
+    )
+    angle_ND = 2 * math.pi * seconds_N.double()[:, None] * rate_D
+    cos_ND, sin_ND = angle_ND.cos(), angle_ND.sin()
+    cos = torch.cat([cos_ND, cos_ND], dim=-1)[:, None]
+    sin = torch.cat([-sin_ND, sin_ND], dim=-1)[:, None]
+    return cos.to(dtype), sin.to(dtype)
+
+
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """Turns the pairs (i, i + D/2) of x [..., N, H, D] by the angles of ``seconds_rotation``."""
+    cos_N1D, sin_N1D = rotation
+    half = x.shape[-1] // 2
+    return torch.addcmul(x * cos_N1D.to(x.dtype), x.roll(half, -1), sin_N1D.to(x.dtype))
+
+
+@functools.lru_cache(maxsize=32)
+def plane_positions(
+    height: int, width: int, channels: int, scale: float, base_size: int, device: torch.device
+) -> Tensor:
+    """Sine-cosine positions of a grid of patches, [S, C] float32, as Open-Sora v1.2 has them.
+
+    The first half of the channels tells the column and the second the row; each half is sines then
+    cosines. Positions are divided by ``scale`` and stretched to ``base_size`` on both axes.
+    """
+    # Made outside inference mode, since a cached tensor may next be used in training.
+    with torch.inference_mode(False), torch.no_grad():
+        half = channels // 2
+        rate_D = 1e4 ** (-torch.arange(0, half, 2, device=device, dtype=torch.float32) / half)
+
+        def embed(length: int) -> Tensor:
+            grid = torch.arange(length, device=device, dtype=torch.float32) / scale
+            angle = torch.outer(grid * (base_size / length), rate_D)
+            return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+        column_HWD = embed(width)[None].expand(height, -1, -1)
+        row_HWD = embed(height)[:, None].expand(-1, width, -1)
+        return torch.cat([column_HWD, row_HWD], dim=-1).flatten(0, 1)

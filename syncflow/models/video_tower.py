@@ -1,0 +1,313 @@
+"""The video tower: STDiT3 of Open-Sora v1.2, state-dict compatible key for key (paper section 3.2).
+
+Axis letters: B batch, T latent frames, S patches of a frame, L text tokens, C width, E width of the
+text encoder. One layer is a spatial block followed by a temporal block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from syncflow.config import VideoTowerConfig
+from syncflow.models.layers import (
+    CrossAttention,
+    KeysValues,
+    Mlp,
+    ScalarEmbedder,
+    SelfAttention,
+    additive_mask,
+    plane_positions,
+)
+from syncflow.ops.adaln import adaln, gate_residual, gate_residual_adaln
+
+EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class TextContext:
+    """What the captions say to every block: made once per prompt, used at every step."""
+
+    tokens_BLC: Tensor
+    mask_BL: Tensor | None
+    keys_values: list[KeysValues]
+    score_term: Tensor | None
+
+
+class VideoTower(nn.Module):
+    """Predicts the velocity of video latents and hands out the features of every layer.
+
+    Args:
+        config: sizes; the defaults are the released XL/2 (973 keys, 1,207,643,972 parameters).
+
+    ``recompute`` trades a second forward pass for the memory of the blocks' activations.
+    """
+
+    def __init__(self, config: VideoTowerConfig) -> None:
+        super().__init__()
+        C = config.hidden_size
+        self.config = config
+        self.recompute = False
+        self.out_channels = config.in_channels * (2 if config.pred_sigma else 1)
+        self.rope = RotaryFrequencies(C // config.num_heads)
+        self.x_embedder = PatchEmbedding(config)
+        self.t_embedder = ScalarEmbedder(C)
+        self.fps_embedder = ScalarEmbedder(C)
+        self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(C, 6 * C))
+        self.y_embedder = CaptionEmbedding(config)
+        self.spatial_blocks = nn.ModuleList(Block(config, False) for _ in range(config.depth))
+        self.temporal_blocks = nn.ModuleList(Block(config, True) for _ in range(config.depth))
+        self.final_layer = FinalLayer(config, self.out_channels)
+        self._initialise()
+
+    def forward(
+        self,
+        x_BCTHW: Tensor,
+        t_B: Tensor,
+        text_BLE: Tensor,
+        text_mask_BL: Tensor | None = None,
+        *,
+        fps: float | Tensor,
+        height: float,
+        width: float,
+        frame_mask: Tensor | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Velocity ``x_data - noise`` and features of noised latents.
+
+        Args:
+            x_BCTHW: latents; a size that is no multiple of the patch is padded and cut back.
+            t_B: flow time, 0 = noise and 1 = data.
+            text_BLE, text_mask_BL: the text encoder's tokens, True = a token; None = all are.
+            fps: frames per second, one for all or [B].
+            height, width: of the picture in pixels.
+            frame_mask: [B, T], False = this latent frame is data already and is modulated as such.
+
+        Returns:
+            velocity [B, C_in, T, H, W], float32, and per layer the output of its temporal block,
+            [B, T, S, C].
+        """
+        text = self.prepare(text_BLE, text_mask_BL)
+        return self.step(
+            x_BCTHW, t_B, text, fps=fps, height=height, width=width, frame_mask=frame_mask
+        )
+
+    def prepare(self, text_BLE: Tensor, text_mask_BL: Tensor | None = None) -> TextContext:
+        """Keys and values of every block for the captions: once per prompt."""
+        y_BLC = self.y_embedder(text_BLE)
+        keys_values = [block.cross_attn.keys_values(y_BLC) for block in self._blocks()]
+        term = additive_mask(text_mask_BL, keys_values[0][0].dtype)
+        return TextContext(y_BLC, text_mask_BL, keys_values, term)
+
+    def step(
+        self,
+        x_BCTHW: Tensor,
+        t_B: Tensor,
+        text: TextContext,
+        *,
+        fps: float | Tensor,
+        height: float,
+        width: float,
+        frame_mask: Tensor | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """``forward`` with prepared captions: once per step."""
+        x_BTSC, grid = self.x_embedder(x_BCTHW)
+        scale = (height * width) ** 0.5 / self.config.input_sq_size
+        base_size = round((grid[1] * grid[2]) ** 0.5)
+        positions_SC = plane_positions(
+            grid[1], grid[2], self.config.hidden_size, scale, base_size, x_BTSC.device
+        )
+        x_BTSC = x_BTSC + positions_SC.to(x_BTSC.dtype)
+
+        modulations, final_modulation = self._modulations(t_B, fps, frame_mask)
+        features = []
+        for index, block in enumerate(self._blocks()):
+            run = partial(checkpoint, block, use_reentrant=False) if self.recompute else block
+            x_BTSC = run(x_BTSC, modulations[index], text.keys_values[index], text.score_term)
+            if index % 2:
+                features.append(x_BTSC)
+
+        out_BTSP = self.final_layer(x_BTSC, *final_modulation, self.config.in_channels)
+        return self._unpatchify(out_BTSP.float(), grid, x_BCTHW.shape), features
+
+    def null_text(self, batch: int, length: int | None = None) -> tuple[Tensor, Tensor]:
+        """The learned caption of "no caption", [batch, length, E], and its mask, all True.
+
+        ``length`` defaults to, and is at most, ``model_max_length``.
+        """
+        table = self.y_embedder.y_embedding
+        length = len(table) if length is None else length
+        if not 0 < length <= len(table):
+            raise ValueError(f"null caption of {length} tokens; model_max_length is {len(table)}")
+        mask = torch.ones(batch, length, dtype=torch.bool, device=table.device)
+        return table[:length].expand(batch, -1, -1), mask
+
+    def drop_text(
+        self, text_BLE: Tensor, text_mask_BL: Tensor | None, drop_B: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Replaces the captions of the samples where ``drop_B`` is True by the null caption."""
+        null_BLE, full_BL = self.null_text(*text_BLE.shape[:2])
+        mask_BL = full_BL if text_mask_BL is None else text_mask_BL.bool()
+        text_BLE = torch.where(drop_B[:, None, None], null_BLE.to(text_BLE.dtype), text_BLE)
+        return text_BLE, mask_BL | drop_B[:, None]
+
+    def _blocks(self) -> list[Block]:
+        """Spatial and temporal blocks in turn, in the order of the forward pass."""
+        pairs = zip(self.spatial_blocks, self.temporal_blocks, strict=True)
+        return [block for pair in pairs for block in pair]
+
+    def _modulations(
+        self, t_B: Tensor, fps: float | Tensor, frame_mask: Tensor | None
+    ) -> tuple[list[tuple[Tensor, ...]], tuple[Tensor, ...]]:
+        """Shift, scale and gate of every block and of the final layer, each [B, C] or [B, T, C].
+
+        All blocks' at once: one addition in place of one per block.
+        """
+        if not torch.is_tensor(fps):
+            fps = torch.full_like(t_B, fps)
+        elif fps.ndim == 0:
+            fps = fps.expand_as(t_B)
+        fps_BC = self.fps_embedder(fps)
+        # Open-Sora's clock runs the other way, 1000 = noise; nothing else here knows it.
+        t_BC = self.t_embedder(1000 * (1 - t_B.float())) + fps_BC
+        t_B6C = self.t_block(t_BC).unflatten(-1, (6, -1))
+        if frame_mask is not None:
+            data_BC = self.t_embedder(torch.zeros_like(t_B)) + fps_BC
+            data_B6C = self.t_block(data_BC).unflatten(-1, (6, -1))
+            noisy_BT1 = frame_mask.bool()[:, :, None]
+            t_BC = torch.where(noisy_BT1, t_BC[:, None], data_BC[:, None])
+            t_B6C = torch.where(noisy_BT1[..., None], t_B6C[:, None], data_B6C[:, None])
+        # [6, B(, T), C] + [blocks, 6, 1(, 1), C]: every modulation is then one contiguous slab.
+        tables = torch.stack([block.scale_shift_table for block in self._blocks()])
+        t_6BC = t_B6C.movedim(-2, 0)
+        tables = tables.reshape(*tables.shape[:2], *(1,) * (t_6BC.ndim - 2), -1)
+        rows = (tables + t_6BC).flatten(0, 1).unbind(0)
+        modulations = [rows[6 * i : 6 * i + 6] for i in range(len(rows) // 6)]
+        final = (self.final_layer.scale_shift_table + t_BC.unsqueeze(-2)).unbind(-2)
+        return modulations, final
+
+    def _unpatchify(
+        self, x_BTSP: Tensor, grid: tuple[int, int, int], shape: torch.Size
+    ) -> Tensor:
+        pt, ph, pw = self.config.patch_size
+        T, H, W = grid
+        x = x_BTSP.reshape(len(x_BTSP), T, H, W, pt, ph, pw, -1)
+        x_BCTHW = x.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(len(x), -1, T * pt, H * ph, W * pw)
+        return x_BCTHW[:, :, : shape[2], : shape[3], : shape[4]]
+
+    def _initialise(self) -> None:
+        """As Open-Sora: temporal blocks and text start as no-ops, and so does the output.
+
+        Where a weight is zero its bias is too: a random bias there would disturb a tower whose
+        other weights were loaded.
+        """
+        for module in self.modules():
+            if isinstance(module, (Mlp, SelfAttention, CrossAttention)):
+                for linear in module.children():
+                    if isinstance(linear, nn.Linear):
+                        nn.init.xavier_uniform_(linear.weight)
+                        nn.init.zeros_(linear.bias)
+        for linear in (self.t_block[1], self.y_embedder.y_proj.fc1, self.y_embedder.y_proj.fc2):
+            nn.init.normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
+        silent = [block.cross_attn.proj for block in self._blocks()]
+        for block in self.temporal_blocks:
+            silent += [block.attn.proj, block.mlp.fc2]
+        for linear in (*silent, self.final_layer.linear):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention to the text, MLP; within a frame or along time."""
+
+    def __init__(self, config: VideoTowerConfig, is_temporal: bool) -> None:
+        super().__init__()
+        C = config.hidden_size
+        self.scale_shift_table = nn.Parameter(torch.randn(6, C) / C**0.5)
+        self.attn = SelfAttention(C, config.num_heads, is_temporal, config.qk_norm)
+        self.cross_attn = CrossAttention(C, config.num_heads)
+        self.mlp = Mlp(C, int(C * config.mlp_ratio))
+
+    def forward(
+        self,
+        x_BTSC: Tensor,
+        modulation: tuple[Tensor, ...],
+        text: KeysValues,
+        text_term: Tensor | None,
+    ) -> Tensor:
+        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation
+        y_BTSC = self.attn(adaln(x_BTSC, shift_attn, scale_attn, EPS))
+        x_BTSC = gate_residual(x_BTSC, y_BTSC, gate_attn)
+        y_BTSC = self.cross_attn(x_BTSC, text, text_term)
+        x_BTSC, y_BTSC = gate_residual_adaln(x_BTSC, y_BTSC, None, shift_mlp, scale_mlp, EPS)
+        return gate_residual(x_BTSC, self.mlp(y_BTSC), gate_mlp)
+
+
+class PatchEmbedding(nn.Module):
+    """Latents to tokens: [B, C_in, T, H, W] -> [B, T, S, C] and the grid (T, rows, columns).
+
+    The parameters are a Conv3d's, whose kernel is its stride; a matrix product gives the same.
+    """
+
+    def __init__(self, config: VideoTowerConfig) -> None:
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.proj = nn.Conv3d(
+            config.in_channels, config.hidden_size, config.patch_size, config.patch_size
+        )
+        nn.init.xavier_uniform_(self.proj.weight.view(config.hidden_size, -1))
+        nn.init.zeros_(self.proj.bias)
+
+    def forward(self, x_BCTHW: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+        pt, ph, pw = self.patch_size
+        B, C, T, H, W = x_BCTHW.shape
+        x_BCTHW = F.pad(x_BCTHW, (0, -W % pw, 0, -H % ph, 0, -T % pt))
+        T, H, W = -(-T // pt), -(-H // ph), -(-W // pw)
+        x = x_BCTHW.reshape(B, C, T, pt, H, ph, W, pw).permute(0, 2, 4, 6, 1, 3, 5, 7)
+        weight = self.proj.weight.flatten(1)
+        x_BTSC = F.linear(x.reshape(B, T, H * W, -1).to(weight.dtype), weight, self.proj.bias)
+        return x_BTSC, (T, H, W)
+
+
+class CaptionEmbedding(nn.Module):
+    """Text tokens to the tower's width, and the learned null caption of classifier-free guidance."""
+
+    def __init__(self, config: VideoTowerConfig) -> None:
+        super().__init__()
+        E = config.caption_channels
+        self.y_embedding = nn.Parameter(torch.randn(config.model_max_length, E) / E**0.5)
+        self.y_proj = Mlp(E, config.hidden_size, config.hidden_size)
+
+    def forward(self, text_BLE: Tensor) -> Tensor:
+        return self.y_proj(text_BLE.to(self.y_embedding.dtype))
+
+
+class RotaryFrequencies(nn.Module):
+    """Holds ``rope.freqs`` of the released layout; the temporal attention computes its own."""
+
+    def __init__(self, head_dim: int) -> None:
+        super().__init__()
+        freqs = 1e4 ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+        self.register_buffer("freqs", freqs)
+
+
+class FinalLayer(nn.Module):
+    """Modulated norm and the projection to patches; its first channels are the velocity."""
+
+    def __init__(self, config: VideoTowerConfig, out_channels: int) -> None:
+        super().__init__()
+        C = config.hidden_size
+        pt, ph, pw = config.patch_size
+        self.scale_shift_table = nn.Parameter(torch.randn(2, C) / C**0.5)
+        self.linear = nn.Linear(C, pt * ph * pw * out_channels)
+        self.out_channels = out_channels
+
+    def forward(self, x_BTSC: Tensor, shift: Tensor, scale: Tensor, num_channels: int) -> Tensor:
+        """[B, T, S, C] -> [B, T, S, patch * num_channels], channels last within the patch."""
+        out = self.linear(adaln(x_BTSC, shift, scale, EPS))
+        return out.unflatten(-1, (-1, self.out_channels))[..., :num_channels].flatten(-2)
