@@ -70,7 +70,8 @@ def contact_sheet(
         top += caption
         _draw_frames(sheet, clip, left, top, frames, cell, picture)
         _draw_wave(draw, clip, left, top + picture + _GAP, width, wave)
-        for colour, times in zip((_CONTACT, _ONSET), (marks[index] if marks else None) or ((), ())):
+        seen, heard = (marks[index] if marks else None) or ((), ())
+        for colour, times in ((_CONTACT, seen), (_ONSET, heard)):
             for time in times:
                 x = left + min(width - 1, max(0, int(time / clip.seconds * width)))
                 above = colour == _CONTACT
