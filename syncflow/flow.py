@@ -1,0 +1,240 @@
+"""Rectified flow: paths, loss, times, couplings, solvers and guidance (paper sections 3.1, 3.2).
+
+The convention of the whole package, stated here: **t = 0 is noise x_0, t = 1 is data x_1**,
+
+    x_t = (1 - t) x_0 + t x_1,        velocity v = x_1 - x_0.
+
+Two clocks: picture and sound each have a t of their own. A schedule is a path in the unit square of
+(t_video, t_audio) from (0, 0) to (1, 1); the paper's is the diagonal. This module knows no network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Coupling = Literal["none", "ot", "c2ot"]
+Solver = Literal["euler", "midpoint", "heun", "ab2"]
+
+SOLVERS = ("euler", "midpoint", "heun", "ab2")
+
+State = tuple[Tensor, ...]
+#: velocity(x, t, moving) -> one velocity per part of the state; None where ``moving`` is False.
+Velocity = Callable[[State, tuple[float, ...], tuple[bool, ...]], Sequence[Tensor | None]]
+#: callback(step, x, t) after every step, step counting from 1.
+Callback = Callable[[int, State, tuple[float, ...]], None]
+
+
+# Training
+
+
+def interpolate(x_0: Tensor, x_1: Tensor, t_B: Tensor) -> Tensor:
+    """x_t = (1 - t) x_0 + t x_1 for a time per sample (paper eq. 1)."""
+    t = t_B.reshape(-1, *(1,) * (x_1.ndim - 1)).to(x_1.dtype)
+    return torch.lerp(x_0, x_1, t)
+
+
+def velocity(x_0: Tensor, x_1: Tensor) -> Tensor:
+    """The target, x_1 - x_0: constant along the path."""
+    return x_1 - x_0
+
+
+def loss(predicted: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean square error of each sample, [B], float32; the caller reduces over samples.
+
+    ``mask`` broadcasts to the target; elements where it is False do not count, and a sample in
+    which none counts has loss 0.
+    """
+    error = (predicted.float() - target.float()).square()
+    if mask is None:
+        return error.flatten(1).mean(1)
+    mask = mask.expand_as(error).to(error.dtype)
+    return (error * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp(min=1)
+
+
+def sample_times(
+    num: int,
+    kind: Literal["uniform", "logit_normal"] = "uniform",
+    *,
+    uniform_share: float = 0.0,
+    mean: float = 0.0,
+    std: float = 1.0,
+    shift: float = 1.0,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Training times in [0, 1], [num].
+
+    Args:
+        kind: "uniform" is the paper's; "logit_normal" is sigmoid(N(mean, std)) (arXiv 2403.03206).
+        uniform_share: of the logit-normal times that are uniform all the same, since it leaves the
+            ends of the path nearly without samples.
+        shift: see ``shift_times``.
+        generator: its device decides where numbers are drawn, so a CPU generator gives the same
+            times on every device.
+    """
+    where = generator.device if generator is not None else device
+    t = torch.rand(num, generator=generator, device=where)
+    if kind == "logit_normal":
+        normal = torch.randn(num, generator=generator, device=where)
+        keep = torch.rand(num, generator=generator, device=where) < uniform_share
+        t = torch.where(keep, t, torch.sigmoid(mean + std * normal))
+    elif kind != "uniform":
+        raise ValueError(f"unknown timestep sampler {kind!r}; known are uniform, logit_normal")
+    return shift_times(t.to(device or t.device), shift)
+
+
+def shift_times(t: Tensor, shift: float) -> Tensor:
+    """Moves times towards noise by ``shift`` > 1: with s = 1 - t, s' = r s / (1 + (r - 1) s)."""
+    if shift <= 0:
+        raise ValueError(f"time shift must be positive, got {shift}")
+    if shift == 1:
+        return t
+    noise = 1 - t
+    return 1 - shift * noise / (1 + (shift - 1) * noise)
+
+
+def resolution_shift(height: float, width: float, latent_frames: int) -> float:
+    """Open-Sora's shift for a size in pixels: sqrt(H W / 512^2) sqrt(T).
+
+    The original counts ``num_frames // 17 * 5`` latent frames, which is 0 below 17 frames and then
+    sends every time to 0; here T is the real number of latent frames.
+    """
+    return math.sqrt(height * width / 512**2 * latent_frames)
+
+
+def couple(
+    x_0: Tensor,
+    x_1: Tensor,
+    kind: Coupling = "none",
+    condition: Tensor | None = None,
+    condition_weight: float = 1.0,
+) -> Tensor:
+    """Which noise goes with which data: indices [B] so that ``x_0[indices]`` pairs with ``x_1``.
+
+    "ot" is the minibatch optimal transport of the squared distance. It pairs noise with data by the
+    data's condition too, which a sampler cannot do, and so skews conditional training; "c2ot" adds
+    to the cost of a pair the cosine distance of the conditions that noise and data were drawn with
+    (arXiv 2503.10636). Give the batch gathered from all ranks; ties and rounding aside the result
+    does not depend on its order.
+
+    Args:
+        x_0, x_1: [B, ...].
+        condition: [B, ...], for "c2ot".
+        condition_weight: of the condition's cost, in units of the mean squared distance.
+    """
+    if kind == "none":
+        return torch.arange(len(x_1), device=x_1.device)
+    if kind not in ("ot", "c2ot"):
+        raise ValueError(f"unknown coupling {kind!r}; known are none, ot, c2ot")
+    from scipy.optimize import linear_sum_assignment
+
+    a, b = x_0.flatten(1).double(), x_1.flatten(1).double()
+    # Rows are data, columns noise; |a|^2 + |b|^2 - 2 a.b needs no [B, B, D] tensor.
+    cost_BB = b.square().sum(1)[:, None] + a.square().sum(1)[None] - 2 * b @ a.T
+    if kind == "c2ot":
+        if condition is None:
+            raise ValueError("coupling 'c2ot' needs the batch's condition")
+        c = torch.nn.functional.normalize(condition.flatten(1).double(), dim=1)
+        cost_BB = cost_BB + condition_weight * cost_BB.mean() * (1 - c @ c.T)
+    _, columns = linear_sum_assignment(cost_BB.cpu().numpy())
+    return torch.from_numpy(columns).to(x_1.device)
+
+
+# Sampling
+
+
+def guide(conditional: Tensor, null: Tensor, weight: float) -> Tensor:
+    """Classifier-free guidance: null + weight (conditional - null) (paper eq. 3)."""
+    return torch.lerp(null, conditional, weight)
+
+
+def times(steps: int, shift: float = 1.0) -> Tensor:
+    """``steps + 1`` times from 0 to 1 exactly, evenly spaced and then shifted; float64."""
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    return shift_times(torch.linspace(0, 1, steps + 1, dtype=torch.float64), shift)
+
+
+def schedule(
+    kind: Literal["joint", "cascade", "audio"],
+    steps: int,
+    audio_steps: int | None = None,
+    shift: float = 1.0,
+) -> Tensor:
+    """The two clocks' path, [N + 1, 2] of (t_video, t_audio).
+
+    "joint" moves both together (the paper's); "cascade" finishes the video in ``steps`` and then
+    draws the audio on the clean video in ``audio_steps``; "audio" is that second leg alone, for a
+    given video.
+    """
+    audio_steps = audio_steps or steps
+    if kind == "joint":
+        t = times(steps, shift)
+        return torch.stack([t, t], dim=1)
+    t_audio = times(audio_steps)
+    audio_leg = torch.stack([torch.ones_like(t_audio), t_audio], dim=1)
+    if kind == "audio":
+        return audio_leg
+    if kind != "cascade":
+        raise ValueError(f"unknown schedule {kind!r}; known are joint, cascade, audio")
+    t_video = times(steps, shift)
+    video_leg = torch.stack([t_video, torch.zeros_like(t_video)], dim=1)
+    return torch.cat([video_leg, audio_leg[1:]])
+
+
+def integrate(
+    velocity: Velocity,
+    x: State,
+    path: Tensor,
+    solver: Solver = "euler",
+    callback: Callback | None = None,
+) -> State:
+    """Solves dx_m = v_m dt_m along a path of clocks and returns the end state.
+
+    Args:
+        velocity: called as ``velocity(x, t, moving)``; a part whose clock stands still in this step
+            has ``moving`` False and needs no velocity.
+        x: the parts of the state, here (video, audio).
+        path: [N + 1, M], the clock of every part at every step.
+        solver: "euler" (one call a step), "ab2" (one call; Adams-Bashforth over the last two, Euler
+            where a clock starts), "midpoint" or "heun" (two calls).
+        callback: ``callback(step, x, t)`` after every step.
+    """
+    if solver not in SOLVERS:
+        raise ValueError(f"unknown solver {solver!r}; known are {', '.join(SOLVERS)}")
+    if path.ndim != 2 or path.shape[1] != len(x):
+        raise ValueError(f"path {list(path.shape)} must be [steps + 1, {len(x)}]")
+    rows = [tuple(row) for row in path.tolist()]
+    last: list[tuple[Tensor, float] | None] = [None] * len(x)
+    for step, (t, t_next) in enumerate(zip(rows[:-1], rows[1:], strict=True), start=1):
+        h = tuple(b - a for a, b in zip(t, t_next, strict=True))
+        moving = tuple(h_m != 0 for h_m in h)
+        v = velocity(x, t, moving)
+        if solver == "midpoint":
+            middle = tuple((a + b) / 2 for a, b in zip(t, t_next, strict=True))
+            v = velocity(_advance(x, v, tuple(h_m / 2 for h_m in h)), middle, moving)
+        elif solver == "heun":
+            v_next = velocity(_advance(x, v, h), t_next, moving)
+            v = [a if a is None else (a + b) / 2 for a, b in zip(v, v_next, strict=True)]
+        elif solver == "ab2":
+            here = [(v_m, h_m) if h_m else None for v_m, h_m in zip(v, h, strict=True)]
+            v = [
+                v_m if now is None or old is None else v_m + now[1] / (2 * old[1]) * (v_m - old[0])
+                for v_m, now, old in zip(v, here, last, strict=True)
+            ]
+            last = here
+        x = _advance(x, v, h)
+        if callback is not None:
+            callback(step, x, t_next)
+    return x
+
+
+def _advance(x: State, v: Sequence[Tensor | None], h: tuple[float, ...]) -> State:
+    """x + h v for the parts that move."""
+    parts = zip(x, v, h, strict=True)
+    return tuple(x_m + h_m * v_m if h_m else x_m for x_m, v_m, h_m in parts)
