@@ -1,13 +1,14 @@
 """When things touch, seen in the picture: kinks in the flight of the tracked object.
 
-Between contacts an object falls freely (its height is a parabola, one gravity for the clip) or moves
-evenly (it rests, rolls or is carried). A dynamic programme cuts the track into such pieces; a
+Between contacts an object falls freely (its height is a parabola, one gravity for the clip) or
+moves evenly (it rests, rolls or is carried). A dynamic programme cuts the track into such pieces; a
 contact is a cut where downward speed is lost at once, and its time is where the two pieces meet, to
 a fraction of a frame.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,13 +18,17 @@ from torch import Tensor
 from syncflow.evaluation import sync
 from syncflow.evaluation.tracking import Track, TrackSettings, track
 
+#: Second look at gravity, around the best of the first.
+_NEARBY = np.linspace(0.88, 1.12, 7)
+
 
 @dataclass(frozen=True)
 class ContactSettings:
     """``sigma`` px of track noise in a picture 64 px high; ``penalty`` cost of one more piece (in
     units of sigma^2); ``gravities`` px/frame^2 (at 64 px and 16 fps) that are tried; ``impulse``
     and ``speed``: loss of downward speed and speed before the contact that count, px/frame at 64
-    px; ``gap`` s between contacts; ``bias`` s subtracted from every time."""
+    px; ``relative`` share of the clip's strongest impulse that counts; ``gap`` s between contacts;
+    ``bias`` s subtracted from every time."""
 
     sigma: float = 0.5
     penalty: float = 12.0
@@ -32,6 +37,7 @@ class ContactSettings:
     )  # fmt: skip
     impulse: float = 1.2
     speed: float = 0.5
+    relative: float = 0.1
     gap: float = 0.09
     bias: float = 0.0
     tracking: TrackSettings = field(default_factory=TrackSettings)
@@ -115,19 +121,17 @@ def _meet(a: _Piece, b: _Piece) -> float | None:
     return min(near, key=lambda r: abs(r - (a.last + b.first) / 2)) if near else None
 
 
-def pieces(
-    y_F: np.ndarray, settings: ContactSettings, frame_scale: float = 1.0
-) -> list[_Piece]:
+def pieces(y_F: np.ndarray, settings: ContactSettings, frame_scale: float = 1.0) -> list[_Piece]:
     """Cuts a track (px at 64 px high, no nan) into falls and even motion. ``frame_scale`` is
     16 / fps."""
     precision = 1 / settings.sigma**2
     w_F = np.full(len(y_F), precision)
     chosen: list[_Piece] = []
+    gravities = np.array(settings.gravities) * frame_scale**2
     for _ in range(2):
-        trials = [
-            _cut(y_F, w_F, g * frame_scale**2, settings.penalty) for g in settings.gravities
-        ]
-        chosen = min(trials, key=lambda trial: trial[0])[1]
+        trials = [(*_cut(y_F, w_F, float(g), settings.penalty), float(g)) for g in gravities]
+        _, chosen, gravity = min(trials, key=lambda trial: trial[0])
+        gravities = gravity * _NEARBY
         fit_F = np.empty(len(y_F))
         for piece in chosen:
             t = np.arange(piece.first, piece.last + 1)
@@ -150,21 +154,28 @@ def from_track(
     y_F = np.interp(np.arange(first, last + 1), seen, path.y_F[seen]) * 64 / height
     cuts = [p for p in pieces(y_F, settings, 16 / fps) if p.last > p.first]
     per_frame = 16 / fps
-    found: list[Contact] = []
-    for before, after in zip(cuts, cuts[1:], strict=False):
+    losses: list[tuple[float, float, float]] = []
+    for before, after in itertools.pairwise(cuts):
         t = _meet(before, after)
         if t is None:
             continue
-        arriving, leaving = before.velocity(t), after.velocity(t)
-        impulse = arriving - leaving
-        if arriving < settings.speed * per_frame or impulse < settings.impulse * per_frame:
+        arriving = before.velocity(t)
+        impulse = arriving - after.velocity(t)
+        if arriving >= settings.speed * per_frame and impulse >= settings.impulse * per_frame:
+            row = before.offset + before.slope * t + before.gravity * t**2 / 2
+            losses.append((t, impulse, row / 64))
+    found: list[Contact] = []
+    for t, impulse, row in losses:
+        time = max(0.0, (first + t) / fps - settings.bias)
+        if impulse < settings.relative * max(loss[1] for loss in losses):
             continue
-        time = (first + t) / fps - settings.bias
         if found and time - found[-1].time < settings.gap:
-            continue
+            # Two cuts around one smeared frame: the stronger one is the contact.
+            if impulse <= found[-1].impulse:
+                continue
+            found.pop()
         column = float(np.interp(first + t, seen, path.x_F[seen])) / width
-        row = (before.offset + before.slope * t + before.gravity * t**2 / 2) / 64
-        found.append(Contact(max(0.0, float(time)), float(impulse), float(row), column))
+        found.append(Contact(float(time), float(impulse), float(row), column))
     return found
 
 

@@ -129,7 +129,8 @@ def times(audio_M: Tensor, rate: int = 48000, settings: OnsetSettings | None = N
 def score(
     audio: Sequence[Tensor], true_times: Sequence[Sequence[float]], rate: int = 48000
 ) -> dict[str, float]:
-    """How well onsets are found in these clips: f1_50, f1_100, median_ms, bias_ms, count_accuracy."""
+    """How well onsets are found in these clips: f1_50, f1_100, median_ms, bias_ms,
+    count_accuracy."""
     return sync.score([times(audio_M, rate) for audio_M in audio], true_times)
 
 

@@ -1,4 +1,4 @@
-"""The detectors' settings: fitted on validation clips, kept in ``detectors.json``, never on test."""
+"""The detectors' settings: fitted on validation clips, never on test (``detectors.json``)."""
 
 from __future__ import annotations
 

@@ -90,7 +90,9 @@ class Tally:
 
 
 def tally(
-    contacts: Sequence[Times], onsets: Sequence[Times], rounds: Sequence[Sequence[int]] | None = None
+    contacts: Sequence[Times],
+    onsets: Sequence[Times],
+    rounds: Sequence[Sequence[int]] | None = None,
 ) -> Tally:
     """Matches clip by clip. ``rounds``: permutations of the soundtracks; their counts are added up,
     which is the average over the shuffles with every clip keeping its row."""
@@ -120,7 +122,7 @@ def tally(
 
 
 def weighted_quantile(values_E: np.ndarray, weights_RE: np.ndarray, q: float) -> np.ndarray:
-    """Quantile ``q`` of ``values`` under every row of non-negative weights, [R]; nan if all are 0."""
+    """Quantile ``q`` of ``values`` under every row of weights (>= 0), [R]; nan if all are 0."""
     if not len(values_E):
         return np.full(len(weights_RE), np.nan)
     order = np.argsort(values_E)
@@ -188,9 +190,9 @@ def measure(
     """The sync table of a set of clips: name -> [value, low, high] (95 % interval over clips).
 
     ``contacts`` and ``onsets``: one list of seconds per clip. Names: ``f1_50``, ``precision_50``,
-    ``recall_50``, the same at 100 ms, ``median_ms`` and ``p90_ms`` (|distance| from every contact to
-    the nearest onset, unmatched ones included, infinite in a silent clip), ``bias_ms`` (median of
-    onset - contact over pairs within 100 ms), ``contacts`` and ``onsets`` (events per clip).
+    ``recall_50``, the same at 100 ms, ``median_ms`` and ``p90_ms`` (|distance| from every contact
+    to the nearest onset, unmatched ones included, infinite in a silent clip), ``bias_ms`` (median
+    of onset - contact over pairs within 100 ms), ``contacts`` and ``onsets`` (events per clip).
     ``shuffles`` > 0 scores that many random derangements of the soundtracks instead: chance.
     ``resamples=0`` leaves the intervals out (low = high = value).
     """

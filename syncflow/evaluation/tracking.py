@@ -127,7 +127,7 @@ def track(video_F3HW: Tensor, settings: TrackSettings = TrackSettings()) -> Trac
     mass_F = weight_FHW.sum((1, 2)).numpy()
     seen = mass_F[mass_F > 0.2 * mass_F.max(initial=0.0)] if mass_F.any() else mass_F
     typical = float(np.median(seen)) if len(seen) else 0.0
-    frames, height, width = weight_FHW.shape
+    frames, _, width = weight_FHW.shape
     if typical < 2.0:
         empty = np.full(frames, np.nan)
         return Track(empty, empty.copy(), mass_F, tuple(colour_3.tolist()), 0.0)
