@@ -1,4 +1,4 @@
-"""Weights of Open-Sora v1.2 as this package's modules, checked key for key before anything loads."""
+"""Weights of Open-Sora v1.2 as this package's modules, checked key for key before they load."""
 
 from __future__ import annotations
 

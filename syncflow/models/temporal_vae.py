@@ -9,6 +9,7 @@ Axis letters: B batch, C channels, F frames, T latent frames, h, w latent height
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,7 +24,12 @@ class CausalConv3d(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, *, time_stride: int = 1,
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        time_stride: int = 1,
         bias: bool = True,
     ) -> None:
         super().__init__()
@@ -67,7 +73,7 @@ def _res_blocks(in_channels: int, out_channels: int, num: int, num_groups: int) 
     widths = [in_channels] + [out_channels] * num
     return nn.ModuleList(
         ResBlock(before, after, num_groups)
-        for before, after in zip(widths[:-1], widths[1:], strict=True)
+        for before, after in pairwise(widths)
     )
 
 
@@ -81,8 +87,13 @@ class TemporalEncoder(nn.Module):
     """Per-frame latents to the moments of the posterior, `time_stride` frames to one."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, widths: Sequence[int], downsample: Sequence[bool],
-        num_res_blocks: int, num_groups: int,
+        self,
+        in_channels: int,
+        out_channels: int,
+        widths: Sequence[int],
+        downsample: Sequence[bool],
+        num_res_blocks: int,
+        num_groups: int,
     ) -> None:
         super().__init__()
         self.conv_in = CausalConv3d(in_channels, widths[0], 3, bias=False)
@@ -111,11 +122,16 @@ class TemporalEncoder(nn.Module):
 
 
 class TemporalDecoder(nn.Module):
-    """Latents back to per-frame latents. Levels are numbered as in the encoder and run backwards."""
+    """Latents back to per-frame latents; levels have the encoder's numbers and run backwards."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, widths: Sequence[int], upsample: Sequence[bool],
-        num_res_blocks: int, num_groups: int,
+        self,
+        in_channels: int,
+        out_channels: int,
+        widths: Sequence[int],
+        upsample: Sequence[bool],
+        num_res_blocks: int,
+        num_groups: int,
     ) -> None:
         super().__init__()
         top = widths[-1]

@@ -14,6 +14,7 @@ CASES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:ftfy")
 @pytest.mark.parametrize("caption", CASES)
 def test_known_captions(caption):
     assert clean_caption(caption) == CASES[caption]
