@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in argv
     try:
         args = _parser().parse_args(argv)
-        args.handler(args)
+        return args.handler(args) or 0
     except KeyboardInterrupt:
         if debug:
             raise
@@ -36,7 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if out_of_memory:
             error = ValueError("out of memory: ask for fewer prompts or takes, or a smaller size")
         return _fail(_one_line(error), _EXIT_USER_ERROR)
-    return 0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -75,7 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
 
     def add(
-        within: Any, name: str, handler: Callable[[Any], None] | None, what: str, example: str = ""
+        within: Any,
+        name: str,
+        handler: Callable[[Any], int | None] | None,
+        what: str,
+        example: str = "",
     ) -> Any:
         child = within.add_parser(
             name,
@@ -99,6 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     example = "syncflow train --config configs/impacts/stage1.json"
     train = add(commands, "train", _train, "train, or go on training, as a config says", example)
     train.add_argument("--config", required=True, metavar="FILE", help="a JSON config file")
+    train.add_argument("--device", help="cpu or cuda (default: a GPU where there is one)")
+    train.add_argument("--no-progress", action="store_true", help="no progress bars")
 
     evaluate = add(commands, "evaluate", None, "measure a model")
     metrics = evaluate.add_subparsers(metavar="WHAT", required=True, dest="metric")
@@ -191,8 +196,8 @@ def _impacts_arguments(parser: argparse.ArgumentParser) -> None:
     add("--fps", type=_positive, default=16.0, help="default 16")
     add("--seconds", type=_positive, default=2.0, help="default 2")
     add("--sample-rate", type=_count, default=48000, metavar="HZ", help="default 48000")
-    add("--workers", type=_natural, help="processes (default: one per core)")
-    add("--container", choices=("mp4", "mkv", "webm", "mov"), default="mp4")
+    add("--workers", type=_count, help="processes (default: one per core)")
+    add("--container", choices=("mp4", "shards"), default="mp4")
     add("--no-progress", action="store_true", help="no progress bar")
 
 
@@ -293,12 +298,15 @@ def _impacts(args: argparse.Namespace) -> None:
     print(args.out)
 
 
-def _train(args: argparse.Namespace) -> None:
+def _train(args: argparse.Namespace) -> int:
     if not Path(args.config).is_file():
         raise FileNotFoundError(f"no such config file: '{args.config}'")
     from syncflow import train
 
-    train.main(["--config", args.config])
+    options = ["--config", args.config]
+    options += ["--device", args.device] if args.device else []
+    options += ["--no-progress"] if args.no_progress else []
+    return train.main(options)
 
 
 def _sync(args: argparse.Namespace) -> None:

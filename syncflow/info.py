@@ -24,6 +24,7 @@ def collect() -> dict[str, Any]:
             facts[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             facts[package] = None
+    facts["torch"] = torch.__version__  # with the build tag that the metadata leaves out
     facts["cuda"] = torch.version.cuda
     facts["devices"] = [
         f"cuda:{index} {torch.cuda.get_device_name(index)}"

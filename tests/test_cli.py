@@ -1,0 +1,168 @@
+"""The command line as a user meets it: real processes, exit codes and what they leave behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import syncflow
+from syncflow import outputs
+from syncflow.cli import main
+from syncflow.data import media
+
+ROOT = Path(syncflow.__file__).parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def run(*argv: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "syncflow", *argv]
+    return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+
+
+def test_version_and_help_load_nothing_heavy(tmp_path) -> None:
+    done = run("--version", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"syncflow {syncflow.__version__}\n")
+    code = (
+        "import sys; from syncflow.cli import main\n"
+        "try: main(['generate', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'av', 'transformers', 'diffusers'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert "--negative-prompt" in done.stdout and "example: syncflow generate" in done.stdout
+    assert done.stdout.endswith("[]\n"), done.stdout[-200:] + done.stderr
+
+
+@pytest.mark.parametrize("command", ["generate", "data impacts", "train", "evaluate sync", "info"])
+def test_every_command_has_help_with_an_example(capsys, command) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*command.split(), "--help"])
+    assert stop.value.code == 0
+    assert f"example: syncflow {command}" in capsys.readouterr().out
+
+
+def test_info(tmp_path) -> None:
+    done = run("info", "--json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["syncflow"] == syncflow.__version__ and facts["torch"] == torch.__version__
+    assert facts["devices"] and isinstance(facts["kernels"]["active"], bool)
+
+
+def test_info_table_is_aligned(capsys) -> None:
+    assert main(["info"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["syncflow", syncflow.__version__]
+    values = {line.index(line.split(maxsplit=1)[1]) for line in lines}
+    assert len(values) == 1, lines
+
+
+MISTAKES = [
+    (["generate"], "no prompt"),
+    (["generate", ""], "empty prompt"),
+    (["generate", "  "], "empty prompt"),
+    (["generate", "x", "-o", "gone/a.mp4"], "there is no folder 'gone'"),
+    (["generate", "x", "-o", "a.gif"], "must end in .mp4"),
+    (["generate", "x", "y", "-o", "a.mp4"], "2 prompts"),
+    (["generate", "x", "y", "-o", "{title}.mp4"], "is no pattern"),
+    (["generate", "x", "y", "-o", "{seed}.mp4"], "the same name"),
+    (["generate", "x", "--sheet", "-o", "b.mp4"], "'b.png': it is a folder"),
+    (["generate", "x", "--video", "gone.mp4"], "no such file: 'gone.mp4'"),
+    (["generate", "x", "--video", "text.mp4"], "not a media file"),
+    (["generate", "x", "--model", "./gone"], "unknown model './gone'"),
+    (["generate", "x", "--steps", "0"], "--steps: it must be at least 1, got 0"),
+    (["generate", "x", "--seconds", "two"], "'two' is not a number"),
+    (["generate", "x", "--guidance", "-1"], "must be at least 0, got -1"),
+    (["generate", "x", "--solver", "magic"], "invalid choice: 'magic'"),
+    (["generate", "x", "--sized", "64"], "unrecognized arguments: --sized"),
+    (["data"], "required: WORLD"),
+    (["data", "impacts", "--clips", "2"], "required: --out"),
+    (["data", "impacts", "--clips", "2", "--out", "text.mp4"], "text.mp4"),
+    (["train", "--config", "gone.json"], "no such config file: 'gone.json'"),
+    (["train", "--config", "text.mp4"], ""),
+    (["evaluate", "sync", "--levels", "a"], "'a' is not a list"),
+    (["sing"], "invalid choice: 'sing'"),
+    ([], "required: COMMAND"),
+]
+
+
+@pytest.mark.parametrize(("argv", "message"), MISTAKES)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    tmp_path, monkeypatch, capsys, argv, message
+) -> None:
+    (tmp_path / "text.mp4").write_text("not a film")
+    (tmp_path / "b.png").mkdir()
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("syncflow: error: ") and err.count("\n") == 1, err
+    assert message in err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_mistake_in_a_real_process(tmp_path) -> None:
+    done = run("generate", "x", "-o", "gone/a.mp4", folder=tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "syncflow: error: cannot write 'gone/a.mp4': there is no folder 'gone'\n"
+    done = run("generate", "x", "-o", "gone/a.mp4", "--debug", folder=tmp_path)
+    assert (
+        done.returncode == 1 and "Traceback" in done.stderr and "FileNotFoundError" in done.stderr
+    )
+
+
+def test_data_impacts_writes_clips(tmp_path) -> None:
+    argv = "data impacts --out made --clips 2 --size 32 --seconds 1 --workers 1 --no-progress"
+    done = run(*argv.split(), folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "made\n"
+    clips = sorted((tmp_path / "made").rglob("*.mp4"))
+    assert len(clips) == 2
+    info = media.probe(clips[0])
+    assert (info.seconds, info.fps, info.width, info.height, info.frames) == (1, 16, 32, 32, 16)
+
+
+def test_interrupting_is_one_line_and_leaves_no_half_file(tmp_path) -> None:
+    argv = "data impacts --out made --clips 5000 --size 32 --workers 1 --no-progress"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "syncflow", *argv.split()],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.rglob("*.mp4")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "syncflow: error: interrupted\n")
+    for path in tmp_path.rglob("*.mp4"):
+        assert media.read(path)[0].shape[0] == 32  # every file that is there is whole
+    assert not list(tmp_path.rglob("*.partial*"))
+
+
+def test_where_clips_go(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def plan(out: str | None, prompts: list[str], takes: int = 1) -> list[str]:
+        return [path.as_posix() for path in outputs.plan(out, prompts, takes, seed=7)]
+
+    assert plan(None, ["A drum!"]) == ["clip.mp4"]
+    assert plan("a.webm", ["x"]) == ["a.webm"]
+    assert plan("a.mov", ["x"], takes=2) == ["a-1.mov", "a-2.mov"]
+    assert plan("{prompt}-{seed}.mkv", ["A drum, hit"]) == ["a-drum-hit-7.mkv"]
+    assert not list(tmp_path.iterdir())
+    assert plan(None, ["A drum!", "?"]) == ["clips/1-a-drum.mp4", "clips/2-clip.mp4"]
+    assert plan("new/deep", ["a", "b"])[1] == "new/deep/2-b.mp4"
+    assert plan("new", ["a"], takes=2) == ["new/1-a-1.mp4", "new/1-a-2.mp4"]
+    assert (tmp_path / "new" / "deep").is_dir()
