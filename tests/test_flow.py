@@ -148,7 +148,8 @@ def test_a_straight_path_is_solved_exactly(solver: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("solver", "order", "calls"), [("euler", 1, 1), ("midpoint", 2, 2), ("heun", 2, 2), ("ab2", 2, 1)]
+    ("solver", "order", "calls"),
+    [("euler", 1, 1), ("midpoint", 2, 2), ("heun", 2, 2), ("ab2", 2, 1)],
 )
 def test_solvers_have_their_order(solver: str, order: int, calls: int) -> None:
     """dx = -x dt has the solution exp(-t); halving the step divides the error by 2^order."""
@@ -194,7 +195,9 @@ def test_joint_and_audio_schedules() -> None:
 def test_callback_sees_every_step() -> None:
     seen = []
     flow.integrate(
-        lambda x, t, m: [torch.ones(1)], (torch.zeros(1),), diagonal(4),
+        lambda x, t, m: [torch.ones(1)],
+        (torch.zeros(1),),
+        diagonal(4),
         callback=lambda step, x, t: seen.append((step, x[0].item(), t[0])),
     )
     assert seen == [(1, 0.25, 0.25), (2, 0.5, 0.5), (3, 0.75, 0.75), (4, 1.0, 1.0)]

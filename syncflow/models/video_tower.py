@@ -190,9 +190,7 @@ class VideoTower(nn.Module):
         final = (self.final_layer.scale_shift_table + t_BC.unsqueeze(-2)).unbind(-2)
         return modulations, final
 
-    def _unpatchify(
-        self, x_BTSP: Tensor, grid: tuple[int, int, int], shape: torch.Size
-    ) -> Tensor:
+    def _unpatchify(self, x_BTSP: Tensor, grid: tuple[int, int, int], shape: torch.Size) -> Tensor:
         pt, ph, pw = self.config.patch_size
         T, H, W = grid
         x = x_BTSP.reshape(len(x_BTSP), T, H, W, pt, ph, pw, -1)
@@ -275,7 +273,7 @@ class PatchEmbedding(nn.Module):
 
 
 class CaptionEmbedding(nn.Module):
-    """Text tokens to the tower's width, and the learned null caption of classifier-free guidance."""
+    """Text tokens to the tower's width, and the learned null caption for guidance."""
 
     def __init__(self, config: VideoTowerConfig) -> None:
         super().__init__()

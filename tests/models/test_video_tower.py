@@ -66,8 +66,14 @@ def test_equals_the_original(case: int) -> None:
     frame_mask = part.get("x_mask")
     with torch.no_grad():
         velocity, features = tower(
-            part["x"], 1 - part["timestep"] / 1000, part["y"][:, 0], mask, fps=shape["fps"],
-            height=shape["height"], width=shape["width"], frame_mask=frame_mask,
+            part["x"],
+            1 - part["timestep"] / 1000,
+            part["y"][:, 0],
+            mask,
+            fps=shape["fps"],
+            height=shape["height"],
+            width=shape["width"],
+            frame_mask=frame_mask,
         )
     for layer, feature in enumerate(features):
         assert relative(feature.flatten(1, 2), part[f"temporal_block{layer}"]) < 1e-4

@@ -1,0 +1,115 @@
+"""From the video tower to the audio tower: the modality adaptor and the aligned path.
+
+Axis letters: B batch, T latent frames, S patches of a frame, M adaptor tokens, A audio latents,
+C width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from syncflow.clip import ClipSpec
+from syncflow.config import AdaptorConfig
+from syncflow.models.layers import Mlp
+from syncflow.ops.attention import attention
+
+
+class Adaptor(nn.Module):
+    """Self-attention, LayerNorm, Linear over one layer's video features (paper section 3.2).
+
+    ``axis`` "full" attends over all T*S tokens, "temporal" over T after the mean over space; "none"
+    is the paper's ablation, features as they are (a Linear only where the towers' widths differ).
+    """
+
+    def __init__(self, config: AdaptorConfig, video_width: int, audio_width: int) -> None:
+        super().__init__()
+        self.axis, self.num_heads = config.axis, config.num_heads
+        if config.axis == "none":
+            same = video_width == audio_width
+            self.linear = nn.Identity() if same else nn.Linear(video_width, audio_width)
+            return
+        if video_width % config.num_heads:
+            raise ValueError(
+                f"video width {video_width} is not divisible by the adaptor's num_heads "
+                f"{config.num_heads}"
+            )
+        self.qkv = nn.Linear(video_width, 3 * video_width)
+        self.proj = nn.Linear(video_width, video_width)
+        self.norm = nn.LayerNorm(video_width)
+        self.linear = nn.Linear(video_width, audio_width)
+        for linear in (self.qkv, self.proj, self.linear):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, features_BTSC: Tensor) -> Tensor:
+        """[B, T, S, C_video] -> [B, M, C_audio]; M is T*S, or T for the axis "temporal"."""
+        if self.axis == "temporal":
+            x_BMC = features_BTSC.mean(2)
+        else:
+            x_BMC = features_BTSC.flatten(1, 2)
+        if self.axis != "none":
+            qkv_BM3HD = self.qkv(x_BMC).unflatten(-1, (3, self.num_heads, -1))
+            q_BHMD, k_BHMD, v_BHMD = qkv_BM3HD.permute(2, 0, 3, 1, 4).unbind(0)
+            y_BMC = attention(q_BHMD, k_BHMD, v_BHMD).transpose(1, 2).reshape(x_BMC.shape)
+            # The residual lets a token say where it is: without it an untrained attention hands
+            # every audio token the same mean of the clip.
+            x_BMC = self.norm(x_BMC + self.proj(y_BMC))
+        return self.linear(x_BMC)
+
+
+class TemporalUpsampler(nn.Module):
+    """The aligned path: the first layer's video features at the audio's rate.
+
+    Cross-attention must learn which latent frame an audio token belongs to; here it is given. The
+    patches of a latent frame are flattened into one vector; a window of four neighbouring frames,
+    one before and one after each pair, becomes the audio tokens of that pair (25 at 16 fps and
+    50 Hz). It works for every length, since it sees the window only.
+    """
+
+    #: Latent frames per group, and its neighbours on either side.
+    GROUP, CONTEXT = 2, 1
+
+    def __init__(self, video_width: int, num_patches: int, width: int, audio_width: int) -> None:
+        super().__init__()
+        spec = ClipSpec()
+        ratio = spec.seconds_per_latent_frame / spec.seconds_per_audio_latent
+        self.num_patches = num_patches
+        self.tokens_per_group = round(self.GROUP * ratio)
+        self.frame = nn.Linear(num_patches * video_width, width)
+        self.group = Mlp(
+            (self.GROUP + 2 * self.CONTEXT) * width, 2 * width, self.tokens_per_group * audio_width
+        )
+        self.norm = nn.LayerNorm(audio_width)
+
+    def forward(self, features_BTSC: Tensor, spec: ClipSpec) -> Tensor:
+        """[B, T, S, C_video] -> [B, A, C_audio]."""
+        B, T, S, _ = features_BTSC.shape
+        if S != self.num_patches:
+            raise ValueError(
+                f"the model's temporal upsampler was made for {self.num_patches} patches a frame, "
+                f"but {spec.height}x{spec.width} gives {S}"
+            )
+        frames_BTW = F.silu(self.frame(features_BTSC.flatten(2)))
+        pad = (0, 0, self.CONTEXT, self.CONTEXT + T % self.GROUP)
+        window = F.pad(frames_BTW, pad).unfold(1, self.GROUP + 2 * self.CONTEXT, self.GROUP)
+        tokens = self.group(window.transpose(-1, -2).flatten(2))
+        x_BAC = tokens.reshape(B, -1, self.norm.normalized_shape[0])
+        # Made for the default rates; at others the tokens are further apart or closer.
+        lasting = self.GROUP * spec.seconds_per_latent_frame / spec.seconds_per_audio_latent
+        length = spec.audio_latent_length
+        if abs(lasting - self.tokens_per_group) > 1e-6:
+            x_BAC = _resample(x_BAC, length, self.tokens_per_group / lasting)
+        x_BAC = F.pad(x_BAC, (0, 0, 0, max(0, length - x_BAC.shape[1])))[:, :length]
+        return self.norm(x_BAC)
+
+
+def _resample(x_BAC: Tensor, length: int, rate: float) -> Tensor:
+    """Linear interpolation along A at the centres (i + 1/2) rate - 1/2, ends held."""
+    at = ((torch.arange(length, device=x_BAC.device) + 0.5) * rate - 0.5).clamp(
+        0, x_BAC.shape[1] - 1
+    )
+    low = at.floor().long()
+    high = (low + 1).clamp(max=x_BAC.shape[1] - 1)
+    return torch.lerp(x_BAC[:, low], x_BAC[:, high], (at - low).to(x_BAC.dtype)[:, None])

@@ -1,0 +1,252 @@
+"""The audio tower: a transformer beside the video tower that reads it layer by layer (paper 3.2).
+
+Axis letters: B batch, K audio draws per video, A audio latents, M tokens of a context, H heads,
+D head dim, C width.
+
+LayerNorm comes after each transformation: x + LN(f(x)).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from syncflow.clip import ClipSpec
+from syncflow.config import AudioTowerConfig
+from syncflow.models.layers import (
+    CrossAttention,
+    KeysValues,
+    Mlp,
+    Rotation,
+    ScalarEmbedder,
+    additive_mask,
+    rotate,
+    seconds_rotation,
+)
+from syncflow.ops.adaln import adaln, residual_layernorm
+from syncflow.ops.attention import attention
+
+
+@dataclass(frozen=True)
+class AudioText:
+    """Keys and values of the captions for every layer: made once per prompt."""
+
+    keys_values: list[KeysValues]
+    score_term: Tensor | None
+
+
+@dataclass(frozen=True)
+class AudioContext:
+    """What every audio layer attends to: made once per video pass, used for every step and draw.
+
+    ``keys_values[l]`` are the adaptor's tokens of layer l, keys rotated to their time;
+    ``aligned_BAC`` the upsampled video features, if the model has them.
+    """
+
+    keys_values: list[KeysValues]
+    score_term: Tensor | None
+    aligned_BAC: Tensor | None
+    self_rotation: Rotation | None
+    cross_rotation: Rotation | None
+
+    def select(self, rows: slice) -> AudioContext:
+        """The context of some of the batch."""
+        return replace(
+            self,
+            keys_values=[(k[rows], v[rows]) for k, v in self.keys_values],
+            score_term=None if self.score_term is None else self.score_term[rows],
+            aligned_BAC=None if self.aligned_BAC is None else self.aligned_BAC[rows],
+        )
+
+
+class AudioTower(nn.Module):
+    """Predicts the velocity of audio latents.
+
+    Args:
+        config: sizes and ablations.
+        depth: layers, as many as the video tower's.
+        text_width: width of the caption tokens, read where ``config.condition`` is not "video".
+    """
+
+    def __init__(self, config: AudioTowerConfig, depth: int, text_width: int) -> None:
+        super().__init__()
+        C = config.hidden_size
+        self.config = config
+        self.x_embedder = nn.Linear(config.in_channels, C)
+        self.t_embedder = ScalarEmbedder(C)
+        self.text_in = nn.Linear(text_width, C) if config.condition != "video" else None
+        self.layers = nn.ModuleList(AudioLayer(config) for _ in range(depth))
+        self.aligned_scale = (
+            nn.Parameter(torch.full((depth, C), 0.1)) if config.upsampler_patches else None
+        )
+        self.final_modulation = nn.Sequential(nn.SiLU(), nn.Linear(C, 2 * C))
+        self.final_linear = nn.Linear(C, config.in_channels)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for linear in (self.t_embedder.mlp[0], self.t_embedder.mlp[2]):
+            nn.init.normal_(linear.weight, std=0.02)
+        for linear in (self.final_modulation[1], self.final_linear):
+            nn.init.zeros_(linear.weight)
+
+    def prepare(self, text_BLC: Tensor, mask_BL: Tensor | None) -> AudioText | None:
+        """Once per prompt: the captions' keys and values, or None where they are not read."""
+        if self.text_in is None:
+            return None
+        text_BLC = self.text_in(text_BLC)
+        keys_values = [layer.reads_text(text_BLC) for layer in self.layers]
+        return AudioText(keys_values, additive_mask(mask_BL, keys_values[0][0].dtype))
+
+    def context(
+        self,
+        tokens: list[Tensor] | None,
+        spec: ClipSpec,
+        text: AudioText | None = None,
+        aligned_BAC: Tensor | None = None,
+    ) -> AudioContext:
+        """Once per video pass: keys and values of every layer.
+
+        Args:
+            tokens: per layer the adaptor's output [B, M, C], M a multiple of the latent frames;
+                not read where ``condition`` is "text".
+            spec: the clip's clocks.
+            text: from ``prepare``; read where ``condition`` is "text".
+            aligned_BAC: output of the temporal upsampler.
+        """
+        config, device = self.config, self.x_embedder.weight.device
+        head_dim = config.hidden_size // config.num_heads
+        clock = (head_dim, config.rope_frequency, config.rope_theta, torch.float32)
+        self_rotation = seconds_rotation(spec.audio_latent_times(device), *clock)
+        if config.condition == "text":
+            return AudioContext(text.keys_values, text.score_term, None, self_rotation, None)
+        pairs = [
+            layer.cross_attn.keys_values(x) for layer, x in zip(self.layers, tokens, strict=True)
+        ]
+        if config.align == "none":
+            return AudioContext(pairs, None, aligned_BAC, self_rotation, None)
+        seconds_T = spec.video_latent_times(device)
+        per_frame = pairs[0][0].shape[2] // len(seconds_T)
+        # [M, 1, D] for tokens before heads; keys have heads before tokens.
+        cos, sin = seconds_rotation(seconds_T.repeat_interleave(per_frame), *clock)
+        key_rotation = (cos.transpose(0, 1), sin.transpose(0, 1))
+        pairs = [(rotate(k_BHMD, key_rotation), v_BHMD) for k_BHMD, v_BHMD in pairs]
+        return AudioContext(pairs, None, aligned_BAC, self_rotation, self_rotation)
+
+    def forward(
+        self, x_BAD: Tensor, t_B: Tensor, context: AudioContext, text: AudioText | None = None
+    ) -> Tensor:
+        """Once per step: velocity [B*K, A, D], float32.
+
+        Args:
+            x_BAD: noised latents of K draws per video, the draws of one video side by side; K is
+                told from the context's batch.
+            t_B: flow time of every draw, 0 = noise and 1 = data.
+            context: from ``context``, of batch B.
+            text: from ``prepare``; read where ``condition`` is "both".
+        """
+        repeats = len(x_BAD) // len(context.keys_values[0][0])
+        t_BC = self.t_embedder(1000 * t_B.float())
+        x_BAC = self.x_embedder(x_BAD.to(self.x_embedder.weight.dtype)) + t_BC[:, None]
+        score_term = _with_time_token(context.score_term, repeats)
+        aligned_BAC = context.aligned_BAC
+        if aligned_BAC is not None:
+            aligned_BAC = aligned_BAC.to(x_BAC.dtype).repeat_interleave(repeats, 0)
+            scales = self.aligned_scale.to(x_BAC.dtype).unbind(0)
+        for index, layer in enumerate(self.layers):
+            if aligned_BAC is not None:
+                x_BAC = torch.addcmul(x_BAC, aligned_BAC, scales[index])
+            keys_values = layer.with_time_token(context.keys_values[index], t_BC, repeats)
+            x_BAC = layer(
+                x_BAC,
+                context.self_rotation,
+                keys_values,
+                score_term,
+                context.cross_rotation,
+                text if layer.text_attn is not None else None,
+                index,
+            )
+        shift_BC, scale_BC = self.final_modulation(t_BC).chunk(2, dim=-1)
+        return self.final_linear(adaln(x_BAC, shift_BC, scale_BC)).float()
+
+
+class AudioLayer(nn.Module):
+    """Self-attention, cross-attention (to video, to text, or to both in turn) and MLP."""
+
+    def __init__(self, config: AudioTowerConfig) -> None:
+        super().__init__()
+        C, H = config.hidden_size, config.num_heads
+        self.num_heads = H
+        self.qkv = nn.Linear(C, 3 * C)
+        self.proj = nn.Linear(C, C)
+        self.self_norm = PostNorm(C, config.norm_init)
+        self.cross_attn = CrossAttention(C, H)
+        self.cross_norm = PostNorm(C, config.norm_init)
+        both = config.condition == "both"
+        self.text_attn = CrossAttention(C, H) if both else None
+        self.text_norm = PostNorm(C, config.norm_init) if both else None
+        self.mlp = Mlp(C, int(C * config.mlp_ratio))
+        self.mlp_norm = PostNorm(C, config.norm_init)
+
+    def forward(
+        self,
+        x_BAC: Tensor,
+        self_rotation: Rotation,
+        keys_values: KeysValues,
+        score_term: Tensor | None,
+        cross_rotation: Rotation | None,
+        text: AudioText | None,
+        index: int,
+    ) -> Tensor:
+        x_BAC = self.self_norm(x_BAC, self.self_attention(x_BAC, self_rotation))
+        y_BAC = self.cross_attn(x_BAC, keys_values, score_term, cross_rotation)
+        x_BAC = self.cross_norm(x_BAC, y_BAC)
+        if text is not None:
+            y_BAC = self.text_attn(x_BAC, text.keys_values[index], text.score_term)
+            x_BAC = self.text_norm(x_BAC, y_BAC)
+        return self.mlp_norm(x_BAC, self.mlp(x_BAC))
+
+    def self_attention(self, x_BAC: Tensor, rotation: Rotation) -> Tensor:
+        qkv_BA3HD = self.qkv(x_BAC).unflatten(-1, (3, self.num_heads, -1))
+        qk_BA2HD, v_BAHD = qkv_BA3HD.split((2, 1), dim=2)
+        # One rotation turns queries and keys: they share their times.
+        cos_A1D, sin_A1D = rotation
+        qk_BA2HD = rotate(qk_BA2HD, (cos_A1D[:, None], sin_A1D[:, None]))
+        q_BHAD, k_BHAD = qk_BA2HD.permute(2, 0, 3, 1, 4).unbind(0)
+        out_BHAD = attention(q_BHAD, k_BHAD, v_BAHD.squeeze(2).transpose(1, 2))
+        return self.proj(out_BHAD.transpose(1, 2).reshape(x_BAC.shape))
+
+    def reads_text(self, text_BLC: Tensor) -> KeysValues:
+        attn = self.cross_attn if self.text_attn is None else self.text_attn
+        return attn.keys_values(text_BLC)
+
+    def with_time_token(self, context: KeysValues, t_BC: Tensor, repeats: int) -> KeysValues:
+        """The context and, as one more token, the flow time of every draw."""
+        time = self.cross_attn.keys_values(t_BC[:, None])
+        pair = zip(context, time, strict=True)
+        return tuple(torch.cat([_repeat(c, repeats).to(t.dtype), t], dim=2) for c, t in pair)
+
+
+class PostNorm(nn.Module):
+    """x + LN(y): the norm after a transformation, its gain starting at ``gain``."""
+
+    def __init__(self, width: int, gain: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((width,), gain))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return residual_layernorm(x, y, self.weight, self.bias)
+
+
+def _repeat(x: Tensor, repeats: int) -> Tensor:
+    """Each row ``repeats`` times, side by side, without copying one that is not repeated."""
+    return x if repeats == 1 else x.repeat_interleave(repeats, 0)
+
+
+def _with_time_token(score_term: Tensor | None, repeats: int) -> Tensor | None:
+    if score_term is None:
+        return None
+    return torch.nn.functional.pad(_repeat(score_term, repeats), (0, 1))
