@@ -80,7 +80,9 @@ def gate_residual_adaln_reference(
     return x, adaln_reference(x, shift, scale, eps)
 
 
-def residual_layernorm(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+def residual_layernorm(
+    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5
+) -> Tensor:
     """x + LN(y) * weight + bias, of x's dtype: y, the transformation, is normed and then added. weight, bias [C]."""
     _check_same_shape(x, y)
     _check_affine(x, weight=weight, bias=bias)
@@ -91,11 +93,93 @@ def residual_layernorm(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: 
     return out.view(x.shape)
 
 
-def residual_layernorm_reference(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+def residual_layernorm_reference(
+    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5
+) -> Tensor:
     """`residual_layernorm` in plain PyTorch."""
     _check_same_shape(x, y)
     _check_affine(x, weight=weight, bias=bias)
     return (x + F.layer_norm(y, (y.shape[-1],), eps=eps) * weight + bias).to(x.dtype)
+
+
+# What tracing and autograd need to know of the compiled ops (csrc/bindings.cpp)
+
+
+def _save_adaln(ctx, inputs, output):
+    x, shift, scale, ctx.eps = inputs
+    ctx.save_for_backward(x, shift, scale)
+
+
+def _adaln_backward(ctx, grad):
+    return *torch.ops.syncflow.adaln_backward(grad, *ctx.saved_tensors, ctx.eps), None
+
+
+def _save_gate_residual(ctx, inputs, output):
+    x, y, gate = inputs
+    ctx.save_for_backward(y, gate)
+
+
+def _gate_residual_backward(ctx, grad):
+    y, gate = ctx.saved_tensors
+    return grad, *torch.ops.syncflow.gate_residual_backward(grad, y, gate)
+
+
+def _save_gate_residual_adaln(ctx, inputs, output):
+    x, y, gate, shift, scale, ctx.eps = inputs
+    ctx.save_for_backward(output[0], y, gate, shift, scale)
+
+
+def _gate_residual_adaln_backward(ctx, grad_sum, grad_out):
+    saved = ctx.saved_tensors
+    grads = torch.ops.syncflow.gate_residual_adaln_backward(grad_sum, grad_out, *saved, ctx.eps)
+    grad_x, grad_y, grad_gate, grad_shift, grad_scale = grads
+    return grad_x, grad_y, None if saved[2] is None else grad_gate, grad_shift, grad_scale, None
+
+
+def _save_residual_layernorm(ctx, inputs, output):
+    x, y, weight, bias, ctx.eps = inputs
+    ctx.save_for_backward(y, weight, bias)
+
+
+def _residual_layernorm_backward(ctx, grad):
+    grads = torch.ops.syncflow.residual_layernorm_backward(grad, *ctx.saved_tensors, ctx.eps)
+    return grad, *grads, None
+
+
+def _like(*tensors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in tensors)
+
+
+native.register(
+    "adaln",
+    fake=lambda x, shift, scale, eps: _like(x)[0],
+    backward=_adaln_backward,
+    setup_context=_save_adaln,
+    backward_fake=lambda grad, x, shift, scale, eps: _like(x, shift, scale),
+)
+native.register(
+    "gate_residual",
+    fake=lambda x, y, gate: _like(x)[0],
+    backward=_gate_residual_backward,
+    setup_context=_save_gate_residual,
+    backward_fake=lambda grad, y, gate: _like(y, gate),
+)
+native.register(
+    "gate_residual_adaln",
+    fake=lambda x, y, gate, shift, scale, eps: _like(x, x),
+    backward=_gate_residual_adaln_backward,
+    setup_context=_save_gate_residual_adaln,
+    backward_fake=lambda grad_sum, grad_out, sum_, y, gate, shift, scale, eps: _like(
+        sum_, y, sum_.new_empty(0) if gate is None else gate, shift, scale
+    ),
+)
+native.register(
+    "residual_layernorm",
+    fake=lambda x, y, weight, bias, eps: _like(x)[0],
+    backward=_residual_layernorm_backward,
+    setup_context=_save_residual_layernorm,
+    backward_fake=lambda grad, y, weight, bias, eps: _like(y, weight, bias),
+)
 
 
 # Shapes
@@ -121,7 +205,9 @@ def _check_same_shape(x: Tensor, y: Tensor) -> None:
 def _check_affine(x: Tensor, **tensors: Tensor) -> None:
     for name, w in tensors.items():
         if w.shape != x.shape[-1:]:
-            raise ValueError(f"{name} of shape {tuple(w.shape)} must be [{x.shape[-1]}], the last axis of x")
+            raise ValueError(
+                f"{name} of shape {tuple(w.shape)} must be [{x.shape[-1]}], the last axis of x"
+            )
 
 
 def _over_tokens(m: Tensor, x: Tensor) -> Tensor:

@@ -26,7 +26,9 @@ def attention(q_BHLD: Tensor, k_BHMD: Tensor, v_BHMD: Tensor, mask: Tensor | Non
     return F.scaled_dot_product_attention(q_BHLD, k_BHMD, v_BHMD, attn_mask=mask)
 
 
-def attention_explicit(q_BHLD: Tensor, k_BHMD: Tensor, v_BHMD: Tensor, mask: Tensor | None = None) -> Tensor:
+def attention_explicit(
+    q_BHLD: Tensor, k_BHMD: Tensor, v_BHMD: Tensor, mask: Tensor | None = None
+) -> Tensor:
     """`attention` as two batched matrix products around a softmax, the scores held in memory."""
     scores_BHLM = torch.matmul(q_BHLD * q_BHLD.shape[-1] ** -0.5, k_BHMD.transpose(-1, -2))
     if mask is not None:

@@ -4,6 +4,7 @@ import importlib.machinery
 import json
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -39,10 +40,10 @@ def _load() -> tuple[bool, str]:
         )
     built = _built_with().get("torch")
     if built != torch.__version__:
-        why = (
-            f"built for PyTorch {built}, but {torch.__version__} is running; run `pip install -e .` again to rebuild it"
+        why = f"built for PyTorch {built}, but {torch.__version__} is running; run `pip install -e .` again to rebuild it"
+        warnings.warn(
+            f"syncflow uses its slower reference operators: {path.name} was {why}", stacklevel=2
         )
-        warnings.warn(f"syncflow uses its slower reference operators: {path.name} was {why}", stacklevel=2)
         return False, why
     try:
         torch.ops.load_library(path)
@@ -57,10 +58,40 @@ LOADED, _why_not = _load()
 
 
 def usable(*tensors: torch.Tensor | None) -> bool:
-    """Whether the compiled kernels take these tensors now: loaded, not switched off, device and dtype known."""
+    """Whether the compiled kernels take these tensors now: loaded, not switched off, device and dtype known.
+
+    float64, which is there for checking gradients, does not mix with narrower types.
+    """
     if not LOADED or ops.reference_only():
         return False
-    return all(t is None or (t.device.type == "cpu" and t.dtype in _DTYPES) for t in tensors)
+    present = [t for t in tensors if t is not None]
+    if any(t.device.type != "cpu" or t.dtype not in _DTYPES for t in present):
+        return False
+    return len({t.dtype == torch.float64 for t in present}) == 1
+
+
+def register(
+    name: str, fake: Callable, backward: Callable, setup_context: Callable, backward_fake: Callable
+) -> None:
+    """Tell tracing and autograd about the compiled op `name`, where the extension is loaded.
+
+    Args:
+        fake, backward_fake: the outputs, uninitialised, of `name` and of `<name>_backward`, which computes its gradient.
+        backward, setup_context: as in `torch.library.register_autograd`.
+    """
+    if not LOADED:
+        return
+    op = f"syncflow::{name}"
+    torch.library.register_fake(op, fake)
+    torch.library.register_fake(f"{op}_backward", backward_fake)
+    torch.library.register_autograd(op, backward, setup_context=setup_context)
+
+    def refuse(ctx: object, *grads: torch.Tensor) -> None:
+        raise RuntimeError(
+            f"{name} has no second derivative; compute it inside ops.reference_ops()"
+        )
+
+    torch.library.register_autograd(f"{op}_backward", refuse)
 
 
 def status() -> dict[str, object]:

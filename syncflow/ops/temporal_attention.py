@@ -55,10 +55,14 @@ def temporal_attention_reference(
     return out_NHTD.reshape(B, S, H, T, D).permute(0, 3, 1, 2, 4).reshape(B, T, S, H * D)
 
 
-def rope_table(T: int, D: int, theta: float, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def rope_table(
+    T: int, D: int, theta: float, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """cos and sin of t * theta^(-2i/D), each [T, D] with the angle of pair i at 2i and 2i+1."""
     inverse = theta ** (-torch.arange(0, D, 2, device=device, dtype=torch.float64) / D)
-    angle_TD = torch.outer(torch.arange(T, device=device, dtype=torch.float64), inverse).repeat_interleave(2, -1)
+    angle_TD = torch.outer(
+        torch.arange(T, device=device, dtype=torch.float64), inverse
+    ).repeat_interleave(2, -1)
     return angle_TD.cos().to(dtype), angle_TD.sin().to(dtype)
 
 
@@ -70,7 +74,9 @@ def _check(qkv_BTS3HD: Tensor, q_weight_D: Tensor | None, k_weight_D: Tensor | N
         raise ValueError(f"the head dimension must be even for rotary pairs, not {D}")
     for name, weight in (("q_weight", q_weight_D), ("k_weight", k_weight_D)):
         if weight is not None and weight.shape != (D,):
-            raise ValueError(f"{name} of shape {tuple(weight.shape)} must be [{D}], the head dimension of qkv")
+            raise ValueError(
+                f"{name} of shape {tuple(weight.shape)} must be [{D}], the head dimension of qkv"
+            )
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:

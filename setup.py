@@ -1,0 +1,235 @@
+"""Builds `syncflow._C`, the compiled operators, against the PyTorch that will be used at run time.
+
+Everything else about the package is in pyproject.toml. pip builds in an isolated environment, in which PyTorch is not
+visible; but it runs this file with the target environment's own interpreter, so asking that interpreter, without pip's
+additions to its path, finds the right one. Where none is installed yet (pip builds before it installs dependencies), headers
+and libraries come from the very wheel that pip is about to install. No second PyTorch is ever installed.
+
+Whatever goes wrong, the package installs and runs its plain PyTorch operators; the reason is kept in `syncflow/_C.json`,
+from where `syncflow info` prints it.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+TORCH = "torch>=2.9"
+
+# csrc/cpu/simd/*.cpp are compiled once per row. The first must run on every machine: where the linker finds an inline
+# function of the C++ library in several objects it keeps the first one's, so this order keeps AVX-512 out of shared code.
+CAPABILITIES = {"DEFAULT": []}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    CAPABILITIES["AVX2"] = ["-mavx2", "-mfma", "-mf16c"]
+    CAPABILITIES["AVX512"] = [
+        *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"),
+        *("-mavx2", "-mfma", "-mf16c"),
+    ]
+
+
+class CannotBuildError(Exception):
+    """A reason, for the user, why there will be no compiled operators."""
+
+
+@contextlib.contextmanager
+def runtime_torch() -> Iterator[tuple[str, Path]]:
+    """(version, folder) of the PyTorch that will be used at run time; the folder has include/ and lib/."""
+    folder = installed_torch()
+    if folder is not None:
+        yield torch_version((folder / "version.py").read_text()), folder
+        return
+    with tempfile.TemporaryDirectory(prefix="syncflow-torch-") as scratch:
+        yield unpack_torch_wheel(Path(scratch))
+
+
+def installed_torch() -> Path | None:
+    """The folder of the target environment's torch, without importing it."""
+    environment = dict(os.environ)
+    paths = environment.pop("PYTHONPATH", "").split(os.pathsep)
+    paths = [path for path in paths if path and "pip-build-env-" not in path]
+    if paths:
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
+    code = "import importlib.util as u; s = u.find_spec('torch'); print(s.origin if s else '')"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=os.sep
+    )
+    origin = result.stdout.strip()
+    return Path(origin).parent if origin else None
+
+
+def torch_version(version_py: str) -> str:
+    return re.search(r"^__version__ = ['\"](.+)['\"]", version_py, re.M).group(1)
+
+
+def unpack_torch_wheel(scratch: Path) -> tuple[str, Path]:
+    """Fetch the wheel that pip will install (already in pip's cache by now) and unpack what a compiler reads."""
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PIP_BUILD_TRACKER")
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary=:all:",
+    ]
+    result = subprocess.run(
+        [*command, "--dest", str(scratch), TORCH],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=os.sep,
+    )
+    wheels = list(scratch.glob("torch-*.whl"))
+    if not wheels:
+        why = (result.stderr.strip().splitlines() or ["pip download gave no reason"])[-1]
+        raise CannotBuildError(f"PyTorch was not installed and its wheel could not be had: {why}")
+    libraries = re.compile(r"torch/lib/lib(c10|torch|torch_cpu|torch_python)\.(so|dylib)$")
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        names = [
+            n for n in wheel.namelist() if n.startswith("torch/include/") or libraries.match(n)
+        ]
+        wheel.extractall(scratch, names)
+        version = torch_version(wheel.read("torch/version.py").decode())
+    wheels[0].unlink()
+    return version, scratch / "torch"
+
+
+def compiler() -> str:
+    """The C++ compiler's command: CXX, or the first of the usual names."""
+    if os.name == "nt":
+        raise CannotBuildError("the operators are not built on Windows")
+    for name in filter(None, (os.environ.get("CXX"), "g++", "c++", "clang++")):
+        if shutil.which(name.split()[0]):
+            return name
+    raise CannotBuildError(
+        "no C++ compiler was found when syncflow was installed (set CXX, or install g++)"
+    )
+
+
+def ninja() -> str:
+    with contextlib.suppress(ImportError):
+        import ninja as package
+
+        return str(Path(package.BIN_DIR) / "ninja")
+    found = shutil.which("ninja")
+    if not found:
+        raise CannotBuildError("ninja was not found; `pip install ninja`")
+    return found
+
+
+def ninja_file(cxx: str, torch: Path, output: Path) -> str:
+    """The build, as ninja reads it: objects in a fixed order, then one shared library."""
+    include = [torch / "include", torch / "include" / "torch" / "csrc" / "api" / "include"]
+    include += [sysconfig.get_path("include"), sysconfig.get_path("platinclude")]
+    flags = ["-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-psabi"]
+    flags.append("-DTORCH_EXTENSION_NAME=_C")
+    flags += [f"-isystem {quote(path)}" for path in dict.fromkeys(map(str, include))]
+    link = [f"-L{quote(torch / 'lib')}", "-lc10", "-ltorch", "-ltorch_cpu", "-ltorch_python"]
+    if len(CAPABILITIES) > 1:
+        flags.append("-DSYNCFLOW_X86")
+    if sys.platform == "darwin":
+        link.append("-undefined dynamic_lookup")
+    else:
+        # PyTorch has loaded a libgomp.so.1 by the time the extension is; its thread count holds for ours too.
+        flags.append("-fopenmp")
+        link.append("-fopenmp")
+    lines = [
+        f"flags = {' '.join(flags)}",
+        "rule compile",
+        f"  command = {cxx} $flags $more -MMD -MF $out.d -c $in -o $out",
+        "  depfile = $out.d",
+        "  deps = gcc",
+        "rule link",
+        f"  command = {cxx} -shared -o $out $in {' '.join(link)}",
+    ]
+    objects = []
+    sources = [*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/cpu/*.cpp")]
+    jobs = [(source, source.stem, "") for source in sorted(sources)]
+    for capability, machine in CAPABILITIES.items():
+        more = f"-DCPU_CAPABILITY={capability} -DCPU_CAPABILITY_{capability} {' '.join(machine)}"
+        for source in sorted(ROOT.glob("csrc/cpu/simd/*.cpp")):
+            jobs.append((source, f"{source.stem}.{capability}", more))
+    for source, name, more in jobs:
+        objects.append(f"{source.parent.name}.{name}.o")
+        lines += [f"build {objects[-1]}: compile {escape(source)}", f"  more = {more}"]
+    lines += [f"build {escape(output)}: link {' '.join(objects)}", f"default {escape(output)}", ""]
+    return "\n".join(lines)
+
+
+def escape(path: Path) -> str:
+    return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+
+def quote(path: Path | str) -> str:
+    return "'" + str(path).replace("$", "$$") + "'"
+
+
+class BuildOperators(build_ext):
+    """Compiles csrc/ into `_C` and writes `_C.json` beside it; never fails the installation."""
+
+    def run(self) -> None:
+        inplace = self.inplace or getattr(self, "editable_mode", False)
+        package = (ROOT if inplace else Path(self.build_lib)).resolve() / "syncflow"
+        output = package / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
+        package.mkdir(parents=True, exist_ok=True)
+        try:
+            record = self.compile(output)
+        except (CannotBuildError, OSError) as error:
+            output.unlink(missing_ok=True)
+            record = {"reason": str(error)}
+            print(
+                f"\nsyncflow: no compiled operators, plain PyTorch instead: {error}\n",
+                file=sys.stderr,
+            )
+        (package / "_C.json").write_text(json.dumps(record, indent=1) + "\n")
+
+    def compile(self, output: Path) -> dict[str, object]:
+        cxx = compiler()
+        with runtime_torch() as (version, torch):
+            tag = f"{sysconfig.get_config_var('SOABI')}-torch-{version}"
+            folder = ROOT / "build" / f"operators-{tag}"
+            folder.mkdir(parents=True, exist_ok=True)
+            # Built aside and moved: a process that has the old one loaded keeps it, and a failure leaves no half file.
+            built = folder / output.name
+            (folder / "build.ninja").write_text(ninja_file(cxx, torch, built))
+            result = subprocess.run([ninja(), "-C", str(folder)], capture_output=True, text=True)
+            if result.returncode:
+                (folder / "log.txt").write_text(result.stdout + result.stderr)
+                errors = re.findall(r"^.*(?:error: |undefined reference).*$", result.stdout, re.M)
+                why = errors[0] if errors else "see the log"
+                raise CannotBuildError(f"compilation failed: {why} (log: {folder / 'log.txt'})")
+        temporary = output.with_suffix(".new")
+        shutil.copy(built, temporary)
+        temporary.replace(output)
+        first_line = subprocess.run(
+            [*cxx.split(), "--version"], capture_output=True, text=True
+        ).stdout
+        return {
+            "torch": version,
+            "compiler": first_line.splitlines()[0] if first_line else cxx,
+            "cpu": list(CAPABILITIES),
+            "cuda_archs": [],
+        }
+
+    def get_outputs(self) -> list[str]:
+        package = Path(self.build_lib) / "syncflow"
+        return [] if self.inplace else [str(p) for p in package.glob("_C*")]
+
+
+setup(ext_modules=[Extension("syncflow._C", [])], cmdclass={"build_ext": BuildOperators})
