@@ -36,6 +36,11 @@ class AudioText:
     keys_values: list[KeysValues]
     score_term: Tensor | None
 
+    def select(self, rows: slice) -> AudioText:
+        """The captions of some of the batch."""
+        term = None if self.score_term is None else self.score_term[rows]
+        return AudioText([(k[rows], v[rows]) for k, v in self.keys_values], term)
+
 
 @dataclass(frozen=True)
 class AudioContext:
@@ -136,7 +141,12 @@ class AudioTower(nn.Module):
         return AudioContext(pairs, None, aligned_BAC, self_rotation, self_rotation)
 
     def forward(
-        self, x_BAD: Tensor, t_B: Tensor, context: AudioContext, text: AudioText | None = None
+        self,
+        x_BAD: Tensor,
+        t_B: Tensor,
+        context: AudioContext,
+        text: AudioText | None = None,
+        repeat: int | None = None,
     ) -> Tensor:
         """Once per step: velocity [B*K, A, D], float32.
 
@@ -146,8 +156,11 @@ class AudioTower(nn.Module):
             t_B: flow time of every draw, 0 = noise and 1 = data.
             context: from ``context``, of batch B.
             text: from ``prepare``; read where ``condition`` is "both".
+            repeat: K, where the caller wants it checked.
         """
-        repeats = len(x_BAD) // len(context.keys_values[0][0])
+        videos = len(context.keys_values[0][0])
+        repeats = repeat or len(x_BAD) // videos
+        assert len(x_BAD) == repeats * videos, f"{len(x_BAD)} draws, {videos} videos, {repeat=}"
         t_BC = self.t_embedder(1000 * t_B.float())
         x_BAC = self.x_embedder(x_BAD.to(self.x_embedder.weight.dtype)) + t_BC[:, None]
         score_term = _with_time_token(context.score_term, repeats)

@@ -34,6 +34,11 @@ class Condition:
     audio: AudioText | None
     spec: ClipSpec
 
+    def select(self, rows: slice) -> Condition:
+        """The condition of some of the batch."""
+        audio = None if self.audio is None else self.audio.select(rows)
+        return Condition(self.video.select(rows), audio, self.spec)
+
 
 class DDiT(nn.Module):
     """Both towers and the adaptors between them."""
@@ -112,7 +117,12 @@ class DDiT(nn.Module):
         return self.audio_tower.context(tokens, condition.spec, condition.audio, aligned)
 
     def audio_velocity(
-        self, x_t: Tensor, t: Tensor, context: AudioContext, condition: Condition
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        context: AudioContext,
+        condition: Condition,
+        repeat: int | None = None,
     ) -> Tensor:
-        """Once per audio step."""
-        return self.audio_tower(x_t, t, context, condition.audio)
+        """Once per audio step: the velocity [B*K, A, D]. ``repeat``, where given, must be K."""
+        return self.audio_tower(x_t, t, context, condition.audio, repeat)

@@ -38,6 +38,15 @@ class TextContext:
     keys_values: list[KeysValues]
     score_term: Tensor | None
 
+    def select(self, rows: slice) -> TextContext:
+        """The captions of some of the batch."""
+        return TextContext(
+            self.tokens_BLC[rows],
+            None if self.mask_BL is None else self.mask_BL[rows],
+            [(k[rows], v[rows]) for k, v in self.keys_values],
+            None if self.score_term is None else self.score_term[rows],
+        )
+
 
 class VideoTower(nn.Module):
     """Predicts the velocity of video latents and hands out the features of every layer.
