@@ -102,7 +102,7 @@ class AudioVAETraining:
         out = self.module.decode(posterior.sample(generator), num_samples=audio.shape[1])
         with torch.autocast(audio.device.type, enabled=False):
             recon = losses.audio_reconstruction(out, audio)
-            wave = ((out - audio).abs().sum(1) / (audio.abs().sum(1) + 1.0)).mean()
+            wave = ((out - audio).abs().mean(1) / (audio.abs().mean(1) + 2e-3)).mean()
             kl = (posterior.kl() / posterior.mean[0].numel()).mean()
         loss = recon + 0.3 * wave + self.config.kl_weight * kl
         return loss, {"recon": recon.item(), "wave": wave.item(), "kl": kl.item()}
