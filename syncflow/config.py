@@ -179,6 +179,8 @@ class AudioVAEConfig(Config):
     upsampling_ratios: list[int] = [8, 6, 5, 4]
     num_residual_layers: int = 1
     num_lstm_layers: int = 2
+    norm: Literal["weight_norm", "time_group_norm"] = "weight_norm"
+    causal: bool = False
     width: int = 384
     depth: int = 4
     oscillators: int = 192

@@ -30,4 +30,4 @@ def build_audio_vae(config: AudioVAEConfig) -> nn.Module:
         return SpectralAudioVAE(config)
     from syncflow.models.audio_vae import AudioVAE
 
-    return AudioVAE(config)
+    return AudioVAE(config, norm=config.norm, causal=config.causal)

@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from syncflow import model_folder
 from syncflow.config import Config, GeometryConfig, ModelConfig
 from syncflow.data.latents import Latents
 from syncflow.models.ddit import DDiT
@@ -73,9 +74,7 @@ def export(config: settings.ExportTask) -> Path:
         latent_mean_audio=stats["audio_mean"], latent_std_audio=stats["audio_std"],
     )
     dtype = getattr(torch, config.dtype)
-    for name, run in runs.items():
-        weights = load_part(run).state_dict()
-        weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}
-        checkpoint.save_weights(out / f"{name}.safetensors", weights, {"run": str(run)})
-    model.dump(out / "config.json")
-    return out
+    parts: dict[str, nn.Module | None] = {
+        name: load_part(run).to(dtype) for name, run in runs.items()
+    }
+    return model_folder.save(out, model, parts)

@@ -139,7 +139,7 @@ class FlowTraining:
         x_0 = self._normal(x_1.shape, generator)
         if self.config.coupling == "none":
             return x_0
-        return x_0[flow.couple(x_0, x_1, self.config.coupling, text.float().mean(1))]
+        return x_0[flow.couple(x_0, x_1, self.config.coupling, text.detach().float().mean(1))]
 
     def _uniform(self, size: int, generator: torch.Generator) -> Tensor:
         return torch.rand(size, generator=generator).to(self.device)

@@ -1,0 +1,124 @@
+"""Stages of flow training on made-up latents: what learns, what stays, and that it can overfit."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from syncflow.training.flow import FlowTraining
+from syncflow.training.loop import fit
+from syncflow.training.settings import TrainConfig
+
+MODEL = {
+    "video": {
+        "hidden_size": 32, "depth": 1, "num_heads": 2, "in_channels": 2, "caption_channels": 8,
+        "model_max_length": 6, "pred_sigma": False, "mlp_ratio": 2,
+    },
+    "adaptor": {"num_heads": 2},
+    "audio": {
+        "hidden_size": 32, "num_heads": 2, "in_channels": 3, "condition": "both", "mlp_ratio": 2,
+        "upsampler_patches": 4, "upsampler_width": 16,
+    },
+}  # fmt: skip
+GEOMETRY = {"seconds": 1.0, "fps": 8, "height": 32, "width": 32, "sample_rate": 9600}
+
+
+@pytest.fixture
+def latents(tmp_path):
+    folder, rng, count = tmp_path / "latents", np.random.default_rng(0), 4
+    folder.mkdir()
+    shapes = {"video_mean": (2, 2, 4, 4), "audio_mean": (10, 3), "text": (6, 8)}
+    for name, shape in shapes.items():
+        values = rng.standard_normal((count, *shape)).astype(np.float16)
+        np.save(folder / f"{name}.npy", values)
+        if name.endswith("_mean"):
+            np.save(folder / f"{name[:5]}_std.npy", np.full_like(values, 0.01))
+    mask = np.zeros((count, 6), dtype=bool)
+    mask[:, :4] = True
+    np.save(folder / "text_mask.npy", mask)
+    statistics = {"video_mean": [0, 0], "video_std": [1, 1], "audio_mean": [0] * 3, "audio_std": [1] * 3}
+    manifest = {
+        "count": count, "encoders": {"video_vae": "x"}, "geometry": GEOMETRY, "text_tokens": 4,
+        "statistics": statistics,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def task(latents, tmp_path, train, steps=3, **changes):
+    loop = {"steps": steps, "batch_size": 4, "lr": 0.01, "ema": 0, "precision": "fp32", "warmup": 1}
+    config = {
+        "task": "flow", "out": str(tmp_path / train), "data": str(latents),
+        "validation": str(latents), "model": MODEL, "train": train, "loop": loop, **changes,
+    }
+    return TrainConfig.parse({"run": config}).run
+
+
+@pytest.mark.parametrize(
+    ("train", "moves"),
+    [("video", {"video_tower"}), ("audio", {"adaptors", "audio_tower", "upsampler"}),
+     ("both", {"video_tower", "adaptors", "audio_tower", "upsampler"})],
+)  # fmt: skip
+def test_a_stage_trains_its_part_and_leaves_the_rest_bit_identical(latents, tmp_path, train, moves):
+    torch.manual_seed(0)
+    config = task(latents, tmp_path, train)
+    training = FlowTraining(config)
+    before = {k: v.clone() for k, v in training.module.state_dict().items()}
+    after = load_file(fit(training, config.loop, config.out, progress=False))
+    moved = {k.split(".")[0] for k in before if not torch.equal(before[k], after[k])}
+    assert moved == moves
+
+
+def test_overfits_one_batch_in_both_towers(latents, tmp_path):
+    torch.manual_seed(0)
+    config = task(latents, tmp_path, "both", steps=1, text_dropout=0, clean_video=0.5)
+    training = FlowTraining(config)
+    batch = training.batch(0)
+    optimizer = torch.optim.Adam(training.module.parameters(), 5e-3)
+    losses = []
+    for _ in range(250):  # the same batch, times and noise
+        loss, parts = training.loss(batch, torch.Generator().manual_seed(3))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(parts)
+    assert losses[-1]["video"] < 0.05 * losses[0]["video"]
+    assert losses[-1]["audio"] < 0.05 * losses[0]["audio"]
+
+
+def test_draws_share_one_video_pass(latents, tmp_path):
+    config = task(latents, tmp_path, "audio", draws=3)
+    training = FlowTraining(config)
+    passes = []
+    real = training.module.video_velocity
+    training.module.video_velocity = lambda *a, **k: passes.append(len(a[0])) or real(*a, **k)
+    loss, parts = training.loss(training.batch(0), torch.Generator().manual_seed(0))
+    assert passes == [4] and torch.isfinite(loss) and set(parts) == {"audio"}
+
+
+@pytest.mark.parametrize("coupling", ["ot", "c2ot"])
+def test_couplings_run(latents, tmp_path, coupling):
+    config = task(latents, tmp_path, "both", coupling=coupling)
+    loss, _ = FlowTraining(config).loss(
+        FlowTraining(config).batch(0), torch.Generator().manual_seed(0)
+    )
+    assert torch.isfinite(loss)
+
+
+def test_latents_of_another_encoder_are_refused(latents, tmp_path):
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(latents, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["encoders"] = {"video_vae": "y"}
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="other encoders"):
+        FlowTraining(task(latents, tmp_path, "video", validation=str(other)))
+
+
+def test_an_unknown_key_names_the_nearest(latents, tmp_path):
+    with pytest.raises(ValueError, match=r"text_dropot.*text_dropout"):
+        task(latents, tmp_path, "video", text_dropot=0.2)

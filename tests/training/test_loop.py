@@ -1,0 +1,143 @@
+"""The loop: exact resume, real kills, steps that are not finite."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from syncflow.training import checkpoint, optimizer
+from syncflow.training.loop import epoch_indices, fit
+from syncflow.training.settings import LoopConfig
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class Line:
+    """Learns y = 3x; ``poison`` is a step whose loss is not finite."""
+
+    def __init__(self, poison: set[int] = frozenset()) -> None:
+        torch.manual_seed(0)
+        self.module = torch.nn.Sequential(torch.nn.Linear(1, 32), torch.nn.Linear(32, 1))
+        self.poison = poison
+
+    def batch(self, step):
+        x = torch.from_numpy(np.random.default_rng(step).standard_normal((8, 1), dtype=np.float32))
+        return x * float("nan") if step in self.poison else x
+
+    def loss(self, batch, generator):
+        noise = 0.1 * torch.randn(batch.shape, generator=generator)
+        loss = (self.module(batch) - 3 * batch - noise).square().mean()
+        return loss, {"error": loss.item()}
+
+    def validate(self, module):
+        x = torch.linspace(-1, 1, 16)[:, None]
+        return {"loss": (module(x) - 3 * x).square().mean().item()}
+
+
+def settings(**changes) -> LoopConfig:
+    values = dict(
+        steps=40, batch_size=8, lr=0.02, warmup=3, optimizer="muon", precision="fp32",
+        validate_every=20, log_every=5,
+    )
+    return LoopConfig(**{**values, **changes})
+
+
+@pytest.mark.parametrize("optimizer_name", ["adamw", "muon"])
+def test_it_learns(tmp_path, optimizer_name):
+    task = Line()
+    before = task.validate(task.module)["loss"]
+    fit(task, settings(optimizer=optimizer_name, steps=150, ema=0.9), tmp_path, progress=False)
+    task.module.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    assert task.validate(task.module)["loss"] < 0.05 * before
+
+
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, monkeypatch):
+    whole = load_file(fit(Line(), settings(), tmp_path / "whole", progress=False))
+
+    interrupted = Line()
+    real_batch = interrupted.batch
+
+    def batch(step):
+        if step == 17:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real_batch(step)
+
+    interrupted.batch = batch
+    with pytest.raises(SystemExit) as stop:
+        fit(interrupted, settings(), tmp_path / "cut", progress=False)
+    assert stop.value.code == 0
+    assert not (tmp_path / "cut" / "model.safetensors").exists()
+    resumed = load_file(fit(Line(), settings(), tmp_path / "cut", progress=False))
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_killed_at_any_moment_it_resumes(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import sys; sys.path[:0] = [{str(REPOSITORY)!r}, {str(Path(__file__).parent)!r}]
+            import time
+            from test_loop import Line, settings, fit
+            task = Line(); plain = task.batch
+            def batch(step):
+                time.sleep(0.02)
+                return plain(step)
+            task.batch = batch
+            fit(task, settings(checkpoint_minutes=0.001), {str(tmp_path / "out")!r}, progress=False)
+            """
+        )
+    )
+    process = subprocess.Popen([sys.executable, str(script)])
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out" / "checkpoint.previous.pt").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    cut = load_file(fit(Line(), settings(), tmp_path / "out", progress=False))
+    whole = load_file(fit(Line(), settings(), tmp_path / "whole", progress=False))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, {"step": step})
+    path = tmp_path / checkpoint.CHECKPOINT
+    path.write_bytes(path.read_bytes()[:100])
+    assert checkpoint.load(tmp_path)["step"] == 1
+    assert "cannot be read" in capsys.readouterr().out
+
+
+def test_a_step_that_is_not_finite_is_left_out(tmp_path):
+    final = fit(Line({5, 6}), settings(), tmp_path, progress=False)
+    assert all(torch.isfinite(value).all() for value in load_file(final).values())
+    assert checkpoint.load(tmp_path)["skipped"] == 2
+
+
+def test_too_many_of_them_stop_the_run(tmp_path):
+    with pytest.raises(RuntimeError, match="not finite"):
+        fit(Line(set(range(30))), settings(max_nonfinite=3), tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(("size", "batch"), [(10, 3), (7, 7), (5, 12)])
+def test_every_epoch_sees_each_sample_once(size, batch):
+    seen = np.concatenate([epoch_indices(size, 1, step, batch) for step in range(5 * size)])
+    for epoch in range(len(seen) // size):
+        assert sorted(seen[epoch * size : (epoch + 1) * size]) == list(range(size))
+
+
+def test_learning_rate_warms_up_stays_and_falls():
+    config = settings(steps=100, lr=1.0, warmup=10, decay=0.5)
+    rates = [optimizer.learning_rate(step, config) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == 1.0
+    assert rates[50] == 1.0 and rates[75] == pytest.approx(0.5) and 0 < rates[99] < 0.03

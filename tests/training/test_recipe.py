@@ -1,0 +1,109 @@
+"""The whole recipe at toy size: render, text, VAEs, latents, three stages, export, generate."""
+
+import json
+
+import pytest
+import torch
+
+import syncflow
+from syncflow.training import tasks
+
+SIZE = 32
+
+
+def write(folder, file, /, **config):
+    (folder / f"{file}.json").write_text(json.dumps(config))
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recipe")
+    at = lambda name: str(folder / name)  # noqa: E731
+    loop = {"steps": 2, "batch_size": 2, "lr": 1e-3, "validate_every": 2, "threads": 1}
+    video_vae = {"kind": "patch", "latent_channels": 2, "width": 16, "depth": 1}
+    audio_vae = {"kind": "spectral", "latent_channels": 3, "width": 32, "depth": 1, "oscillators": 16}
+    text = {
+        "kind": "bytes", "max_length": 64, "d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 1,
+        "num_heads": 4, "pool": "word", "clean_caption": False,
+    }
+    ddit = {
+        "video": {
+            "hidden_size": 32, "depth": 1, "num_heads": 2, "in_channels": 2, "mlp_ratio": 2,
+            "caption_channels": 32, "model_max_length": 33, "pred_sigma": False,
+        },
+        "adaptor": {"num_heads": 2},
+        "audio": {
+            "hidden_size": 32, "num_heads": 2, "in_channels": 3, "mlp_ratio": 2,
+            "condition": "both", "upsampler_patches": 4, "upsampler_width": 16,
+        },
+    }  # fmt: skip
+    for split in ("train", "val"):
+        write(
+            folder, f"render_{split}", task="render", out=at(split), clips=3, split=split,
+            height=SIZE, width=SIZE,
+        )
+    data = {"data": at("train"), "validation": at("val"), "loop": loop}
+    write(folder, "text", task="text", out=at("text"), model=text, levels=[1], loop=loop)
+    write(folder, "audio_vae", task="audio_vae", out=at("audio_vae"), model=audio_vae, **data)
+    write(folder, "video_vae", task="video_vae", out=at("video_vae"), model=video_vae, **data)
+    parts = {"video_vae": at("video_vae"), "audio_vae": at("audio_vae"), "text_encoder": at("text")}
+    for split in ("train", "val"):
+        write(
+            folder, f"latents_{split}", task="latents", out=at(f"latents_{split}"),
+            data=at(split), **parts,
+        )
+    write(
+        folder, "video_decoder", task="video_vae", out=at("video_decoder"), model=video_vae,
+        init=at("video_vae"), freeze_encoder=True, latent_noise=0.1, **data,
+    )
+    flow = {
+        "data": at("latents_train"), "validation": at("latents_val"), "model": ddit, "loop": loop,
+    }
+    init = {}
+    for stage, train in enumerate(("video", "audio", "both"), start=1):
+        write(
+            folder, f"stage{stage}", task="flow", out=at(f"stage{stage}"), train=train, **flow,
+            **init,
+        )
+        init = {"init": at(f"stage{stage}")}
+    parts["video_vae"] = at("video_decoder")
+    write(
+        folder, "export", task="export", out=at("model"), name="toy", latents=at("latents_train"),
+        ddit=at("stage3"), sampling={"steps": 2, "guidance": 2.0, "schedule": "cascade"}, **parts,
+    )
+    steps = [
+        "render_train", "render_val", "text", "audio_vae", "video_vae", "latents_train",
+        "latents_val", "video_decoder", "stage1", "stage2", "stage3", "export",
+    ]  # fmt: skip
+    write(folder, "recipe", task="recipe", steps=[f"{step}.json" for step in steps])
+    tasks.run(folder / "recipe.json", progress=False)
+    return folder / "model"
+
+
+def test_the_exported_folder_generates(model_folder, tmp_path):
+    model = syncflow.load(model_folder)
+    clip = model.generate("a wooden ball bounces twice", seed=3, progress=False)
+    assert clip.video.shape == (32, 3, SIZE, SIZE) and clip.audio.shape == (96000,)
+    assert torch.isfinite(clip.audio).all()
+    assert clip.save(tmp_path / "clip.mp4").exists()
+    again = syncflow.load(model_folder).generate(
+        "a wooden ball bounces twice", seed=3, progress=False
+    )
+    assert torch.equal(clip.video, again.video) and torch.equal(clip.audio, again.audio)
+
+
+def test_frozen_encoder_stays_bit_identical(model_folder):
+    from syncflow.training import checkpoint
+
+    before = checkpoint.load_weights(model_folder.parent / "video_vae")
+    after = checkpoint.load_weights(model_folder.parent / "video_decoder")
+    for name in before:
+        assert name.startswith("decoder.") or torch.equal(before[name], after[name]), name
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_finished_steps_are_skipped(model_folder, capsys):
+    stamp = (model_folder.parent / "stage1" / "model.safetensors").stat().st_mtime_ns
+    tasks.run(model_folder.parent / "stage1.json", progress=False)
+    assert (model_folder.parent / "stage1" / "model.safetensors").stat().st_mtime_ns == stamp
+    assert "finished before" in capsys.readouterr().out
