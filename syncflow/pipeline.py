@@ -1,0 +1,337 @@
+"""From sentences to clips: ``load`` a model, ``generate``, done."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from syncflow import flow, model_folder
+from syncflow.clip import Clip, ClipSpec, to_model, to_pixels
+from syncflow.config import ModelConfig
+from syncflow.inputs import GivenVideo, check_request, first_frame, given_videos
+from syncflow.models.ddit import Condition
+from syncflow.sampler import GuidedVelocity, Progress
+
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def load(
+    path_or_hub_id: str | Path | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    revision: str | None = None,
+) -> SyncFlow:
+    """Loads a model for generation.
+
+    Args:
+        path_or_hub_id: a model folder or a Hugging Face hub id; None = the one in the package.
+        device: None = a GPU where there is one.
+        dtype: "float32", "bfloat16" or "float16", of the towers; None = bfloat16 on a GPU and
+            float32 elsewhere. The VAEs stay in float32.
+        revision: of the hub id.
+
+    Raises:
+        FileNotFoundError, OSError: no such model. ValueError: it is damaged, or a bad argument.
+    """
+    if isinstance(dtype, str):
+        if dtype not in _DTYPES:
+            raise ValueError(f"unknown dtype {dtype!r}; known are {', '.join(_DTYPES)}")
+        dtype = getattr(torch, dtype)
+    folder = model_folder.find(path_or_hub_id, revision)
+    config, parts = model_folder.load(folder)
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return SyncFlow(config, **parts, folder=folder).to(device, dtype)
+
+
+def generate(prompt: str | Sequence[str], **options: Any) -> Clip | list[Clip]:
+    """``SyncFlow.generate`` of the model in the package, which is loaded once and kept."""
+    return _shipped().generate(prompt, **options)
+
+
+@functools.lru_cache(maxsize=1)
+def _shipped() -> SyncFlow:
+    return load()
+
+
+class SyncFlow:
+    """A text encoder, the d-DiT and both VAEs; made by ``load``."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        ddit: nn.Module,
+        video_vae: nn.Module,
+        audio_vae: nn.Module,
+        text_encoder: nn.Module | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.config, self.folder = config, folder
+        self.ddit, self.video_vae, self.audio_vae = ddit, video_vae, audio_vae
+        self._text_encoder = text_encoder
+        self.device, self.dtype = torch.device("cpu"), torch.float32
+        for part in (ddit, video_vae, audio_vae, text_encoder):
+            if part is not None:
+                part.eval().requires_grad_(False)
+
+    def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> SyncFlow:
+        """Moves everything; ``dtype`` is the towers', None = the device's default."""
+        try:
+            self.device = torch.device(device)
+            self.dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
+            self.ddit.to(self.device, self.dtype)
+            for part in (self.video_vae, self.audio_vae):
+                part.to(self.device, torch.float32)
+            if self._text_encoder is not None:
+                self._text_encoder.to(self.device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"device {str(device)!r} cannot be used: {reason}") from error
+        return self
+
+    @property
+    def text_encoder(self) -> nn.Module:
+        """T5 is loaded when it is first needed."""
+        if self._text_encoder is None:
+            config = self.config.text_encoder
+            encoder = model_folder.load_t5(config, self.folder, self.dtype)
+            self._text_encoder = encoder.to(self.device)
+        return self._text_encoder
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes the model folder that ``load`` reads."""
+        is_t5 = self.config.text_encoder.kind == "t5"
+        parts = {
+            "ddit": self.ddit,
+            "video_vae": self.video_vae,
+            "audio_vae": self.audio_vae,
+            "text_encoder": None if is_t5 else self._text_encoder,
+        }
+        return model_folder.save(folder, self.config, parts)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        seconds: float | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        steps: int | None = None,
+        audio_steps: int | None = None,
+        guidance: float | None = None,
+        audio_guidance: float | None = None,
+        seed: int = 0,
+        negative_prompt: str | None = None,
+        solver: flow.Solver | None = None,
+        video: Any = None,
+        image: Any = None,
+        audio_takes: int = 1,
+        schedule: Literal["joint", "cascade"] | None = None,
+        v2a: Literal["one-pass", "paper"] = "one-pass",
+        callback: flow.Callback | None = None,
+        progress: bool = True,
+    ) -> Clip | list[Clip]:
+        """Makes clips; whatever is None is as the model's config says.
+
+        Args:
+            prompt: a sentence, or several for several clips. With ``video`` it may be empty.
+            seconds, height, width: of the clips; with ``video`` its own length by default.
+            steps: solver steps; of the video and, unless ``audio_steps`` says otherwise, the audio.
+            guidance, audio_guidance: strength of the prompt, 1 = none (half the work);
+                ``audio_guidance`` is ``guidance`` where only that is given.
+            seed: prompt i draws its noise from seed + i, whatever else is in the batch.
+            negative_prompt: what the clips should not be; stands in for the null caption.
+            solver: "euler", "midpoint", "heun" or "ab2".
+            video: a picture that stays and gets sound: a Clip, a path, uint8 [F,3,H,W], or a list
+                with one of these per prompt.
+            image: a first frame: uint8 [3,H,W], a path, or a PIL image.
+            audio_takes: soundtracks per picture.
+            schedule: "joint" moves picture and sound together, "cascade" ends the picture first.
+            v2a: how a given video is read: clean and once ("one-pass"), or noised anew at every
+                step ("paper").
+            callback: ``callback(step, (video, audio) latents, (t_video, t_audio))`` after a step.
+            progress: show a progress bar.
+
+        Returns:
+            a Clip for one sentence and one take, else a list, the takes of a prompt side by side.
+
+        Raises:
+            ValueError: an argument makes no sense; the message holds it.
+        """
+        single = isinstance(prompt, str) and audio_takes == 1
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        sampling = self.config.sampling
+        if guidance is not None and audio_guidance is None:
+            audio_guidance = guidance
+        guidance = sampling.guidance if guidance is None else guidance
+        if audio_guidance is None:
+            audio_guidance = sampling.audio_guidance
+        audio_guidance = guidance if audio_guidance is None else audio_guidance
+        if steps is None:
+            steps, audio_steps = sampling.steps, audio_steps or sampling.audio_steps
+        check_request(
+            prompts, steps, audio_steps, guidance, audio_guidance, audio_takes, v2a, video, image
+        )
+        schedule = schedule or sampling.schedule
+        if v2a == "one-pass" or video is None:
+            path_kind = "audio" if video is not None else schedule
+        else:
+            path_kind = "joint"
+        path = flow.schedule(path_kind, steps, audio_steps, sampling.shift)
+
+        spec = self.config.geometry.spec.with_size(height, width)
+        given: list[GivenVideo] = []
+        if video is not None:
+            given, spec = given_videos(video, len(prompts), spec, seconds)
+        elif seconds is not None:
+            spec = ClipSpec(seconds, spec.fps, spec.height, spec.width, spec.sample_rate)
+        self._check_size(spec)
+
+        condition = self._condition(prompts, negative_prompt, spec)
+        x_video, x_audio = self._noise(len(prompts), audio_takes, seed, spec)
+        frame_mask = given_velocity = None
+        if given:
+            pixels = torch.stack([item.frames for item in given])
+            x_1 = self._encode_video(pixels)
+            given_velocity = flow.velocity(x_video, x_1) if v2a == "paper" else None
+            x_video = x_1 if v2a == "one-pass" else x_video
+        elif image is not None:
+            first = self._encode_video(first_frame(image, spec)[None])
+            x_video[:, :, :1] = first
+            frame_mask = torch.ones(x_video.shape[0], x_video.shape[2], dtype=torch.bool)
+            frame_mask[:, 0] = False
+            frame_mask = frame_mask.to(self.device)
+
+        velocity = GuidedVelocity(
+            self.ddit, condition, len(prompts), guidance, audio_guidance, frame_mask, given_velocity
+        )
+        with Progress(path, progress) as bar:
+
+            def after_step(step: int, x: flow.State, t: tuple[float, ...]) -> None:
+                bar.update(step)
+                if callback is not None:
+                    callback(step, x, t)
+
+            state = (x_video, x_audio)
+            x_video, x_audio = flow.integrate(
+                velocity, state, path, solver or sampling.solver, after_step
+            )
+        clips = self._decode(x_video, x_audio, prompts, audio_takes, spec, given)
+        return clips[0] if single else clips
+
+    @torch.inference_mode()
+    def reconstruct(self, clip: Clip) -> Clip:
+        """The clip through both VAEs and back: the best that generation could look and sound.
+
+        Raises:
+            ValueError: another sample rate than the model's, or a size that the VAE cannot take.
+        """
+        rate = self.config.geometry.sample_rate
+        if clip.sample_rate != rate:
+            raise ValueError(f"the model's sample rate is {rate} Hz, the clip's {clip.sample_rate}")
+        pixels = to_model(clip.video)[None].to(self.device)
+        video = self.video_vae.encode(pixels).mode()
+        video = self.video_vae.decode(video, num_frames=len(clip.video))
+        audio = self.audio_vae.encode(clip.audio[None].to(self.device, torch.float32)).mode()
+        audio = self.audio_vae.decode(audio, num_samples=len(clip.audio))
+        return Clip(
+            to_pixels(video[0]).cpu(), audio[0].clamp(-1, 1).cpu(), clip.fps, rate, clip.prompt
+        )
+
+    def _check_size(self, spec: ClipSpec) -> None:
+        patches = self.config.ddit.audio.upsampler_patches
+        _, h, w = spec.video_latent_shape
+        _, ph, pw = self.config.ddit.video.patch_size
+        found = -(-h // ph) * -(-w // pw)
+        if patches and found != patches and self.config.ddit.audio.condition != "text":
+            geometry = self.config.geometry
+            raise ValueError(
+                f"this model's size is fixed to {geometry.height}x{geometry.width} (or another of "
+                f"{patches} patches), got {spec.height}x{spec.width}"
+            )
+
+    def _condition(self, prompts: list[str], negative: str | None, spec: ClipSpec) -> Condition:
+        """Of the prompts, followed by what guidance leads away from."""
+        limit = self.config.ddit.video.model_max_length
+        # An empty prompt is no caption: its row is then the null caption too.
+        text, mask = self.text_encoder.encode([p if p.strip() else "-" for p in prompts])
+        text, mask = text[:, :limit].float(), mask[:, :limit].bool()
+        null, _ = self.ddit.video_tower.null_text(len(prompts), text.shape[1])
+        null = null.float()
+        empty = torch.tensor([not p.strip() for p in prompts], device=text.device)
+        text = torch.where(empty[:, None, None], null, text)
+        # As long as its prompt, so that a clip does not depend on the others of its batch.
+        other, other_mask = null, mask
+        if negative is not None and negative.strip():
+            other, other_mask = self.text_encoder.encode([negative])
+            other = other[:, :limit].float().expand(len(prompts), -1, -1)
+            other_mask = other_mask[:, :limit].bool().expand(len(prompts), -1)
+        length = max(text.shape[1], other.shape[1])
+        text = torch.cat([_pad(text, length), _pad(other, length)])
+        mask = torch.cat([_pad(mask, length), _pad(other_mask, length)])
+        return self.ddit.prepare(text.to(self.dtype), mask, spec)
+
+    def _noise(self, prompts: int, takes: int, seed: int, spec: ClipSpec) -> tuple[Tensor, Tensor]:
+        """Video [P, ...] and audio [P*K, ...]; drawn on the CPU, the same on every device."""
+        channels = self.config.ddit.video.in_channels
+        audio_shape = (spec.audio_latent_length, self.config.ddit.audio.in_channels)
+        video, audio = [], []
+        for index in range(prompts):
+            generator = torch.Generator().manual_seed(seed + index)
+            video.append(torch.randn((channels, *spec.video_latent_shape), generator=generator))
+            audio += [torch.randn(audio_shape, generator=generator) for _ in range(takes)]
+        return torch.stack(video).to(self.device), torch.stack(audio).to(self.device)
+
+    def _encode_video(self, pixels_PFCHW: Tensor) -> Tensor:
+        """uint8 frames -> normalised latents, one clip at a time."""
+        clips = (to_model(one)[None].to(self.device) for one in pixels_PFCHW)
+        latents = [self.video_vae.encode(clip).mode() for clip in clips]
+        mean, std = self._statistics("video")
+        return (torch.cat(latents).float() - mean) / std
+
+    def _decode(
+        self,
+        x_video: Tensor,
+        x_audio: Tensor,
+        prompts: list[str],
+        takes: int,
+        spec: ClipSpec,
+        given: list[GivenVideo],
+    ) -> list[Clip]:
+        """Latents -> clips, in float32 and one at a time, so that memory does not grow."""
+        (video_mean, video_std), (audio_mean, audio_std) = map(self._statistics, ("video", "audio"))
+        clips = []
+        for index, prompt in enumerate(prompts):
+            if given:
+                video, fps = given[index].original, given[index].fps
+            else:
+                latent = x_video[index : index + 1] * video_std + video_mean
+                pixels = self.video_vae.decode(latent, num_frames=spec.num_frames)
+                video, fps = to_pixels(pixels[0]).cpu(), spec.fps
+            for take in range(index * takes, (index + 1) * takes):
+                latent = x_audio[take : take + 1] * audio_std + audio_mean
+                audio = self.audio_vae.decode(latent, num_samples=spec.num_samples)
+                audio = audio[0].float().clamp(-1, 1).cpu()
+                clips.append(Clip(video, audio, fps, spec.sample_rate, prompt or None))
+        return clips
+
+    def _statistics(self, kind: str) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latents' channels, shaped to broadcast."""
+        shape = (1, -1, 1, 1, 1) if kind == "video" else (1, 1, -1)
+        mean, std = (getattr(self.config, f"latent_{k}_{kind}") for k in ("mean", "std"))
+        return tuple(
+            torch.tensor(values or [default], device=self.device).reshape(shape)
+            for values, default in ((mean, 0.0), (std, 1.0))
+        )
+
+
+def _pad(x: Tensor, length: int) -> Tensor:
+    """Zeros (False) at the end of axis 1."""
+    shape = (x.shape[0], length - x.shape[1], *x.shape[2:])
+    return torch.cat([x, x.new_zeros(shape)], dim=1)

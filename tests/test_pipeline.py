@@ -1,0 +1,364 @@
+"""Generation end to end with a tiny untrained model: files, seeds, guidance, video-to-audio."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import syncflow
+from syncflow import flow, inputs, model_folder, pipeline
+from syncflow.clip import Clip, ClipSpec
+from syncflow.config import ModelConfig
+
+CONFIG = {
+    "name": "tiny",
+    "geometry": {"seconds": 1.0, "fps": 16, "height": 32, "width": 32},
+    "ddit": {
+        "video": dict(
+            hidden_size=32, depth=2, num_heads=2, in_channels=4, caption_channels=16,
+            model_max_length=8, pred_sigma=False,
+        ),
+        "adaptor": dict(num_heads=2),
+        "audio": dict(
+            hidden_size=16, num_heads=2, in_channels=6, condition="both", upsampler_patches=4,
+            upsampler_width=16,
+        ),
+    },
+    "video_vae": dict(kind="patch", latent_channels=4, width=8, depth=1),
+    "audio_vae": dict(kind="spectral", latent_channels=6, width=16, depth=1, oscillators=8),
+    "text_encoder": dict(
+        kind="bytes", max_length=40, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2,
+        pool="word",
+    ),
+    "sampling": dict(steps=3, guidance=2.0, audio_guidance=1.5, schedule="cascade"),
+    "latent_mean_video": [0.1, 0.0, -0.1, 0.2],
+    "latent_std_video": [0.5, 0.4, 0.3, 0.6],
+    "latent_mean_audio": [0.0] * 6,
+    "latent_std_audio": [0.5] * 6,
+}
+PROMPT = "a metal ball bounces twice on stone"
+
+
+def build(seed: int = 0, **changes) -> pipeline.SyncFlow:
+    from syncflow.models.ddit import DDiT
+    from syncflow.models.text_encoder import TextEncoder
+    from syncflow.models.vae import build_audio_vae, build_video_vae
+
+    torch.manual_seed(seed)
+    config = ModelConfig.parse({**CONFIG, **changes})
+    ddit = DDiT(config.ddit)
+    with torch.no_grad():  # so that nothing is silent
+        for p in ddit.parameters():
+            p.copy_(torch.randn_like(p) * (0.3 if p.ndim < 2 else p[0].numel() ** -0.5))
+    return pipeline.SyncFlow(
+        config,
+        ddit,
+        build_video_vae(config.video_vae),
+        build_audio_vae(config.audio_vae),
+        TextEncoder(config.text_encoder),
+    )
+
+
+@pytest.fixture(scope="module")
+def model() -> pipeline.SyncFlow:
+    return build()
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    return model.save(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def run(model, prompt=PROMPT, **options):
+    return model.generate(prompt, progress=False, **options)
+
+
+def same(a: Clip, b: Clip) -> bool:
+    return torch.equal(a.video, b.video) and torch.equal(a.audio, b.audio)
+
+
+def picture(frames: int = 16, size: int = 32, seed: int = 0) -> torch.Tensor:
+    g = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (frames, 3, size, size), generator=g, dtype=torch.uint8)
+
+
+def test_a_clip_has_the_models_geometry(model) -> None:
+    clip = run(model)
+    assert clip.video.shape == (16, 3, 32, 32) and clip.video.dtype == torch.uint8
+    assert clip.audio.shape == (48000,) and clip.audio.abs().max() <= 1
+    assert (clip.fps, clip.sample_rate, clip.prompt) == (16, 48000, PROMPT)
+
+
+def test_another_length_is_generated(model) -> None:
+    clip = run(model, seconds=1.5, steps=1)
+    assert clip.video.shape[0] == 24 and len(clip.audio) == 72000
+
+
+def test_a_saved_model_loads_and_generates_the_same(model, folder) -> None:
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "audio_vae.safetensors", "config.json", "ddit.safetensors", "text_encoder.safetensors",
+        "video_vae.safetensors",
+    ]
+    loaded = syncflow.load(folder, device="cpu")
+    assert same(run(loaded, seed=3), run(model, seed=3))
+
+
+def test_the_same_seed_gives_the_same_clip_in_two_processes(folder, tmp_path) -> None:
+    code = (
+        "import sys, torch, syncflow; torch.set_num_threads(1);"
+        "model = syncflow.load(sys.argv[1], device='cpu');"
+        "clip = model.generate(sys.argv[3], seed=7, progress=False);"
+        "torch.save([clip.video, clip.audio], sys.argv[2])"
+    )
+    outs = [tmp_path / "a.pt", tmp_path / "b.pt"]
+    for out in outs:
+        subprocess.run([sys.executable, "-c", code, str(folder), str(out), PROMPT], check=True)
+    a, b = (torch.load(out) for out in outs)
+    assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
+
+
+def test_seeds_differ_and_do_not_depend_on_the_batch(model) -> None:
+    one, two = run(model, seed=0), run(model, seed=1)
+    assert not torch.equal(one.audio, two.audio) and not torch.equal(one.video, two.video)
+    both = run(model, ["a much longer prompt of eight words here", PROMPT], seed=0)
+    assert (both[1].video.int() - two.video.int()).abs().max() <= 1
+    torch.testing.assert_close(both[1].audio, two.audio, rtol=1e-3, atol=1e-3)
+
+
+def test_prompt_and_guidance_change_the_clip(model) -> None:
+    base = run(model)
+    assert not torch.equal(run(model, "a wooden drum").video, base.video)
+    assert not torch.equal(run(model, guidance=4.0).video, base.video)
+    only_audio = run(model, audio_guidance=4.0)
+    assert torch.equal(only_audio.video, base.video)
+    assert not torch.equal(only_audio.audio, base.audio)
+    negative = run(model, negative_prompt="rubber")
+    assert not torch.equal(negative.video, base.video)
+
+
+def rows_of_passes(model, **options) -> tuple[list[int], list[int]]:
+    """Batch sizes of every pass of the video tower and of the audio tower."""
+    video, audio = [], []
+    tower, other = model.ddit.video_tower, model.ddit.audio_tower
+    step = tower.step
+    tower.step = lambda x, *rest, **named: video.append(len(x)) or step(x, *rest, **named)
+    hook = other.register_forward_pre_hook(lambda module, args: audio.append(len(args[0])))
+    try:
+        run(model, **options)
+    finally:
+        del tower.step
+        hook.remove()
+    return video, audio
+
+
+def test_work_is_not_done_twice(model) -> None:
+    """Cascade: the video's steps, one clean pass, the audio's steps; no null branch at weight 1."""
+    assert rows_of_passes(model) == ([2, 2, 2, 2], [2, 2, 2])
+    assert rows_of_passes(model, guidance=1.0) == ([1] * 4, [1] * 3)
+    mixed = dict(guidance=1.0, audio_guidance=2.0)
+    assert rows_of_passes(model, **mixed) == ([1, 1, 1, 2], [2, 2, 2])
+    joint = dict(schedule="joint", guidance=2.0, audio_guidance=1.0)
+    assert rows_of_passes(model, **joint) == ([2] * 3, [1] * 3)
+    assert rows_of_passes(model, video=picture()) == ([2], [2] * 3)
+    assert rows_of_passes(model, video=picture(), v2a="paper") == ([2] * 3, [2] * 3)
+    assert rows_of_passes(model, audio_takes=3, audio_steps=2, steps=1) == ([2, 2], [6, 6])
+
+
+def test_weight_one_equals_the_conditional_branch_of_guidance(model) -> None:
+    """Skipping the null branch is exact: a weight next to 1 gives next to the same clip."""
+    for schedule in ("joint", "cascade"):
+        a = run(model, guidance=1.0, schedule=schedule)
+        b = run(model, guidance=1.0 + 1e-7, schedule=schedule)
+        torch.testing.assert_close(a.audio, b.audio, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("schedule", ["joint", "cascade"])
+def test_takes_share_the_picture_and_differ_in_sound(model, schedule: str) -> None:
+    takes = run(model, audio_takes=3, schedule=schedule, seed=5)
+    assert all(torch.equal(t.video, takes[0].video) for t in takes)
+    assert not torch.equal(takes[0].audio, takes[1].audio)
+    one = run(model, schedule=schedule, seed=5)
+    torch.testing.assert_close(takes[0].audio, one.audio, rtol=1e-3, atol=1e-3)
+    both = run(model, [PROMPT, "a drum"], audio_takes=2, schedule=schedule, seed=5)
+    assert [c.prompt for c in both] == [PROMPT, PROMPT, "a drum", "a drum"]
+    torch.testing.assert_close(both[1].audio, takes[1].audio, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("v2a", ["one-pass", "paper"])
+def test_a_given_video_comes_back_unchanged_and_shapes_the_sound(model, v2a: str) -> None:
+    video = picture(16)
+    clip = run(model, video=video, v2a=v2a)
+    assert torch.equal(clip.video, video) and len(clip.audio) == 48000
+    assert not torch.equal(run(model, video=picture(16, seed=1), v2a=v2a).audio, clip.audio)
+
+
+def test_a_given_clip_of_another_rate_and_size_is_fitted(model) -> None:
+    source = Clip(picture(50, 48), torch.zeros(10), fps=25)
+    clip = run(model, "", video=source)
+    assert torch.equal(clip.video, source.video) and clip.fps == 25
+    assert len(clip.audio) == 96000 and clip.prompt is None
+    ten = run(model, video=picture(18))  # 18 frames: 16 fill latent frames
+    assert ten.video.shape[0] == 16
+
+
+def test_a_given_file_is_read(model, tmp_path) -> None:
+    path = Clip(picture(16), torch.zeros(48000)).save(tmp_path / "in.mp4")
+    clip = run(model, video=path)
+    assert clip.video.shape == (16, 3, 32, 32) and len(clip.audio) == 48000
+
+
+def test_a_first_frame_stays_through_sampling(model) -> None:
+    image = picture(1)[0]
+    seen = []
+    run(model, image=image, callback=lambda step, x, t: seen.append(x[0][:, :, :1].clone()))
+    assert len(seen) == 6 and all(torch.equal(s, seen[0]) for s in seen)
+    frames = inputs.first_frame(image, ClipSpec(1.0, height=32, width=32))
+    assert torch.equal(seen[0], model._encode_video(frames[None]))
+    from PIL import Image
+
+    pil = Image.fromarray(image.permute(1, 2, 0).numpy())
+    assert torch.equal(inputs.first_frame(pil, ClipSpec(1.0, height=32, width=32)), frames)
+
+
+def test_reconstruct_keeps_the_geometry(model) -> None:
+    clip = Clip(picture(16), torch.randn(48000).clamp(-1, 1))
+    again = model.reconstruct(clip)
+    assert again.video.shape == clip.video.shape and again.audio.shape == clip.audio.shape
+    with pytest.raises(ValueError, match="48000 Hz, the clip's 16000"):
+        model.reconstruct(Clip(picture(16), torch.zeros(16000), sample_rate=16000))
+
+
+def test_progress_and_callback(model, capsys) -> None:
+    times = []
+    model.generate(PROMPT, steps=2, callback=lambda step, x, t: times.append(t))
+    assert times == [(0.5, 0), (1, 0), (1, 0.5), (1, 1)]
+    assert "video 2/2, audio 2/2" in capsys.readouterr().err
+
+
+def test_latents_are_denormalised_before_decoding(model) -> None:
+    """A given picture's normalised latents decode to what the VAE alone reconstructs."""
+    video = picture(16)
+    latents = model._encode_video(video[None])
+    spec = ClipSpec(1.0, height=32, width=32)
+    clip = model._decode(latents, torch.zeros(1, 50, 6), ["x"], 1, spec, [])[0]
+    expected = model.reconstruct(Clip(video, torch.zeros(48000))).video
+    assert (clip.video.int() - expected.int()).abs().max() <= 1
+
+
+def test_bfloat16_is_close(folder) -> None:
+    """Untrained, so only: it runs, and the noise is the same."""
+    clip = run(syncflow.load(folder, device="cpu", dtype="bfloat16"))
+    assert clip.video.shape == (16, 3, 32, 32) and clip.audio.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(prompt=""), "empty prompt"),
+        (dict(prompt=["x", " "]), "empty prompt"),
+        (dict(prompt=[]), "no prompt"),
+        (dict(prompt=[3]), "got 3"),
+        (dict(height=40), "divisible by 16.*got 40"),
+        (dict(height=64), "fixed to 32x32.*got 64x32"),
+        (dict(seconds=0.3), "multiple of 4 frames.*0.3 s"),
+        (dict(seconds=-1.0), "got -1.0"),
+        (dict(steps=0), "steps.*got 0"),
+        (dict(audio_takes=0), "audio_takes.*got 0"),
+        (dict(guidance=-1.0), "got -1.0"),
+        (dict(solver="rk"), "'rk'"),
+        (dict(schedule="odd"), "'odd'"),
+        (dict(v2a="odd"), "'odd'"),
+        (dict(video=torch.zeros(4, 3, 32, 32)), "uint8 .* got torch.float32"),
+        (dict(video=7), "got int"),
+        (dict(video=picture(2)), "too short: 0.125 s"),
+        (dict(video=picture(8), seconds=1.0), "lasts 0.500 s, 1.0 s"),
+        (dict(video=[picture(), picture()]), "2 videos for 1 prompts"),
+        (dict(image=picture()), r"got torch.uint8 \[16"),
+        (dict(image=picture()[0], video=picture()), "not both"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_named(model, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(model, **options)
+
+
+def test_unknown_and_damaged_models_are_named(folder, tmp_path, monkeypatch) -> None:
+    with pytest.raises(FileNotFoundError, match="unknown model './nowhere'"):
+        syncflow.load("./nowhere")
+    with pytest.raises(FileNotFoundError, match="it has no config.json"):
+        syncflow.load(tmp_path)
+    with pytest.raises(ValueError, match="unknown dtype 'int3'"):
+        syncflow.load(folder, dtype="int3")
+    with pytest.raises(ValueError, match="device 'nonsense'"):
+        syncflow.load(folder, device="nonsense")
+    monkeypatch.setattr(model_folder, "SHIPPED", tmp_path)
+    with pytest.raises(FileNotFoundError, match="carries no pretrained model"):
+        syncflow.load()
+    build().save(tmp_path / "m")
+    weights = tmp_path / "m" / "ddit.safetensors"
+    data = weights.read_bytes()
+    weights.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match="ddit.safetensors' is damaged"):
+        syncflow.load(tmp_path / "m")
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match="not complete"):
+        syncflow.load(tmp_path / "m")
+    (tmp_path / "m" / "video_vae.safetensors").rename(weights)
+    with pytest.raises(ValueError, match="does not fit config.json"):
+        syncflow.load(tmp_path / "m")
+
+
+def test_the_hub_is_asked_for_a_hub_id(monkeypatch, folder) -> None:
+    asked = []
+
+    def download(name, revision=None):
+        asked.append((name, revision))
+        if name == "nobody/nothing":
+            raise OSError("offline")
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert model_folder.find("someone/syncflow", "v2") == folder
+    assert asked == [("someone/syncflow", "v2")]
+    with pytest.raises(OSError, match="unknown model 'nobody/nothing'.*offline"):
+        model_folder.find("nobody/nothing")
+
+
+def test_module_level_generate_keeps_its_model(monkeypatch, folder) -> None:
+    monkeypatch.setattr(model_folder, "SHIPPED", folder)
+    pipeline._shipped.cache_clear()
+    try:
+        clip = syncflow.generate(PROMPT, seed=2, steps=1, progress=False)
+        assert clip.video.shape == (16, 3, 32, 32)
+        kept = pipeline._shipped()
+        syncflow.generate(PROMPT, seed=2, steps=1, progress=False)
+        assert pipeline._shipped() is kept
+    finally:
+        pipeline._shipped.cache_clear()
+
+
+def test_fit_crops_the_centre() -> None:
+    video = torch.zeros(1, 3, 20, 60, dtype=torch.uint8)
+    video[..., 20:40] = 200
+    assert (inputs.fit(video, 10, 10) == 200).all()
+
+
+def test_one_video_pass_equals_joint_steps_on_clean_video(model) -> None:
+    """The cached context gives what recomputing it at every step gives."""
+    spec = ClipSpec(1.0, height=32, width=32)
+    with torch.inference_mode():
+        condition = model._condition([PROMPT], None, spec).select(slice(1))
+        clean = model._encode_video(picture()[None])
+        audio = model._noise(1, 1, 0, spec)[1]
+        for t in flow.times(3)[:-1].tolist():
+            _, features = model.ddit.video_velocity(clean, torch.ones(1), condition)
+            context = model.ddit.audio_context(features, condition)
+            audio = audio + model.ddit.audio_velocity(
+                audio, torch.tensor([t]), context, condition
+            ) / 3
+        mean, std = model._statistics("audio")
+        expected = model.audio_vae.decode(audio * std + mean, num_samples=48000)[0].clamp(-1, 1)
+    got = run(model, video=picture(), guidance=1.0).audio
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
