@@ -1,0 +1,115 @@
+"""Small classifiers that read one attribute back from a clip, trained on rendered clips.
+
+A probe is trained on the training split only, in about a minute on one core, and kept with its
+settings, a fingerprint of the world it learned and its accuracy on validation clips, so that a
+report can say how far it may be trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """``levels`` of the world; ``clips`` of each to learn from and ``held`` validation clips to
+    judge by; ``epochs``, ``batch``, ``rate`` (AdamW, one cycle); ``seed``."""
+
+    levels: tuple[int, ...] = (1,)
+    clips: int = 1200
+    held: int = 200
+    epochs: int = 6
+    batch: int = 32
+    rate: float = 3e-3
+    seed: int = 0
+
+
+class Probe:
+    """A trained network, its ``labels`` and ``facts`` (settings, accuracy)."""
+
+    def __init__(self, network: nn.Module, labels: Sequence[str], facts: dict[str, Any]) -> None:
+        self.network, self.labels, self.facts = network.eval(), tuple(labels), facts
+
+    @property
+    def accuracy(self) -> float:
+        """Share right on the validation clips it was judged by."""
+        return self.facts["accuracy"]
+
+    @torch.no_grad()
+    def predict(self, features: Sequence[Tensor]) -> list[str]:
+        """The likeliest label of every feature tensor."""
+        if not len(features):
+            return []
+        logits = torch.cat([self.network(part) for part in torch.stack(list(features)).split(64)])
+        return [self.labels[i] for i in logits.argmax(1)]
+
+
+def fingerprint(settings: ProbeSettings, *more: Any) -> str:
+    """Names a probe: a hash of its settings and of everything else that it depends on."""
+    text = json.dumps([asdict(settings), *more], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def train(
+    network: nn.Module,
+    features: Tensor,
+    targets: Tensor,
+    settings: ProbeSettings,
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+) -> nn.Module:
+    """Cross-entropy on ``features`` [N,...] and ``targets`` int [N]; the network, trained."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=0.01)
+    steps = settings.epochs * -(-len(features) // settings.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.rate, total_steps=steps)
+    network.train()
+    for _ in range(settings.epochs):
+        for rows in torch.randperm(len(features), generator=generator).split(settings.batch):
+            batch = features[rows]
+            if augment is not None:
+                batch = augment(batch, generator)
+            loss = F.cross_entropy(network(batch), targets[rows], label_smoothing=0.05)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return network.eval()
+
+
+def cached(
+    cache: str | Path | None,
+    name: str,
+    network: Callable[[], nn.Module],
+    learn: Callable[[], tuple[nn.Module, dict[str, Any]]],
+    labels: Sequence[str],
+) -> Probe:
+    """The probe ``name`` (which holds its fingerprint) from folder ``cache``, learned if not there.
+
+    ``network`` builds the untrained network, ``learn`` returns the trained one and its facts.
+    """
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    path = Path(cache) / f"{name}.safetensors" if cache is not None else None
+    if path is not None and path.is_file():
+        with safe_open(path, "pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+            module = network()
+            module.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+        return Probe(module, labels, facts)
+    module, facts = learn()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        save_file(module.state_dict(), part, metadata={"facts": json.dumps(facts)})
+        part.replace(path)
+    return Probe(module, labels, facts)

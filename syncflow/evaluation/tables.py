@@ -1,0 +1,143 @@
+"""Reports on paper: JSON, Markdown, CSV and a histogram of offsets."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+#: name in the JSON -> heading, factor, digits.
+COLUMNS = {
+    "f1_50": ("F1 at 50 ms", 1, 3),
+    "f1_100": ("F1 at 100 ms", 1, 3),
+    "precision_50": ("precision 50", 1, 3),
+    "recall_50": ("recall 50", 1, 3),
+    "precision_100": ("precision 100", 1, 3),
+    "recall_100": ("recall 100", 1, 3),
+    "median_ms": ("median ms", 1, 1),
+    "p90_ms": ("p90 ms", 1, 1),
+    "bias_ms": ("bias ms", 1, 1),
+    "count_picture": ("count, picture", 1, 3),
+    "count_sound": ("count, sound", 1, 3),
+    "material": ("material", 1, 3),
+    "colour": ("colour", 1, 3),
+}
+_MAIN = ("f1_50", "f1_100", "median_ms", "p90_ms", "bias_ms", "count_picture", "count_sound",
+         "material", "colour")  # fmt: skip
+_RATES = ("precision_50", "recall_50", "precision_100", "recall_100")
+
+
+def finite(value: Any) -> Any:
+    """The same data with nan and infinity as null, which JSON lacks."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    path.write_text(json.dumps(finite(data), indent=1, ensure_ascii=False) + "\n")
+
+
+def _cell(estimate: Sequence[float] | None, digits: int) -> str:
+    if estimate is None:
+        return "-"
+    value, low, high = (f"{v:.{digits}f}" if math.isfinite(v) else "-" for v in estimate)
+    return value if low == high == value else f"{value} [{low}, {high}]"
+
+
+def markdown(rows: Sequence[dict[str, Any]], columns: Sequence[str], label: str = "system") -> str:
+    """A table with ``value [low, high]`` in every cell; columns that no row has are left out."""
+    shown = [name for name in columns if any(name in row for row in rows)]
+    lines = [
+        "| " + " | ".join([label, "clips", *(COLUMNS[name][0] for name in shown)]) + " |",
+        "|" + "---|" * (len(shown) + 2),
+    ]
+    for row in rows:
+        cells = [_cell(row.get(name), COLUMNS[name][2]) for name in shown]
+        lines.append("| " + " | ".join([row["system"], str(row["clips"]), *cells]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def write_markdown(path: Path, report: dict[str, Any]) -> None:
+    """The report as a page: what was run, the table of every group, what the words mean."""
+    facts = "\n".join(f"- {key}: {value}" for key, value in report["facts"].items())
+    parts = [f"# Sync and prompt adherence\n\n{facts}\n"]
+    for group in dict.fromkeys(row["group"] for row in report["rows"]):
+        rows = [row for row in report["rows"] if row["group"] == group]
+        parts.append(f"## {group}\n\n{markdown(rows, _MAIN)}\n{markdown(rows, _RATES)}")
+    if report.get("fidelity"):
+        lines = [
+            "## VAE fidelity\n",
+            "| clips | windows | PSNR dB | spectral distance dB |",
+            "|---|---|---|---|",
+        ]
+        for name, row in report["fidelity"].items():
+            lines.append(
+                f"| {name} | {row['clips']} | {row['psnr']:.2f} | {row['spectral_db']:.2f} |"
+            )
+        parts.append("\n".join(lines) + "\n")
+    detectors = json.dumps(finite(report["detectors"]), ensure_ascii=False)
+    parts.append(
+        "## How to read this\n\n"
+        "Contacts are found in the picture and onsets in the sound, by detectors that see pixels "
+        "and samples only. Precision: share of onsets with a contact; recall: share of contacts "
+        "with an onset; one-to-one. Median and p90: distance from every contact to the nearest "
+        "onset. Bias: onset minus contact. Count: exactly as many as the caption says, over the "
+        "captions that say it. Shuffled: the same clips with each other's soundtracks, averaged "
+        "over several shuffles: chance. Brackets: 95 % bootstrap intervals over clips.\n\n"
+        f"The detectors against the renderer's own times on the real clips: `{detectors}`\n"
+    )
+    path.write_text("\n".join(parts))
+
+
+def write_csv(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    """One line per clip and system; times in seconds, separated by blanks."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(records[0]))
+        writer.writeheader()
+        for record in records:
+            writer.writerow(
+                {
+                    key: " ".join(f"{t:.4f}" for t in value) if isinstance(value, list) else value
+                    for key, value in record.items()
+                }
+            )
+
+
+def histogram(
+    path: Path, offsets: dict[str, np.ndarray], limit_ms: float = 250, bin_ms: float = 10
+) -> None:
+    """PNG of signed offsets (s) of several systems, one band each; beyond the limit they are piled
+    up in the last bins."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    bins = round(2 * limit_ms / bin_ms)
+    bar, band, margin = 12, 90, 24
+    width, height = bins * bar + 2 * margin, len(offsets) * (band + 30) + 40
+    image = Image.new("RGB", (width, height), "white")
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=13)
+    for index, (name, values) in enumerate(offsets.items()):
+        bottom = (index + 1) * (band + 30)
+        values = values[np.isfinite(values)] * 1000
+        inside = np.clip(values, -limit_ms, limit_ms - 1e-6)
+        counts, _ = np.histogram(inside, bins, (-limit_ms, limit_ms))
+        draw.text((margin, bottom - band - 24), f"{name} ({len(values)} contacts)", "black", font)
+        for i, count in enumerate(counts):
+            left = margin + i * bar
+            tall = round(band * count / max(1, counts.max()))
+            draw.rectangle((left, bottom - tall, left + bar - 2, bottom), fill=(31, 90, 220))
+        draw.line((margin, bottom, width - margin, bottom), "black")
+        draw.line((width // 2, bottom - band, width // 2, bottom), (214, 39, 40))
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        label = f"{(2 * share - 1) * limit_ms:+.0f} ms"
+        x = margin + share * bins * bar
+        draw.text((x, height - 30), label, "black", font, anchor="ma" if 0 < share < 1 else
+                  ("la" if share == 0 else "ra"))  # fmt: skip
+    image.save(path)

@@ -1,0 +1,67 @@
+"""Rendered clips that several tests share: small, few, and only from the validation split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from syncflow.clip import Clip
+from syncflow.data import impacts
+from syncflow.evaluation import systems
+from syncflow.evaluation.systems import Case
+
+CLIPS = 16
+
+
+@pytest.fixture(scope="session")
+def cases() -> list[Case]:
+    return systems.cases("val", CLIPS, [1])
+
+
+@pytest.fixture(scope="session")
+def clips(cases: list[Case]) -> list[Clip]:
+    return [systems.rendered(case, 64, 64) for case in cases]
+
+
+class Renderer:
+    """A model that answers a caption with the real clip, its sound ``delay`` s late or left out:
+    what it does wrong is known exactly."""
+
+    name = "renderer"
+
+    def __init__(self, delay: float = 0.0, silent: bool = False) -> None:
+        self.delay, self.silent = delay, silent
+        self.calls: list[dict[str, Any]] = []
+        self.scenes = {}
+        for split in ("val", "test"):
+            for seed in impacts.SEEDS[split][:CLIPS]:
+                scene = impacts.sample_scene(seed, 1, split)
+                self.scenes[scene.caption] = scene
+
+    def generate(
+        self, prompts: list[str], video: Sequence[Tensor] | None = None, **options: Any
+    ) -> list[Clip]:
+        self.calls.append(options | {"video": video is not None, "prompts": len(prompts)})
+        made = []
+        for index, prompt in enumerate(prompts):
+            scene = self.scenes[prompt]
+            audio = torch.from_numpy(impacts.sound(scene))
+            late = round(self.delay * scene.sample_rate)
+            audio = torch.cat([torch.zeros(late), audio[: len(audio) - late]])
+            picture = torch.from_numpy(impacts.render(scene, 64, 64))
+            if video is not None:
+                picture = video[index]
+            made.append(Clip(picture, torch.zeros_like(audio) if self.silent else audio))
+        return made
+
+    def reconstruct(self, clip: Clip) -> Clip:
+        return Clip(clip.video, clip.audio * 0.5, clip.fps, clip.sample_rate)
+
+
+@pytest.fixture(scope="session")
+def renderer() -> type[Renderer]:
+    return Renderer
