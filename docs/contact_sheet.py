@@ -12,11 +12,11 @@ from pathlib import Path
 
 PROMPTS = (
     "a metal ball bounces three times on stone",
-    "a wooden ball drops onto a wooden floor and comes to rest",
-    "a rubber ball bounces slowly",
-    "a glass ball falls on a metal plate",
-    "a heavy stone ball lands once",
-    "a small plastic ball bounces quickly on wood",
+    "a large yellow wooden ball bounces twice on a carpet",
+    "a small blue glass ball bounces four times on tiles",
+    "a big green rubber ball hits a wooden floor once",
+    "a red metal ball drops onto concrete and bounces twice",
+    "the sound of a purple glass ball bouncing three times",
 )
 
 
