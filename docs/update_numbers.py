@@ -95,7 +95,7 @@ def fidelity(report: dict[str, Any]) -> list[str]:
     rows = (report.get("fidelity") or {}).items()
     if not rows:
         return []
-    lines = ["| clips through both VAEs | clips | PSNR dB | spectral distance dB |", "|---" * 4 + "|"]
+    lines = ["| through both VAEs | clips | PSNR dB | spectral distance dB |", "|---" * 4 + "|"]
     for name, row in rows:
         values = cell(row.get("psnr"), 1), cell(row.get("spectral_db"), 1)
         lines.append(f"| {name} | {row.get('clips', '-')} | {' | '.join(values)} |")
