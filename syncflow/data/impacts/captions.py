@@ -1,7 +1,9 @@
-"""One English sentence for a scene, from a small grammar; the test split speaks in patterns that training never hears.
+"""One English sentence for a scene, from a small grammar; the test split speaks in patterns that
+training never hears.
 
-A pattern holds `{np}` (the thing), `{n}` (how often, "three times"), `{N}` ("three bounces"), `{on}` ("on a wooden floor"),
-`{onto}`, `{floor}`. A pattern without the count, or one whose count is left out, still reads well.
+A pattern holds `{np}` (the thing), `{n}` (how often, "three times"), `{N}` ("three bounces"),
+`{on}` ("on a wooden floor"), `{onto}`, `{floor}`. A pattern without the count, or one whose count
+is left out, still reads well.
 """
 
 from __future__ import annotations
@@ -19,6 +21,23 @@ WORDS: dict[str, dict[Any, tuple[str, ...]]] = {
         "wood": ("wooden", "wooden", "wood"),
         "glass": ("glass",),
         "rubber": ("rubber",),
+        "plastic": ("plastic",),
+        "stone": ("stone", "stone", "rock"),
+        "ceramic": ("ceramic", "ceramic", "china"),
+        "cardboard": ("cardboard",),
+        "foam": ("foam",),
+    },
+    "shape": {
+        "ball": ("ball",),
+        "box": ("box", "cube", "block"),
+        "disc": ("disc", "disc", "disk"),
+        "drum": ("drum",),
+    },
+    "ambience": {
+        "hum": ("a humming machine", "a hum", "a low hum"),
+        "wind": ("wind", "the wind"),
+        "birds": ("birds", "a bird", "birds singing"),
+        "knocks": ("distant knocking", "knocks next door", "someone knocking far away"),
     },
     "size": {
         "small": ("small", "small", "little", "tiny"),
@@ -36,11 +55,12 @@ WORDS: dict[str, dict[Any, tuple[str, ...]]] = {
         "wood": ("a wooden floor", "floorboards", "a wood floor"),
         "tiles": ("a tiled floor", "tiles", "floor tiles"),
         "carpet": ("a carpet", "carpet", "a carpeted floor"),
+        "water": ("water", "the water", "a pool"),
     },
 }
-MASS = {"metal": "metal", "wood": "wood", "glass": "glass", "rubber": "rubber"}
 NUMBERS = ("", "one", "two", "three", "four")
 SAID = {"material": 0.92, "count": 0.92, "colour": 0.8, "size": 0.6, "floor": 0.35}
+"""How often an attribute is mentioned; the order belongs to what level 1 draws."""
 
 PATTERNS: dict[str, dict[str, tuple[str, ...]]] = {
     "train": {
@@ -64,6 +84,44 @@ PATTERNS: dict[str, dict[str, tuple[str, ...]]] = {
             "{N}: {np} {on}",
             "falling {onto}, {np} bounces {n}",
         ),
+        "strike": (
+            "a stick hits {np} {n}",
+            "{np} is hit {n} with a stick",
+            "{np} is struck {n} by a stick",
+            "someone taps {np} {n} with a stick",
+            "a stick swings down and strikes {np} {n}",
+            "{np} being hit {n} with a wooden stick",
+            "the sound of a stick hitting {np} {n}",
+            "a video of a stick that strikes {np} {n}",
+            "you can hear a stick hit {np} {n}",
+            "{N} of a stick on {np}",
+        ),
+        "roll": (
+            "{np} rolls off a shelf and bounces {n} {on}",
+            "{np} rolls along a shelf, falls and hits {floor} {n}",
+            "{np} rolls and falls {onto}, bouncing {n}",
+            "{np} rolling off a shelf and bouncing {n} {on}",
+            "a clip of {np} that rolls off a shelf and hits {floor} {n}",
+            "the sound of {np} falling off a shelf {onto} and bouncing {n}",
+            "there is {np} that rolls off a board and bounces {n} {on}",
+        ),
+        "splash": (
+            "{ns} {fall} into {floor}",
+            "{ns} {fall} into {floor} with a splash",
+            "{ns} {drop} into {floor} one after another",
+            "{ns} splashing into {floor}",
+            "a video of {ns} falling into {floor}",
+            "the sound of {ns} splashing into {floor}",
+            "you can hear {ns} drop into {floor}",
+        ),
+        "pair": (
+            "{np} bounces {n} and {np2} bounces {n2}",
+            "{np} hits {floor} {n} and {np2} {n2}",
+            "{np} and {np2} fall and bounce {n} and {n2}",
+            "{np} bouncing {n} beside {np2} bouncing {n2}",
+            "two things fall: {np} bounces {n}, {np2} {n2}",
+            "{np} bounces {n} next to {np2} that bounces {n2}",
+        ),
     },
     "test": {
         "bounce": (
@@ -76,9 +134,44 @@ PATTERNS: dict[str, dict[str, tuple[str, ...]]] = {
             "here {np} drops and lands {n} {on}",
             "{np}, which falls and hits {floor} {n}",
         ),
+        "strike": (
+            "watch a stick as it strikes {np} {n}",
+            "{n}, a stick hits {np}",
+            "with a stick, someone hits {np} {n}",
+            "we see and hear {np} that is struck {n}",
+            "here a stick swings down on {np} {n}",
+            "{np} and a stick that taps it {n}",
+        ),
+        "roll": (
+            "watch {np} roll off a shelf and hit {floor} {n}",
+            "off a shelf rolls {np}, which bounces {n} {on}",
+            "we see and hear {np} that falls off a shelf and bounces {n}",
+            "here {np} rolls, falls {onto} and bounces {n}",
+        ),
+        "splash": (
+            "watch {ns} drop into {floor}",
+            "into {floor} {fall} {ns}",
+            "we see and hear {ns} splashing into {floor}",
+            "here {ns} {fall} into {floor} with a splash",
+        ),
+        "pair": (
+            "watch {np} bounce {n} and {np2} {n2}",
+            "we see and hear {np} bounce {n} and {np2} {n2}",
+            "{n} bounces {np}, {n2} {np2}",
+            "here {np} hits {floor} {n}, and {np2} {n2}",
+        ),
     },
 }
 """Patterns by split and kind; validation speaks as training does."""
+
+SURROUNDINGS = {
+    "train": (
+        "{text}, with {what} in the background",
+        "{text} and there is {what}",
+        "{text}, and {what}",
+    ),
+    "test": ("{text} while you can hear {what}", "with {what} in the background, {text}"),
+}
 
 
 def caption(
@@ -86,30 +179,44 @@ def caption(
 ) -> tuple[str, list[str]]:
     """A sentence of at most 110 characters, and which of the attributes it mentions.
 
-    attributes: as in `Scene.attributes` (kind, shape, material, colour, size, count, floor). Nothing is rendered.
+    attributes: as in `Scene.attributes` (kind, shape, material, colour, size, count, floor).
+    Nothing is rendered.
     """
     rng = np.random.default_rng(seed)
-    patterns = PATTERNS["test" if split == "test" else "train"][attributes["kind"]]
+    voice = "test" if split == "test" else "train"
+    patterns = PATTERNS[voice][attributes["kind"]]
     while True:
         pattern = patterns[rng.integers(len(patterns))]
         said = {name for name, p in SAID.items() if rng.random() < p}
-        if "{N}" in pattern and "count" not in said:
+        # These need the count to read well.
+        if ("{N}" in pattern or attributes["kind"] == "pair") and "count" not in said:
             continue
-        text, mentioned = _fill(pattern, attributes, said, rng)
+        text, mentioned = _fill(pattern, attributes, said, voice, rng)
         if len(text) <= MAX_LENGTH:
             return text, mentioned
 
 
 def _fill(
-    pattern: str, attributes: dict[str, Any], said: set[str], rng: np.random.Generator
+    pattern: str, attributes: dict[str, Any], said: set[str], voice: str, rng: np.random.Generator
 ) -> tuple[str, list[str]]:
-    if "{on" not in pattern and "{floor}" not in pattern:
+    if attributes["kind"] == "splash":
+        said.add("floor")
+    elif "{on" not in pattern and "{floor}" not in pattern:
         said.discard("floor")
     slots = {
         "np": _noun(attributes, said, rng),
         "n": _pick("count", attributes, rng) if "count" in said else "",
-        "N": _number(attributes["count"], rng),
+        "N": _number(attributes, rng),
     }
+    if attributes["kind"] == "splash":
+        one = attributes["count"] == 1
+        slots["ns"] = slots["np"] if one else _nouns(attributes, said, rng)
+        slots["fall"], slots["drop"] = ("falls", "drops") if one else ("fall", "drop")
+        if one:
+            pattern = pattern.replace(" one after another", "")
+    if "second" in attributes:
+        slots["np2"] = _noun(attributes["second"], said, rng)
+        slots["n2"] = _pick("count", attributes["second"], rng)
     if "floor" in said:
         floor = _pick("floor", attributes, rng)
     else:
@@ -121,6 +228,10 @@ def _fill(
     text = re.sub(r"{(\w+)}", lambda m: slots[m[1]], pattern)
     text = re.sub(r"\s+", " ", text).strip()
     text = re.sub(r"^[,:]\s*|\s+(?=[,:])|[,:]$", "", text)
+    if attributes.get("ambience", "none") != "none" and rng.random() < 0.5:
+        whole = SURROUNDINGS[voice][rng.integers(len(SURROUNDINGS[voice]))]
+        text = whole.format(text=text, what=_pick("ambience", attributes, rng))
+        said.add("ambience")
     style = rng.random()
     if style < 0.5:
         text = text[0].upper() + text[1:] + "."
@@ -134,8 +245,11 @@ def _pick(name: str, attributes: dict[str, Any], rng: np.random.Generator) -> st
     return words[rng.integers(len(words))]
 
 
-def _number(count: int, rng: np.random.Generator) -> str:
+def _number(attributes: dict[str, Any], rng: np.random.Generator) -> str:
+    count = attributes["count"]
     noun = ("bounce", "hit")[rng.integers(2)]
+    if attributes["kind"] == "strike":
+        noun = "hit"
     if count == 1:
         return ("one ", "a single ")[rng.integers(2)] + noun
     return f"{NUMBERS[count]} {noun}s"
@@ -144,10 +258,14 @@ def _number(count: int, rng: np.random.Generator) -> str:
 def _noun(attributes: dict[str, Any], said: set[str], rng: np.random.Generator) -> str:
     size = [_pick("size", attributes, rng)] if "size" in said else []
     colour = [attributes["colour"]] if "colour" in said else []
-    shape = attributes["shape"]
+    # A ball has one name and draws nothing: level 1 says what it always said.
+    shape = (
+        attributes["shape"] if attributes["shape"] == "ball" else _pick("shape", attributes, rng)
+    )
     order = rng.random()
-    adjective = _pick("material", attributes, rng) if "material" in said else ""
-    mass = MASS[attributes["material"]] if "material" in said else ""
+    named = "material" in said and attributes["material"] != shape
+    adjective = _pick("material", attributes, rng) if named else ""
+    mass = attributes["material"] if named else ""
     if not mass:
         words = [*size, *colour, shape]
     elif order < 0.75:
@@ -158,3 +276,13 @@ def _noun(attributes: dict[str, Any], said: set[str], rng: np.random.Generator) 
         words = [*colour, *size, adjective, shape]
     article = "the" if rng.random() < 0.15 else ("an" if words[0][0] in "aeiou" else "a")
     return " ".join([article, *words])
+
+
+def _nouns(attributes: dict[str, Any], said: set[str], rng: np.random.Generator) -> str:
+    """Several equal things: "three small red metal balls"."""
+    words = [NUMBERS[attributes["count"]] if "count" in said else "some"]
+    for name in ("size", "colour", "material"):
+        if name in said:
+            words.append(attributes[name] if name == "colour" else _pick(name, attributes, rng))
+    shape = _pick("shape", attributes, rng)
+    return " ".join([*words, shape + ("es" if shape.endswith("x") else "s")])

@@ -1,7 +1,9 @@
-"""Many clips at once: mp4 files or raw shards with their captions and contact times, and the reader of the shards.
+"""Many clips at once: mp4 files or raw shards with their captions and contact times, and the
+reader of the shards.
 
-A folder holds `dataset.json` (how it was made), `metadata.jsonl` (one line a clip) and the clips. A clip's seed is the first
-seed of its split plus `seed` plus its number, so two folders overlap exactly where their seed ranges do.
+A folder holds `dataset.json` (how it was made), `metadata.jsonl` (one line a clip) and the clips.
+A clip's seed is the first seed of its split plus `seed` plus its number, so two folders overlap
+exactly where their seed ranges do.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from typing import Any
 import numpy as np
 
 from syncflow.data.impacts.render import render
+from syncflow.data.impacts.scene import Scene
 from syncflow.data.impacts.sound import sound
-from syncflow.data.impacts.world import SEEDS, Scene, sample_scene
+from syncflow.data.impacts.world import SEEDS, sample_scene
 
 SHARD = 256
 """Clips in one shard."""
@@ -48,8 +51,12 @@ class Plan:
     def scene(self, number: int) -> Scene:
         """The scene of one clip of the folder."""
         return sample_scene(
-            SEEDS[self.split].start + self.seed + number, self.level, self.split, self.seconds,
-            self.fps, self.sample_rate,
+            SEEDS[self.split].start + self.seed + number,
+            self.level,
+            self.split,
+            self.seconds,
+            self.fps,
+            self.sample_rate,
         )
 
     def file(self, number: int) -> str:
@@ -96,7 +103,7 @@ def iterate(
     seconds: float = 2.0,
     sample_rate: int = 48000,
 ) -> Iterator[tuple[Scene, np.ndarray, np.ndarray]]:
-    """Clips made on the fly, without files: (scene, video uint8 [F, 3, H, W], audio float32 [M])."""
+    """Clips made on the fly: (scene, video uint8 [F, 3, H, W], audio float32 [M])."""
     plan = Plan(
         clips, seed, level, split, height, width, fps, seconds, sample_rate, container="shards"
     )
@@ -121,12 +128,14 @@ def write_dataset(
     container: str = "mp4",
     progress: bool = True,
 ) -> Path:
-    """Writes a folder of clips and returns its path; what a cut-off run finished is kept, and only the rest is made.
+    """Writes a folder of clips and returns its path; what a cut-off run finished is kept, and
+    only the rest is made.
 
-    container: "mp4" for one H.264 + AAC file a clip, or "shards" for raw `shard_00000.video.npy` uint8 [N, F, 3, H, W] and
-    `shard_00000.audio.npy` int16 [N, M] of 256 clips each. workers: processes, by default one a core; more than one needs
-    the usual `if __name__ == "__main__"` in a calling script. Raises ValueError for settings that cannot be made, or
-    where the folder holds clips of other settings.
+    container: "mp4" for one H.264 + AAC file a clip, or "shards" for raw `shard_00000.video.npy`
+    uint8 [N, F, 3, H, W] and `shard_00000.audio.npy` int16 [N, M] of 256 clips each. workers:
+    processes, by default one a core; more than one needs the usual `if __name__ == "__main__"` in
+    a calling script. Raises ValueError for settings that cannot be made, or where the folder
+    holds clips of other settings.
     """
     plan = Plan(clips, seed, level, split, height, width, fps, seconds, sample_rate, container)
     plan.check()
@@ -142,9 +151,12 @@ def write_dataset(
             for job in jobs:
                 bar.update(_make(folder, plan, job))
         else:
-            with _single_threaded(), ProcessPoolExecutor(
-                workers, multiprocessing.get_context("spawn"), _quiet_threads
-            ) as pool:
+            with (
+                _single_threaded(),
+                ProcessPoolExecutor(
+                    workers, multiprocessing.get_context("spawn"), _quiet_threads
+                ) as pool,
+            ):
                 for done in as_completed([pool.submit(_make, folder, plan, job) for job in jobs]):
                     bar.update(done.result())
     _write_metadata(folder, plan)
@@ -152,7 +164,9 @@ def write_dataset(
 
 
 def _claim(folder: Path, plan: Plan) -> None:
-    """Makes the folder, or sees that it is a part of the same data set; a greater number of clips continues it."""
+    """Makes the folder, or sees that it is a part of the same data set; a greater number of clips
+    continues it.
+    """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; give a folder to write the clips to")
     folder.mkdir(parents=True, exist_ok=True)
@@ -173,9 +187,7 @@ def _claim(folder: Path, plan: Plan) -> None:
 def _missing(folder: Path, plan: Plan) -> list[range]:
     """The clips still to be made: one a job for mp4, one shard a job otherwise."""
     if plan.container == "mp4":
-        return [
-            range(i, i + 1) for i in range(plan.clips) if not (folder / plan.file(i)).exists()
-        ]
+        return [range(i, i + 1) for i in range(plan.clips) if not (folder / plan.file(i)).exists()]
     jobs = []
     for first in range(0, plan.clips, SHARD):
         job = range(first, min(first + SHARD, plan.clips))
@@ -256,10 +268,11 @@ def _replace(path: Path, text: str) -> None:
 
 
 class Shards:
-    """A folder of shards, memory-mapped: `len`, and `[i]` as a dict of one clip; nothing is read before it is asked for.
+    """A folder of shards, memory-mapped: `len`, and `[i]` as a dict of one clip; nothing is read
+    before it is asked for.
 
-    `metadata` is the list of the lines of metadata.jsonl; `video` uint8 [F, 3, H, W] and `audio` float32 [M] of a clip are
-    in the order of it. `plan` is what dataset.json says.
+    `metadata` is the list of the lines of metadata.jsonl; `video` uint8 [F, 3, H, W] and `audio`
+    float32 [M] of a clip are in the order of it. `plan` is what dataset.json says.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -289,13 +302,13 @@ class Shards:
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)}")
-        return {
-            **self.metadata[index], "video": self.video(index), "audio": self.audio(index)
-        }
+        return {**self.metadata[index], "video": self.video(index), "audio": self.audio(index)}
 
 
 def read_shards(folder: str | os.PathLike[str]) -> Shards:
-    """Opens what `write_dataset(..., container="shards")` wrote; ValueError where it is not there or not finished."""
+    """Opens what `write_dataset(..., container="shards")` wrote; ValueError where it is not there
+    or not finished.
+    """
     return Shards(folder)
 
 
@@ -309,7 +322,9 @@ def _bar(total: int, done: int, show: bool) -> Iterator[Any]:
 
 @contextmanager
 def _single_threaded() -> Iterator[None]:
-    """One process a core already fills the machine: children start with one thread each for their linear algebra."""
+    """One process a core already fills the machine: children start with one thread each for their
+    linear algebra.
+    """
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
