@@ -55,7 +55,13 @@ class TextTask(Config):
 
 
 class AudioVAETask(Config):
-    """Trains the audio VAE on crops of ``seconds``."""
+    """Trains the audio VAE on crops of ``seconds``.
+
+    ``band_weight`` weighs the energy of frequency bands, ``wave_weight`` the waveform itself, whose
+    phases an encoder of magnitudes cannot know: where it counts much, the sound comes out too
+    quiet. ``init``, ``freeze_encoder`` and
+    ``latent_noise`` are as in ``VideoVAETask``.
+    """
 
     task: Literal["audio_vae"]
     out: str
@@ -64,6 +70,11 @@ class AudioVAETask(Config):
     model: AudioVAEConfig
     seconds: float = 1.0
     kl_weight: float = 1e-4
+    band_weight: float = 0.0
+    wave_weight: float = 0.3
+    init: str | None = None
+    freeze_encoder: bool = False
+    latent_noise: float = 0.0
     loop: LoopConfig
 
 

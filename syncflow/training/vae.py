@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from syncflow.clip import AUDIO_HOP, VIDEO_STRIDE, to_model
 from syncflow.data.shards import ClipShards
+from syncflow.models.posterior import DiagonalGaussian
 from syncflow.models.vae import build_audio_vae, build_video_vae
 from syncflow.training import checkpoint, losses
 from syncflow.training.loop import epoch_indices
@@ -16,17 +17,34 @@ from syncflow.training.settings import AudioVAETask, VideoVAETask
 _VALIDATION_CLIPS = 32
 
 
+def _prepared(module: nn.Module, config: VideoVAETask | AudioVAETask) -> nn.Module:
+    if config.init:
+        module.load_state_dict(checkpoint.load_weights(config.init))
+    if config.freeze_encoder:
+        module.encoder.requires_grad_(False)
+    return module
+
+
+def _draw(
+    posterior: DiagonalGaussian, config: VideoVAETask | AudioVAETask, channel_axis: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """A posterior draw; for a frozen encoder its mean and ``latent_noise`` standard deviations."""
+    if not config.freeze_encoder:
+        return posterior.sample(generator)
+    mean = posterior.mean
+    others = [axis for axis in range(mean.ndim) if axis != channel_axis]
+    spread = mean.std(others, keepdim=True)
+    return mean + config.latent_noise * spread * torch.randn(mean.shape, generator=generator).to(mean)
+
+
 class VideoVAETraining:
     """Video VAE: weighted reconstruction + KL, on random pieces of clips."""
 
     def __init__(self, config: VideoVAETask, device: str = "cpu") -> None:
         self.config, self.device = config, device
         self.train, self.validation = ClipShards(config.data), ClipShards(config.validation)
-        self.module = build_video_vae(config.model)
-        if config.init:
-            self.module.load_state_dict(checkpoint.load_weights(config.init))
-        if config.freeze_encoder:
-            self.module.encoder.requires_grad_(False)
+        self.module = _prepared(build_video_vae(config.model), config)
 
     def batch(self, step: int) -> Tensor:
         loop = self.config.loop
@@ -42,13 +60,7 @@ class VideoVAETraining:
 
     def loss(self, video: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         posterior = self.module.encode(video)
-        if self.config.freeze_encoder:
-            mean = posterior.mean
-            spread = mean.std((0, 2, 3, 4), keepdim=True)
-            noise = torch.randn(mean.shape, generator=generator).to(mean)
-            latent = mean + self.config.latent_noise * spread * noise
-        else:
-            latent = posterior.sample(generator)
+        latent = _draw(posterior, self.config, 1, generator)
         out = self.module.decode(latent, num_frames=video.shape[2])
         with torch.autocast(video.device.type, enabled=False):
             recon = losses.video_reconstruction(out, video, self.config.moving_weight)
@@ -56,7 +68,7 @@ class VideoVAETraining:
         loss = recon if self.config.freeze_encoder else recon + self.config.kl_weight * kl
         return loss, {"recon": recon.item(), "kl": kl.item()}
 
-    def validate(self, module: torch.nn.Module) -> dict[str, float]:
+    def validate(self, module: nn.Module) -> dict[str, float]:
         from syncflow.evaluation import contacts
 
         videos, outs, times = [], [], []
@@ -82,7 +94,7 @@ class AudioVAETraining:
     def __init__(self, config: AudioVAETask, device: str = "cpu") -> None:
         self.config, self.device = config, device
         self.train, self.validation = ClipShards(config.data), ClipShards(config.validation)
-        self.module = build_audio_vae(config.model)
+        self.module = _prepared(build_audio_vae(config.model), config)
 
     def batch(self, step: int) -> Tensor:
         loop = self.config.loop
@@ -99,15 +111,16 @@ class AudioVAETraining:
 
     def loss(self, audio: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         posterior = self.module.encode(audio)
-        out = self.module.decode(posterior.sample(generator), num_samples=audio.shape[1])
+        latent = _draw(posterior, self.config, 2, generator)
+        out = self.module.decode(latent, num_samples=audio.shape[1])
         with torch.autocast(audio.device.type, enabled=False):
-            recon = losses.audio_reconstruction(out, audio)
+            recon = losses.audio_reconstruction(out, audio, self.config.band_weight)
             wave = ((out - audio).abs().mean(1) / (audio.abs().mean(1) + 2e-3)).mean()
             kl = (posterior.kl() / posterior.mean[0].numel()).mean()
-        loss = recon + 0.3 * wave + self.config.kl_weight * kl
+        loss = recon + self.config.wave_weight * wave + self.config.kl_weight * kl
         return loss, {"recon": recon.item(), "wave": wave.item(), "kl": kl.item()}
 
-    def validate(self, module: torch.nn.Module) -> dict[str, float]:
+    def validate(self, module: nn.Module) -> dict[str, float]:
         from syncflow.evaluation import onsets
 
         audio = torch.from_numpy(
@@ -119,5 +132,6 @@ class AudioVAETraining:
         out = module.decode(module.encode(audio).mode(), num_samples=audio.shape[1])
         return {
             "spectral_db": losses.spectral_distance(out, audio),
+            "loudness_db": float(20 * torch.log10(out.std() / audio.std())),
             **onsets.score(list(out), times),
         }
