@@ -1,12 +1,13 @@
 """Builds `syncflow._C`, the compiled operators, against the PyTorch that will be used at run time.
 
-Everything else about the package is in pyproject.toml. pip builds in an isolated environment, in which PyTorch is not
-visible; but it runs this file with the target environment's own interpreter, so asking that interpreter, without pip's
-additions to its path, finds the right one. Where none is installed yet (pip builds before it installs dependencies), headers
-and libraries come from the very wheel that pip is about to install. No second PyTorch is ever installed.
+Everything else about the package is in pyproject.toml. pip builds in an isolated environment, in
+which PyTorch is not visible; but it runs this file with the target environment's own interpreter,
+so asking that interpreter, without pip's additions to its path, finds the right one. Where none is
+installed yet (pip builds before it installs dependencies), headers and libraries come from the very
+wheel that pip is about to install. No second PyTorch is ever installed.
 
-Whatever goes wrong, the package installs and runs its plain PyTorch operators; the reason is kept in `syncflow/_C.json`,
-from where `syncflow info` prints it.
+Whatever goes wrong, the package installs and runs its plain PyTorch operators; the reason is kept
+in `syncflow/_C.json`, from where `syncflow info` prints it.
 """
 
 import contextlib
@@ -29,8 +30,9 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 TORCH = "torch>=2.9"
 
-# csrc/cpu/simd/*.cpp are compiled once per row. The first must run on every machine: where the linker finds an inline
-# function of the C++ library in several objects it keeps the first one's, so this order keeps AVX-512 out of shared code.
+# csrc/cpu/simd/*.cpp are compiled once per row. The first must run on every machine: where the
+# linker finds an inline function of the C++ library in several objects it keeps the first one's, so
+# this order keeps AVX-512 out of shared code.
 CAPABILITIES = {"DEFAULT": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
     CAPABILITIES["AVX2"] = ["-mavx2", "-mfma", "-mf16c"]
@@ -46,7 +48,7 @@ class CannotBuildError(Exception):
 
 @contextlib.contextmanager
 def runtime_torch() -> Iterator[tuple[str, Path]]:
-    """(version, folder) of the PyTorch that will be used at run time; the folder has include/ and lib/."""
+    """(version, folder) of the PyTorch of run time; the folder has include/ and lib/."""
     folder = installed_torch()
     if folder is not None:
         yield torch_version((folder / "version.py").read_text()), folder
@@ -75,7 +77,7 @@ def torch_version(version_py: str) -> str:
 
 
 def unpack_torch_wheel(scratch: Path) -> tuple[str, Path]:
-    """Fetch the wheel that pip will install (already in pip's cache by now) and unpack what a compiler reads."""
+    """Fetch the wheel that pip will install, by now in its cache; unpack what a compiler reads."""
     environment = {
         k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PIP_BUILD_TRACKER")
     }
@@ -138,7 +140,7 @@ def ninja_file(cxx: str, torch: Path, output: Path) -> str:
     include = [torch / "include", torch / "include" / "torch" / "csrc" / "api" / "include"]
     include += [sysconfig.get_path("include"), sysconfig.get_path("platinclude")]
     flags = ["-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-psabi"]
-    flags.append("-DTORCH_EXTENSION_NAME=_C")
+    flags += ["-DTORCH_EXTENSION_NAME=_C", "-DAT_PER_OPERATOR_HEADERS"]
     flags += [f"-isystem {quote(path)}" for path in dict.fromkeys(map(str, include))]
     link = [f"-L{quote(torch / 'lib')}", "-lc10", "-ltorch", "-ltorch_cpu", "-ltorch_python"]
     if len(CAPABILITIES) > 1:
@@ -146,7 +148,8 @@ def ninja_file(cxx: str, torch: Path, output: Path) -> str:
     if sys.platform == "darwin":
         link.append("-undefined dynamic_lookup")
     else:
-        # PyTorch has loaded a libgomp.so.1 by the time the extension is; its thread count holds for ours too.
+        # PyTorch has loaded a libgomp.so.1 by the time the extension is; its thread count holds for
+        # ours too.
         flags.append("-fopenmp")
         link.append("-fopenmp")
     lines = [
@@ -162,7 +165,9 @@ def ninja_file(cxx: str, torch: Path, output: Path) -> str:
     sources = [*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/cpu/*.cpp")]
     jobs = [(source, source.stem, "") for source in sorted(sources)]
     for capability, machine in CAPABILITIES.items():
-        more = f"-DCPU_CAPABILITY={capability} -DCPU_CAPABILITY_{capability} {' '.join(machine)}"
+        # Contraction fuses g * w - mean(g * w), which must vanish where it does, with a rounding.
+        more = f"-ffp-contract=off -DCPU_CAPABILITY={capability} -DCPU_CAPABILITY_{capability} "
+        more += " ".join(machine)
         for source in sorted(ROOT.glob("csrc/cpu/simd/*.cpp")):
             jobs.append((source, f"{source.stem}.{capability}", more))
     for source, name, more in jobs:
@@ -205,7 +210,8 @@ class BuildOperators(build_ext):
             tag = f"{sysconfig.get_config_var('SOABI')}-torch-{version}"
             folder = ROOT / "build" / f"operators-{tag}"
             folder.mkdir(parents=True, exist_ok=True)
-            # Built aside and moved: a process that has the old one loaded keeps it, and a failure leaves no half file.
+            # Built aside and moved: a process that has the old one loaded keeps it, and a failure
+            # leaves no half file.
             built = folder / output.name
             (folder / "build.ninja").write_text(ninja_file(cxx, torch, built))
             result = subprocess.run([ninja(), "-C", str(folder)], capture_output=True, text=True)

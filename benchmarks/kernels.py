@@ -1,7 +1,7 @@
-"""Time of each operator's kernel beside its plain PyTorch twin: `python benchmarks/kernels.py [--threads N] [op ...]`.
+"""Time of each operator's kernel beside its plain PyTorch twin: `python benchmarks/kernels.py`.
 
-Prints medians in microseconds, forward alone and forward with backward, and what share of the twin's time the kernel takes
-away (ratio: twin / kernel). Both run in one process, turn about, so that a busy machine slows both.
+Prints medians in microseconds, forward alone and forward with backward, and their ratio, twin /
+kernel. Both run in one process, turn about, so that a busy machine slows both.
 """
 
 import argparse
@@ -83,9 +83,8 @@ def main() -> None:
     if not status["active"]:
         parser.error(f"the kernels are not active: {status['reason']}")
     print(f"torch {torch.__version__}, {status['cpu_capability']}, {arguments.threads} thread(s)")
-    print(
-        f"{'op':20} {'shape':16} {'dtype':9} {'pass':8} {'kernel us':>10} {'twin us':>10} {'ratio':>6}"
-    )
+    heads = ("kernel us", "twin us", "ratio")
+    print(f"{'op':20} {'shape':16} {'dtype':9} {'pass':8} " + " ".join(f"{h:>10}" for h in heads))
     for dtype in (torch.bfloat16, torch.float32):
         for name, rows in cases(dtype).items():
             if arguments.ops and name not in arguments.ops:
@@ -95,8 +94,8 @@ def main() -> None:
                     kernel, twin = measure(function, tensors, backward, arguments.seconds)
                     label = "fwd+bwd" if backward else "fwd"
                     print(
-                        f"{name:20} {shape:16} {str(dtype)[6:]:9} {label:8} {kernel:10.0f} {twin:10.0f} "
-                        f"{twin / kernel:6.2f}",
+                        f"{name:20} {shape:16} {str(dtype)[6:]:9} {label:8} "
+                        f"{kernel:10.0f} {twin:10.0f} {twin / kernel:10.2f}",
                         flush=True,
                     )
 

@@ -4,7 +4,8 @@
     clip = syncflow.generate("a metal ball bounces three times on stone", seed=7)
     clip.save("out.mp4")
 
-Importing this package builds, downloads and initialises nothing: the names below load what they need on first use.
+Importing this package builds, downloads and initialises nothing: the names below load what they
+need on first use.
 """
 
 import importlib

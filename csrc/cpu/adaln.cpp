@@ -1,8 +1,11 @@
-// LayerNorm and modulation on the CPU: checks, allocation and the split into tasks; the arithmetic is in simd/adaln.cpp.
+// LayerNorm and modulation on the CPU: checks, allocation and the split into tasks; the arithmetic
+// is in simd/adaln.cpp.
 #include "adaln.h"
 
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
 
 #include "../checks.h"
 #include "../ops.h"
@@ -10,7 +13,8 @@
 namespace syncflow::cpu {
 namespace {
 
-// Tokens per task: enough to pay for reading the modulation rows, few enough that every core has work.
+// Tokens per task: enough to pay for reading the modulation rows, few enough that every core has
+// work.
 constexpr int64_t kChunk = 128;
 // Elements below which a second thread costs more than it saves.
 constexpr int64_t kGrain = 16384;
@@ -27,7 +31,8 @@ struct Pass {
   int64_t groups;
   bool is_double;
 
-  Pass(const Tensor& x_GSC, double eps) : groups(x_GSC.size(0)), is_double(x_GSC.scalar_type() == at::kDouble) {
+  Pass(const Tensor& x_GSC, double eps)
+      : groups(x_GSC.size(0)), is_double(x_GSC.scalar_type() == at::kDouble) {
     args.tokens = x_GSC.size(1);
     args.channels = x_GSC.size(2);
     args.chunk = kChunk;
@@ -39,7 +44,8 @@ struct Pass {
 
   template <class Function>
   void run(Function function) const {
-    const int64_t per_task = std::max<int64_t>(1, std::min(args.chunk, args.tokens) * args.channels);
+    const int64_t per_task =
+        std::max<int64_t>(1, std::min(args.chunk, args.tokens) * args.channels);
     at::parallel_for(0, tasks(), std::max<int64_t>(1, kGrain / per_task),
                      [&](int64_t begin, int64_t end) { function(args, is_double, begin, end); });
   }
@@ -75,8 +81,9 @@ Tensor adaln(const Tensor& x_GSC, const Tensor& shift_GC, const Tensor& scale_GC
   return out;
 }
 
-std::tuple<Tensor, Tensor, Tensor> adaln_backward(const Tensor& grad_GSC, const Tensor& x_GSC, const Tensor& shift_GC,
-                                                  const Tensor& scale_GC, double eps) {
+std::tuple<Tensor, Tensor, Tensor> adaln_backward(const Tensor& grad_GSC, const Tensor& x_GSC,
+                                                  const Tensor& shift_GC, const Tensor& scale_GC,
+                                                  double eps) {
   check_tokens("x", x_GSC);
   check_like("grad", grad_GSC, x_GSC);
   check_modulation("scale", scale_GC, x_GSC);
@@ -106,7 +113,8 @@ Tensor gate_residual(const Tensor& x_GSC, const Tensor& y_GSC, const Tensor& gat
   return sum;
 }
 
-std::tuple<Tensor, Tensor> gate_residual_backward(const Tensor& grad_GSC, const Tensor& y_GSC, const Tensor& gate_GC) {
+std::tuple<Tensor, Tensor> gate_residual_backward(const Tensor& grad_GSC, const Tensor& y_GSC,
+                                                  const Tensor& gate_GC) {
   check_tokens("y", y_GSC);
   check_like("grad", grad_GSC, y_GSC);
   check_modulation("gate", gate_GC, y_GSC);
@@ -120,8 +128,10 @@ std::tuple<Tensor, Tensor> gate_residual_backward(const Tensor& grad_GSC, const 
   return {grad_y, cast_like(pass.run_backward(), 0, gate_GC)};
 }
 
-std::tuple<Tensor, Tensor> gate_residual_adaln(const Tensor& x_GSC, const Tensor& y_GSC, const OptionalTensor& gate_GC,
-                                               const Tensor& shift_GC, const Tensor& scale_GC, double eps) {
+std::tuple<Tensor, Tensor> gate_residual_adaln(const Tensor& x_GSC, const Tensor& y_GSC,
+                                               const OptionalTensor& gate_GC,
+                                               const Tensor& shift_GC, const Tensor& scale_GC,
+                                               double eps) {
   check_tokens("x", x_GSC);
   check_like("y", y_GSC, x_GSC);
   if (gate_GC) check_modulation("gate", *gate_GC, x_GSC);
@@ -144,8 +154,9 @@ std::tuple<Tensor, Tensor> gate_residual_adaln(const Tensor& x_GSC, const Tensor
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gate_residual_adaln_backward(
-    const Tensor& grad_sum_GSC, const Tensor& grad_out_GSC, const Tensor& sum_GSC, const Tensor& y_GSC,
-    const OptionalTensor& gate_GC, const Tensor& shift_GC, const Tensor& scale_GC, double eps) {
+    const Tensor& grad_sum_GSC, const Tensor& grad_out_GSC, const Tensor& sum_GSC,
+    const Tensor& y_GSC, const OptionalTensor& gate_GC, const Tensor& shift_GC,
+    const Tensor& scale_GC, double eps) {
   check_tokens("sum", sum_GSC);
   check_like("grad_sum", grad_sum_GSC, sum_GSC);
   check_like("grad_out", grad_out_GSC, sum_GSC);
@@ -168,14 +179,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gate_residual_adaln_backward(
     pass.args.grad_y = rows(grad_y);
   }
   const Tensor sums = pass.run_backward();
-  // Without a gate y's gradient is x's, in y's own type; a copy, as an operator may not return one tensor twice.
+  // Without a gate y's gradient is x's, in y's own type; a copy, as an operator may not return one
+  // tensor twice.
   if (!gate_GC) grad_y = grad_x.to(y.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
   const Tensor grad_gate = gate_GC ? cast_like(sums, 0, *gate_GC) : at::empty({0}, sum.options());
   return {grad_x, grad_y, grad_gate, cast_like(sums, 1, shift_GC), cast_like(sums, 2, scale_GC)};
 }
 
-Tensor residual_layernorm(const Tensor& x_GSC, const Tensor& y_GSC, const Tensor& weight_C, const Tensor& bias_C,
-                          double eps) {
+Tensor residual_layernorm(const Tensor& x_GSC, const Tensor& y_GSC, const Tensor& weight_C,
+                          const Tensor& bias_C, double eps) {
   check_tokens("x", x_GSC);
   check_like("y", y_GSC, x_GSC);
   check_channels("weight", weight_C, x_GSC);
@@ -194,9 +206,10 @@ Tensor residual_layernorm(const Tensor& x_GSC, const Tensor& y_GSC, const Tensor
   return out;
 }
 
-std::tuple<Tensor, Tensor, Tensor> residual_layernorm_backward(const Tensor& grad_GSC, const Tensor& y_GSC,
-                                                               const Tensor& weight_C, const Tensor& bias_C,
-                                                               double eps) {
+std::tuple<Tensor, Tensor, Tensor> residual_layernorm_backward(const Tensor& grad_GSC,
+                                                               const Tensor& y_GSC,
+                                                               const Tensor& weight_C,
+                                                               const Tensor& bias_C, double eps) {
   check_tokens("y", y_GSC);
   check_like("grad", grad_GSC, y_GSC);
   check_channels("weight", weight_C, y_GSC);

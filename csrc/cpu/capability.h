@@ -1,5 +1,6 @@
-// Kernels in csrc/cpu/simd/ are compiled once per instruction set, each time in another namespace; the machine picks one
-// at run time, by PyTorch's own rule (so ATEN_CPU_CAPABILITY=default|avx2|avx512 holds here too).
+// Kernels in csrc/cpu/simd/ are compiled once per instruction set, each time in another namespace;
+// the machine picks one at run time, by PyTorch's own rule (so
+// ATEN_CPU_CAPABILITY=default|avx2|avx512 holds here too).
 #pragma once
 
 namespace syncflow::cpu {
@@ -11,16 +12,24 @@ Capability capability();
 }  // namespace syncflow::cpu
 
 #ifdef SYNCFLOW_X86
-#define SYNCFLOW_DECLARE(...)                    \
-  namespace DEFAULT { __VA_ARGS__; }             \
-  namespace AVX2 { __VA_ARGS__; }                \
-  namespace AVX512 { __VA_ARGS__; }
-#define SYNCFLOW_PICK(function)                                                        \
-  (capability() == Capability::kAvx512 ? &AVX512::function                             \
-   : capability() == Capability::kAvx2 ? &AVX2::function                               \
+#define SYNCFLOW_DECLARE(...) \
+  namespace DEFAULT {         \
+  __VA_ARGS__;                \
+  }                           \
+  namespace AVX2 {            \
+  __VA_ARGS__;                \
+  }                           \
+  namespace AVX512 {          \
+  __VA_ARGS__;                \
+  }
+#define SYNCFLOW_PICK(function)                            \
+  (capability() == Capability::kAvx512 ? &AVX512::function \
+   : capability() == Capability::kAvx2 ? &AVX2::function   \
                                        : &DEFAULT::function)
 #else
 #define SYNCFLOW_DECLARE(...) \
-  namespace DEFAULT { __VA_ARGS__; }
+  namespace DEFAULT {         \
+  __VA_ARGS__;                \
+  }
 #define SYNCFLOW_PICK(function) (&DEFAULT::function)
 #endif

@@ -1,4 +1,5 @@
-// What a kernel sees of a tensor: raw rows, so that the files compiled per instruction set need none of its headers.
+// What a kernel sees of a tensor: raw rows, so that the files compiled per instruction set need
+// none of its headers.
 #pragma once
 
 #include <c10/core/ScalarType.h>

@@ -1,10 +1,12 @@
 """Operators with a compiled kernel and a plain PyTorch twin; one file per op.
 
-Each file `syncflow/ops/<op>.py` holds the public function, its `*_reference` twin (the specification), the shape function
-for tracing and the backward formula. This package re-exports no op on purpose: `from .adaln import adaln` here would hide
-the module of the same name, so there is exactly one path to each op (`syncflow.ops.adaln.adaln`).
+Each file `syncflow/ops/<op>.py` holds the public function, its `*_reference` twin (the
+specification), the shape function for tracing and the backward formula. This package re-exports no
+op on purpose: `from .adaln import adaln` here would hide the module of the same name, so there is
+exactly one path to each op (`syncflow.ops.adaln.adaln`).
 
-The twins are used when the extension is missing, when a tensor's device or dtype has no kernel, and when asked for:
+The twins are used when the extension is missing, when a tensor's device or dtype has no kernel, and
+when asked for:
 
     SYNCFLOW_OPS=reference python ...          # a whole process
     with syncflow.ops.reference_ops(): ...     # a block of code

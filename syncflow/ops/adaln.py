@@ -1,17 +1,22 @@
-"""LayerNorm and modulation: the element-wise half of every transformer block, in one pass over memory.
+"""LayerNorm and modulation: the element-wise half of every transformer block, in one pass.
 
-    adaln                 LN(x) * (1 + scale) + shift                       (no affine parameters in LN)
+    adaln                 LN(x) * (1 + scale) + shift
     gate_residual         x + gate * y
     gate_residual_adaln   x' = x + gate * y;  x', LN(x') * (1 + scale) + shift
-    residual_layernorm    x + LN(y) * weight + bias                         (the audio tower's norm after a transformation)
+    residual_layernorm    x + LN(y) * weight + bias
 
-Axes: x is [B, ..., C] with any token axes between. A modulation tensor (shift, scale, gate) is [B, C], or [B, T, C] where
-its leading axes are matched with x's leading axes from the left, each equal or 1, and broadcast over the rest: [B, C] over
-all tokens of a sample, [B, T, C] over the S tokens of each frame of an x [B, T, S, C]. Inside, x is G groups of S tokens
-that share one modulation row: [G, S, C].
+The first three are the video tower's (LN without parameters of its own); the last is the audio
+tower's norm after a transformation.
 
-Results have x's dtype; arithmetic is float32 (float64 for float64). Modulation and weights may be of another floating
-dtype than x, as may y. Backward saves the inputs and no statistics: a row's mean and variance are recomputed.
+Axes: x is [B, ..., C] with any token axes between. A modulation tensor (shift, scale, gate) is [B,
+C], or [B, T, C] where its leading axes are matched with x's leading axes from the left, each equal
+or 1, and broadcast over the rest: [B, C] over all tokens of a sample, [B, T, C] over the S tokens
+of each frame of an x [B, T, S, C]. Inside, x is G groups of S tokens that share one modulation row:
+[G, S, C].
+
+Results have x's dtype; arithmetic is float32 (float64 for float64). Modulation and weights may be
+of another floating dtype than x, as may y. Backward saves the inputs and no statistics: a row's
+mean and variance are recomputed.
 """
 
 from math import prod
@@ -24,7 +29,7 @@ from syncflow.ops import native
 
 
 def adaln(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
-    """LN(x) * (1 + scale) + shift, of x's shape and dtype. x [B, ..., C]; shift, scale [B, C] or [B, T, C]."""
+    """LN(x) * (1 + scale) + shift, of x's dtype. x [B, ..., C]; the others [B, C] or [B, T, C]."""
     _check_modulation(x, shift=shift, scale=scale)
     if not native.usable(x, shift, scale):
         return adaln_reference(x, shift, scale, eps)
@@ -59,7 +64,7 @@ def gate_residual_reference(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
 def gate_residual_adaln(
     x: Tensor, y: Tensor, gate: Tensor | None, shift: Tensor, scale: Tensor, eps: float = 1e-6
 ) -> tuple[Tensor, Tensor]:
-    """x' = x + gate * y and adaln(x', shift, scale), both of x's dtype. gate=None adds y as it is."""
+    """x' = x + gate * y and adaln(x', shift, scale), both of x's dtype. gate=None adds y itself."""
     _check_same_shape(x, y)
     _check_modulation(x, gate=gate, shift=shift, scale=scale)
     if not native.usable(x, y, gate, shift, scale):
@@ -83,7 +88,7 @@ def gate_residual_adaln_reference(
 def residual_layernorm(
     x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5
 ) -> Tensor:
-    """x + LN(y) * weight + bias, of x's dtype: y, the transformation, is normed and then added. weight, bias [C]."""
+    """x + LN(y) * weight + bias, of x's dtype; weight, bias [C]. The transformation y is normed."""
     _check_same_shape(x, y)
     _check_affine(x, weight=weight, bias=bias)
     if not native.usable(x, y, weight, bias):
@@ -190,10 +195,10 @@ def _check_modulation(x: Tensor, **tensors: Tensor | None) -> None:
         if m is None:
             continue
         fits = 1 <= m.ndim <= x.ndim and m.shape[-1] == x.shape[-1]
-        if not fits or any(a not in (1, b) for a, b in zip(m.shape[:-1], x.shape[:-1])):
+        if not fits or any(a not in (1, b) for a, b in zip(m.shape[:-1], x.shape, strict=False)):
             raise ValueError(
-                f"{name} of shape {tuple(m.shape)} does not modulate x of shape {tuple(x.shape)}: its last axis must be "
-                f"x's, and each axis before it x's own, from the left, or 1"
+                f"{name} of shape {tuple(m.shape)} does not modulate x of shape {tuple(x.shape)}: "
+                f"its last axis must be x's, and each axis before it x's own, from the left, or 1"
             )
 
 
@@ -216,7 +221,7 @@ def _over_tokens(m: Tensor, x: Tensor) -> Tensor:
 
 
 def _grouped(x: Tensor, *modulations: Tensor | None) -> tuple[Tensor, list[Tensor | None]]:
-    """x as [G, S, C] and each modulation as [G, C]: tokens of one group share one modulation row."""
+    """x as [G, S, C] and each modulation as [G, C]: a group's tokens share one modulation row."""
     depth = 0  # how many leading axes of x tell modulation rows apart
     for m in modulations:
         if m is not None:

@@ -4,24 +4,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Below this many scores per head, the CPU kernel of scaled_dot_product_attention spends more on its own book-keeping than
-# on arithmetic (its backward most of all); three batched products win. `benchmarks/kernels.py attention` measures it.
-_SHORT = 256 * 256
+# On the CPU, backward through scaled_dot_product_attention in bfloat16 takes 2 to 6 times as long
+# as through two batched products with a softmax between (measured from 8 to 1024 tokens; `python
+# benchmarks/kernels.py attention`). Beyond this many scores per head their memory is the worse
+# price. In float32 the two are level, and scaled_dot_product_attention keeps no scores.
+_MOST_SCORES = 512 * 512
 
 
 def attention(q_BHLD: Tensor, k_BHMD: Tensor, v_BHMD: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(q k^T / sqrt(D) + mask) v.
 
     Args:
-        q_BHLD, k_BHMD, v_BHMD: queries, keys and values; any strides.
-        mask: broadcastable to [B, H, L, M]; boolean (True: may attend) or float (added to the scores). A row that is
-            masked whole has no meaning.
+        q_BHLD, k_BHMD, v_BHMD: queries, keys and values of one dtype; any strides.
+        mask: broadcastable to [B, H, L, M]; boolean (True: may attend) or float (added to the
+            scores). What a query gets whose keys are all masked is undefined.
 
     Returns:
         [B, H, L, D], of q's dtype.
     """
-    length = q_BHLD.shape[-2] * k_BHMD.shape[-2]
-    if q_BHLD.device.type == "cpu" and length <= _SHORT:
+    scores = q_BHLD.shape[-2] * k_BHMD.shape[-2]
+    on_cpu = q_BHLD.device.type == "cpu"
+    if on_cpu and q_BHLD.dtype == torch.bfloat16 and scores <= _MOST_SCORES:
         return attention_explicit(q_BHLD, k_BHMD, v_BHMD, mask)
     return F.scaled_dot_product_attention(q_BHLD, k_BHMD, v_BHMD, attn_mask=mask)
 

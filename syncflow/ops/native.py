@@ -25,7 +25,7 @@ def _find() -> Path | None:
 
 
 def _built_with() -> dict[str, object]:
-    """What the build wrote beside the extension: torch version, capabilities, CUDA architectures."""
+    """What the build wrote beside the extension; `reason` where it made none."""
     path = _PACKAGE / "_C.json"
     return json.loads(path.read_text()) if path.exists() else {}
 
@@ -40,7 +40,10 @@ def _load() -> tuple[bool, str]:
         )
     built = _built_with().get("torch")
     if built != torch.__version__:
-        why = f"built for PyTorch {built}, but {torch.__version__} is running; run `pip install -e .` again to rebuild it"
+        why = (
+            f"built for PyTorch {built}, but {torch.__version__} is running; "
+            "run `pip install -e .` again to rebuild it"
+        )
         warnings.warn(
             f"syncflow uses its slower reference operators: {path.name} was {why}", stacklevel=2
         )
@@ -58,7 +61,7 @@ LOADED, _why_not = _load()
 
 
 def usable(*tensors: torch.Tensor | None) -> bool:
-    """Whether the compiled kernels take these tensors now: loaded, not switched off, device and dtype known.
+    """Whether the compiled kernels take these tensors now, by device, dtype and the switch.
 
     float64, which is there for checking gradients, does not mix with narrower types.
     """
@@ -76,7 +79,8 @@ def register(
     """Tell tracing and autograd about the compiled op `name`, where the extension is loaded.
 
     Args:
-        fake, backward_fake: the outputs, uninitialised, of `name` and of `<name>_backward`, which computes its gradient.
+        fake, backward_fake: the outputs, uninitialised, of `name` and of `<name>_backward`, which
+            computes its gradient.
         backward, setup_context: as in `torch.library.register_autograd`.
     """
     if not LOADED:
@@ -97,9 +101,10 @@ def register(
 def status() -> dict[str, object]:
     """What `syncflow info` prints about the kernels.
 
-    Keys: `loaded` (bool), `active` (loaded and not switched off), `reason` (why not, or ""), `path`, `torch_built`,
-    `torch_running`, `cpu_capability` (what this machine runs), `cpu_built` (capabilities in the binary),
-    `cuda_archs` (in the binary; empty for a CPU build) and `compiler`.
+    Keys: `loaded` (bool), `active` (loaded and not switched off), `reason` (why not, or ""),
+        `path`, `torch_built`, `torch_running`, `cpu_capability` (what this machine runs),
+        `cpu_built` (capabilities in the binary), `cuda_archs` (in the binary; empty for a CPU
+        build) and `compiler`.
     """
     built = _built_with()
     path = _find()

@@ -1,12 +1,13 @@
-"""Attention along time, on the packed projection: per-head RMSNorm of q and k, rotary positions, softmax over T frames.
+"""Attention along time, on the packed projection: RMSNorm of q and k, RoPE, softmax over T.
 
-For each sample b, spatial place s and head h, with rows t = 0..T-1 of D numbers (Open-Sora v1.2's temporal block):
+For each sample b, spatial place s and head h, with rows t = 0..T-1 of D numbers (Open-Sora v1.2's
+temporal block):
 
     q_t = rope_t(q_weight * q_t / rms(q_t)),  k_t likewise,  rms(x) = sqrt(mean(x^2) + eps)
     out = softmax(q k^T / sqrt(D)) v
 
-rope turns the interleaved pairs (2i, 2i+1) by t * theta^(-2i/D). Norm, rotation and softmax are float32; the result has the
-dtype of qkv.
+rope turns the interleaved pairs (2i, 2i+1) by t * theta^(-2i/D). Norm, rotation and softmax are
+float32; the result has the dtype of qkv.
 """
 
 import torch

@@ -1,4 +1,5 @@
-// The adaLN family, row by row: a row stays in the first-level cache while it is summed, normed and modulated.
+// The adaLN family, row by row: a row stays in the first-level cache while it is summed, normed and
+// modulated.
 #include "../adaln.h"
 
 #include <cmath>
@@ -32,20 +33,22 @@ void moments(const A* v, int64_t C, double eps, A& mean, A& rstd) {
 
 // The group's multiplier of the normed row: 1 + scale before a block, the weight itself after one.
 template <class A>
-const A* multiplier(const AdalnArgs& a, int64_t group, std::vector<A>& buffer, std::vector<A>& staging) {
+const A* multiplier(const AdalnArgs& a, int64_t group, Scratch<A>& buffer, Scratch<A>& staging) {
   const A* scale = read<A>(a.scale, group, staging, a.channels);
   if (a.post_norm) return scale;
   const Vec<A> one(1);
-  for_vectors<A>(a.channels, [&](int64_t i, int64_t n) { (load(scale + i, n) + one).store(buffer.data() + i, n); });
+  for_vectors<A>(a.channels, [&](int64_t i, int64_t n) {
+    (load(scale + i, n) + one).store(buffer.data() + i, n);
+  });
   return buffer.data();
 }
 
 template <class A>
 void forward(const AdalnArgs& a, int64_t begin, int64_t end) {
   const int64_t C = a.channels;
-  auto x_buffer = scratch<A>(C), y_buffer = scratch<A>(C), sum_buffer = scratch<A>(C), out_buffer = scratch<A>(C);
-  auto gate_buffer = scratch<A>(C), shift_buffer = scratch<A>(C), scale_buffer = scratch<A>(C);
-  auto staging = scratch<A>(C);
+  Scratch<A> x_buffer(C), y_buffer(C), sum_buffer(C), out_buffer(C);
+  Scratch<A> gate_buffer(C), shift_buffer(C), scale_buffer(C);
+  Scratch<A> staging(C);
   for (int64_t index = begin; index < end; ++index) {
     const Task task = task_at(a, index);
     const A* gate = a.gate.data ? read<A>(a.gate, task.group, gate_buffer, C) : nullptr;
@@ -62,13 +65,14 @@ void forward(const AdalnArgs& a, int64_t begin, int64_t end) {
             at::vec::fmadd(load(gate + i, n), load(y + i, n), load(x + i, n)).store(s + i, n);
           });
         } else {
-          for_vectors<A>(C, [&](int64_t i, int64_t n) { (load(x + i, n) + load(y + i, n)).store(s + i, n); });
+          for_vectors<A>(
+              C, [&](int64_t i, int64_t n) { (load(x + i, n) + load(y + i, n)).store(s + i, n); });
         }
         write<A>(a.sum, r, s, C);
+        if (!a.out.data) continue;
         // Norm the sum as it is stored: backward will see no other.
         normed = read<A>(a.sum, r, sum_buffer, C);
       }
-      if (!a.out.data) continue;
       A mean, rstd;
       moments<A>(normed, C, a.eps, mean, rstd);
       const Vec<A> m(mean), r_(rstd);
@@ -76,7 +80,8 @@ void forward(const AdalnArgs& a, int64_t begin, int64_t end) {
       if (a.post_norm) {
         for_vectors<A>(C, [&](int64_t i, int64_t n) {
           const Vec<A> hat = (load(normed + i, n) - m) * r_;
-          (at::vec::fmadd(hat, load(scale + i, n), load(shift + i, n)) + load(x + i, n)).store(out + i, n);
+          (at::vec::fmadd(hat, load(scale + i, n), load(shift + i, n)) + load(x + i, n))
+              .store(out + i, n);
         });
       } else {
         for_vectors<A>(C, [&](int64_t i, int64_t n) {
@@ -95,9 +100,9 @@ void forward(const AdalnArgs& a, int64_t begin, int64_t end) {
 template <class A>
 void backward(const AdalnArgs& a, int64_t begin, int64_t end) {
   const int64_t C = a.channels;
-  auto v_buffer = scratch<A>(C), y_buffer = scratch<A>(C), g_buffer = scratch<A>(C), s_buffer = scratch<A>(C);
-  auto dx_buffer = scratch<A>(C), dy_buffer = scratch<A>(C), gate_buffer = scratch<A>(C), w_buffer = scratch<A>(C);
-  auto staging = scratch<A>(C);
+  Scratch<A> v_buffer(C), y_buffer(C), g_buffer(C), s_buffer(C);
+  Scratch<A> dx_buffer(C), dy_buffer(C), gate_buffer(C), w_buffer(C);
+  Scratch<A> staging(C);
   const Rows& normed_rows = a.post_norm ? a.y : a.x;
   const Rows& normed_grad = a.post_norm ? a.grad_y : a.grad_x;
   for (int64_t index = begin; index < end; ++index) {
@@ -119,7 +124,8 @@ void backward(const AdalnArgs& a, int64_t begin, int64_t end) {
         Vec<A> sum_gw(0), sum_gwn(0);
         for_vectors<A>(C, [&](int64_t i, int64_t n) {
           // Lanes from n on: g is zero there, so that every product is.
-          const Vec<A> g_i = load(g + i, n), hat = (load(v + i, n) - m) * r_, gw = g_i * load(w + i, n);
+          const Vec<A> g_i = load(g + i, n), hat = (load(v + i, n) - m) * r_,
+                       gw = g_i * load(w + i, n);
           (load(d_shift + i, n) + g_i).store(d_shift + i, n);
           at::vec::fmadd(g_i, hat, load(d_scale + i, n)).store(d_scale + i, n);
           sum_gw = sum_gw + gw;
@@ -132,7 +138,9 @@ void backward(const AdalnArgs& a, int64_t begin, int64_t end) {
           return (load(g + i, n) * load(w + i, n) - mean_gw - hat * mean_gwn) * r_;
         };
         if (extra) {
-          for_vectors<A>(C, [&](int64_t i, int64_t n) { (gradient(i, n) + load(extra + i, n)).store(dv + i, n); });
+          for_vectors<A>(C, [&](int64_t i, int64_t n) {
+            (gradient(i, n) + load(extra + i, n)).store(dv + i, n);
+          });
         } else {
           for_vectors<A>(C, [&](int64_t i, int64_t n) { gradient(i, n).store(dv + i, n); });
         }
