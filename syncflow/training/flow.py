@@ -50,7 +50,9 @@ class FlowTraining:
     ) -> tuple[Tensor, dict[str, float]]:
         config, size = self.config, len(batch["video"])
         drop = self._uniform(size, generator) < config.text_dropout
-        text, mask = self.module.video_tower.drop_text(batch["text"], batch["mask"], drop)
+        # The null caption is as long as the caption it stands for, as in sampling.
+        mask = batch["mask"]
+        text, _ = self.module.video_tower.drop_text(batch["text"], mask, drop)
         t_B = self._times(size, generator)
         clean_share = {"video": 0.0, "audio": 1.0, "both": config.clean_video}[config.train]
         clean = self._uniform(size, generator) < clean_share
