@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 PROMPTS = (
-    "a metal ball bounces three times on stone",
+    "a metal ball bounces three times on concrete",
     "a large yellow wooden ball bounces twice on a carpet",
     "a small blue glass ball bounces four times on tiles",
     "a big green rubber ball hits a wooden floor once",
