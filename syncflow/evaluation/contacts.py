@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from syncflow.evaluation import sync
-from syncflow.evaluation.tracking import Track, TrackSettings, track
+from syncflow.evaluation.tracking import Track, TrackSettings, tracks
 
 #: Second look at gravity, around the best of the first.
 _NEARBY = np.linspace(0.88, 1.12, 7)
@@ -179,13 +179,29 @@ def from_track(
     return found
 
 
+def from_tracks(
+    paths: Sequence[Track], fps: float, height: int, width: int, settings: ContactSettings
+) -> list[Contact]:
+    """Contacts of all tracked objects, in order of time; two at once are one event."""
+    every = [c for path in paths for c in from_track(path, fps, height, width, settings)]
+    found: list[Contact] = []
+    for contact in sorted(every, key=lambda c: c.time):
+        if found and contact.time - found[-1].time < settings.gap:
+            if contact.impulse > found[-1].impulse:
+                found[-1] = contact
+        else:
+            found.append(contact)
+    return found
+
+
 def detect(
     video_F3HW: Tensor, fps: float = 16, settings: ContactSettings | None = None
 ) -> list[Contact]:
     """Visible contacts of ``uint8 [F,3,H,W]``, in order of time."""
     settings = settings or default_settings()
-    path = track(video_F3HW, settings.tracking)
-    return from_track(path, fps, video_F3HW.shape[2], video_F3HW.shape[3], settings)
+    height, width = video_F3HW.shape[2:]
+    paths = tracks(video_F3HW, settings.tracking)
+    return from_tracks(paths, fps, height, width, settings)
 
 
 def times(

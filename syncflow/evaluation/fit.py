@@ -20,7 +20,7 @@ from torch import Tensor
 
 from syncflow.evaluation import contacts, onsets, sync, wear
 from syncflow.evaluation.settings import PATH, Detectors
-from syncflow.evaluation.tracking import track
+from syncflow.evaluation.tracking import tracks
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,11 @@ def fit(
     seen, heard = [s.seen for s in data], [s.heard for s in data]
 
     picture = contacts.ContactSettings()
-    paths = [track(s.video, picture.tracking) for s in data]
+    paths = [tracks(s.video, picture.tracking) for s in data]
 
     def look(settings: contacts.ContactSettings) -> list[list[float]]:
         return [
-            [c.time for c in contacts.from_track(path, s.fps, *s.video.shape[2:], settings)]
+            [c.time for c in contacts.from_tracks(path, s.fps, *s.video.shape[2:], settings)]
             for path, s in zip(paths, data, strict=True)
         ]
 

@@ -47,6 +47,8 @@ def _examples(split: str, clips: int, levels: Sequence[int]) -> tuple[list[Tenso
     for level in levels:
         for index, seed in enumerate(impacts.SEEDS[split][:clips]):
             scene = impacts.sample_scene(seed, level, split)
+            if "second" in scene.attributes:
+                continue  # two colours
             video = torch.from_numpy(impacts.render(scene, 64, 64))
             if split == "train":
                 video = wear.picture(video, 0.5 * (index % 2), seed)

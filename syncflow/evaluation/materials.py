@@ -85,6 +85,8 @@ def _examples(split: str, clips: int, levels: Sequence[int]) -> tuple[list[Tenso
     for level in levels:
         for index, seed in enumerate(impacts.SEEDS[split][:clips]):
             scene = impacts.sample_scene(seed, level, split)
+            if "second" in scene.attributes or scene.attributes["kind"] == "splash":
+                continue  # two materials, or the sound of water
             audio_M = torch.from_numpy(impacts.sound(scene))
             if split == "train":
                 audio_M = wear.sound(audio_M, 0.5 * (index % 2), seed)

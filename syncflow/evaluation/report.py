@@ -36,14 +36,14 @@ def load_model(model: Model | str | Path | None) -> tuple[Model, dict[str, str]]
     """A loaded model and what names it: its folder's name and a hash of its weights."""
     import syncflow
 
-    if model is not None and not isinstance(model, (str, Path)):
-        return model, {"model": getattr(model, "name", type(model).__name__)}
-    folder = Path(model) if model is not None else Path(syncflow.__file__).parent / "pretrained"
-    loaded = syncflow.load(model) if model is not None else syncflow.load()
+    loaded = syncflow.load(model) if model is None or isinstance(model, (str, Path)) else model
+    folder = getattr(loaded, "folder", None)
+    if folder is None:
+        return loaded, {"model": getattr(loaded, "name", type(loaded).__name__)}
     weights = hashlib.sha256()
-    for file in sorted(folder.rglob("*.safetensors")) if folder.is_dir() else []:
+    for file in sorted(Path(folder).rglob("*.safetensors")):
         weights.update(file.read_bytes())
-    name = "the model in the package" if model is None else folder.name
+    name = "the model in the package" if model is None else Path(folder).name
     return loaded, {"model": name, "weights": weights.hexdigest()[:16]}
 
 

@@ -63,15 +63,28 @@ def cases(split: str, clips: int, levels: Sequence[int]) -> list[Case]:
     for level in levels:
         for seed in impacts.SEEDS[split][:clips]:
             scene = impacts.sample_scene(seed, level, split)
-            said = {
-                name: scene.attributes[name] if name in scene.attributes["mentioned"] else None
-                for name in ("count", "material", "colour")
-            }
+            said = _said(scene.attributes)
             seen = tuple(c.time_s for c in scene.contacts if c.visible)
             heard = tuple(c.time_s for c in scene.contacts if c.audible)
             kind = scene.attributes["kind"]
             result.append(Case(seed, level, kind, scene.caption, seen, heard, scene, **said))
     return result
+
+
+def _said(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Count, material and colour as far as the caption mentions them; two things add up, and have
+    no one material or colour, and a splash sounds of water."""
+    said = {
+        name: attributes[name] if name in attributes["mentioned"] else None
+        for name in ("count", "material", "colour")
+    }
+    if "second" in attributes:
+        if said["count"] is not None:
+            said["count"] += attributes["second"]["count"]
+        said["colour"] = None
+    if "second" in attributes or attributes["kind"] == "splash":
+        said["material"] = None
+    return said
 
 
 def rendered(case: Case, height: int, width: int) -> Clip:

@@ -21,7 +21,10 @@ class TrackSettings:
     """``noise`` is the pixel difference (0..1) below which nothing moved (at least; the clip's own
     noise raises it); ``shadow`` the weight of a pixel that is only darker; ``share`` of the mass
     above the reported row; ``minimum`` mass (share of the clip's typical one) of a frame that shows
-    the object; ``rest`` share of frames in which a pixel must move to be suspected of hiding an
+    the object; ``tip`` the share for
+    its lower end, used where that moves ``swing`` times as far; ``valley`` share of the busiest
+    column below which a column parts two objects, and ``other`` share of the greatest object that a
+    second one needs; ``rest`` share of frames in which a pixel must move to be suspected to hide an
     object that rests or passes often, and of frames that then tell its background; ``trust`` the
     distance (0..1) from the row's colour beyond which none of them does."""
 
@@ -29,6 +32,10 @@ class TrackSettings:
     shadow: float = 0.15
     share: float = 0.3
     minimum: float = 0.25
+    tip: float = 0.85
+    swing: float = 1.6
+    valley: float = 0.03
+    other: float = 0.2
     rest: float = 0.15
     trust: float = 0.25
 
@@ -117,23 +124,56 @@ def _row_at(mass_FH: np.ndarray, goal: float) -> np.ndarray:
     return row_F
 
 
-def track(video_F3HW: Tensor, settings: TrackSettings = TrackSettings()) -> Track:
-    """Follows the moving mass of ``uint8 [F,3,H,W]``."""
-    if video_F3HW.dtype != torch.uint8 or video_F3HW.ndim != 4 or video_F3HW.shape[1] != 3:
-        raise ValueError(
-            f"video must be uint8 [F,3,H,W], got {video_F3HW.dtype} {list(video_F3HW.shape)}"
-        )
-    weight_FHW, colour_3 = foreground(video_F3HW.cpu().float() / 255, settings)
-    mass_F = weight_FHW.sum((1, 2)).numpy()
+def _follow(
+    weight_FHW: np.ndarray, left: int, colour: tuple[float, ...], settings: TrackSettings
+) -> Track:
+    """The track of one band of columns that begins at column ``left``."""
+    mass_F = weight_FHW.sum((1, 2))
     seen = mass_F[mass_F > 0.2 * mass_F.max(initial=0.0)] if mass_F.any() else mass_F
     typical = float(np.median(seen)) if len(seen) else 0.0
     frames, _, width = weight_FHW.shape
     if typical < 2.0:
         empty = np.full(frames, np.nan)
-        return Track(empty, empty.copy(), mass_F, tuple(colour_3.tolist()), 0.0)
-    y_F = _row_at(weight_FHW.sum(2).numpy(), settings.share * typical)
-    column_W = torch.arange(width) + 0.5
-    x_F = ((weight_FHW.sum(1) * column_W).sum(1) / weight_FHW.sum((1, 2)).clamp_min(1e-6)).numpy()
+        return Track(empty, empty.copy(), mass_F, colour, 0.0)
     hidden_F = mass_F < settings.minimum * typical
-    y_F[hidden_F], x_F[hidden_F] = np.nan, np.nan
-    return Track(y_F, x_F, mass_F, tuple(colour_3.tolist()), typical)
+    rows_FH = weight_FHW.sum(2)
+    y_F = _row_at(rows_FH, settings.share * typical)
+    tip_F = _row_at(rows_FH, settings.tip * typical)
+    y_F[hidden_F], tip_F[hidden_F] = np.nan, np.nan
+    if _spread(tip_F) > settings.swing * max(_spread(y_F), 1.0):
+        # It turns about something above, as a swung stick does: its lower end is what touches.
+        y_F = tip_F
+    columns_W = np.arange(left, left + width) + 0.5
+    x_F = (weight_FHW.sum(1) * columns_W).sum(1) / np.maximum(mass_F, 1e-6)
+    x_F[hidden_F] = np.nan
+    return Track(y_F, x_F, mass_F, colour, typical)
+
+
+def _spread(row_F: np.ndarray) -> float:
+    known = row_F[~np.isnan(row_F)]
+    return float(np.quantile(known, 0.95) - np.quantile(known, 0.05)) if len(known) else 0.0
+
+
+def _bands(weight_FHW: np.ndarray, settings: TrackSettings) -> list[slice]:
+    """Columns of the picture that different objects keep to, left to right."""
+    mass_W = weight_FHW.sum((0, 1))
+    busy_W = mass_W > settings.valley * mass_W.max(initial=0.0)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], busy_W, [False]]).astype(int)))
+    bands = [slice(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+    totals = [float(mass_W[band].sum()) for band in bands]
+    return [b for b, t in zip(bands, totals, strict=True) if t > settings.other * max(totals)]
+
+
+def tracks(video_F3HW: Tensor, settings: TrackSettings = TrackSettings()) -> list[Track]:
+    """Follows everything that moves in ``uint8 [F,3,H,W]``; objects are told apart by the columns
+    they keep to, and those that cross are one."""
+    if video_F3HW.dtype != torch.uint8 or video_F3HW.ndim != 4 or video_F3HW.shape[1] != 3:
+        raise ValueError(
+            f"video must be uint8 [F,3,H,W], got {video_F3HW.dtype} {list(video_F3HW.shape)}"
+        )
+    weight, colour_3 = foreground(video_F3HW.cpu().float() / 255, settings)
+    weight_FHW, colour = weight.numpy(), tuple(colour_3.tolist())
+    return [
+        _follow(weight_FHW[:, :, band], band.start, colour, settings)
+        for band in _bands(weight_FHW, settings)
+    ]
