@@ -167,10 +167,7 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--model", help="a model folder or hub id (default: the model in the package)")
     add("--seed", type=_natural, default=0, help="same seed, same clip (default 0)")
-    add("--steps", type=_count, help="solver steps (default: the model's)")
-    add("--guidance", type=_real, help="strength of the prompt (default: the model's)")
-    add("--solver", choices=("euler", "midpoint", "heun", "ab2"), help="default: the model's")
-    add("--schedule", choices=("joint", "cascade"), help="the two clocks (default: the model's)")
+    _sampling_arguments(parser)
     add("--seconds", type=_positive, help="length of the clip (default: the model's)")
     add("--height", type=_count, help="pixels (default: the model's)")
     add("--width", type=_count, help="pixels (default: the model's)")
@@ -201,6 +198,15 @@ def _impacts_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-progress", action="store_true", help="no progress bar")
 
 
+def _sampling_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--steps", type=_count, help="solver steps (default: the model's)")
+    add("--guidance", type=_real, help="strength of the prompt (default: the model's)")
+    add("--audio-guidance", type=_real, help="the same for the sound (default: as --guidance)")
+    add("--solver", choices=("euler", "midpoint", "heun", "ab2"), help="default: the model's")
+    add("--schedule", choices=("joint", "cascade"), help="the two clocks (default: the model's)")
+
+
 def _sync_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", help="a model folder or hub id (default: the model in the package)")
@@ -210,7 +216,9 @@ def _sync_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", metavar="DIR", help="folder for the report")
     add("--seed", type=_natural, default=0)
     add("--batch", type=_count, default=8, metavar="N", help="clips made at once (default 8)")
+    add("--real-media", nargs="+", metavar="FILE", help="ordinary clips through the VAEs as well")
     add("--sweep", action="store_true", help="also sweep guidance, steps and schedule (use val)")
+    _sampling_arguments(parser)
 
 
 def _generate(args: argparse.Namespace) -> None:
@@ -241,7 +249,10 @@ def _generate(args: argparse.Namespace) -> None:
     placement = {"device": args.device, "dtype": args.dtype}
     placement = {name: value for name, value in placement.items() if value is not None}
     model = syncflow.load(*([args.model] if args.model else []), **placement)
-    names = ("steps", "guidance", "solver", "schedule", "seconds", "height", "width", "video")
+    names = (
+        "steps", "guidance", "audio_guidance", "solver", "schedule", "seconds", "height", "width",
+        "video",
+    )
     options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     clips = _flat(
         model.generate(
@@ -321,6 +332,8 @@ def _sync(args: argparse.Namespace) -> None:
         seed=args.seed,
         batch=args.batch,
         sweep=args.sweep,
+        real_media=args.real_media,
+        **{name: getattr(args, name) for name in report.OPTIONS},
     )
 
 

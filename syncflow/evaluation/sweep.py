@@ -17,9 +17,9 @@ from syncflow.evaluation.systems import Model
 
 #: What a sweep tries when it is given no grid.
 GRID: dict[str, Sequence[Any]] = {
-    "schedule": ("joint", "cascade"),
-    "guidance": (1.0, 1.5, 2.5, 4.0),
-    "steps": (10, 20, 40),
+    "schedule": ("cascade", "joint"),
+    "guidance": (1.0, 2.0, 3.0, 4.5),
+    "steps": (10, 25),
 }
 
 
