@@ -138,6 +138,7 @@ def test_windows_are_where_they_are_asked_for(real_media, movie) -> None:
     assert abs(track[0].std() - 0.1 / 2**0.5) < 0.005  # the mean of two independent channels
     ((clip, facts),) = real_media.load_windows(movie, [1.25], 64, track)
     assert abs(facts["load_lag_ms"]) < 0.05 and facts["start_s"] == 1.25
+    assert abs(facts["load_gain_db"]) < 0.5  # a mix that adds channels up is 3 dB too loud
     # At 1.25 s + i / 16 the film shows frame 30 + 1.5 i, whose square begins 16 + index % 48 px
     # from the left, of which the crop to the middle takes 16.
     for i in (0, 2, 10):

@@ -148,13 +148,14 @@ def audio(source: Any, begin: float, samples: int, sample_rate: int) -> np.ndarr
 
 
 def _resample(frames: list[Any], sample_rate: int) -> np.ndarray:
-    """The sound of consecutive frames as mono float32 [M]."""
+    """The sound of consecutive frames as mono float32 [M], the mean of their channels."""
     from av import AudioResampler
 
-    resampler = AudioResampler(format="fltp", layout="mono", rate=sample_rate)
+    # The library's own mono mix adds channels up: stereo would come out 3 dB too loud and clip.
+    resampler = AudioResampler(format="fltp", layout=frames[0].layout, rate=sample_rate)
     out = []
     for index, frame in enumerate(frames):
         frame.pts = None if index else 0
-        out += [part.to_ndarray()[0] for part in resampler.resample(frame)]
-    out += [part.to_ndarray()[0] for part in resampler.resample(None)]
+        out += [part.to_ndarray().mean(0) for part in resampler.resample(frame)]
+    out += [part.to_ndarray().mean(0) for part in resampler.resample(None)]
     return np.concatenate(out) if out else np.zeros(0, dtype=np.float32)
