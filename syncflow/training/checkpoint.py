@@ -45,9 +45,12 @@ def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str
     os.replace(temporary, path)
 
 
-def load_weights(folder: str | Path) -> dict[str, Tensor]:
-    """Final weights of a finished run, or the averaged ones of its newest checkpoint."""
+def load_weights(folder: str | Path, part: str = "ddit") -> dict[str, Tensor]:
+    """Final weights of a finished run, the averaged ones of its newest checkpoint, or, where the
+    folder is a model's (it has a config.json), those of its ``part``."""
     folder = Path(folder)
+    if (folder / "config.json").exists():
+        return {k: v.float() for k, v in load_file(folder / f"{part}.safetensors").items()}
     if (folder / FINAL).exists():
         return load_file(folder / FINAL)
     state = load(folder)

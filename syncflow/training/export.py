@@ -40,8 +40,10 @@ def run_config(run: str | Path) -> settings.AnyTask:
         ).run
 
 
-def load_part(run: str | Path) -> nn.Module:
-    """The trained module of a finished run, in evaluation mode."""
+def load_part(run: str | Path, part: str = "ddit") -> nn.Module:
+    """The trained module of a finished run, or a model folder's ``part``; in evaluation mode."""
+    if (Path(run) / model_folder.CONFIG).exists():
+        return model_folder.load(Path(run))[1][part]
     config = run_config(run)
     module = _BUILDERS[config.task](config.model)
     weights = checkpoint.load_weights(run)

@@ -79,7 +79,10 @@ def _latents(config: settings.LatentsTask, device: str, progress: bool) -> None:
 
     latents.encode(
         ClipShards(config.data),
-        *(export.load_part(run) for run in (config.video_vae, config.audio_vae, config.text_encoder)),
+        *(
+            export.load_part(getattr(config, part), part)
+            for part in ("video_vae", "audio_vae", "text_encoder")
+        ),
         config.out, config.batch_size, progress,
     )
 

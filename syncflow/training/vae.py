@@ -17,9 +17,11 @@ from syncflow.training.settings import AudioVAETask, VideoVAETask
 _VALIDATION_CLIPS = 32
 
 
-def _prepared(module: nn.Module, config: VideoVAETask | AudioVAETask) -> nn.Module:
+def _prepared(
+    module: nn.Module, config: VideoVAETask | AudioVAETask, part: str
+) -> nn.Module:
     if config.init:
-        module.load_state_dict(checkpoint.load_weights(config.init))
+        module.load_state_dict(checkpoint.load_weights(config.init, part))
     if config.freeze_encoder:
         module.encoder.requires_grad_(False)
     return module
@@ -44,7 +46,7 @@ class VideoVAETraining:
     def __init__(self, config: VideoVAETask, device: str = "cpu") -> None:
         self.config, self.device = config, device
         self.train, self.validation = ClipShards(config.data), ClipShards(config.validation)
-        self.module = _prepared(build_video_vae(config.model), config)
+        self.module = _prepared(build_video_vae(config.model), config, "video_vae")
 
     def batch(self, step: int) -> Tensor:
         loop = self.config.loop
@@ -94,7 +96,7 @@ class AudioVAETraining:
     def __init__(self, config: AudioVAETask, device: str = "cpu") -> None:
         self.config, self.device = config, device
         self.train, self.validation = ClipShards(config.data), ClipShards(config.validation)
-        self.module = _prepared(build_audio_vae(config.model), config)
+        self.module = _prepared(build_audio_vae(config.model), config, "audio_vae")
 
     def batch(self, step: int) -> Tensor:
         loop = self.config.loop

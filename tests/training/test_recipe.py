@@ -107,3 +107,15 @@ def test_finished_steps_are_skipped(model_folder, capsys):
     tasks.run(model_folder.parent / "stage1.json", progress=False)
     assert (model_folder.parent / "stage1" / "model.safetensors").stat().st_mtime_ns == stamp
     assert "finished before" in capsys.readouterr().out
+
+
+def test_training_goes_on_from_a_model_folder(model_folder, tmp_path):
+    from syncflow.training import checkpoint, export
+
+    weights = checkpoint.load_weights(model_folder)
+    trained = checkpoint.load_weights(model_folder.parent / "stage3")
+    assert weights.keys() == trained.keys()
+    for name, value in weights.items():  # the folder keeps bfloat16
+        torch.testing.assert_close(value, trained[name], rtol=1e-2, atol=1e-2)
+    encoder = export.load_part(model_folder, "text_encoder")
+    assert encoder.encode(["a ball"])[0].shape[2] == 32
