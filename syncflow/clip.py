@@ -44,10 +44,13 @@ class ClipSpec:
                     f"got {getattr(self, name)}; the nearest is "
                     f"{max(step, round(getattr(self, name) / step) * step)}"
                 )
-        if self.num_frames < 1 or self.num_frames % VIDEO_STRIDE[0]:
+        # Rates such as 59.94/2 are a few hundredths of a frame off; more would leave picture and
+        # sound of different lengths.
+        off = abs(self.seconds * self.fps - self.num_frames) > 0.1
+        if off or self.num_frames < 1 or self.num_frames % VIDEO_STRIDE[0]:
             raise ValueError(
                 f"seconds x fps must be a multiple of {VIDEO_STRIDE[0]} frames, "
-                f"got {self.seconds} s x {self.fps} fps = {self.num_frames} frames"
+                f"got {self.seconds} s x {self.fps} fps = {self.seconds * self.fps:g} frames"
             )
 
     @property

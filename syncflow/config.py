@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
+import os
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from syncflow.clip import ClipSpec
+from syncflow.clip import AUDIO_HOP, ClipSpec
 
 T = TypeVar("T", bound="Config")
 
@@ -52,7 +54,11 @@ class Config(BaseModel):
             raise ValueError(f"{where}{': ' + key if key else ''}: {reason}") from None
 
     def dump(self, path: str | Path) -> None:
-        Path(path).write_text(self.model_dump_json(indent=2) + "\n")
+        """Writes the JSON file that ``load`` reads; it is complete or absent."""
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(self.model_dump_json(indent=2) + "\n")
+        os.replace(temporary, path)
 
 
 def _check_heads(hidden_size: int, num_heads: int) -> None:
@@ -135,6 +141,15 @@ class DDiTConfig(Config):
     adaptor: AdaptorConfig = AdaptorConfig()
     audio: AudioTowerConfig = AudioTowerConfig()
 
+    @model_validator(mode="after")
+    def _check(self) -> DDiTConfig:
+        if self.video.patch_size[0] != 1:
+            raise ValueError(
+                f"video.patch_size {list(self.video.patch_size)} joins latent frames; the audio "
+                "tower takes its times from single ones, so the first number must be 1"
+            )
+        return self
+
 
 class VideoVAEConfig(Config):
     """``kind`` "opensora": per-frame AutoencoderKL + causal temporal VAE in the layout of
@@ -166,6 +181,15 @@ class VideoVAEConfig(Config):
     scale: list[float] = [3.85, 2.32, 2.33, 3.06]
     width: int = 64
     depth: int = 2
+
+    @model_validator(mode="after")
+    def _check(self) -> VideoVAEConfig:
+        embed_dim = self.temporal.get("embed_dim", 4)
+        if self.kind == "opensora" and self.latent_channels != embed_dim:
+            raise ValueError(
+                f"latent_channels {self.latent_channels} is not temporal.embed_dim {embed_dim}"
+            )
+        return self
 
 
 class AudioVAEConfig(Config):
@@ -206,12 +230,12 @@ class SamplingConfig(Config):
     """Sampling defaults of a model folder; the defaults here are the paper's (section 4)."""
 
     steps: int = Field(50, gt=0)
-    audio_steps: int | None = None
-    guidance: float = 6.0
-    audio_guidance: float | None = None
+    audio_steps: int | None = Field(None, gt=0)
+    guidance: float = Field(6.0, ge=0)
+    audio_guidance: float | None = Field(None, ge=0)
     solver: Literal["euler", "midpoint", "heun", "ab2"] = "euler"
     schedule: Literal["joint", "cascade"] = "joint"
-    shift: float = 1.0
+    shift: float = Field(1.0, gt=0)
 
 
 class GeometryConfig(Config):
@@ -242,3 +266,36 @@ class ModelConfig(Config):
     latent_std_video: list[float] | None = None
     latent_mean_audio: list[float] | None = None
     latent_std_audio: list[float] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelConfig:
+        """The parts must fit each other: what does not would only show as noise or a late error."""
+        video, audio = self.ddit.video.in_channels, self.ddit.audio.in_channels
+        pairs = [
+            ("ddit.video.in_channels", video, "video_vae.latent_channels", self.video_vae),
+            ("ddit.audio.in_channels", audio, "audio_vae.latent_channels", self.audio_vae),
+            ("geometry.sample_rate", self.geometry.sample_rate, "audio_vae.sample_rate",
+             self.audio_vae),
+        ]  # fmt: skip
+        if self.text_encoder.kind == "bytes":
+            width = self.ddit.video.caption_channels
+            pairs.append(
+                ("ddit.video.caption_channels", width, "text_encoder.d_model", self.text_encoder)
+            )
+        for name, ours, other, part in pairs:
+            theirs = getattr(part, other.partition(".")[2])
+            if ours != theirs:
+                raise ValueError(f"{name} {ours} does not fit {other} {theirs}")
+        hop = math.prod(self.audio_vae.upsampling_ratios)
+        if self.audio_vae.kind == "encodec" and hop != AUDIO_HOP:
+            raise ValueError(
+                f"audio_vae.upsampling_ratios have the product {hop}, but a latent lasts "
+                f"{AUDIO_HOP} samples"
+            )
+        for kind, channels in (("video", video), ("audio", audio)):
+            for statistic in ("mean", "std"):
+                values = getattr(self, f"latent_{statistic}_{kind}")
+                if values is not None and len(values) != channels:
+                    name = f"latent_{statistic}_{kind}"
+                    raise ValueError(f"{name} has {len(values)} values for {channels} channels")
+        return self

@@ -1,0 +1,78 @@
+"""Configs refuse what would be ignored, would not fit, or would only show as noise."""
+
+import json
+
+import pytest
+
+from syncflow.clip import ClipSpec
+from syncflow.config import DDiTConfig, ModelConfig, SamplingConfig, VideoVAEConfig
+
+SMALL = {
+    "ddit": {
+        "video": {"hidden_size": 32, "num_heads": 2, "in_channels": 3, "caption_channels": 16},
+        "audio": {"hidden_size": 32, "num_heads": 2, "in_channels": 5},
+    },
+    "video_vae": {"kind": "patch", "latent_channels": 3},
+    "audio_vae": {"kind": "spectral", "latent_channels": 5},
+    "text_encoder": {"kind": "bytes", "d_model": 16},
+    "latent_mean_video": [0.0, 0.0, 0.0],
+}
+
+
+def test_the_papers_model_and_a_small_one_fit():
+    ModelConfig()
+    assert ModelConfig.parse(SMALL).ddit.video.in_channels == 3
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"video_vae": {"kind": "patch", "latent_channels": 4}}, "in_channels 3 .*channels 4"),
+        ({"audio_vae": {"kind": "spectral", "latent_channels": 6}}, "in_channels 5 .*channels 6"),
+        ({"geometry": {"sample_rate": 24000}}, "sample_rate 24000 .*48000"),
+        ({"text_encoder": {"kind": "bytes", "d_model": 8}}, "caption_channels 16 .*d_model 8"),
+        ({"latent_mean_video": [0.0]}, "latent_mean_video has 1 values for 3 channels"),
+        (
+            {"audio_vae": {"latent_channels": 5, "upsampling_ratios": [8, 5, 4, 2]}},
+            "product 320.*960",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_are_named(part, message):
+    with pytest.raises(ValueError, match=message):
+        ModelConfig.parse({**SMALL, **part})
+
+
+def test_sizes_that_would_be_ignored_are_refused():
+    with pytest.raises(ValueError, match="latent_channels 8 is not temporal.embed_dim 4"):
+        VideoVAEConfig.parse({"kind": "opensora", "latent_channels": 8})
+    with pytest.raises(ValueError, match=r"patch_size \[2, 2, 2\]"):
+        DDiTConfig.parse({"video": {"patch_size": [2, 2, 2]}})
+    with pytest.raises(ValueError, match="audio_steps"):
+        SamplingConfig.parse({"audio_steps": 0})
+
+
+def test_an_unknown_key_and_a_broken_file_are_named(tmp_path):
+    with pytest.raises(ValueError, match="unknown key 'gidance'.*nearest is 'guidance'"):
+        SamplingConfig.parse({"gidance": 1})
+    path = tmp_path / "config.json"
+    path.write_text("{")
+    with pytest.raises(ValueError, match="config.json is not JSON"):
+        ModelConfig.load(path)
+    with pytest.raises(FileNotFoundError, match="no config file"):
+        ModelConfig.load(tmp_path / "none.json")
+
+
+def test_what_is_dumped_loads_and_leaves_nothing_beside_it(tmp_path):
+    config = ModelConfig.parse(SMALL)
+    config.dump(tmp_path / "config.json")
+    assert ModelConfig.load(tmp_path / "config.json") == config
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert json.loads((tmp_path / "config.json").read_text())["name"] == config.name
+
+
+def test_a_length_between_two_frames_is_refused():
+    """Its picture and its sound would not last equally long."""
+    with pytest.raises(ValueError, match="2.03 s x 16 fps = 32.48 frames"):
+        ClipSpec(seconds=2.03)
+    assert ClipSpec(seconds=2.0, fps=29.97).num_frames == 60
