@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -135,6 +136,8 @@ def _number(kind: type, least: float, open_end: bool = False) -> Callable[[str],
         except ValueError:
             what = "a whole number" if kind is int else "a number"
             raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+        if not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"it must be finite, got {text}")
         if not (value > least if open_end else value >= least):
             bound = f"more than {least:g}" if open_end else f"at least {least:g}"
             raise argparse.ArgumentTypeError(f"it must be {bound}, got {text}")
@@ -143,15 +146,25 @@ def _number(kind: type, least: float, open_end: bool = False) -> Callable[[str],
     return parse
 
 
-_count, _natural = _number(int, 1), _number(int, 0)
+def _seed(text: str) -> int:
+    value = _number(int, 0)(text)
+    if value >= 2**63:
+        raise argparse.ArgumentTypeError(f"it must be less than 2^63, got {text}")
+    return value
+
+
+_count = _number(int, 1)
 _positive, _real = _number(float, 0, open_end=True), _number(float, 0)
 
 
 def _levels(text: str) -> list[int]:
     try:
-        return [int(level) for level in text.split(",")]
+        levels = [int(level) for level in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list like 1,2") from None
+    if len(set(levels)) < len(levels):
+        raise argparse.ArgumentTypeError(f"{text!r} names a level twice")
+    return levels
 
 
 def _generate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -166,7 +179,7 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
         "({i}, {prompt}, {seed}, {take}); default: clip.mp4, or the folder clips for several",
     )
     add("--model", help="a model folder or hub id (default: the model in the package)")
-    add("--seed", type=_natural, default=0, help="same seed, same clip (default 0)")
+    add("--seed", type=_seed, default=0, help="same seed, same clip (default 0)")
     _sampling_arguments(parser)
     add("--seconds", type=_positive, help="length of the clip (default: the model's)")
     add("--height", type=_count, help="pixels (default: the model's)")
@@ -184,7 +197,7 @@ def _impacts_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", required=True, metavar="DIR", help="the folder to write")
     add("--clips", type=_count, required=True, metavar="N", help="how many")
-    add("--seed", type=_natural, default=0, help="same seed, same clips (default 0)")
+    add("--seed", type=_seed, default=0, help="same seed, same clips (default 0)")
     add("--level", type=int, choices=(1, 2, 3, 4), default=1, help="1: one bouncing object")
     add("--split", choices=("train", "val", "test"), default="train")
     add("--size", type=_count, metavar="PX", help="height and width in one (default 64)")
@@ -214,7 +227,7 @@ def _sync_arguments(parser: argparse.ArgumentParser) -> None:
     add("--levels", type=_levels, default=[1], metavar="L,L", help="levels (default 1)")
     add("--split", choices=("val", "test"), default="test")
     add("--out", metavar="DIR", help="folder for the report")
-    add("--seed", type=_natural, default=0)
+    add("--seed", type=_seed, default=0)
     add("--batch", type=_count, default=8, metavar="N", help="clips made at once (default 8)")
     add("--real-media", nargs="+", metavar="FILE", help="ordinary clips through the VAEs as well")
     add("--sweep", action="store_true", help="also sweep guidance, steps and schedule (use val)")

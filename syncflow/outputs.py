@@ -43,7 +43,7 @@ def plan(out: str | None, prompts: Sequence[str], takes: int, seed: int) -> list
             number = str(index + 1).zfill(len(str(len(prompts))))
             try:
                 paths.append(Path(text.format(i=number, prompt=slug, seed=seed, take=take)))
-            except (KeyError, IndexError, ValueError):
+            except (LookupError, ValueError, TypeError, AttributeError):
                 known = "{i}, {prompt}, {seed} and {take}"
                 raise ValueError(f"'{text}' is no pattern: it may hold {known}") from None
     if len(set(paths)) < len(paths):

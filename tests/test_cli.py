@@ -81,14 +81,20 @@ MISTAKES = [
     (["generate", "x", "--steps", "0"], "--steps: it must be at least 1, got 0"),
     (["generate", "x", "--seconds", "two"], "'two' is not a number"),
     (["generate", "x", "--guidance", "-1"], "must be at least 0, got -1"),
+    (["generate", "x", "--seconds", "inf"], "--seconds: it must be finite, got inf"),
+    (["generate", "x", "--seed", "9" * 30], "--seed: it must be less than 2^63"),
+    (["generate", "x", "-o", "{prompt.x}.mp4"], "is no pattern"),
+    (["generate", "x", "-o", "{prompt[x]}.mp4"], "is no pattern"),
     (["generate", "x", "--solver", "magic"], "invalid choice: 'magic'"),
     (["generate", "x", "--sized", "64"], "unrecognized arguments: --sized"),
     (["data"], "required: WORLD"),
     (["data", "impacts", "--clips", "2"], "required: --out"),
     (["data", "impacts", "--clips", "2", "--out", "text.mp4"], "text.mp4"),
+    (["data", "impacts", "--clips", "2", "--out", "d", "--sample-rate", "12345"], "got 12345"),
     (["train", "--config", "gone.json"], "no such config file: 'gone.json'"),
     (["train", "--config", "text.mp4"], ""),
     (["evaluate", "sync", "--levels", "a"], "'a' is not a list"),
+    (["evaluate", "sync", "--levels", "1,1"], "names a level twice"),
     (["sing"], "invalid choice: 'sing'"),
     ([], "required: COMMAND"),
 ]
@@ -130,25 +136,33 @@ def test_data_impacts_writes_clips(tmp_path) -> None:
     assert (info.seconds, info.fps, info.width, info.height, info.frames) == (1, 16, 32, 32, 16)
 
 
-def test_interrupting_is_one_line_and_leaves_no_half_file(tmp_path) -> None:
-    argv = "data impacts --out made --clips 5000 --size 32 --workers 1 --no-progress"
+@pytest.mark.parametrize("workers", [1, 2])
+def test_interrupting_is_one_line_and_leaves_no_half_file(tmp_path, workers) -> None:
+    argv = f"data impacts --out made --clips 5000 --size 32 --workers {workers} --no-progress"
     process = subprocess.Popen(
         [sys.executable, "-m", "syncflow", *argv.split()],
         cwd=tmp_path,
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.rglob("*.mp4")) and time.monotonic() < deadline:
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.rglob("train_*.mp4")) and time.monotonic() < deadline:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
+        _, err = process.communicate(timeout=30)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
     assert (process.returncode, err) == (130, "syncflow: error: interrupted\n")
-    for path in tmp_path.rglob("*.mp4"):
+    made = list(tmp_path.rglob("train_*.mp4"))
+    assert 0 < len(made) < 1000
+    for path in made[:3] + made[-3:]:
         assert media.read(path)[0].shape[0] == 32  # every file that is there is whole
-    assert not list(tmp_path.rglob("*.partial*"))
+    assert not list(tmp_path.rglob("*.part*"))
 
 
 def test_where_clips_go(tmp_path, monkeypatch) -> None:

@@ -78,6 +78,14 @@ def check_folder(path: str | Path) -> None:
         raise PermissionError(f"cannot write '{path}': no permission in folder '{folder}'")
 
 
+def check_rate(path: str | Path, sample_rate: int) -> None:
+    """Raises unless the sound in a file named ``path`` can have ``sample_rate`` Hz."""
+    codec = _FORMATS[Path(path).suffix.lower()][2]
+    if sample_rate not in _RATES[codec]:
+        known = ", ".join(map(str, _RATES[codec]))
+        raise ValueError(f"{codec} takes {known} Hz, got {sample_rate}")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path`` that takes its place at the end, or vanishes on any error,
@@ -110,7 +118,8 @@ def write(
     _check_video(video, fps)
     rate = Fraction(fps).limit_denominator(1001)
     if audio is not None:
-        _check_audio(audio, sample_rate, _RATES[audio_codec], audio_codec)
+        _check_audio(audio)
+        check_rate(path, sample_rate)
 
     options = {"fflags": "+bitexact"}
     if container in ("mp4", "mov"):
@@ -147,7 +156,7 @@ def write_wav(path: str | Path, audio: Tensor, sample_rate: int = 48000) -> Path
     """Writes ``audio`` float [M] in [-1,1] as a 16-bit mono wav; returns the path."""
     path = Path(path)
     check_folder(path)
-    _check_audio(audio, sample_rate)
+    _check_audio(audio)
     samples = (audio.detach().cpu().double().clamp(-1, 1) * 32767).round().numpy().astype("<i2")
     with replacing(path) as temporary, wave.open(str(temporary), "wb") as out:
         out.setnchannels(1)
@@ -256,15 +265,11 @@ def _check_video(video: Tensor, fps: float) -> None:
         raise ValueError(f"fps must be in (0, 1000], got {fps}")
 
 
-def _check_audio(
-    audio: Tensor, sample_rate: int, rates: tuple[int, ...] = (), codec: str = ""
-) -> None:
+def _check_audio(audio: Tensor) -> None:
     if not audio.is_floating_point() or audio.ndim != 1 or not len(audio):
         raise ValueError(f"audio must be float [M], got {audio.dtype} {list(audio.shape)}")
     if not torch.isfinite(audio).all():
         raise ValueError("audio holds values that are not finite")
-    if rates and sample_rate not in rates:
-        raise ValueError(f"{codec} takes {', '.join(map(str, rates))} Hz, got {sample_rate}")
 
 
 def _encode_video(stream: Any, video: Tensor, rate: Fraction) -> Iterator[Any]:

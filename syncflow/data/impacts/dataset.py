@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from syncflow.data.impacts import processes
 from syncflow.data.impacts.render import render
 from syncflow.data.impacts.scene import Scene
 from syncflow.data.impacts.sound import sound
@@ -89,6 +89,10 @@ class Plan:
             raise ValueError(
                 f"an mp4 needs an even height and width, got {self.height} x {self.width}"
             )
+        if self.container == "mp4":
+            from syncflow.data import media
+
+            media.check_rate("clip.mp4", self.sample_rate)
         self.scene(0)
 
 
@@ -151,14 +155,10 @@ def write_dataset(
             for job in jobs:
                 bar.update(_make(folder, plan, job))
         else:
-            with (
-                _single_threaded(),
-                ProcessPoolExecutor(
-                    workers, multiprocessing.get_context("spawn"), _quiet_threads
-                ) as pool,
-            ):
-                for done in as_completed([pool.submit(_make, folder, plan, job) for job in jobs]):
-                    bar.update(done.result())
+            # Closed at once when the bar itself is interrupted.
+            with closing(processes.run(partial(_make, folder, plan), jobs, workers)) as results:
+                for done in results:
+                    bar.update(done)
     _write_metadata(folder, plan)
     return folder
 
@@ -205,6 +205,7 @@ def _make(folder: Path, plan: Plan, job: range) -> int:
         from syncflow.data import media
 
         for number in job:
+            processes.check_stopped()
             scene, path = plan.scene(number), folder / plan.file(number)
             part = path.with_name(f".part-{os.getpid()}-{path.name}")
             try:
@@ -228,6 +229,7 @@ def _make(folder: Path, plan: Plan, job: range) -> int:
             for name, (dtype, shape) in shapes.items()
         }
         for row, number in enumerate(job):
+            processes.check_stopped()
             scene = plan.scene(number)
             arrays["video"][row] = render(scene, plan.height, plan.width)
             arrays["audio"][row] = np.rint(sound(scene) * 32767)
@@ -318,26 +320,3 @@ def _bar(total: int, done: int, show: bool) -> Iterator[Any]:
 
     with tqdm(total=total, initial=done, unit="clip", disable=not show, file=sys.stderr) as bar:
         yield bar
-
-
-@contextmanager
-def _single_threaded() -> Iterator[None]:
-    """One process a core already fills the machine: children start with one thread each for their
-    linear algebra.
-    """
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _quiet_threads() -> None:
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
