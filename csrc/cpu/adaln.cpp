@@ -19,8 +19,10 @@ constexpr int64_t kChunk = 128;
 // Elements below which a second thread costs more than it saves.
 constexpr int64_t kGrain = 16384;
 
+// Tokens are contiguous by now, and their rows C apart: an axis of length 1 may state any stride.
 Rows rows(const Tensor& t) {
-  return {static_cast<char*>(t.data_ptr()), t.dim() == 1 ? 0 : t.stride(-2), t.scalar_type()};
+  const int64_t stride = t.dim() == 1 ? 0 : t.dim() == 2 ? t.stride(0) : t.size(2);
+  return {static_cast<char*>(t.data_ptr()), stride, t.scalar_type()};
 }
 
 // A modulation is often a slice of one wider tensor: rows may lie apart, their elements may not.

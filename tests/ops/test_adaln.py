@@ -266,3 +266,18 @@ def test_checks_below_python():
         torch.ops.syncflow.adaln(x, torch.zeros(2, 7), torch.zeros(2, 8), 1e-6)
     with pytest.raises(ValueError, match="x is Int"):
         torch.ops.syncflow.adaln(x.int(), torch.zeros(2, 8), torch.zeros(2, 8), 1e-6)
+
+
+@needs_kernels
+def test_strides_of_axes_of_one_are_not_trusted():
+    """A transposed x [G, 1, C] counts as contiguous, whatever its axis of length 1 says."""
+    x = torch.randn(1, 4, 8).transpose(0, 1)
+    assert x.is_contiguous() and x.stride(1) != 8
+    m = torch.randn(4, 8)
+    torch.testing.assert_close(
+        torch.ops.syncflow.adaln(x, m, m, 1e-6), family.adaln_reference(x, m, m)
+    )
+    grads = torch.ops.syncflow.adaln_backward(x, x, m, m, 1e-6)
+    expected = torch.ops.syncflow.adaln_backward(x.clone(memory_format=torch.contiguous_format),
+                                                 x.reshape(4, 1, 8), m, m, 1e-6)  # fmt: skip
+    torch.testing.assert_close(grads, expected)
