@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from syncflow.clip import Clip
+from syncflow.data import media
 from syncflow.evaluation import contacts, looks, materials, onsets, settings, sync, systems, tables
 from syncflow.evaluation.probe import Probe, ProbeSettings
 from syncflow.evaluation.systems import Case, Model, Observation
@@ -145,8 +146,12 @@ def run(
         raise ValueError(f"batch must be at least 1, got {batch}")
     out = Path(out if out is not None else "runs/eval")
     captions = systems.cases(split, clips, levels)
-    out.mkdir(parents=True, exist_ok=True)
+    # What would fail after an hour of sampling fails now.
+    if real_media:
+        systems.media_files(real_media, captions[0].scene.seconds)
     loaded, named = load_model(model)
+    out.mkdir(parents=True, exist_ok=True)
+    media.check_folder(out / "report.json")
     given = dict(zip(OPTIONS, (steps, guidance, audio_guidance, schedule, solver), strict=True))
     options = {key: value for key, value in given.items() if value is not None}
     heard, looked = load_probes(out, levels, probe_settings)
@@ -215,13 +220,13 @@ def load_probes(
 
 
 def _fidelity(
-    model: Model, made: dict[str, list[Clip]], media: Sequence[str | Path] | None
+    model: Model, made: dict[str, list[Clip]], real_media: Sequence[str | Path] | None
 ) -> dict[str, dict[str, float]]:
     pairs = {}
     if "real, after the VAEs" in made:
         pairs["impacts"] = list(zip(made["real"], made["real, after the VAEs"], strict=True))
-    if media:
-        originals = systems.windows(media, 10, made["real"][0])
+    if real_media:
+        originals = systems.windows(real_media, 10, made["real"][0])
         pairs["other media"] = [(clip, model.reconstruct(clip)) for clip in originals]
     result = {}
     for name, both in pairs.items():

@@ -50,8 +50,8 @@ def sweep(
         raise ValueError(f"a sweep knows {', '.join(OPTIONS)}, got {', '.join(unknown)}")
     out = Path(out if out is not None else "runs/eval")
     captions = systems.cases(split, clips, levels)
-    out.mkdir(parents=True, exist_ok=True)
     loaded, named = load_model(model)
+    out.mkdir(parents=True, exist_ok=True)
     heard, looked = load_probes(out, levels, probe_settings)
     table = []
     for values in itertools.product(*grid.values()):

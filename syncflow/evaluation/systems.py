@@ -154,11 +154,18 @@ def observe(clips: Sequence[Clip], material: Probe, colour: Probe) -> list[Obser
     ]
 
 
-def windows(media: Sequence[str | Path], count: int, clip: Clip) -> list[Clip]:
-    """``count`` windows, evenly spread over the files ``media`` (or the files of a folder), cut to
-    the length, rate and size of ``clip``."""
+def media_files(media: Sequence[str | Path], seconds: float) -> list[Path]:
+    """The files ``media``, and those of the folders among them, each of at least ``seconds`` s.
+
+    Raises:
+        FileNotFoundError: a path that does not exist, or nothing that can be read. ValueError: a
+            file that is no film, or too short.
+    """
     from syncflow.data import media as containers
 
+    for path in map(Path, media):
+        if not path.exists():
+            raise FileNotFoundError(f"no such file or folder: '{path}'")
     files = [
         file
         for path in map(Path, media)
@@ -167,6 +174,19 @@ def windows(media: Sequence[str | Path], count: int, clip: Clip) -> list[Clip]:
     ]
     if not files:
         raise FileNotFoundError(f"no mp4, mkv, webm or mov among {[str(m) for m in media]}")
+    for file in files:
+        length = containers.probe(file).seconds
+        if length < seconds - 0.05:
+            raise ValueError(f"'{file}' lasts {length:.2f} s, at least {seconds:g} s are needed")
+    return files
+
+
+def windows(media: Sequence[str | Path], count: int, clip: Clip) -> list[Clip]:
+    """``count`` windows, evenly spread over the files ``media`` (or the files of a folder), cut to
+    the length, rate and size of ``clip``."""
+    from syncflow.data import media as containers
+
+    files = media_files(media, clip.seconds)
     result = []
     height, width = clip.video.shape[2:]
     for index, file in enumerate(files):

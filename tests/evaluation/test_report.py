@@ -141,6 +141,7 @@ def test_windows_and_fidelity(tmp_path, clips):
     assert systems.fidelity(clips[0], clips[0])["spectral_db"] == 0
     far = systems.fidelity(clips[0], Clip(clips[1].video, torch.zeros(96000)))
     assert close["psnr"] > 30 > far["psnr"] and far["spectral_db"] > close["spectral_db"]
+    (tmp_path / "a.txt").write_text("not a film")
     with pytest.raises(FileNotFoundError, match="no mp4"):
         systems.windows([tmp_path / "a.txt"], 3, clips[0])
 
@@ -150,3 +151,18 @@ def test_bad_requests(renderer):
         report.run(renderer(), clips=1)
     with pytest.raises(ValueError, match="batch"):
         report.run(renderer(), batch=0)
+
+
+def test_media_that_cannot_be_measured_are_refused_before_anything_is_made(
+    tmp_path, clips, renderer
+):
+    model = renderer()
+    short = Clip(clips[0].video[:8], clips[0].audio[:24000])
+    short.save(tmp_path / "short.mp4")
+    for media, error, message in (
+        ("gone.mp4", FileNotFoundError, "no such file"),
+        ("short.mp4", ValueError, "0.50 s, at least 2 s"),
+    ):
+        with pytest.raises(error, match=message):
+            report.run(model, clips=2, out=tmp_path / "out", real_media=[tmp_path / media])
+    assert not model.calls and not (tmp_path / "out").exists()
