@@ -163,6 +163,8 @@ def ninja_file(cxx: str, torch: Path, output: Path) -> str:
     ]
     objects = []
     sources = [*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/cpu/*.cpp")]
+    if not sources:
+        raise CannotBuildError(f"the sources of the operators are not in {ROOT / 'csrc'}")
     jobs = [(source, source.stem, "") for source in sorted(sources)]
     for capability, machine in CAPABILITIES.items():
         # Contraction fuses g * w - mean(g * w), which must vanish where it does, with a rounding.
