@@ -1,4 +1,4 @@
-"""The script that trains: ``syncflow train --config FILE`` or ``deepspeed syncflow/train.py --config FILE``."""
+"""The script that trains: ``syncflow train --config FILE``, in one process."""
 
 from __future__ import annotations
 
