@@ -38,18 +38,33 @@ def weights_hash(module: nn.Module) -> str:
 def encode(
     clips: ClipShards, video_vae: nn.Module, audio_vae: nn.Module, text_encoder: nn.Module,
     out: str | Path, batch_size: int = 16, progress: bool = True,
+    device: torch.device | str = "cpu",
 ) -> Path:
-    """Encodes every clip into ``out``; a cut-off run goes on where it was."""
-    out = Path(out)
-    if (out / "manifest.json").exists():
-        print(f"{out}: finished before, skipped")
-        return out
-    out.mkdir(parents=True, exist_ok=True)
+    """Encodes every clip into ``out``; a cut-off run goes on where it was.
+
+    Raises:
+        ValueError: ``out`` holds finished latents of other encoders or clips.
+    """
+    out, device = Path(out), torch.device(device)
     hashes = {
         "video_vae": weights_hash(video_vae),
         "audio_vae": weights_hash(audio_vae),
         "text_encoder": weights_hash(text_encoder),
     }
+    if (out / "manifest.json").exists():
+        made = json.loads((out / "manifest.json").read_text())
+        wanted = {"encoders": hashes, "count": len(clips), "geometry": clips.geometry}
+        for key, value in wanted.items():
+            if made[key] != value:
+                raise ValueError(
+                    f"{out} holds latents of other {key}: {made[key]}, expected {value}; "
+                    "remove it to encode again"
+                )
+        print(f"{out}: finished before, skipped")
+        return out
+    out.mkdir(parents=True, exist_ok=True)
+    for part in (video_vae, audio_vae, text_encoder):
+        part.to(device)
     tokens = text_encoder.max_tokens
     arrays: dict[str, np.ndarray] = {}
     progress_file = out / "progress.json"
@@ -58,21 +73,20 @@ def encode(
         before = json.loads(progress_file.read_text())
         if before["encoders"] == hashes and before["count"] == len(clips):
             done = before["done"]
-    longest = 0
     bar = tqdm(total=len(clips), initial=done, desc=out.name, disable=not progress, mininterval=2)
     with bar:
         for first in range(done, len(clips), batch_size):
             rows = range(first, min(first + batch_size, len(clips)))
             video = to_model(torch.from_numpy(np.stack([clips.video(i) for i in rows])))
             audio = torch.from_numpy(np.stack([clips.audio(i) for i in rows]))
-            with torch.autocast("cpu", torch.bfloat16):
-                video_posterior, audio_posterior = video_vae.encode(video), audio_vae.encode(audio)
+            with torch.autocast(device.type, torch.bfloat16):
+                video_posterior = video_vae.encode(video.to(device))
+                audio_posterior = audio_vae.encode(audio.to(device))
             text, mask = text_encoder.encode([clips.caption(i) for i in rows])
             full = torch.zeros(len(text), tokens, text.shape[2])
             full[:, : text.shape[1]] = text
             full_mask = torch.zeros(len(text), tokens, dtype=torch.bool)
             full_mask[:, : text.shape[1]] = mask
-            longest = max(longest, text.shape[1])
             values = {
                 "video_mean": video_posterior.mean, "video_std": video_posterior.std,
                 "audio_mean": audio_posterior.mean, "audio_std": audio_posterior.std,
@@ -146,7 +160,6 @@ class Latents:
                 )
         names = (*_POSTERIORS, "text", "text_mask")
         self.arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
-        self.tokens = self.manifest["text_tokens"]
         self.spec = ClipSpec(**self.manifest["geometry"])
         stats = self.manifest["statistics"]
         self.scale = {

@@ -83,7 +83,7 @@ def _latents(config: settings.LatentsTask, device: str, progress: bool) -> None:
             export.load_part(getattr(config, part), part)
             for part in ("video_vae", "audio_vae", "text_encoder")
         ),
-        config.out, config.batch_size, progress,
+        config.out, config.batch_size, progress, device,
     )
 
 
