@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -32,8 +34,9 @@ def load(folder: Path) -> dict[str, Any] | None:
             continue
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, OSError) as error:
-            print(f"{path} cannot be read ({str(error).splitlines()[0]}); trying the one before")
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            print(f"{path} cannot be read ({reason}); trying the one before")
     return None
 
 
@@ -43,6 +46,12 @@ def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, temporary, metadata)
     os.replace(temporary, path)
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """What ``save_weights`` wrote beside the weights."""
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}
 
 
 def load_weights(folder: str | Path, part: str = "ddit") -> dict[str, Tensor]:

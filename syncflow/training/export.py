@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from syncflow import model_folder
@@ -34,10 +33,8 @@ def run_config(run: str | Path) -> settings.AnyTask:
     path = Path(run) / checkpoint.FINAL
     if not path.exists():
         raise FileNotFoundError(f"{run} is not finished (no {checkpoint.FINAL}); train it first")
-    with safe_open(path, "pt") as file:
-        return settings.TrainConfig.parse(
-            {"run": json.loads(file.metadata()["config"])}, str(path)
-        ).run
+    config = json.loads(checkpoint.metadata(path)["config"])
+    return settings.TrainConfig.parse({"run": config}, str(path)).run
 
 
 def load_part(run: str | Path, part: str = "ddit") -> nn.Module:

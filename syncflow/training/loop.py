@@ -87,7 +87,8 @@ def fit(
     out, device = Path(out), torch.device(device)
     final = out / checkpoint.FINAL
     if final.exists():
-        print(f"{out}: finished before, skipped")
+        same = checkpoint.metadata(final).get("config_hash") == (metadata or {}).get("config_hash")
+        print(f"{out}: finished before{'' if same else ' with another config'}, skipped")
         return final
     out.mkdir(parents=True, exist_ok=True)
     if config.threads:

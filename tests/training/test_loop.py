@@ -109,11 +109,12 @@ def test_killed_at_any_moment_it_resumes(tmp_path):
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
-def test_a_truncated_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
+@pytest.mark.parametrize("kept", [100, 0, None], ids=["truncated", "empty", "garbage"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys, kept):
     for step in (1, 2):
         checkpoint.save(tmp_path, {"step": step})
     path = tmp_path / checkpoint.CHECKPOINT
-    path.write_bytes(path.read_bytes()[:100])
+    path.write_bytes(b"x" * 100 if kept is None else path.read_bytes()[:kept])
     assert checkpoint.load(tmp_path)["step"] == 1
     assert "cannot be read" in capsys.readouterr().out
 

@@ -106,7 +106,24 @@ def test_finished_steps_are_skipped(model_folder, capsys):
     stamp = (model_folder.parent / "stage1" / "model.safetensors").stat().st_mtime_ns
     tasks.run(model_folder.parent / "stage1.json", progress=False)
     assert (model_folder.parent / "stage1" / "model.safetensors").stat().st_mtime_ns == stamp
-    assert "finished before" in capsys.readouterr().out
+    assert "finished before, skipped" in capsys.readouterr().out
+
+
+def test_a_skipped_step_says_that_its_config_has_changed(model_folder, capsys):
+    config = json.loads((model_folder.parent / "stage1.json").read_text())
+    write(model_folder.parent, "changed", **{**config, "text_dropout": 0.5})
+    tasks.run(model_folder.parent / "changed.json", progress=False)
+    assert "finished before with another config" in capsys.readouterr().out
+
+
+def test_latents_of_other_encoders_are_not_taken_for_finished(model_folder):
+    config = json.loads((model_folder.parent / "latents_val.json").read_text())
+    write(
+        model_folder.parent, "other",
+        **{**config, "video_vae": str(model_folder.parent / "video_decoder")},
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="latents_val holds latents of other encoders"):
+        tasks.run(model_folder.parent / "other.json", progress=False)
 
 
 def test_training_goes_on_from_a_model_folder(model_folder, tmp_path):
