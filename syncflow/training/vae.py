@@ -76,9 +76,10 @@ class VideoVAETraining:
         videos, outs, times = [], [], []
         for index in range(min(_VALIDATION_CLIPS, len(self.validation))):
             video = to_model(torch.from_numpy(self.validation.video(index)[None].copy()))
-            out = module.decode(module.encode(video).mode(), num_frames=video.shape[2])
+            latent = module.encode(video.to(self.device)).mode()
+            out = module.decode(latent, num_frames=video.shape[2])
             videos.append(video)
-            outs.append(out.clamp(-1, 1))
+            outs.append(out.clamp(-1, 1).cpu())
             times.append(self.validation.contact_times(index))
         video, out = torch.cat(videos), torch.cat(outs)
         pixels = ((out + 1) * 127.5).round().to(torch.uint8).movedim(2, 1)
@@ -131,7 +132,8 @@ class AudioVAETraining:
             )
         )
         times = [self.validation.contact_times(i) for i in range(len(audio))]
-        out = module.decode(module.encode(audio).mode(), num_samples=audio.shape[1])
+        latent = module.encode(audio.to(self.device)).mode()
+        out = module.decode(latent, num_samples=audio.shape[1]).cpu()
         return {
             "spectral_db": losses.spectral_distance(out, audio),
             "loudness_db": float(20 * torch.log10(out.std() / audio.std())),
