@@ -10,7 +10,7 @@ from syncflow.training.settings import LoopConfig
 
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Muon is for matrices inside the network; embedders, tables and heads stay with AdamW."""
-    outside = ("embed", "table", "final", ".out.", "patch", "y_proj")
+    outside = ("embed", "table", "final", ".out.", "patch", "y_proj", "aligned_scale")
     return parameter.ndim == 2 and min(parameter.shape) >= 16 and not any(
         part in name for part in outside
     )

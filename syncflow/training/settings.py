@@ -20,8 +20,8 @@ class LoopConfig(Config):
     """The loop that every task shares.
 
     The learning rate warms up over ``warmup`` steps, stays, and falls to zero over the last
-    ``decay`` share. ``optimizer`` "muon" trains matrices of ``muon_scope`` with Muon and the rest
-    with AdamW. ``ema`` 0 keeps no average.
+    ``decay`` share. ``optimizer`` "muon" trains the matrices inside the network with Muon and the
+    rest with AdamW. ``ema`` 0 keeps no average.
     """
 
     steps: int = Field(gt=0)
@@ -116,9 +116,10 @@ class FlowTask(Config):
     """One stage of rectified-flow training of the d-DiT (paper section 3.2).
 
     ``train``: which towers learn ("video", "audio" with the adaptors, or both; the paper's stages
-    1, 2, 3). ``clean_video``: share of samples whose audio is trained on clean video (t_video = 1).
-    ``clean_noise``: noise added to clean video latents, in standard deviations. ``draws``: audio
-    noises per video pass. ``coupling`` pairs noise and data within the batch.
+    1, 2, 3). ``clean_video``: share of samples whose audio is trained on clean video (t_video = 1)
+    where both towers learn; where only the audio does, all are. ``clean_noise``: noise added to
+    clean video latents, in standard deviations. ``draws``: audio noises per video pass.
+    ``coupling`` pairs noise and data within the batch.
     """
 
     task: Literal["flow"]
