@@ -145,7 +145,9 @@ class PatchVideoVAE(nn.Module):
         """Latents [B,Cz,T,h,w] -> video [B,3,F,H,W]; ``num_frames`` cuts the padded tail."""
         if micro_frame_size is not None:
             parts = latent_BCThw.split(-(-micro_frame_size // VIDEO_STRIDE[0]), 2)
-            return torch.cat([self.decode(part) for part in parts], 2)[:, :, :num_frames]
+            # Each piece without the frames that filled up its last latent.
+            pieces = [self.decode(part, micro_frame_size) for part in parts]
+            return torch.cat(pieces, 2)[:, :, :num_frames]
         x = self.decoder["input"](latent_BCThw.movedim(1, -1))
         x = unfold(self.decoder["split"](self.decoder["coarse"](x)), _MERGE)
         x = unfold(self.decoder["out"](self.decoder["fine"](x)), _PATCH)

@@ -45,6 +45,10 @@ def test_chunks_are_encoded_on_their_own(video_vae):
     latent = video_vae.encode(video, micro_frame_size=17).mode()
     assert latent.shape[2] == 9
     assert torch.equal(latent[:, :, :5], video_vae.encode(video[:, :, :17]).mode())
+    # 17 frames fill 5 latents to 20: those 3 frames must not push the second piece back.
+    decoded = video_vae.decode(latent, num_frames=32, micro_frame_size=17)
+    assert decoded.shape == video.shape
+    torch.testing.assert_close(decoded[:, :, 17:], video_vae.decode(latent[:, :, 5:])[:, :, :15])
 
 
 def test_a_size_that_does_not_fit_is_named(video_vae):
