@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from syncflow.clip import VIDEO_STRIDE, Clip, ClipSpec
+from syncflow.flow import SOLVERS
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ def check_request(
     v2a: str,
     video: Any,
     image: Any,
+    schedule: str,
+    solver: str,
 ) -> None:
     """Raises a ValueError that holds the value, unless the request makes sense."""
     if not prompts:
@@ -49,8 +52,14 @@ def check_request(
     for name, weight in (("guidance", guidance), ("audio_guidance", audio_guidance)):
         if not weight >= 0:
             raise ValueError(f"{name} must not be negative, got {weight}")
-    if v2a not in ("one-pass", "paper"):
-        raise ValueError(f"unknown v2a {v2a!r}; known are one-pass, paper")
+    choices = (
+        ("v2a", v2a, ("one-pass", "paper")),
+        ("schedule", schedule, ("joint", "cascade")),
+        ("solver", solver, SOLVERS),
+    )
+    for name, value, known in choices:
+        if value not in known:
+            raise ValueError(f"unknown {name} {value!r}; known are {', '.join(known)}")
     if video is not None and image is not None:
         raise ValueError("give a video or an image, not both: the video has its own first frame")
 

@@ -143,6 +143,7 @@ class SyncFlow:
             prompt: a sentence, or several for several clips. With ``video`` it may be empty.
             seconds, height, width: of the clips; with ``video`` its own length by default.
             steps: solver steps; of the video and, unless ``audio_steps`` says otherwise, the audio.
+            audio_steps: of the audio where it moves alone: with "cascade" or a given video.
             guidance, audio_guidance: strength of the prompt, 1 = none (half the work);
                 ``audio_guidance`` is ``guidance`` where only that is given.
             seed: prompt i draws its noise from seed + i, whatever else is in the batch.
@@ -173,16 +174,24 @@ class SyncFlow:
         if audio_guidance is None:
             audio_guidance = sampling.audio_guidance
         audio_guidance = guidance if audio_guidance is None else audio_guidance
-        if steps is None:
-            steps, audio_steps = sampling.steps, audio_steps or sampling.audio_steps
-        check_request(
-            prompts, steps, audio_steps, guidance, audio_guidance, audio_takes, v2a, video, image
-        )
-        schedule = schedule or sampling.schedule
-        if v2a == "one-pass" or video is None:
-            path_kind = "audio" if video is not None else schedule
+        schedule, solver = schedule or sampling.schedule, solver or sampling.solver
+        if video is None:
+            path_kind = schedule
         else:
-            path_kind = "joint"
+            path_kind = "joint" if v2a == "paper" else "audio"
+        asked_audio_steps = audio_steps
+        if steps is None:
+            steps = sampling.steps
+            audio_steps = sampling.audio_steps if audio_steps is None else audio_steps
+        check_request(
+            prompts, steps, audio_steps, guidance, audio_guidance, audio_takes, v2a, video, image,
+            schedule, solver,
+        )
+        if path_kind == "joint" and asked_audio_steps not in (None, steps):
+            raise ValueError(
+                f"audio_steps {asked_audio_steps} is not steps {steps}: here picture and sound "
+                "move together; schedule 'cascade' moves them apart"
+            )
         path = flow.schedule(path_kind, steps, audio_steps, sampling.shift)
 
         spec = self.config.geometry.spec.with_size(height, width)
@@ -220,7 +229,7 @@ class SyncFlow:
 
             state = (x_video, x_audio)
             x_video, x_audio = flow.integrate(
-                velocity, state, path, solver or sampling.solver, after_step
+                velocity, state, path, solver, after_step
             )
         clips = self._decode(x_video, x_audio, prompts, audio_takes, spec, given)
         return clips[0] if single else clips
