@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
+import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +30,7 @@ def sweep(
     model: Model | str | Path | None = None,
     split: str = "val",
     clips: int = 64,
-    grid: dict[str, Sequence[Any]] | None = None,
+    grid: dict[str, Sequence[Any]] | Sequence[dict[str, Sequence[Any]]] | None = None,
     *,
     levels: Sequence[int] = (1,),
     out: str | Path | None = None,
@@ -36,16 +39,16 @@ def sweep(
     probe_settings: tuple[ProbeSettings, ProbeSettings] | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Generates the same captions with every combination of ``grid`` (option -> values) and writes
-    ``sweep.json`` and ``sweep.md``, best first.
+    """Generates the same captions with every combination of ``grid`` (option -> values; or of each
+    of several grids) and writes ``sweep.json`` and ``sweep.md``, best first.
 
     The best has the highest mean of F1 at 50 ms, count in the picture and material. Chosen on the
     validation split, it becomes the model's default; the test split is refused.
     """
     if split == "test":
         raise ValueError("sampling settings are never chosen on test clips; sweep 'val'")
-    grid = grid or GRID
-    unknown = sorted(set(grid) - set(OPTIONS))
+    grids = [grid] if isinstance(grid, dict) else list(grid or [GRID])
+    unknown = sorted({name for each in grids for name in each} - set(OPTIONS))
     if unknown:
         raise ValueError(f"a sweep knows {', '.join(OPTIONS)}, got {', '.join(unknown)}")
     out = Path(out if out is not None else "runs/eval")
@@ -54,8 +57,12 @@ def sweep(
     out.mkdir(parents=True, exist_ok=True)
     heard, looked = load_probes(out, levels, probe_settings)
     table = []
-    for values in itertools.product(*grid.values()):
-        options = dict(zip(grid, values, strict=True))
+    combinations = [
+        dict(zip(each, values, strict=True))
+        for each in grids
+        for values in itertools.product(*each.values())
+    ]
+    for options in combinations:
         label = ", ".join(f"{key} {value}" for key, value in options.items())
         begun = time.perf_counter()
         made = systems.generated(
@@ -80,3 +87,23 @@ def sweep(
     page = f"# Sampling settings, best first\n\n{lines}\n\n"
     (out / "sweep.md").write_text(page + tables.markdown(table, columns, "settings"))
     return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``python -m syncflow.evaluation.sweep --grid '{"guidance": [1, 2]}' --out DIR``."""
+    parser = argparse.ArgumentParser(prog="python -m syncflow.evaluation.sweep")
+    parser.add_argument("--model", help="a model folder or hub id (default: the one in the package)")
+    parser.add_argument("--grid", type=json.loads, action="append", help="JSON: option -> values")
+    parser.add_argument("--clips", type=int, default=64)
+    parser.add_argument("--out", default="runs/eval/val")
+    args = parser.parse_args(argv)
+    try:
+        sweep(args.model, clips=args.clips, grid=args.grid, out=args.out)
+    except (ValueError, OSError) as error:
+        print(f"sweep: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
