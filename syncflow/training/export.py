@@ -50,6 +50,14 @@ def load_part(run: str | Path, part: str = "ddit") -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
+def _part_config(run: str | Path, part: str) -> Config:
+    """The config of a run's module, or of a model folder's ``part``."""
+    path = Path(run) / model_folder.CONFIG
+    if path.exists():
+        return getattr(ModelConfig.load(path), part)
+    return run_config(run).model
+
+
 def _below(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
 
@@ -61,7 +69,7 @@ def export(config: settings.ExportTask) -> Path:
         "video_vae": config.video_vae, "audio_vae": config.audio_vae,
         "text_encoder": config.text_encoder, "ddit": config.ddit,
     }
-    models: dict[str, Config] = {name: run_config(run).model for name, run in runs.items()}
+    models: dict[str, Config] = {name: _part_config(run, name) for name, run in runs.items()}
     latents = Latents(config.latents)
     stats = latents.manifest["statistics"]
     model = ModelConfig(
@@ -74,6 +82,6 @@ def export(config: settings.ExportTask) -> Path:
     )
     dtype = getattr(torch, config.dtype)
     parts: dict[str, nn.Module | None] = {
-        name: load_part(run).to(dtype) for name, run in runs.items()
+        name: load_part(run, name).to(dtype) for name, run in runs.items()
     }
     return model_folder.save(out, model, parts)

@@ -136,3 +136,11 @@ def test_training_goes_on_from_a_model_folder(model_folder, tmp_path):
         torch.testing.assert_close(value, trained[name], rtol=1e-2, atol=1e-2)
     encoder = export.load_part(model_folder, "text_encoder")
     assert encoder.encode(["a ball"])[0].shape[2] == 32
+    folder = model_folder.parent
+    export_config = json.loads((folder / "export.json").read_text())
+    of_model = dict.fromkeys(("video_vae", "audio_vae", "text_encoder"), str(model_folder))
+    write(folder, "more", **export_config | of_model | {"out": str(tmp_path / "more")})
+    tasks.run(folder / "more.json", progress=False)
+    more = checkpoint.load_weights(tmp_path / "more", "video_vae")
+    kept = checkpoint.load_weights(model_folder, "video_vae")
+    assert all(torch.equal(more[name], kept[name]) for name in kept)
