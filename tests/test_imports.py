@@ -23,7 +23,7 @@ ALLOWED = {
     "interop": {"interop", "models", "config"},
     "sampler": {"models", "flow", "clip", "config"},
     "model_folder": {"models", "clip", "config"},
-    "inputs": {"data.media", "clip"},
+    "inputs": {"data.media", "clip", "flow"},
     "pipeline": {"models", "flow", "data.media", "clip", "config", "sampler", "model_folder"}
     | {"inputs", "pipeline"},
     # A model's folder is what training leaves behind; its detectors judge a decoder as it trains.

@@ -77,6 +77,15 @@ def test_a_plain_decoder_sees_exactly_what_was_written(clip, tmp_path, ending, s
     assert b"elst" in body and b"moof" not in body
 
 
+def test_small_pictures_give_the_same_bytes_every_time(tmp_path) -> None:
+    video = (torch.arange(8 * 3 * 32 * 32) % 251).to(torch.uint8).view(8, 3, 32, 32)
+    audio = torch.zeros(24000)
+    first = media.write(tmp_path / "a.mp4", video, audio).read_bytes()
+    for number in range(60):  # other buffers, other addresses
+        keep = [bytearray(97 * number) for _ in range(7)]
+        assert media.write(tmp_path / "b.mp4", video, audio).read_bytes() == first, len(keep)
+
+
 def test_same_input_same_bytes_in_another_process(tmp_path) -> None:
     code = (
         "import sys, torch; from syncflow.data import media\n"
