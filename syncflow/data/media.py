@@ -22,7 +22,7 @@ from torch import Tensor
 
 from syncflow.data import decode
 
-# No mbtree: with it x264 gave other bytes for the same 32x32 frames in 2 to 20 % of runs.
+# No mbtree: with it x264 now and then gives other bytes for the same 32x32 frames.
 _H264 = ("libx264", {"crf": "14", "preset": "medium", "x264-params": "mbtree=0"})
 _VP9 = ("libvpx-vp9", {"crf": "16", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "0"})
 #: File ending -> container, video codec with its options, audio codec.
