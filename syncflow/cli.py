@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from syncflow import arguments
 
 _USER_ERRORS = (ValueError, OSError, ModuleNotFoundError)
 _EXIT_USER_ERROR, _EXIT_INTERRUPTED = 2, 130
@@ -129,44 +130,6 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _number(kind: type, least: float, open_end: bool = False) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            what = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
-        if not math.isfinite(value):
-            raise argparse.ArgumentTypeError(f"it must be finite, got {text}")
-        if not (value > least if open_end else value >= least):
-            bound = f"more than {least:g}" if open_end else f"at least {least:g}"
-            raise argparse.ArgumentTypeError(f"it must be {bound}, got {text}")
-        return value
-
-    return parse
-
-
-def _seed(text: str) -> int:
-    value = _number(int, 0)(text)
-    if value >= 2**63:
-        raise argparse.ArgumentTypeError(f"it must be less than 2^63, got {text}")
-    return value
-
-
-_count = _number(int, 1)
-_positive, _real = _number(float, 0, open_end=True), _number(float, 0)
-
-
-def _levels(text: str) -> list[int]:
-    try:
-        levels = [int(level) for level in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list like 1,2") from None
-    if len(set(levels)) < len(levels):
-        raise argparse.ArgumentTypeError(f"{text!r} names a level twice")
-    return levels
-
-
 def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("prompts", nargs="*", metavar="PROMPT", help="one sentence per clip")
@@ -179,14 +142,15 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
         "({i}, {prompt}, {seed}, {take}); default: clip.mp4, or the folder clips for several",
     )
     add("--model", help="a model folder or hub id (default: the model in the package)")
-    add("--seed", type=_seed, default=0, help="same seed, same clip (default 0)")
+    add("--seed", type=arguments.seed, default=0, help="same seed, same clip (default 0)")
     _sampling_arguments(parser)
-    add("--seconds", type=_positive, help="length of the clip (default: the model's)")
-    add("--height", type=_count, help="pixels (default: the model's)")
-    add("--width", type=_count, help="pixels (default: the model's)")
+    add("--seconds", type=arguments.positive, help="length of the clip (default: the model's)")
+    add("--height", type=arguments.count, help="pixels (default: the model's)")
+    add("--width", type=arguments.count, help="pixels (default: the model's)")
     add("--negative-prompt", help="what the clip should not be")
     add("--video", metavar="FILE", help="keep this picture and make sound for it")
-    add("--audio-takes", type=_count, default=1, metavar="N", help="soundtracks per picture")
+    count = arguments.count
+    add("--audio-takes", type=count, default=1, metavar="N", help="soundtracks per picture")
     add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="default: the device's best")
     add("--sheet", action="store_true", help="also write a PNG of frames above waveforms")
@@ -196,26 +160,27 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
 def _impacts_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", required=True, metavar="DIR", help="the folder to write")
-    add("--clips", type=_count, required=True, metavar="N", help="how many")
-    add("--seed", type=_seed, default=0, help="same seed, same clips (default 0)")
+    add("--clips", type=arguments.count, required=True, metavar="N", help="how many")
+    add("--seed", type=arguments.seed, default=0, help="same seed, same clips (default 0)")
     add("--level", type=int, choices=(1, 2, 3, 4), default=1, help="1: one bouncing object")
     add("--split", choices=("train", "val", "test"), default="train")
-    add("--size", type=_count, metavar="PX", help="height and width in one (default 64)")
-    add("--height", type=_count, metavar="PX")
-    add("--width", type=_count, metavar="PX")
-    add("--fps", type=_positive, default=16.0, help="default 16")
-    add("--seconds", type=_positive, default=2.0, help="default 2")
-    add("--sample-rate", type=_count, default=48000, metavar="HZ", help="default 48000")
-    add("--workers", type=_count, help="processes (default: one per core)")
+    add("--size", type=arguments.count, metavar="PX", help="height and width in one (default 64)")
+    add("--height", type=arguments.count, metavar="PX")
+    add("--width", type=arguments.count, metavar="PX")
+    add("--fps", type=arguments.positive, default=16.0, help="default 16")
+    add("--seconds", type=arguments.positive, default=2.0, help="default 2")
+    add("--sample-rate", type=arguments.count, default=48000, metavar="HZ", help="default 48000")
+    add("--workers", type=arguments.count, help="processes (default: one per core)")
     add("--container", choices=("mp4", "shards"), default="mp4")
     add("--no-progress", action="store_true", help="no progress bar")
 
 
 def _sampling_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--steps", type=_count, help="solver steps (default: the model's)")
-    add("--guidance", type=_real, help="strength of the prompt (default: the model's)")
-    add("--audio-guidance", type=_real, help="the same for the sound (default: as --guidance)")
+    add("--steps", type=arguments.count, help="solver steps (default: the model's)")
+    add("--guidance", type=arguments.real, help="strength of the prompt (default: the model's)")
+    what = "the same for the sound (default: as --guidance)"
+    add("--audio-guidance", type=arguments.real, help=what)
     add("--solver", choices=("euler", "midpoint", "heun", "ab2"), help="default: the model's")
     add("--schedule", choices=("joint", "cascade"), help="the two clocks (default: the model's)")
 
@@ -223,12 +188,13 @@ def _sampling_arguments(parser: argparse.ArgumentParser) -> None:
 def _sync_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", help="a model folder or hub id (default: the model in the package)")
-    add("--clips", type=_count, default=200, metavar="N", help="captions per level (default 200)")
-    add("--levels", type=_levels, default=[1], metavar="L,L", help="levels (default 1)")
+    count = arguments.count
+    add("--clips", type=count, default=200, metavar="N", help="captions per level (default 200)")
+    add("--levels", type=arguments.levels, default=[1], metavar="L,L", help="levels (default 1)")
     add("--split", choices=("val", "test"), default="test")
     add("--out", metavar="DIR", help="folder for the report")
-    add("--seed", type=_seed, default=0)
-    add("--batch", type=_count, default=8, metavar="N", help="clips made at once (default 8)")
+    add("--seed", type=arguments.seed, default=0)
+    add("--batch", type=count, default=8, metavar="N", help="clips made at once (default 8)")
     add("--real-media", nargs="+", metavar="FILE", help="ordinary clips through the VAEs as well")
     add("--sweep", action="store_true", help="also sweep guidance, steps and schedule (use val)")
     _sampling_arguments(parser)
