@@ -131,9 +131,10 @@ class FlowTraining:
         return {name: float(np.mean(values)) for name, values in sums.items()}
 
     def _times(self, size: int, generator: torch.Generator) -> Tensor:
+        config = self.config
         return flow.sample_times(
-            size, "logit_normal", uniform_share=self.config.uniform_share, generator=generator,
-            device=self.device,
+            size, config.time_kind, uniform_share=config.uniform_share, mean=config.time_mean,
+            std=config.time_std, shift=config.time_shift, generator=generator, device=self.device,
         )
 
     def _noise(self, x_1: Tensor, text: Tensor, generator: torch.Generator) -> Tensor:

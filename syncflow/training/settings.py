@@ -119,7 +119,10 @@ class FlowTask(Config):
     1, 2, 3). ``clean_video``: share of samples whose audio is trained on clean video (t_video = 1)
     where both towers learn; where only the audio does, all are. ``clean_noise``: noise added to
     clean video latents, in standard deviations. ``draws``: audio noises per video pass.
-    ``coupling`` pairs noise and data within the batch.
+    ``coupling`` pairs noise and data within the batch. ``time_kind``, ``time_mean``, ``time_std``
+    and ``time_shift`` say where training times fall (``flow.sample_times``): "uniform" is the
+    paper's; a mean below 0 or a shift above 1 moves logit-normal times towards noise.
+    ``uniform_share`` of logit-normal times are uniform all the same.
     """
 
     task: Literal["flow"]
@@ -129,8 +132,12 @@ class FlowTask(Config):
     model: DDiTConfig
     init: str | None = None
     train: Literal["video", "audio", "both"]
-    text_dropout: float = 0.1
-    uniform_share: float = 0.2
+    text_dropout: float = Field(0.1, ge=0, le=1)
+    time_kind: Literal["uniform", "logit_normal"] = "logit_normal"
+    time_mean: float = 0.0
+    time_std: float = Field(1.0, gt=0)
+    time_shift: float = Field(1.0, gt=0)
+    uniform_share: float = Field(0.2, ge=0, le=1)
     clean_video: float = 0.35
     clean_noise: float = 0.05
     draws: int = Field(1, gt=0)

@@ -122,3 +122,18 @@ def test_latents_of_another_encoder_are_refused(latents, tmp_path):
 def test_an_unknown_key_names_the_nearest(latents, tmp_path):
     with pytest.raises(ValueError, match=r"text_dropot.*text_dropout"):
         task(latents, tmp_path, "video", text_dropot=0.2)
+
+
+def test_times_fall_where_the_config_says(latents, tmp_path):
+    def mean(**changes):
+        training = FlowTraining(task(latents, tmp_path, "video", **changes))
+        return training._times(4000, torch.Generator().manual_seed(0)).mean().item()
+
+    assert mean() == pytest.approx(0.5, abs=0.02)
+    assert mean(time_kind="uniform") == pytest.approx(0.5, abs=0.02)
+    assert mean(time_mean=-1.0, uniform_share=0) < 0.35
+    assert mean(time_shift=3.0) < 0.35
+    narrow = FlowTraining(task(latents, tmp_path, "video", time_std=0.01, uniform_share=0))
+    assert narrow._times(100, torch.Generator().manual_seed(0)).std() < 0.01
+    with pytest.raises(ValueError, match="time_shift"):
+        task(latents, tmp_path, "video", time_shift=0)
