@@ -1,4 +1,4 @@
-"""What a value on the command line may be: types for argparse, each with a clear refusal."""
+"""Types for argparse, each with a clear refusal, and the arguments that commands share."""
 
 from __future__ import annotations
 
@@ -48,3 +48,14 @@ def levels(text: str) -> list[int]:
     if len(set(found)) < len(found):
         raise argparse.ArgumentTypeError(f"{text!r} names a level twice")
     return found
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """How to sample, for every command that generates."""
+    add = parser.add_argument
+    add("--steps", type=count, help="solver steps (default: the model's)")
+    add("--guidance", type=real, help="strength of the prompt (default: the model's)")
+    what = "the same for the sound (default: as --guidance)"
+    add("--audio-guidance", type=real, help=what)
+    add("--solver", choices=("euler", "midpoint", "heun", "ab2"), help="default: the model's")
+    add("--schedule", choices=("joint", "cascade"), help="the two clocks (default: the model's)")

@@ -87,7 +87,7 @@ MISTAKES = [
     (["generate", "x", "-o", "{prompt[x]}.mp4"], "is no pattern"),
     (["generate", "x", "--solver", "magic"], "invalid choice: 'magic'"),
     (["generate", "x", "--sized", "64"], "unrecognized arguments: --sized"),
-    (["data"], "required: WORLD"),
+    (["data"], "required: WHAT"),
     (["data", "impacts", "--clips", "2"], "required: --out"),
     (["data", "impacts", "--clips", "2", "--out", "text.mp4"], "text.mp4"),
     (["data", "impacts", "--clips", "2", "--out", "d", "--sample-rate", "12345"], "got 12345"),

@@ -1,0 +1,20 @@
+"""``syncflow info``: what is installed and what this machine can run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+SUMMARY = "say what is installed and what this machine can run"
+EXAMPLE = "syncflow info --json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(args: argparse.Namespace) -> None:
+    from syncflow import info
+
+    facts = info.collect()
+    print(json.dumps(facts, indent=2) if args.json else info.table(facts))
