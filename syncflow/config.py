@@ -74,7 +74,10 @@ def _check_heads(hidden_size: int, num_heads: int) -> None:
 
 
 class VideoTowerConfig(Config):
-    """STDiT3 of Open-Sora v1.2; the defaults are XL/2 (paper section 3.2)."""
+    """STDiT3 of Open-Sora v1.2; the defaults are XL/2 (paper section 3.2).
+
+    ``compat``: "opensora-1.2" gives the original's output for clean frames, defect included.
+    """
 
     hidden_size: int = 1152
     depth: int = 28
@@ -87,6 +90,7 @@ class VideoTowerConfig(Config):
     qk_norm: bool = True
     pred_sigma: bool = True
     input_sq_size: int = 512
+    compat: Literal["opensora-1.2"] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> VideoTowerConfig:
@@ -227,7 +231,12 @@ class TextEncoderConfig(Config):
 
 
 class SamplingConfig(Config):
-    """Sampling defaults of a model folder; the defaults here are the paper's (section 4)."""
+    """Sampling defaults of a model folder; the defaults here are the paper's (section 4).
+
+    ``null_caption``: what guidance leads away from, all of the learned null caption ("full"), or as
+    many of its tokens as the prompt has ("prompt": Open-Sora's way, and what a model needs whose
+    captions were dropped so in training).
+    """
 
     steps: int = Field(50, gt=0)
     audio_steps: int | None = Field(None, gt=0)
@@ -236,6 +245,7 @@ class SamplingConfig(Config):
     solver: Literal["euler", "midpoint", "heun", "ab2"] = "euler"
     schedule: Literal["joint", "cascade"] = "joint"
     shift: float = Field(1.0, gt=0)
+    null_caption: Literal["full", "prompt"] = "full"
 
 
 class GeometryConfig(Config):

@@ -271,12 +271,15 @@ class SyncFlow:
         # An empty prompt is no caption: its row is then the null caption too.
         text, mask = self.text_encoder.encode([p if p.strip() else "-" for p in prompts])
         text, mask = text[:, :limit].float(), mask[:, :limit].bool()
-        null, _ = self.ddit.video_tower.null_text(len(prompts), text.shape[1])
-        null = null.float()
+        tower, kind = self.ddit.video_tower, self.config.sampling.null_caption
+        other, other_mask = tower.unguided_text(mask, kind)
         empty = torch.tensor([not p.strip() for p in prompts], device=text.device)
-        text = torch.where(empty[:, None, None], null, text)
-        # As long as its prompt, so that a clip does not depend on the others of its batch.
-        other, other_mask = null, mask
+        length = max(text.shape[1], other.shape[1])
+        text, mask, other, other_mask = (
+            _pad(x, length) for x in (text, mask, other.float(), other_mask)
+        )
+        text = torch.where(empty[:, None, None], other, text)
+        mask = torch.where(empty[:, None], other_mask, mask)
         if negative is not None and negative.strip():
             other, other_mask = self.text_encoder.encode([negative])
             other = other[:, :limit].float().expand(len(prompts), -1, -1)

@@ -20,7 +20,7 @@ ALLOWED = {
     "config": {"clip"},
     "models": {"models", "ops", "clip", "config"},
     "data": {"data", "models", "clip", "config"},
-    "interop": {"interop", "models", "config"},
+    "interop": {"interop", "models", "config", "clip", "flow"},
     "sampler": {"models", "flow", "clip", "config"},
     "model_folder": {"models", "clip", "config"},
     "inputs": {"data.media", "clip", "flow"},

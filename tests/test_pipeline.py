@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -366,3 +367,9 @@ def test_one_video_pass_equals_joint_steps_on_clean_video(model) -> None:
         expected = model.audio_vae.decode(audio * std + mean, num_samples=48000)[0].clamp(-1, 1)
     got = run(model, video=picture(), guidance=1.0).audio
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_shipped_model_is_unguided_as_it_was_trained():
+    """Its captions were dropped to a null caption of their own length; sampling has to match."""
+    config = ModelConfig.load(Path(syncflow.__file__).parent / "pretrained" / "config.json")
+    assert config.sampling.null_caption == "prompt"

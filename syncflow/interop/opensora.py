@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from syncflow.config import VideoTowerConfig, VideoVAEConfig
+from syncflow.interop.opensora_sampler import Compat
+from syncflow.models.video_tower import RotaryFrequencies, VideoTower
 from syncflow.models.video_vae import VideoVAE
 
+Module = TypeVar("Module", bound=nn.Module)
+
 _NUM_NAMED = 5
+_TOWER = "an Open-Sora v1.2 STDiT3"
+#: First letters of keys that tell other models, so that a wrong file is called by its name.
+_KNOWN = (
+    ("model.diffusion_model.", "a Stable Diffusion checkpoint"),
+    ("first_stage_model.", "a Stable Diffusion checkpoint"),
+    ("down_blocks.", "a diffusers UNet"),
+    ("transformer_blocks.", "a diffusers transformer"),
+    ("encoder.block.", "a T5"),
+    ("encoder.down_blocks.", "a diffusers image VAE"),
+    ("encoder.layers.", "an Encodec"),
+    ("spatial_vae.", "an Open-Sora video VAE"),
+    ("spatial_blocks.", "an Open-Sora STDiT"),
+)
 
 
 def video_vae(
     state_dict: Mapping[str, Tensor],
     spatial: Mapping[str, Any] | None = None,
     temporal: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = torch.float32,
 ) -> VideoVAE:
     """The video VAE from a state dict in the layout of `hpcai-tech/OpenSora-VAE-v1.2`.
 
     Args:
-        state_dict: keys `spatial_vae.module.*`, `temporal_vae.*`, `scale`, `shift`.
+        state_dict: keys `spatial_vae.module.*`, `temporal_vae.*`, `scale`, `shift`. The module
+            shares its memory where the dtype is the same.
         spatial: arguments of diffusers' `AutoencoderKL`; the released model's when not given.
         temporal: arguments of `TemporalVAE`; the released model's when not given.
+        dtype: of the module; None = as stored.
 
     Returns:
-        The module in evaluation mode, float32.
+        The module in evaluation mode.
 
     Raises:
         ValueError: keys are missing, unexpected or of another shape; they are named.
@@ -42,34 +62,44 @@ def video_vae(
             sizes[name] = state_dict[name].float().flatten().tolist()
     sizes["latent_channels"] = sizes.get("temporal", {}).get("embed_dim", 4)
     config = VideoVAEConfig(kind="opensora", **sizes)
-    return _load(lambda: VideoVAE(config), state_dict, "an Open-Sora v1.2 video VAE")
+    return _load(lambda: VideoVAE(config), state_dict, "an Open-Sora v1.2 video VAE", dtype)
 
 
-def video_tower(state_dict: Mapping[str, Tensor], num_heads: int = 16) -> nn.Module:
+def video_tower(
+    state_dict: Mapping[str, Tensor],
+    num_heads: int = 16,
+    compat: Compat | None = None,
+    dtype: torch.dtype | None = torch.float32,
+) -> VideoTower:
     """The video tower from a state dict in the layout of `hpcai-tech/OpenSora-STDiT-v3`.
 
     Every size but the number of heads follows from the shapes.
 
     Args:
-        state_dict: the released 973 keys, or those of another size of the same model.
+        state_dict: the released 973 keys, or those of another size of the same model. The module
+            shares its memory where the dtype is the same.
         num_heads: attention heads.
+        compat: "opensora-1.2" reproduces the original's output for clean frames, a defect.
+        dtype: of the module; None = as stored.
 
     Returns:
-        `syncflow.models.video_tower.VideoTower` in evaluation mode, float32.
+        The tower in evaluation mode.
 
     Raises:
         ValueError: it is no STDiT3, `num_heads` does not fit, or keys are missing, unexpected or
             of another shape; they are named.
     """
-    from syncflow.models.video_tower import VideoTower
+    config = video_tower_config(state_dict, num_heads, compat)
+    tower = _load(lambda: VideoTower(config), state_dict, _TOWER, dtype)
+    _check_rotary(tower.rope.freqs)
+    return tower
 
-    config = video_tower_config(state_dict, num_heads)
-    return _load(lambda: VideoTower(config), state_dict, "an Open-Sora v1.2 STDiT3")
 
-
-def video_tower_config(state_dict: Mapping[str, Tensor], num_heads: int = 16) -> VideoTowerConfig:
+def video_tower_config(
+    state_dict: Mapping[str, Tensor], num_heads: int = 16, compat: Compat | None = None
+) -> VideoTowerConfig:
     """Sizes of the STDiT3 that a state dict holds; see `video_tower`."""
-    what = "an Open-Sora v1.2 STDiT3"
+    what = _TOWER
     hidden_size, in_channels, *patch_size = _shape(state_dict, "x_embedder.proj.weight", 5, what)
     max_length, caption_channels = _shape(state_dict, "y_embedder.y_embedding", 2, what)
     mlp_width, _ = _shape(state_dict, "spatial_blocks.0.mlp.fc1.weight", 2, what)
@@ -98,26 +128,44 @@ def video_tower_config(state_dict: Mapping[str, Tensor], num_heads: int = 16) ->
         model_max_length=max_length,
         qk_norm=q_norm is not None,
         pred_sigma=out_channels == 2 * in_channels,
+        compat=compat,
     )
 
 
 def _shape(state_dict: Mapping[str, Tensor], key: str, ndim: int, what: str) -> tuple[int, ...]:
     if key not in state_dict:
-        raise ValueError(f"not {what}: the key {key} is missing among {len(state_dict)} keys")
+        raise ValueError(
+            f"not {what}{_looks_like(state_dict)}: the key {key} is missing among "
+            f"{len(state_dict)} keys"
+        )
     shape = tuple(state_dict[key].shape)
     if len(shape) != ndim:
         raise ValueError(f"not {what}: {key} has shape {shape}, expected {ndim} axes")
     return shape
 
 
-def _load(build: Callable[[], nn.Module], state_dict: Mapping[str, Tensor], what: str) -> nn.Module:
-    # Checked on the meta device first: a wrong file then costs no memory and no half-loaded model.
+def _load(
+    build: Callable[[], Module], state_dict: Mapping[str, Tensor], what: str,
+    dtype: torch.dtype | None,
+) -> Module:
+    # Built on the meta device: a wrong file costs no memory, and neither do first weights that
+    # the file's replace.
     with torch.device("meta"):
-        wanted = {key: tuple(value.shape) for key, value in build().state_dict().items()}
+        module = build()
+    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     check_layout(wanted, {key: tuple(value.shape) for key, value in state_dict.items()}, what)
-    module = build()
-    module.load_state_dict(state_dict, strict=True)
-    return module.eval()
+    module.load_state_dict(state_dict, strict=True, assign=True)
+    return module.to(dtype).eval()
+
+
+def _check_rotary(freqs: Tensor) -> None:
+    # The tower computes its rotary frequencies; files that went through bfloat16 hold them rounded.
+    expected = RotaryFrequencies(2 * len(freqs)).freqs
+    if not torch.allclose(freqs.float(), expected, rtol=0.01, atol=0):
+        raise ValueError(
+            "rope.freqs are not those of base 10000 that Open-Sora v1.2 has: "
+            f"{_some([f'{value:.3g}' for value in freqs.tolist()])}"
+        )
 
 
 def check_layout(
@@ -144,7 +192,16 @@ def check_layout(
     if reshaped:
         faults.append(f"{len(reshaped)} of another shape ({_some(reshaped)})")
     if faults:
-        raise ValueError(f"not {what} of this size: keys " + ", ".join(faults))
+        raise ValueError(f"not {what} of this size{_looks_like(found)}: keys " + ", ".join(faults))
+
+
+def _looks_like(keys: Iterable[str]) -> str:
+    """What other known model the keys are of, as words to add, or nothing."""
+    keys = list(keys)
+    for prefix, what in _KNOWN:
+        if any(key.startswith(prefix) for key in keys):
+            return f" (it looks like {what})"
+    return ""
 
 
 def _some(names: list[str]) -> str:

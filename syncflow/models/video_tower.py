@@ -140,8 +140,28 @@ class VideoTower(nn.Module):
             if index % 2:
                 features.append(x_BTSC)
 
+        if self.config.compat == "opensora-1.2" and frame_mask is not None:
+            x_BTSC = self._modulate_clean_frames_twice(x_BTSC, t_B, fps, frame_mask)
         out_BTSP = self.final_layer(x_BTSC, *final_modulation, self.config.in_channels)
         return self._unpatchify(out_BTSP.float(), grid, x_BCTHW.shape), features
+
+    def unguided_text(
+        self, text_mask_BL: Tensor, kind: str = "full"
+    ) -> tuple[Tensor, Tensor]:
+        """Null captions, one per row of the mask, for guidance to lead away from.
+
+        Args:
+            text_mask_BL: of the captions that they stand beside.
+            kind: "full" is all of the null caption, whatever the captions are; "prompt" cuts it to
+                the tokens of its caption, as Open-Sora v1.2 does in training and sampling.
+
+        Returns:
+            text [B, L', E] and mask [B, L'].
+        """
+        if kind == "full":
+            return self.null_text(len(text_mask_BL))
+        null_BLE, _ = self.null_text(*text_mask_BL.shape)
+        return null_BLE, text_mask_BL.bool()
 
     def null_text(self, batch: int, length: int | None = None) -> tuple[Tensor, Tensor]:
         """The learned caption of "no caption", [batch, length, E], and its mask, all True.
@@ -176,16 +196,10 @@ class VideoTower(nn.Module):
 
         All blocks' at once: one addition in place of one per block.
         """
-        if not torch.is_tensor(fps):
-            fps = torch.full_like(t_B, fps)
-        elif fps.ndim == 0:
-            fps = fps.expand_as(t_B)
-        fps_BC = self.fps_embedder(fps)
-        # Open-Sora's clock runs the other way, 1000 = noise; nothing else here knows it.
-        t_BC = self.t_embedder(1000 * (1 - t_B.float())) + fps_BC
+        t_BC = self._clock(t_B, fps)
         t_B6C = self.t_block(t_BC).unflatten(-1, (6, -1))
         if frame_mask is not None:
-            data_BC = self.t_embedder(torch.zeros_like(t_B)) + fps_BC
+            data_BC = self._clock(torch.ones_like(t_B), fps)
             data_B6C = self.t_block(data_BC).unflatten(-1, (6, -1))
             noisy_BT1 = frame_mask.bool()[:, :, None]
             t_BC = torch.where(noisy_BT1, t_BC[:, None], data_BC[:, None])
@@ -198,6 +212,25 @@ class VideoTower(nn.Module):
         modulations = [rows[6 * i : 6 * i + 6] for i in range(len(rows) // 6)]
         final = (self.final_layer.scale_shift_table + t_BC.unsqueeze(-2)).unbind(-2)
         return modulations, final
+
+    def _clock(self, t_B: Tensor, fps: float | Tensor) -> Tensor:
+        """Flow time and frame rate as one vector, [B, C]."""
+        if not torch.is_tensor(fps):
+            fps = torch.full_like(t_B, fps)
+        elif fps.ndim == 0:
+            fps = fps.expand_as(t_B)
+        # Open-Sora's clock runs the other way, 1000 = noise; nothing else here knows it.
+        return self.t_embedder(1000 * (1 - t_B.float())) + self.fps_embedder(fps)
+
+    def _modulate_clean_frames_twice(
+        self, x_BTSC: Tensor, t_B: Tensor, fps: float | Tensor, frame_mask: Tensor
+    ) -> Tensor:
+        """Open-Sora v1.2's defect: clean frames reach the final layer's norm modulated already, as
+        noisy ones are. Only their own output, which is no velocity of use, comes out otherwise."""
+        table_2C = self.final_layer.scale_shift_table
+        shift_BC, scale_BC = (table_2C + self._clock(t_B, fps).unsqueeze(-2)).unbind(-2)
+        modulated_BTSC = adaln(x_BTSC, shift_BC, scale_BC, EPS)
+        return torch.where(frame_mask.bool()[:, :, None, None], x_BTSC, modulated_BTSC)
 
     def _unpatchify(self, x_BTSP: Tensor, grid: tuple[int, int, int], shape: torch.Size) -> Tensor:
         pt, ph, pw = self.config.patch_size
