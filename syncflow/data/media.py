@@ -7,6 +7,7 @@ zero of a file is the moment when its first picture is shown.
 
 from __future__ import annotations
 
+import io
 import os
 import wave
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from syncflow.data import decode
+from syncflow.data import decode, encode
 
 # No mbtree: with it x264 now and then gives other bytes for the same 32x32 frames.
 _H264 = ("libx264", {"crf": "14", "preset": "medium", "x264-params": "mbtree=0"})
@@ -37,7 +38,6 @@ _RATES = {
     "aac": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000),
     "libopus": (8000, 12000, 16000, 24000, 48000),
 }
-_BT709, _LIMITED_RANGE = 1, 1  # ITU-T H.273, and FFmpeg's AVColorRange
 
 
 @dataclass(frozen=True)
@@ -122,34 +122,76 @@ def write(
         _check_audio(audio)
         check_rate(path, sample_rate)
 
-    options = {"fflags": "+bitexact"}
-    if container in ("mp4", "mov"):
-        options["movflags"] = "+faststart"
-        # The clock of the edit list, milliseconds by default, which no other rate divides.
-        options["movie_timescale"] = str(sample_rate)
-    with (
-        replacing(path) as temporary,
-        av.open(str(temporary), "w", format=container, options=options) as out,
-    ):
+    with replacing(path) as temporary, _create(temporary, container, sample_rate) as out:
         options = {**video_options, "g": str(max(1, round(fps)))}
-        picture = out.add_stream(video_codec, rate=rate, options=options)
-        picture.height, picture.width = video.shape[2:]
-        picture.pix_fmt = "yuv420p"
-        picture.thread_count = 1  # the bytes of x264 depend on its number of threads
-        context = picture.codec_context
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
-        context.color_range = _LIMITED_RANGE
-        sound = None
-        if audio is not None:
-            options = {"aac_pns": "0"} if audio_codec == "aac" else {}
-            sound = out.add_stream(audio_codec, rate=sample_rate, layout="mono", options=options)
-            sound.bit_rate = min(192_000, 5 * sample_rate)
-        packets = list(_encode_video(picture, video, rate))
+        size = tuple(video.shape[2:])
+        picture = encode.picture_stream(out, video_codec, options, size, rate)
+        sound = encode.sound_stream(out, audio_codec, sample_rate) if audio is not None else None
+        packets = list(encode.video(picture, video, rate))
         if sound is not None:
-            align = container in ("mp4", "mov")
-            packets += _encode_audio(sound, audio, sample_rate, align)
+            packets += encode.audio(sound, audio, sample_rate, container in ("mp4", "mov"))
             packets.sort(key=lambda packet: packet.dts * packet.time_base)
         out.mux(packets)
+    return path
+
+
+def check_copy(path: str | Path, source: str | Path) -> None:
+    """Raises unless a file named ``path`` can hold the picture of ``source`` as it is."""
+    import av
+
+    path = check_writable(path)
+    with _open(source) as film:
+        codec = film.streams.video[0].codec_context.name
+        try:
+            out = av.open(io.BytesIO(), "w", format=_FORMATS[path.suffix.lower()][0])
+            with out:
+                out.add_stream_from_template(film.streams.video[0])
+                out.start_encoding()
+        except (av.FFmpegError, ValueError) as error:
+            raise ValueError(
+                f"a {path.suffix} file cannot hold the {codec} picture of '{source}' unchanged: "
+                "give the output a name that ends in .mkv"
+            ) from error
+
+
+def add_sound(
+    path: str | Path,
+    source: str | Path,
+    audio: Tensor,
+    sample_rate: int = 48000,
+    until: float | None = None,
+) -> Path:
+    """Writes the picture of the file ``source``, copied bit for bit, with ``audio`` float [M] in
+    place of any sound of its own; returns the path.
+
+    Nothing is decoded or encoded anew: every packet of the picture is in the new file as it was,
+    and its first picture is shown when the sound begins. ``until`` s leaves out what comes later,
+    except pictures that earlier ones refer to.
+
+    Raises:
+        ValueError: the format cannot hold this picture, or a bad sound. OSError: as ``write``.
+    """
+    import av
+
+    path = check_writable(path)
+    _check_audio(audio)
+    check_rate(path, sample_rate)
+    check_copy(path, source)
+    container, _, audio_codec = _FORMATS[path.suffix.lower()]
+    try:
+        with (
+            replacing(path) as temporary,
+            _open(source) as film,
+            _create(temporary, container, sample_rate) as out,
+        ):
+            picture = out.add_stream_from_template(film.streams.video[0])
+            sound = encode.sound_stream(out, audio_codec, sample_rate)
+            packets = encode.copied(film, picture, until)
+            packets += encode.audio(sound, audio, sample_rate, container in ("mp4", "mov"))
+            packets.sort(key=lambda packet: packet.dts * packet.time_base)
+            out.mux(packets)
+    except av.FFmpegError as error:
+        raise ValueError(f"cannot copy the picture of '{source}': {error.strerror}") from error
     return path
 
 
@@ -235,6 +277,17 @@ def read(
     return video_F3HW, torch.from_numpy(audio_M)
 
 
+def _create(path: Path, container: str, sample_rate: int) -> Any:
+    import av
+
+    options = {"fflags": "+bitexact"}
+    if container in ("mp4", "mov"):
+        options["movflags"] = "+faststart"
+        # The clock of the edit list, milliseconds by default, which no other rate divides.
+        options["movie_timescale"] = str(sample_rate)
+    return av.open(str(path), "w", format=container, options=options)
+
+
 @contextmanager
 def _open(path: str | Path) -> Iterator[Any]:
     import av
@@ -271,44 +324,6 @@ def _check_audio(audio: Tensor) -> None:
         raise ValueError(f"audio must be float [M], got {audio.dtype} {list(audio.shape)}")
     if not torch.isfinite(audio).all():
         raise ValueError("audio holds values that are not finite")
-
-
-def _encode_video(stream: Any, video: Tensor, rate: Fraction) -> Iterator[Any]:
-    import av
-    from av.video.reformatter import Interpolation
-
-    flags = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
-    for index, pixels in enumerate(video.permute(0, 2, 3, 1).contiguous().cpu().numpy()):
-        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
-            format="yuv420p",
-            dst_colorspace=_BT709,
-            dst_color_range=_LIMITED_RANGE,
-            interpolation=flags,
-            threads=1,
-        )
-        frame.pts, frame.time_base = index, 1 / rate
-        yield from stream.encode(frame)
-    yield from stream.encode(None)
-
-
-def _encode_audio(stream: Any, audio: Tensor, sample_rate: int, align: bool) -> Iterator[Any]:
-    import av
-
-    stream.codec_context.open()
-    step = stream.codec_context.frame_size
-    # A decoder trims whole samples at the start of an mp4 (its edit list) but only whole AAC frames
-    # at its end. Silence before time zero, hidden by the edit list together with the encoder's own
-    # priming, makes the last frame end exactly where the sound does.
-    lead = -len(audio) % step if align else 0
-    samples = torch.cat([audio.new_zeros(lead), audio]).detach().cpu().float().clamp(-1, 1).numpy()
-    packed = stream.codec_context.format.name == "flt"
-    for first in range(0, len(samples), step):
-        chunk = samples[None, first : first + step].copy()
-        frame = av.AudioFrame.from_ndarray(chunk, format="flt" if packed else "fltp", layout="mono")
-        frame.sample_rate, frame.pts = sample_rate, first - lead
-        frame.time_base = Fraction(1, sample_rate)
-        yield from stream.encode(frame)
-    yield from stream.encode(None)
 
 
 def _stated_seconds(source: Any, stream: Any) -> float | None:
