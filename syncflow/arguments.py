@@ -54,6 +54,8 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     """How to sample, for every command that generates."""
     add = parser.add_argument
     add("--steps", type=count, help="solver steps (default: the model's)")
+    what = "of the sound, where it moves alone (default: as --steps)"
+    add("--audio-steps", type=count, metavar="N", help=what)
     add("--guidance", type=real, help="strength of the prompt (default: the model's)")
     what = "the same for the sound (default: as --guidance)"
     add("--audio-guidance", type=real, help=what)

@@ -111,8 +111,9 @@ def audio_latents(num_samples: int) -> int:
 class Clip:
     """Picture and sound that belong together.
 
-    ``video`` uint8 [F,3,H,W]; ``audio`` float32 [M] in [-1,1]; ``fps`` frames/s; ``sample_rate`` Hz;
-    ``prompt`` the sentence it was made from, if any.
+    ``video`` uint8 [F,3,H,W]; ``audio`` float32 [M] in [-1,1]; ``fps`` frames/s; ``sample_rate``
+    Hz; ``prompt`` the sentence it was made from, if any; ``picture_file`` the file whose picture
+    this is, which ``save`` copies as it stands; ``scores`` what ranking measured (name -> value).
     """
 
     video: Tensor
@@ -120,6 +121,8 @@ class Clip:
     fps: float = 16
     sample_rate: int = 48000
     prompt: str | None = None
+    picture_file: Path | None = None
+    scores: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         if self.video.dtype != torch.uint8 or self.video.ndim != 4 or self.video.shape[1] != 3:
@@ -136,9 +139,15 @@ class Clip:
         return len(self.video) / self.fps
 
     def save(self, path: str | Path) -> Path:
-        """Writes H.264 + AAC (mp4, mkv, webm or mov by the name's ending); returns the path."""
+        """Writes H.264 + AAC (mp4, mkv, webm or mov by the name's ending); returns the path.
+
+        The picture of ``picture_file`` is copied bit for bit, in the codec that it has.
+        """
         from syncflow.data import media  # containers live in one file; importing stays free
 
+        if self.picture_file is not None:
+            seconds = len(self.audio) / self.sample_rate
+            return media.add_sound(path, self.picture_file, self.audio, self.sample_rate, seconds)
         return media.write(path, self.video, self.audio, self.fps, self.sample_rate)
 
     @classmethod

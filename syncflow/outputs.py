@@ -2,13 +2,50 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from syncflow.data import media
 
-def plan(out: str | None, prompts: Sequence[str], takes: int, seed: int) -> list[Path]:
-    """The path of every clip, prompt by prompt and take by take.
+
+@dataclass(frozen=True)
+class Plan:
+    """``paths`` of the clips, prompt by prompt and take by take; ``folder`` one that is made when
+    the first clip is there (``make``), None where all must exist already."""
+
+    paths: list[Path]
+    folder: Path | None = None
+
+    def check(self) -> None:
+        """Raises where a clip could not be written."""
+        for path in self.paths:
+            if self.folder is None or self.folder.is_dir():
+                media.check_writable(path)
+        if self.folder is not None and not self.folder.exists():
+            above = next(p for p in self.folder.absolute().parents if p.exists())
+            if not above.is_dir():
+                raise NotADirectoryError(f"cannot make '{self.folder}': '{above}' is a file")
+            if not os.access(above, os.W_OK | os.X_OK):
+                raise PermissionError(f"cannot make '{self.folder}': no permission in '{above}'")
+
+    def make(self) -> None:
+        """Makes the folder, if one is needed."""
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def sheet(self) -> Path:
+        """The contact sheet beside the clips."""
+        if len(self.paths) == 1:
+            return self.paths[0].with_suffix(".png")
+        return self.paths[0].with_name("contact_sheet.png")
+
+
+def plan(out: str | None, prompts: Sequence[str], takes: int, seed: int) -> Plan:
+    """Where every clip goes; touches nothing.
 
     ``out`` is a file, a folder, a pattern with {i}, {prompt}, {seed} or {take}, or None for
     ``clip.mp4`` and, with several clips, the folder ``clips``. A folder is made where it is
@@ -19,8 +56,8 @@ def plan(out: str | None, prompts: Sequence[str], takes: int, seed: int) -> list
     """
     total = len(prompts) * takes
     text = out or ("clip.mp4" if total == 1 else "clips/")
-    folder = Path(text).is_dir() or text.endswith(("/", "\\"))
-    if "{" not in text and not folder and (total == 1 or Path(text).suffix):
+    is_folder = Path(text).is_dir() or text.endswith(("/", "\\"))
+    if "{" not in text and not is_folder and (total == 1 or Path(text).suffix):
         if len(prompts) > 1:
             raise ValueError(
                 f"'{text}' is one file, but there are {len(prompts)} prompts: "
@@ -28,14 +65,15 @@ def plan(out: str | None, prompts: Sequence[str], takes: int, seed: int) -> list
             )
         base = Path(text)
         if total == 1:
-            return [base]
-        return [base.with_name(f"{base.stem}-{take}{base.suffix}") for take in range(1, takes + 1)]
+            return Plan([base])
+        names = [f"{base.stem}-{take}{base.suffix}" for take in range(1, takes + 1)]
+        return Plan([base.with_name(name) for name in names])
+    folder = None
     if "{" not in text:
-        try:
-            Path(text).mkdir(parents=True, exist_ok=True)
-        except FileExistsError:
-            raise ValueError(f"'{text}' is a file; several clips need a folder") from None
-        text = str(Path(text) / ("{i}-{prompt}" + ("-{take}" if takes > 1 else "") + ".mp4"))
+        folder = Path(text)
+        if folder.is_file():
+            raise ValueError(f"'{text}' is a file; several clips need a folder")
+        text = str(folder / ("{i}-{prompt}" + ("-{take}" if takes > 1 else "") + ".mp4"))
     paths = []
     for index, prompt in enumerate(prompts):
         slug = "-".join(re.findall(r"[a-z0-9]+", prompt.lower()))[:60].strip("-") or "clip"
@@ -48,11 +86,4 @@ def plan(out: str | None, prompts: Sequence[str], takes: int, seed: int) -> list
                 raise ValueError(f"'{text}' is no pattern: it may hold {known}") from None
     if len(set(paths)) < len(paths):
         raise ValueError(f"'{text}' gives several clips the same name: put {{i}} or {{take}} in it")
-    return paths
-
-
-def sheet_path(paths: Sequence[Path]) -> Path:
-    """The contact sheet beside the clips ``paths``."""
-    if len(paths) == 1:
-        return paths[0].with_suffix(".png")
-    return paths[0].with_name("contact_sheet.png")
+    return Plan(paths, folder)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from syncflow import flow, model_folder
 from syncflow.clip import Clip, ClipSpec, to_model, to_pixels
 from syncflow.config import ModelConfig
-from syncflow.inputs import GivenVideo, check_request, first_frame, given_videos
-from syncflow.models.ddit import Condition
-from syncflow.sampler import GuidedVelocity, Progress
+from syncflow.inputs import GivenVideo, first_frame, given_videos, resolve
+from syncflow.sampler import GuidedVelocity, Progress, encode_captions
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -128,12 +129,14 @@ class SyncFlow:
         audio_guidance: float | None = None,
         seed: int = 0,
         negative_prompt: str | None = None,
+        negative_audio_prompt: str | None = None,
         solver: flow.Solver | None = None,
         video: Any = None,
         image: Any = None,
         audio_takes: int = 1,
         schedule: Literal["joint", "cascade"] | None = None,
         v2a: Literal["one-pass", "paper"] = "one-pass",
+        rank: Literal["sync"] | None = "sync",
         callback: flow.Callback | None = None,
         progress: bool = True,
     ) -> Clip | list[Clip]:
@@ -141,18 +144,22 @@ class SyncFlow:
 
         Args:
             prompt: a sentence, or several for several clips. With ``video`` it may be empty.
-            seconds, height, width: of the clips; with ``video`` its own length by default.
+            seconds, height, width: of the clips; with ``video`` its own length by default, and the
+                size that the model sees.
             steps: solver steps; of the video and, unless ``audio_steps`` says otherwise, the audio.
             audio_steps: of the audio where it moves alone: with "cascade" or a given video.
             guidance, audio_guidance: strength of the prompt, 1 = none (half the work);
                 ``audio_guidance`` is ``guidance`` where only that is given.
             seed: prompt i draws its noise from seed + i, whatever else is in the batch.
             negative_prompt: what the clips should not be; stands in for the null caption.
+            negative_audio_prompt: the same for the sound alone, for example "music, speech".
             solver: "euler", "midpoint", "heun" or "ab2".
             video: a picture that stays and gets sound: a Clip, a path, uint8 [F,3,H,W], or a list
-                with one of these per prompt.
+                with one of these per prompt. ``Clip.save`` copies a file's picture bit for bit.
             image: a first frame: uint8 [3,H,W], a path, or a PIL image.
             audio_takes: soundtracks per picture.
+            rank: "sync" puts the takes whose onsets meet the contacts in the picture first, and
+                fills in ``Clip.scores``; None leaves them in the order of their noise.
             schedule: "joint" moves picture and sound together, "cascade" ends the picture first.
             v2a: how a given video is read: clean and once ("one-pass"), or noised anew at every
                 step ("paper").
@@ -167,60 +174,39 @@ class SyncFlow:
         """
         single = isinstance(prompt, str) and audio_takes == 1
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        sampling = self.config.sampling
-        if guidance is not None and audio_guidance is None:
-            audio_guidance = guidance
-        guidance = sampling.guidance if guidance is None else guidance
-        if audio_guidance is None:
-            audio_guidance = sampling.audio_guidance
-        audio_guidance = guidance if audio_guidance is None else audio_guidance
-        schedule, solver = schedule or sampling.schedule, solver or sampling.solver
-        if video is None:
-            path_kind = schedule
-        else:
-            path_kind = "joint" if v2a == "paper" else "audio"
-        asked_audio_steps = audio_steps
-        if steps is None:
-            steps = sampling.steps
-            audio_steps = sampling.audio_steps if audio_steps is None else audio_steps
-        check_request(
-            prompts, steps, audio_steps, guidance, audio_guidance, audio_takes, v2a, video, image,
-            schedule, solver,
-        )
-        if path_kind == "joint" and asked_audio_steps not in (None, steps):
-            raise ValueError(
-                f"audio_steps {asked_audio_steps} is not steps {steps}: here picture and sound "
-                "move together; schedule 'cascade' moves them apart"
-            )
-        path = flow.schedule(path_kind, steps, audio_steps, sampling.shift)
-
+        asked = resolve(
+            self.config.sampling, prompts, steps=steps, audio_steps=audio_steps,
+            guidance=guidance, audio_guidance=audio_guidance, solver=solver, schedule=schedule,
+            v2a=v2a, audio_takes=audio_takes, rank=rank, video=video, image=image,
+        )  # fmt: skip
         spec = self.config.geometry.spec.with_size(height, width)
         given: list[GivenVideo] = []
         if video is not None:
             given, spec = given_videos(video, len(prompts), spec, seconds)
         elif seconds is not None:
-            spec = ClipSpec(seconds, spec.fps, spec.height, spec.width, spec.sample_rate)
+            spec = replace(spec, seconds=seconds)
         self._check_size(spec)
 
-        condition = self._condition(prompts, negative_prompt, spec)
+        captions = encode_captions(
+            self.ddit, self.text_encoder, prompts, spec, self.dtype, negative_prompt,
+            negative_audio_prompt, self.config.sampling.null_caption,
+        )  # fmt: skip
         x_video, x_audio = self._noise(len(prompts), audio_takes, seed, spec)
         frame_mask = given_velocity = None
         if given:
-            pixels = torch.stack([item.frames for item in given])
-            x_1 = self._encode_video(pixels)
+            x_1 = self._encode_video(torch.stack([item.frames for item in given]))
             given_velocity = flow.velocity(x_video, x_1) if v2a == "paper" else None
             x_video = x_1 if v2a == "one-pass" else x_video
         elif image is not None:
-            first = self._encode_video(first_frame(image, spec)[None])
-            x_video[:, :, :1] = first
+            x_video[:, :, :1] = self._encode_video(first_frame(image, spec)[None])
             frame_mask = torch.ones(x_video.shape[0], x_video.shape[2], dtype=torch.bool)
             frame_mask[:, 0] = False
             frame_mask = frame_mask.to(self.device)
 
         velocity = GuidedVelocity(
-            self.ddit, condition, len(prompts), guidance, audio_guidance, frame_mask, given_velocity
+            self.ddit, captions, asked.guidance, asked.audio_guidance, frame_mask, given_velocity
         )
-        with Progress(path, progress) as bar:
+        with Progress(asked.path, progress) as bar:
 
             def after_step(step: int, x: flow.State, t: tuple[float, ...]) -> None:
                 bar.update(step)
@@ -229,9 +215,14 @@ class SyncFlow:
 
             state = (x_video, x_audio)
             x_video, x_audio = flow.integrate(
-                velocity, state, path, solver, after_step
+                velocity, state, asked.path, asked.solver, after_step
             )
         clips = self._decode(x_video, x_audio, prompts, audio_takes, spec, given)
+        if audio_takes > 1 and rank == "sync":
+            from syncflow.evaluation import takes
+
+            groups = [clips[i : i + audio_takes] for i in range(0, len(clips), audio_takes)]
+            clips = [clip for group in groups for clip in takes.ranked(group)]
         return clips[0] if single else clips
 
     @torch.inference_mode()
@@ -265,30 +256,6 @@ class SyncFlow:
                 f"{patches} patches), got {spec.height}x{spec.width}"
             )
 
-    def _condition(self, prompts: list[str], negative: str | None, spec: ClipSpec) -> Condition:
-        """Of the prompts, followed by what guidance leads away from."""
-        limit = self.config.ddit.video.model_max_length
-        # An empty prompt is no caption: its row is then the null caption too.
-        text, mask = self.text_encoder.encode([p if p.strip() else "-" for p in prompts])
-        text, mask = text[:, :limit].float(), mask[:, :limit].bool()
-        tower, kind = self.ddit.video_tower, self.config.sampling.null_caption
-        other, other_mask = tower.unguided_text(mask, kind)
-        empty = torch.tensor([not p.strip() for p in prompts], device=text.device)
-        length = max(text.shape[1], other.shape[1])
-        text, mask, other, other_mask = (
-            _pad(x, length) for x in (text, mask, other.float(), other_mask)
-        )
-        text = torch.where(empty[:, None, None], other, text)
-        mask = torch.where(empty[:, None], other_mask, mask)
-        if negative is not None and negative.strip():
-            other, other_mask = self.text_encoder.encode([negative])
-            other = other[:, :limit].float().expand(len(prompts), -1, -1)
-            other_mask = other_mask[:, :limit].bool().expand(len(prompts), -1)
-        length = max(text.shape[1], other.shape[1])
-        text = torch.cat([_pad(text, length), _pad(other, length)])
-        mask = torch.cat([_pad(mask, length), _pad(other_mask, length)])
-        return self.ddit.prepare(text.to(self.dtype), mask, spec)
-
     def _noise(self, prompts: int, takes: int, seed: int, spec: ClipSpec) -> tuple[Tensor, Tensor]:
         """Video [P, ...] and audio [P*K, ...]; drawn on the CPU, the same on every device."""
         channels = self.config.ddit.video.in_channels
@@ -320,17 +287,21 @@ class SyncFlow:
         (video_mean, video_std), (audio_mean, audio_std) = map(self._statistics, ("video", "audio"))
         clips = []
         for index, prompt in enumerate(prompts):
+            seconds, file = spec.seconds, None
             if given:
                 video, fps = given[index].original, given[index].fps
+                seconds, file = given[index].seconds, given[index].file
             else:
                 latent = x_video[index : index + 1] * video_std + video_mean
                 pixels = self.video_vae.decode(latent, num_frames=spec.num_frames)
                 video, fps = to_pixels(pixels[0]).cpu(), spec.fps
+            samples = round(seconds * spec.sample_rate)
             for take in range(index * takes, (index + 1) * takes):
                 latent = x_audio[take : take + 1] * audio_std + audio_mean
                 audio = self.audio_vae.decode(latent, num_samples=spec.num_samples)
-                audio = audio[0].float().clamp(-1, 1).cpu()
-                clips.append(Clip(video, audio, fps, spec.sample_rate, prompt or None))
+                audio = audio[0].float().clamp(-1, 1).cpu()[:samples]
+                audio = F.pad(audio, (0, samples - len(audio)))
+                clips.append(Clip(video, audio, fps, spec.sample_rate, prompt or None, file))
         return clips
 
     def _statistics(self, kind: str) -> tuple[Tensor, Tensor]:
@@ -341,9 +312,3 @@ class SyncFlow:
             torch.tensor(values or [default], device=self.device).reshape(shape)
             for values, default in ((mean, 0.0), (std, 1.0))
         )
-
-
-def _pad(x: Tensor, length: int) -> Tensor:
-    """Zeros (False) at the end of axis 1."""
-    shape = (x.shape[0], length - x.shape[1], *x.shape[2:])
-    return torch.cat([x, x.new_zeros(shape)], dim=1)

@@ -1,31 +1,95 @@
 """The velocity that generation integrates: both clocks, guidance, and what may be reused when.
 
-Batches: P prompts, K audio takes per prompt. Where guidance needs it, the rows of the null caption
-follow those of the prompts: [prompts | null].
+Batches: P prompts, K audio takes per prompt. Captions come in groups of P rows: the prompts, then
+what guidance leads away from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from syncflow import flow
+from syncflow.clip import ClipSpec
 from syncflow.models.audio_tower import AudioContext
 from syncflow.models.ddit import Condition, DDiT
+
+
+@dataclass(frozen=True)
+class Captions:
+    """``condition``: groups of ``prompts`` rows. Group 0 holds the prompts, group 1 what the
+    picture's guidance leads away from and, unless ``audio_null`` names another, the sound's."""
+
+    condition: Condition
+    prompts: int
+    audio_null: int = 1
+
+    def of(self, groups: tuple[int, ...]) -> Condition:
+        """The rows of some groups, in their order."""
+        return self.condition.select(_rows(groups, self.prompts))
+
+
+def encode_captions(
+    model: DDiT,
+    encoder: nn.Module,
+    prompts: Sequence[str],
+    spec: ClipSpec,
+    dtype: torch.dtype,
+    negative: str | None = None,
+    negative_audio: str | None = None,
+    null_caption: str = "full",
+) -> Captions:
+    """Captions through the text encoder and into both towers: once per call.
+
+    ``negative`` stands in for the null caption (of the kind ``null_caption``, see
+    ``VideoTower.unguided_text``); ``negative_audio`` does so in the audio tower alone. A model whose sound reads text only through the picture needs one more group for it.
+    """
+    limit = model.config.video.model_max_length
+    # An empty prompt is no caption: its row is then the null caption too.
+    text, mask = encoder.encode([p if p.strip() else "-" for p in prompts])
+    text, mask = text[:, :limit].float(), mask[:, :limit].bool()
+    null, null_mask = model.video_tower.unguided_text(mask, null_caption)
+    null = null.float()
+    empty = torch.tensor([not p.strip() for p in prompts], device=text.device)
+    length = max(text.shape[1], null.shape[1])
+    text, mask, null, null_mask = (_pad(x, length) for x in (text, mask, null, null_mask))
+    text = torch.where(empty[:, None, None], null, text)
+    mask = torch.where(empty[:, None], null_mask, mask)
+
+    def away(sentence: str | None) -> tuple[Tensor, Tensor]:
+        if sentence is None or not sentence.strip():
+            return null, null_mask
+        tokens, its_mask = encoder.encode([sentence])
+        tokens = tokens[:, :limit].float().expand(len(prompts), -1, -1)
+        return tokens, its_mask[:, :limit].bool().expand(len(prompts), -1)
+
+    def prepare(groups: Sequence[tuple[Tensor, Tensor]]) -> Condition:
+        length = max(tokens.shape[1] for tokens, _ in groups)
+        tokens = torch.cat([_pad(tokens, length) for tokens, _ in groups])
+        masks = torch.cat([_pad(its_mask, length) for _, its_mask in groups])
+        return model.prepare(tokens.to(dtype), masks, spec)
+
+    groups = [(text, mask), away(negative)]
+    if negative_audio is None or not negative_audio.strip():
+        return Captions(prepare(groups), len(prompts))
+    if model.config.audio.condition == "video":
+        return Captions(prepare([*groups, away(negative_audio)]), len(prompts), audio_null=2)
+    audio = prepare([groups[0], away(negative_audio)]).audio
+    return Captions(Condition(prepare(groups).video, audio, spec), len(prompts))
 
 
 class GuidedVelocity:
     """Velocities of (video, audio) for ``flow.integrate``.
 
     The video never reads the audio, so while the video stands still its pass is made once and kept
-    for all steps and takes of the audio.
+    for all steps and takes of the audio; audio that does not read the video needs no pass at all.
 
     Args:
         model: the network.
-        condition: of the prompts, followed by as many null captions.
-        prompts: P.
+        captions: of the prompts and of what guidance leads away from.
         guidance, audio_guidance: weights (paper eq. 3); at 1 the null branch is not run.
         frame_mask: [P, T], False = a latent frame that is given and stays.
         given_video_velocity: the known velocity of a given video: it is then integrated in place of
@@ -35,74 +99,83 @@ class GuidedVelocity:
     def __init__(
         self,
         model: DDiT,
-        condition: Condition,
-        prompts: int,
+        captions: Captions,
         guidance: float,
         audio_guidance: float,
         frame_mask: Tensor | None = None,
         given_video_velocity: Tensor | None = None,
     ) -> None:
-        self.model, self.prompts = model, prompts
+        self.model, self.captions = model, captions
         self.guidance, self.audio_guidance = guidance, audio_guidance
         self.frame_mask, self.given = frame_mask, given_video_velocity
-        self.conditions = {1: condition.select(slice(prompts)), 2: condition}
-        self._still: tuple[float, AudioContext] | None = None
+        self.audio_reads_video = model.config.audio.condition != "text"
+        self._conditions: dict[tuple[int, ...], Condition] = {}
+        self._still: tuple[float | None, AudioContext] | None = None
 
     def __call__(
         self, x: flow.State, t: tuple[float, ...], moving: tuple[bool, ...]
     ) -> Sequence[Tensor | None]:
         video, audio = x
         moves_video, moves_audio = moving
-        video_branches = 2 if self.guidance != 1 and moves_video and self.given is None else 1
-        audio_branches = 2 if self.audio_guidance != 1 and moves_audio else 1
+        heard = (0, self.captions.audio_null) if self.audio_guidance != 1 else (0,)
         v_video = v_audio = context = None
         if moves_video:
-            branches = max(video_branches, audio_branches)
-            v_video, features = self._video(video, t[0], branches)
-            v_video = self._guide(v_video, len(video), video_branches, self.guidance)
-            if self.given is not None:
-                v_video = self.given
-            if moves_audio:
-                context = self.model.audio_context(features, self.conditions[branches])
+            v_video, context = self._moving_video(video, t[0], heard if moves_audio else ())
             self._still = None
-        elif self._still is None or self._still[0] != t[0]:
-            _, features = self._video(video, t[0], audio_branches)
-            context = self.model.audio_context(features, self.conditions[audio_branches])
-            self._still = (t[0], context)
-        else:
-            context = self._still[1]
         if moves_audio:
-            v_audio = self._audio(audio, t[1], context, audio_branches)
+            context = context or self._still_video(video, t[0], heard)
+            v_audio = self.model.audio_velocity(
+                _repeat(audio, len(heard)),
+                torch.full((len(heard) * len(audio),), t[1], device=audio.device),
+                context,
+                self._condition(heard),
+            )
+            v_audio = _guide(v_audio, len(audio), heard, heard, self.audio_guidance)
         return v_video, v_audio
 
-    def _video(self, x: Tensor, t: float, branches: int) -> tuple[Tensor, list[Tensor]]:
-        mask = self.frame_mask
+    def _moving_video(
+        self, video: Tensor, t: float, heard: tuple[int, ...]
+    ) -> tuple[Tensor, AudioContext | None]:
+        """The picture's velocity and, where it is heard, the context from the same pass."""
+        own: tuple[int, ...] = ()
+        if self.given is None:
+            own = (0, 1) if self.guidance != 1 else (0,)
+        read = heard if self.audio_reads_video else ()
+        groups = tuple(sorted({*own, *read}))
+        velocity, features = self._video(video, t, groups) if groups else (self.given, [])
+        context = None
+        if heard:
+            if groups != heard:
+                rows = _rows(tuple(groups.index(g) for g in read), len(video))
+                features = [x[rows] for x in features]
+            context = self.model.audio_context(features, self._condition(heard))
+        if self.given is not None:
+            return self.given, context
+        return _guide(velocity, len(video), groups, own, self.guidance), context
+
+    def _still_video(self, video: Tensor, t: float, heard: tuple[int, ...]) -> AudioContext:
+        """The context of a picture that does not move: made once."""
+        if self._still is None or self._still[0] != t:
+            features = self._video(video, t, heard)[1] if self.audio_reads_video else []
+            self._still = (t, self.model.audio_context(features, self._condition(heard)))
+        return self._still[1]
+
+    def _video(self, x: Tensor, t: float, groups: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
+        mask = None if self.frame_mask is None else _repeat(self.frame_mask, len(groups))
         velocity, features = self.model.video_velocity(
-            _twice(x, branches),
-            torch.full((branches * len(x),), t, device=x.device),
-            self.conditions[branches],
-            None if mask is None else _twice(mask, branches),
+            _repeat(x, len(groups)),
+            torch.full((len(groups) * len(x),), t, device=x.device),
+            self._condition(groups),
+            mask,
         )
         if mask is not None:
-            velocity = velocity * _twice(mask, branches)[:, None, :, None, None]
+            velocity = velocity * mask[:, None, :, None, None]
         return velocity, features
 
-    def _audio(self, x: Tensor, t: float, context: AudioContext, branches: int) -> Tensor:
-        if branches == 1:
-            context = context.select(slice(self.prompts))
-        velocity = self.model.audio_velocity(
-            _twice(x, branches),
-            torch.full((branches * len(x),), t, device=x.device),
-            context,
-            self.conditions[branches],
-        )
-        return self._guide(velocity, len(x), branches, self.audio_guidance)
-
-    @staticmethod
-    def _guide(velocity: Tensor, rows: int, branches: int, weight: float) -> Tensor:
-        if branches == 1:
-            return velocity[:rows]
-        return flow.guide(velocity[:rows], velocity[rows:], weight)
+    def _condition(self, groups: tuple[int, ...]) -> Condition:
+        if groups not in self._conditions:
+            self._conditions[groups] = self.captions.of(groups)
+        return self._conditions[groups]
 
 
 class Progress:
@@ -127,5 +200,28 @@ class Progress:
         self.bar.update()
 
 
-def _twice(x: Tensor, branches: int) -> Tensor:
-    return torch.cat([x] * branches) if branches > 1 else x
+def _guide(
+    velocity: Tensor, rows: int, groups: tuple[int, ...], wanted: tuple[int, ...], weight: float
+) -> Tensor:
+    """Guidance between the ``wanted`` groups of a batch of ``groups``; one alone is as it is."""
+    parts = [velocity[i * rows : (i + 1) * rows] for i in map(groups.index, wanted)]
+    return parts[0] if len(parts) == 1 else flow.guide(*parts, weight)
+
+
+def _rows(groups: tuple[int, ...], count: int) -> slice | list[int]:
+    """The rows of groups of ``count``: a slice, which copies nothing, where they follow on."""
+    if groups == tuple(range(groups[0], groups[0] + len(groups))) if groups else True:
+        first = groups[0] if groups else 0
+        return slice(first * count, (first + len(groups)) * count)
+    return [row for group in groups for row in range(group * count, (group + 1) * count)]
+
+
+def _repeat(x: Tensor, times: int) -> Tensor:
+    """All rows, ``times`` times one after the other."""
+    return torch.cat([x] * times) if times > 1 else x
+
+
+def _pad(x: Tensor, length: int) -> Tensor:
+    """Zeros (False) at the end of axis 1."""
+    shape = (x.shape[0], length - x.shape[1], *x.shape[2:])
+    return torch.cat([x, x.new_zeros(shape)], dim=1)

@@ -77,6 +77,9 @@ MISTAKES = [
     (["generate", "x", "--sheet", "-o", "b.mp4"], "'b.png': it is a folder"),
     (["generate", "x", "--video", "gone.mp4"], "no such file: 'gone.mp4'"),
     (["generate", "x", "--video", "text.mp4"], "not a media file"),
+    (["generate", "x", "--image", "gone.png"], "no such image: 'gone.png'"),
+    (["generate", "x", "--image", "text.mp4", "--video", "text.mp4"], "not both"),
+    (["generate", "x", "y", "--height", "48"], "fixed to 64x64"),
     (["generate", "x", "--model", "./gone"], "unknown model './gone'"),
     (["generate", "x", "--steps", "0"], "--steps: it must be at least 1, got 0"),
     (["generate", "x", "--seconds", "two"], "'two' is not a number"),
@@ -169,7 +172,7 @@ def test_where_clips_go(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
 
     def plan(out: str | None, prompts: list[str], takes: int = 1) -> list[str]:
-        return [path.as_posix() for path in outputs.plan(out, prompts, takes, seed=7)]
+        return [path.as_posix() for path in outputs.plan(out, prompts, takes, 7).paths]
 
     assert plan(None, ["A drum!"]) == ["clip.mp4"]
     assert plan("a.webm", ["x"]) == ["a.webm"]
@@ -179,4 +182,13 @@ def test_where_clips_go(tmp_path, monkeypatch) -> None:
     assert plan(None, ["A drum!", "?"]) == ["clips/1-a-drum.mp4", "clips/2-clip.mp4"]
     assert plan("new/deep", ["a", "b"])[1] == "new/deep/2-b.mp4"
     assert plan("new", ["a"], takes=2) == ["new/1-a-1.mp4", "new/1-a-2.mp4"]
+    assert not list(tmp_path.iterdir())  # nothing is made before there is a clip
+    folder = outputs.plan("new/deep", ["a", "b"], 1, 7)
+    folder.check()
+    folder.make()
     assert (tmp_path / "new" / "deep").is_dir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="'file' is a file"):
+        outputs.plan("file", ["a", "b"], 1, 7)
+    with pytest.raises(NotADirectoryError, match="file' is a file"):
+        outputs.plan("file/deep/", ["a", "b"], 1, 7).check()

@@ -23,9 +23,10 @@ ALLOWED = {
     "interop": {"interop", "models", "config", "clip", "flow"},
     "sampler": {"models", "flow", "clip", "config"},
     "model_folder": {"models", "clip", "config"},
-    "inputs": {"data.media", "clip", "flow"},
+    "inputs": {"data.media", "clip", "flow", "config"},
+    # Takes are ranked by detectors, which know no model.
     "pipeline": {"models", "flow", "data.media", "clip", "config", "sampler", "model_folder"}
-    | {"inputs", "pipeline"},
+    | {"inputs", "pipeline", "evaluation.takes"},
     # A model's folder is what training leaves behind; its detectors judge a decoder as it trains.
     "training": {"training", "models", "flow", "data", "clip", "config", "model_folder"}
     | {"evaluation.contacts", "evaluation.onsets"},

@@ -11,6 +11,7 @@ import syncflow
 from syncflow import flow, inputs, model_folder, pipeline
 from syncflow.clip import Clip, ClipSpec
 from syncflow.config import ModelConfig
+from syncflow.sampler import encode_captions
 
 CONFIG = {
     "name": "tiny",
@@ -166,6 +167,48 @@ def test_work_is_not_done_twice(model) -> None:
     assert rows_of_passes(model, audio_takes=3, audio_steps=2, steps=1) == ([2, 2], [6, 6])
 
 
+def test_sound_that_reads_no_picture_runs_no_video_tower_for_it() -> None:
+    audio = {**CONFIG["ddit"]["audio"], "condition": "text", "upsampler_patches": 0}
+    model = build(ddit={**CONFIG["ddit"], "audio": audio})
+    assert rows_of_passes(model) == ([2] * 3, [2] * 3)
+    assert rows_of_passes(model, guidance=1.0, audio_guidance=2.0) == ([1] * 3, [2] * 3)
+    assert rows_of_passes(model, video=picture()) == ([], [2] * 3)
+    assert rows_of_passes(model, video=picture(), v2a="paper") == ([], [2] * 3)
+    one, two = run(model, video=picture()), run(model, video=picture(seed=1))
+    assert torch.equal(one.audio, two.audio)
+
+
+@pytest.mark.parametrize("condition", ["both", "video"])
+def test_a_negative_prompt_for_the_sound_leaves_the_picture_alone(condition: str) -> None:
+    audio = {**CONFIG["ddit"]["audio"], "condition": condition}
+    model = build(ddit={**CONFIG["ddit"], "audio": audio})
+    plain = run(model)
+    negative = run(model, negative_audio_prompt="speech")
+    assert torch.equal(negative.video, plain.video)
+    assert not torch.equal(negative.audio, plain.audio)
+    assert same(run(model, negative_audio_prompt=" "), plain)
+    # The same words for both modalities are the words of the one negative prompt.
+    both = run(model, negative_prompt="speech", negative_audio_prompt="speech")
+    one = run(model, negative_prompt="speech")
+    assert (both.video.int() - one.video.int()).abs().max() <= 1
+    torch.testing.assert_close(both.audio, one.audio, rtol=1e-3, atol=1e-3)
+    # A group of its own is run only while the sound is drawn, and only where it is needed.
+    rows = rows_of_passes(model, negative_audio_prompt="speech")
+    assert rows == ([2] * 4, [2] * 3)
+    joint = rows_of_passes(model, negative_audio_prompt="speech", schedule="joint")
+    assert joint == ([3 if condition == "video" else 2] * 3, [2] * 3)
+
+
+def test_takes_are_ranked_by_one_metric_and_told_by_another(model) -> None:
+    takes = run(model, audio_takes=4, seed=5)
+    scores = [clip.scores["agreement"] for clip in takes]
+    assert scores == sorted(scores, reverse=True)
+    assert all(set(clip.scores) == {"agreement", "correlation"} for clip in takes)
+    drawn = run(model, audio_takes=4, seed=5, rank=None)
+    assert {c.audio.sum().item() for c in drawn} == {c.audio.sum().item() for c in takes}
+    assert all(clip.scores is None for clip in drawn)
+
+
 def test_weight_one_equals_the_conditional_branch_of_guidance(model) -> None:
     """Skipping the null branch is exact: a weight next to 1 gives next to the same clip."""
     for schedule in ("joint", "cascade"):
@@ -176,12 +219,12 @@ def test_weight_one_equals_the_conditional_branch_of_guidance(model) -> None:
 
 @pytest.mark.parametrize("schedule", ["joint", "cascade"])
 def test_takes_share_the_picture_and_differ_in_sound(model, schedule: str) -> None:
-    takes = run(model, audio_takes=3, schedule=schedule, seed=5)
+    takes = run(model, audio_takes=3, schedule=schedule, seed=5, rank=None)
     assert all(torch.equal(t.video, takes[0].video) for t in takes)
     assert not torch.equal(takes[0].audio, takes[1].audio)
     one = run(model, schedule=schedule, seed=5)
     torch.testing.assert_close(takes[0].audio, one.audio, rtol=1e-3, atol=1e-3)
-    both = run(model, [PROMPT, "a drum"], audio_takes=2, schedule=schedule, seed=5)
+    both = run(model, [PROMPT, "a drum"], audio_takes=2, schedule=schedule, seed=5, rank=None)
     assert [c.prompt for c in both] == [PROMPT, PROMPT, "a drum", "a drum"]
     torch.testing.assert_close(both[1].audio, takes[1].audio, rtol=1e-3, atol=1e-3)
 
@@ -199,8 +242,10 @@ def test_a_given_clip_of_another_rate_and_size_is_fitted(model) -> None:
     clip = run(model, "", video=source)
     assert torch.equal(clip.video, source.video) and clip.fps == 25
     assert len(clip.audio) == 96000 and clip.prompt is None
-    ten = run(model, video=picture(18))  # 18 frames: 16 fill latent frames
-    assert ten.video.shape[0] == 16
+    odd = run(model, video=picture(18))  # the model sees 20 frames, the clip has 18
+    assert torch.equal(odd.video, picture(18)) and len(odd.audio) == 54000
+    half = run(model, video=picture(18), seconds=0.5)
+    assert torch.equal(half.video, picture(18)[:8]) and len(half.audio) == 24000
 
 
 def test_a_given_file_is_read(model, tmp_path) -> None:
@@ -209,7 +254,28 @@ def test_a_given_file_is_read(model, tmp_path) -> None:
     assert clip.video.shape == (16, 3, 32, 32) and len(clip.audio) == 48000
 
 
-def test_a_first_frame_stays_through_sampling(model) -> None:
+def test_a_given_files_picture_is_copied_bit_for_bit(model, tmp_path) -> None:
+    """Packets and decoded pictures of the output are the source's, at the source's own rate."""
+    import av
+
+    source = Clip(picture(25), torch.zeros(50000), fps=23.976).save(tmp_path / "in.mp4")
+    takes = run(model, video=source, audio_takes=2, rank=None)
+    out = takes[1].save(tmp_path / "out.mp4")
+
+    def inside(path) -> tuple[list[bytes], list[torch.Tensor]]:
+        with av.open(str(path)) as film:
+            packets = [bytes(p) for p in film.demux(video=0) if p.size]
+        with av.open(str(path)) as film:
+            frames = [torch.from_numpy(f.to_ndarray()) for f in film.decode(video=0)]
+        return packets, frames
+
+    (packets, frames), (new_packets, new_frames) = inside(source), inside(out)
+    assert len(frames) == 25 and new_packets == packets
+    assert all(torch.equal(a, b) for a, b in zip(frames, new_frames, strict=True))
+    assert abs(len(takes[1].audio) / 48000 - 25 / 23.976) < 1e-3
+
+
+def test_a_first_frame_stays_through_sampling(model, tmp_path) -> None:
     image = picture(1)[0]
     seen = []
     run(model, image=image, callback=lambda step, x, t: seen.append(x[0][:, :, :1].clone()))
@@ -218,8 +284,15 @@ def test_a_first_frame_stays_through_sampling(model) -> None:
     assert torch.equal(seen[0], model._encode_video(frames[None]))
     from PIL import Image
 
+    spec = ClipSpec(1.0, height=32, width=32)
     pil = Image.fromarray(image.permute(1, 2, 0).numpy())
-    assert torch.equal(inputs.first_frame(pil, ClipSpec(1.0, height=32, width=32)), frames)
+    assert torch.equal(inputs.first_frame(pil, spec), frames)
+    pil.save(tmp_path / "first.png")
+    assert torch.equal(inputs.first_frame(tmp_path / "first.png", spec), frames)
+    still = picture(1).float().mean((2, 3), keepdim=True).byte().expand(8, 3, 32, 32).contiguous()
+    film = Clip(still, torch.zeros(24000)).save(tmp_path / "film.mp4")
+    close = inputs.first_frame(film, spec).int() - still[:4].int()
+    assert close.abs().max() <= 4
 
 
 def test_reconstruct_keeps_the_geometry(model) -> None:
@@ -274,9 +347,10 @@ def test_bfloat16_is_close(folder) -> None:
         (dict(audio_steps=0), "audio_steps.*got 0"),
         (dict(audio_steps=5, schedule="joint"), "audio_steps 5 is not steps 3"),
         (dict(seconds=1.03), "16.48 frames"),
+        (dict(rank="loud"), "'loud'"),
+        (dict(video=[picture(), picture(20)], prompt=["x", "y"]), "1.000 to 1.250 s"),
         (dict(video=torch.zeros(4, 3, 32, 32)), "uint8 .* got torch.float32"),
         (dict(video=7), "got int"),
-        (dict(video=picture(2)), "too short: 0.125 s"),
         (dict(video=picture(8), seconds=1.0), "lasts 0.500 s, 1.0 s"),
         (dict(video=[picture(), picture()]), "2 videos for 1 prompts"),
         (dict(image=picture()), r"got torch.uint8 \[16"),
@@ -354,7 +428,8 @@ def test_one_video_pass_equals_joint_steps_on_clean_video(model) -> None:
     """The cached context gives what recomputing it at every step gives."""
     spec = ClipSpec(1.0, height=32, width=32)
     with torch.inference_mode():
-        condition = model._condition([PROMPT], None, spec).select(slice(1))
+        captions = encode_captions(model.ddit, model.text_encoder, [PROMPT], spec, model.dtype)
+        condition = captions.of((0,))
         clean = model._encode_video(picture()[None])
         audio = model._noise(1, 1, 0, spec)[1]
         for t in flow.times(3)[:-1].tolist():

@@ -6,12 +6,17 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from syncflow import arguments
 
 SUMMARY = "make clips from sentences"
 EXAMPLE = 'syncflow generate "a glass ball falls on wood" -o clip.mp4 --seed 7'
+
+
+_OPTIONS = (
+    "steps", "audio_steps", "guidance", "audio_guidance", "solver", "schedule", "seconds", "height",
+    "width", "negative_prompt", "negative_audio_prompt", "video", "v2a", "image",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--height", type=arguments.count, help="pixels (default: the model's)")
     add("--width", type=arguments.count, help="pixels (default: the model's)")
     add("--negative-prompt", help="what the clip should not be")
-    add("--video", metavar="FILE", help="keep this picture and make sound for it")
+    what = "the same for the sound alone, e.g. 'music, speech'"
+    add("--negative-audio-prompt", metavar="TEXT", help=what)
+    add("--video", metavar="FILE", help="keep this picture, bit for bit, and make sound for it")
+    what = "how a given video is read: clean and once (default), or noised at every step"
+    add("--v2a", choices=("one-pass", "paper"), help=what)
+    add("--image", metavar="FILE", help="the first frame: a picture, or a film's first picture")
     count = arguments.count
-    add("--audio-takes", type=count, default=1, metavar="N", help="soundtracks per picture")
+    what = "soundtracks per picture, the one in best sync first"
+    add("--audio-takes", type=count, default=1, metavar="N", help=what)
     add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="default: the device's best")
     add("--sheet", action="store_true", help="also write a PNG of frames above waveforms")
@@ -51,17 +62,20 @@ def run(args: argparse.Namespace) -> None:
     for prompt in prompts:
         if not prompt.strip() and not args.video:
             raise ValueError("empty prompt: say what to make in a sentence")
-    if args.video:
-        media.probe(args.video)
     if args.model and args.model[:1] in "./~" and not Path(args.model).expanduser().exists():
         raise FileNotFoundError(f"unknown model '{args.model}': there is no such folder")
+    if args.video and args.image:
+        raise ValueError("give --video or --image, not both: the video has its own first frame")
+    if args.image and not Path(args.image).is_file():
+        raise FileNotFoundError(f"no such image: '{args.image}'")
 
-    paths = outputs.plan(args.out, prompts, args.audio_takes, args.seed)
-    for path in paths:
-        media.check_writable(path)
-    sheet = outputs.sheet_path(paths) if args.sheet else None
-    if sheet:
-        media.check_folder(sheet)
+    plan = outputs.plan(args.out, prompts, args.audio_takes, args.seed)
+    plan.check()
+    if args.video:
+        media.probe(args.video)
+        media.check_copy(plan.paths[0], args.video)
+    if args.sheet and plan.folder is None:
+        media.check_folder(plan.sheet)
 
     import syncflow
 
@@ -69,40 +83,26 @@ def run(args: argparse.Namespace) -> None:
     placement = {"device": args.device, "dtype": args.dtype}
     placement = {name: value for name, value in placement.items() if value is not None}
     model = syncflow.load(*([args.model] if args.model else []), **placement)
-    names = (
-        "steps", "guidance", "audio_guidance", "solver", "schedule", "seconds", "height", "width",
-        "video",
+    options = {name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None}
+    clips = model.generate(
+        prompts,
+        seed=args.seed,
+        audio_takes=args.audio_takes,
+        progress=not args.no_progress,
+        **options,
     )
-    options = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    clips = _flat(
-        model.generate(
-            prompts,
-            seed=args.seed,
-            negative_prompt=args.negative_prompt,
-            audio_takes=args.audio_takes,
-            progress=not args.no_progress,
-            **options,
-        )
-    )
-    if len(clips) != len(paths):
-        paths = outputs.plan(args.out, prompts, max(1, len(clips) // len(prompts)), args.seed)
-    for clip, path in zip(clips, paths, strict=True):
+    plan.make()
+    for clip, path in zip(clips, plan.paths, strict=True):
         clip.save(path)
-        print(path)
-    if sheet:
+        scores = ", ".join(f"{name} {value:.2f}" for name, value in (clip.scores or {}).items())
+        print(f"{path}  {scores}" if scores else path)
+    if args.sheet:
         from syncflow.evaluation.contact_sheet import contact_sheet
 
         captions = [prompts[index * len(prompts) // len(clips)] for index in range(len(clips))]
-        print(contact_sheet(clips, captions, sheet))
+        print(contact_sheet(clips, captions, plan.sheet))
     seconds, first = time.monotonic() - begin, clips[0]
     height, width = first.video.shape[2:]
     what = f"{first.seconds:g} s, {width}x{height} at {first.fps:g} fps, {first.sample_rate} Hz"
     many = "1 clip" if len(clips) == 1 else f"{len(clips)} clips"
     print(f"{many} ({what}) in {seconds:.1f} s", file=sys.stderr)
-
-
-def _flat(clips: Any) -> list[Any]:
-    """One clip, a list of them or a list per prompt, as one list."""
-    if isinstance(clips, (list, tuple)):
-        return [clip for item in clips for clip in _flat(item)]
-    return [clips]

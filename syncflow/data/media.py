@@ -112,8 +112,6 @@ def write(
         ValueError: an odd size, a wrong shape or dtype, a rate that the codec lacks, an unknown
             file ending. OSError: a folder that is missing or takes no files.
     """
-    import av
-
     path = check_writable(path)
     container, (video_codec, video_options), audio_codec = _FORMATS[path.suffix.lower()]
     _check_video(video, fps)

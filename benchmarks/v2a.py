@@ -1,0 +1,220 @@
+"""What sound for a finished picture costs: `python benchmarks/v2a.py --out FILE`.
+
+Three questions, answered in one run:
+
+1. FLOPs of video-to-audio, one pass against the paper's way (the video tower at every step), and
+   of eight takes against one: counted operation by operation by torch's FlopCounterMode on the
+   shipped model, and for the paper's XL/2 on the meta device, where only shapes are computed.
+2. Seconds of processor time from the given picture to the finished clip, of one thread.
+3. Sync of both ways on the same real pictures, with 95 % intervals.
+
+Matrix products and attention are counted; norms, activations and the text encoder are not.
+"""
+
+import argparse
+import json
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import syncflow
+from syncflow import flow, ops
+from syncflow.clip import ClipSpec
+from syncflow.config import AudioVAEConfig, DDiTConfig, SamplingConfig, VideoVAEConfig
+from syncflow.evaluation import contacts, onsets, sync, systems, tables
+from syncflow.models.ddit import DDiT
+from syncflow.models.vae import build_audio_vae, build_video_vae
+from syncflow.sampler import Captions, GuidedVelocity
+
+PAPER = SamplingConfig()  # 50 steps, guidance 6, one clock
+
+
+def counted(ddit: DDiT, run: Callable[[], None]) -> dict[str, float]:
+    """FLOPs of ``run`` by part: video tower, adaptors, audio tower, and the rest (VAEs)."""
+    parts: Counter[str] = Counter()
+    counter = FlopCounterMode(display=False)
+    names = {
+        "video_velocity": "video tower",
+        "audio_context": "adaptors",
+        "audio_velocity": "audio tower",
+    }
+
+    def watch(name: str) -> Callable[..., Any]:
+        inner = getattr(ddit, name)
+
+        def call(*args: Any, **named: Any) -> Any:
+            before = counter.get_total_flops()
+            result = inner(*args, **named)
+            parts[names[name]] += counter.get_total_flops() - before
+            return result
+
+        return call
+
+    # The twins and the explicit attention are made of operations that the counter knows.
+    with counter, ops.reference_ops(), sdpa_kernel(SDPBackend.MATH):
+        for name in names:
+            setattr(ddit, name, watch(name))
+        try:
+            run()
+        finally:
+            for name in names:
+                delattr(ddit, name)
+    towers = {name: float(parts[name]) for name in names.values()}
+    total = float(counter.get_total_flops())
+    return {**towers, "towers": sum(towers.values()), "everything": total}
+
+
+def xl2(axis: str) -> dict[str, Any]:
+    """The paper's geometry on the meta device: 2 s, 256 x 256, T5's 300 tokens, guidance 6."""
+    spec = ClipSpec()
+    with torch.device("meta"):
+        ddit = DDiT(DDiTConfig.parse({"adaptor": {"axis": axis}}))
+        video_vae = build_video_vae(VideoVAEConfig())
+        audio_vae = build_audio_vae(AudioVAEConfig())
+
+    def run(path: torch.Tensor, takes: int, given: bool, video_moves: bool) -> None:
+        with torch.device("meta"), torch.inference_mode():
+            width = ddit.config.video.caption_channels
+            text = torch.empty(2, ddit.config.video.model_max_length, width)
+            captions = Captions(ddit.prepare(text, None, spec), 1)
+            video = torch.empty(1, ddit.config.video.in_channels, *spec.video_latent_shape)
+            audio = torch.empty(
+                takes, spec.audio_latent_length, ddit.config.audio.in_channels
+            )
+            if given:
+                video_vae.encode(torch.empty(1, 3, spec.num_frames, spec.height, spec.width))
+            velocity = GuidedVelocity(
+                ddit, captions, PAPER.guidance, PAPER.guidance, None,
+                video if given and video_moves else None,
+            )  # fmt: skip
+            flow.integrate(velocity, (video, audio), path)
+            if not given:
+                video_vae.decode(video, num_frames=spec.num_frames)
+            for take in range(takes):
+                audio_vae.decode(audio[take : take + 1], num_samples=spec.num_samples)
+
+    joint, audio = flow.schedule("joint", PAPER.steps), flow.schedule("audio", PAPER.steps)
+    cascade = flow.schedule("cascade", PAPER.steps)
+    return {
+        "v2a paper": counted(ddit, lambda: run(joint, 1, True, True)),
+        "v2a one-pass": counted(ddit, lambda: run(audio, 1, True, False)),
+        "generate, 1 take": counted(ddit, lambda: run(cascade, 1, False, True)),
+        "generate, 8 takes": counted(ddit, lambda: run(cascade, 8, False, True)),
+        "generate, joint, 1 take": counted(ddit, lambda: run(joint, 1, False, True)),
+        "generate, joint, 8 takes": counted(ddit, lambda: run(joint, 8, False, True)),
+    }
+
+
+def measured(
+    clips: int, takes: int, levels: list[int], paper_steps: list[int]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Processor seconds and FLOPs a clip on the shipped model, and the sync of both ways."""
+    model = syncflow.load(device="cpu")
+    spec = model.config.geometry.spec
+    cases = systems.cases("test", clips, levels)
+    real = [systems.rendered(case, spec.height, spec.width) for case in cases]
+    seen = [contacts.times(clip.video, clip.fps) for clip in real]
+    ways: dict[str, dict[str, Any]] = {"v2a one-pass": {}}
+    for steps in paper_steps:
+        ways[f"v2a paper, {steps} steps"] = {"v2a": "paper", "steps": steps}
+    ways["v2a paper, its own settings"] = {
+        "v2a": "paper", "steps": PAPER.steps, "guidance": PAPER.guidance,
+    }  # fmt: skip
+    costs, table = {}, {}
+    for name, options in ways.items():
+        begun, heard = time.process_time(), []
+        for index, (case, clip) in enumerate(zip(cases, real, strict=True)):
+            made = model.generate(
+                case.prompt, video=clip.video, seed=index, progress=False, **options
+            )
+            heard.append(onsets.times(made.audio, made.sample_rate))
+        seconds = (time.process_time() - begun) / clips
+        # The detector's share is measured apart and taken off.
+        begun = time.process_time()
+        for clip in real[:4]:
+            onsets.times(clip.audio, clip.sample_rate)
+        seconds -= (time.process_time() - begun) / min(4, clips)
+        flops = counted(
+            model.ddit,
+            lambda options=options: model.generate(
+                cases[0].prompt, video=real[0].video, progress=False, **options
+            ),
+        )
+        costs[name] = {"seconds": seconds, **flops}
+        result = sync.measure(seen, heard)
+        table[name] = {key: result[key] for key in ("f1_50", "f1_100", "median_ms")}
+    for count in (1, takes):
+        options = {"audio_takes": count, "progress": False}
+        best = float("inf")
+        for index in range(4):
+            begun = time.process_time()
+            model.generate(cases[index].prompt, seed=index, **options)
+            best = min(best, time.process_time() - begun)
+        name = f"generate, {count} take" + ("s, ranked" if count > 1 else "")
+        flops = counted(
+            model.ddit, lambda options=options: model.generate(cases[0].prompt, **options)
+        )
+        costs[name] = {"seconds": best, **flops}
+    return costs, table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=48, help="real pictures (default 48)")
+    parser.add_argument("--takes", type=int, default=8)
+    parser.add_argument("--levels", type=int, nargs="+", default=[1])
+    parser.add_argument("--paper-steps", type=int, nargs="*", default=[25])
+    parser.add_argument("--skip-xl2", action="store_true")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    costs, table = measured(args.clips, args.takes, args.levels, args.paper_steps)
+    result: dict[str, Any] = {
+        "facts": {
+            "command": "python benchmarks/v2a.py", "clips": args.clips, "levels": args.levels,
+            "torch": torch.__version__, "machine": platform.machine(), "threads": 1,
+            "seconds": "processor time a clip, one thread; takes: the best of four runs",
+        },
+        "shipped model": {"cost": costs, "sync": table},
+    }  # fmt: skip
+    one = costs["v2a one-pass"]
+    ratios = {
+        name: {key: costs[name][key] / one[key] for key in ("seconds", "video tower", "towers")}
+        for name in costs
+        if name.startswith("v2a paper")
+    }
+    singles, several = "generate, 1 take", f"generate, {args.takes} takes, ranked"
+    ratios[f"{args.takes} takes against 1"] = {
+        key: costs[several][key] / costs[singles][key] for key in ("seconds", "everything")
+    }
+    result["shipped model"]["ratios"] = ratios
+    if not args.skip_xl2:
+        result["XL/2, counted on the meta device"] = {}
+        for axis in ("full", "temporal"):
+            parts = xl2(axis)
+            paper, single = parts["v2a paper"], parts["v2a one-pass"]
+            parts["ratios"] = {
+                "paper / one-pass, video tower": paper["video tower"] / single["video tower"],
+                "paper / one-pass, towers and adaptors": paper["towers"] / single["towers"],
+                "paper / one-pass, everything": paper["everything"] / single["everything"],
+            }
+            for way in ("generate", "generate, joint"):
+                parts["ratios"][f"{way}, 8 takes / 1"] = (
+                    parts[f"{way}, 8 takes"]["everything"] / parts[f"{way}, 1 take"]["everything"]
+                )
+            result["XL/2, counted on the meta device"][f"adaptor axis {axis}"] = parts
+    text = json.dumps(tables.finite(result), indent=1)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
