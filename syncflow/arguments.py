@@ -61,3 +61,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     add("--audio-guidance", type=real, help=what)
     add("--solver", choices=("euler", "midpoint", "heun", "ab2"), help="default: the model's")
     add("--schedule", choices=("joint", "cascade"), help="the two clocks (default: the model's)")
+    what = "more than 1: more of the picture's steps near noise (default: the model's)"
+    add("--shift", type=positive, help=what)
+    what = "share of the picture's noise drawn anew at every step, 0 to 1 (default: the model's)"
+    add("--renewal", type=real, help=what)

@@ -235,7 +235,8 @@ class SamplingConfig(Config):
 
     ``null_caption``: what guidance leads away from, all of the learned null caption ("full"), or as
     many of its tokens as the prompt has ("prompt": Open-Sora's way, and what a model needs whose
-    captions were dropped so in training).
+    captions were dropped so in training). ``renewal``: the share of the picture's noise that every
+    step draws anew (``flow.renew``): 0, the paper's, solves the ODE.
     """
 
     steps: int = Field(50, gt=0)
@@ -245,6 +246,7 @@ class SamplingConfig(Config):
     solver: Literal["euler", "midpoint", "heun", "ab2"] = "euler"
     schedule: Literal["joint", "cascade"] = "joint"
     shift: float = Field(1.0, gt=0)
+    renewal: float = Field(0.0, ge=0, le=1)
     null_caption: Literal["full", "prompt"] = "full"
 
 

@@ -27,6 +27,8 @@ State = tuple[Tensor, ...]
 Velocity = Callable[[State, tuple[float, ...], tuple[bool, ...]], Sequence[Tensor | None]]
 #: callback(step, x, t) after every step, step counting from 1.
 Callback = Callable[[int, State, tuple[float, ...]], None]
+#: refresh(part, x_0) -> the noise to go on with, instead of the noise x_0 that x was found to hold.
+Refresh = Callable[[int, Tensor], Tensor]
 
 
 # Training
@@ -193,6 +195,7 @@ def integrate(
     path: Tensor,
     solver: Solver = "euler",
     callback: Callback | None = None,
+    refresh: Refresh | None = None,
 ) -> State:
     """Solves dx_m = v_m dt_m along a path of clocks and returns the end state.
 
@@ -204,6 +207,9 @@ def integrate(
         solver: "euler" (one call a step), "ab2" (one call; Adams-Bashforth over the last two, Euler
             where a clock starts), "midpoint" or "heun" (two calls).
         callback: ``callback(step, x, t)`` after every step.
+        refresh: makes the solver stochastic: a step ends at (1 - t) refresh(x_0) + t x_1, with the
+            x_0 and x_1 that its velocity points from and to, so that later steps can mend what
+            earlier ones got wrong.
     """
     if solver not in SOLVERS:
         raise ValueError(f"unknown solver {solver!r}; known are {', '.join(SOLVERS)}")
@@ -228,7 +234,13 @@ def integrate(
                 for v_m, now, old in zip(v, here, last, strict=True)
             ]
             last = here
-        x = _advance(x, v, h)
+        end = _advance(x, v, h)
+        if refresh is not None:
+            end = tuple(
+                e + (1 - t_next[m]) * (refresh(m, x_0) - x_0) if h[m] else e
+                for m, (e, x_0) in enumerate(zip(end, _noise_of(x, v, t), strict=True))
+            )
+        x = end
         if callback is not None:
             callback(step, x, t_next)
     return x
@@ -238,3 +250,14 @@ def _advance(x: State, v: Sequence[Tensor | None], h: tuple[float, ...]) -> Stat
     """x + h v for the parts that move."""
     parts = zip(x, v, h, strict=True)
     return tuple(x_m + h_m * v_m if h_m else x_m for x_m, v_m, h_m in parts)
+
+
+def _noise_of(x: State, v: Sequence[Tensor | None], t: tuple[float, ...]) -> State:
+    """x_0 = x - t v, where the path through x with velocity v begins."""
+    parts = zip(x, v, t, strict=True)
+    return tuple(x_m if v_m is None else x_m - t_m * v_m for x_m, v_m, t_m in parts)
+
+
+def renew(x_0: Tensor, share: float, noise: Tensor) -> Tensor:
+    """Replaces a share of Gaussian noise, keeping its variance: 0 keeps x_0, 1 is ``noise``."""
+    return (1 - share**2) ** 0.5 * x_0 + share * noise

@@ -24,6 +24,7 @@ class Request:
     guidance: float
     audio_guidance: float
     solver: str
+    renewal: float
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ def resolve(
     audio_guidance: float | None,
     solver: str | None,
     schedule: str | None,
+    shift: float | None,
+    renewal: float | None,
     v2a: str,
     audio_takes: int,
     rank: str | None,
@@ -63,6 +66,10 @@ def resolve(
         audio_guidance = sampling.audio_guidance
     audio_guidance = guidance if audio_guidance is None else audio_guidance
     schedule, solver = schedule or sampling.schedule, solver or sampling.solver
+    shift = sampling.shift if shift is None else shift
+    renewal = sampling.renewal if renewal is None else renewal
+    if not 0 <= renewal <= 1:
+        raise ValueError(f"renewal must be between 0 and 1, got {renewal}")
     asked_audio_steps = audio_steps
     if steps is None:
         steps = sampling.steps
@@ -94,8 +101,8 @@ def resolve(
             f"audio_steps {asked_audio_steps} is not steps {steps}: here picture and sound "
             "move together; schedule 'cascade' moves them apart"
         )
-    path = flow.schedule(kind, steps, audio_steps, sampling.shift)
-    return Request(path, guidance, audio_guidance, solver)
+    path = flow.schedule(kind, steps, audio_steps, shift)
+    return Request(path, guidance, audio_guidance, solver, renewal)
 
 
 def _check_prompts(prompts: list[str], video: Any) -> None:

@@ -135,6 +135,8 @@ class SyncFlow:
         image: Any = None,
         audio_takes: int = 1,
         schedule: Literal["joint", "cascade"] | None = None,
+        shift: float | None = None,
+        renewal: float | None = None,
         v2a: Literal["one-pass", "paper"] = "one-pass",
         rank: Literal["sync"] | None = "sync",
         callback: flow.Callback | None = None,
@@ -161,6 +163,8 @@ class SyncFlow:
             rank: "sync" puts the takes whose onsets meet the contacts in the picture first, and
                 fills in ``Clip.scores``; None leaves them in the order of their noise.
             schedule: "joint" moves picture and sound together, "cascade" ends the picture first.
+            shift: more than 1 spends more of the picture's steps near noise.
+            renewal: share of the picture's noise that every step draws anew, in [0, 1].
             v2a: how a given video is read: clean and once ("one-pass"), or noised anew at every
                 step ("paper").
             callback: ``callback(step, (video, audio) latents, (t_video, t_audio))`` after a step.
@@ -177,7 +181,7 @@ class SyncFlow:
         asked = resolve(
             self.config.sampling, prompts, steps=steps, audio_steps=audio_steps,
             guidance=guidance, audio_guidance=audio_guidance, solver=solver, schedule=schedule,
-            v2a=v2a, audio_takes=audio_takes, rank=rank, video=video, image=image,
+            shift=shift, renewal=renewal, v2a=v2a, audio_takes=audio_takes, rank=rank, video=video, image=image,
         )  # fmt: skip
         spec = self.config.geometry.spec.with_size(height, width)
         given: list[GivenVideo] = []
@@ -191,7 +195,8 @@ class SyncFlow:
             self.ddit, self.text_encoder, prompts, spec, self.dtype, negative_prompt,
             negative_audio_prompt, self.config.sampling.null_caption,
         )  # fmt: skip
-        x_video, x_audio = self._noise(len(prompts), audio_takes, seed, spec)
+        generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
+        x_video, x_audio = self._noise(generators, audio_takes, spec)
         frame_mask = given_velocity = None
         if given:
             x_1 = self._encode_video(torch.stack([item.frames for item in given]))
@@ -215,8 +220,9 @@ class SyncFlow:
 
             state = (x_video, x_audio)
             x_video, x_audio = flow.integrate(
-                velocity, state, asked.path, asked.solver, after_step
-            )
+                velocity, state, asked.path, asked.solver, after_step,
+                self._refresh(generators, asked.renewal, frame_mask) if not given else None,
+            )  # fmt: skip
         clips = self._decode(x_video, x_audio, prompts, audio_takes, spec, given)
         if audio_takes > 1 and rank == "sync":
             from syncflow.evaluation import takes
@@ -256,16 +262,35 @@ class SyncFlow:
                 f"{patches} patches), got {spec.height}x{spec.width}"
             )
 
-    def _noise(self, prompts: int, takes: int, seed: int, spec: ClipSpec) -> tuple[Tensor, Tensor]:
+    def _noise(
+        self, generators: list[torch.Generator], takes: int, spec: ClipSpec
+    ) -> tuple[Tensor, Tensor]:
         """Video [P, ...] and audio [P*K, ...]; drawn on the CPU, the same on every device."""
         channels = self.config.ddit.video.in_channels
         audio_shape = (spec.audio_latent_length, self.config.ddit.audio.in_channels)
         video, audio = [], []
-        for index in range(prompts):
-            generator = torch.Generator().manual_seed(seed + index)
+        for generator in generators:
             video.append(torch.randn((channels, *spec.video_latent_shape), generator=generator))
             audio += [torch.randn(audio_shape, generator=generator) for _ in range(takes)]
         return torch.stack(video).to(self.device), torch.stack(audio).to(self.device)
+
+    def _refresh(
+        self, generators: list[torch.Generator], share: float, frame_mask: Tensor | None
+    ) -> flow.Refresh | None:
+        """Renews the noise of the picture, except where frames are given, and not of the sound."""
+        if not share:
+            return None
+
+        def refresh(part: int, x_0: Tensor) -> Tensor:
+            if part:
+                return x_0
+            noise = torch.stack([torch.randn(x_0.shape[1:], generator=g) for g in generators])
+            renewed = flow.renew(x_0, share, noise.to(x_0))
+            if frame_mask is None:
+                return renewed
+            return torch.where(frame_mask[:, None, :, None, None], renewed, x_0)
+
+        return refresh
 
     def _encode_video(self, pixels_PFCHW: Tensor) -> Tensor:
         """uint8 frames -> normalised latents, one clip at a time."""

@@ -118,6 +118,36 @@ def test_euler_with_guidance_equals_open_soras_sampler() -> None:
     torch.testing.assert_close(z, io["z1"], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("solver", flow.SOLVERS)
+def test_a_stochastic_solver_still_ends_at_the_only_data_there_is(solver: str) -> None:
+    x_0, x_1 = pair(3)
+    generator = torch.Generator().manual_seed(0)
+
+    def velocity(x, t, moving):
+        return [(x_1 - x[0]) / (1 - t[0]) if t[0] < 1 else x_1 - x[0]]
+
+    def refresh(part, noise):
+        return flow.renew(noise, 0.7, torch.randn(noise.shape, generator=generator))
+
+    ends = []
+    for change in (None, lambda part, noise: noise, refresh):
+        seen = []
+        callback = lambda step, x, t, seen=seen: seen.append(x[0])  # noqa: E731
+        end = flow.integrate(velocity, (x_0,), diagonal(4)[:, :1], solver, callback, change)[0]
+        ends.append((end, seen[0]))
+    for end, _ in ends if solver == "euler" else ends[:2]:
+        torch.testing.assert_close(end, ends[0][0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ends[0][1], ends[1][1])
+    assert not torch.allclose(ends[0][1], ends[2][1], atol=0.1)
+
+
+def test_renewed_noise_keeps_its_variance() -> None:
+    old, new = torch.randn(2, 100_000, generator=torch.Generator().manual_seed(1))
+    for share in (0.0, 0.4, 1.0):
+        assert abs(flow.renew(old, share, new).var() - 1) < 0.02
+    assert torch.equal(flow.renew(old, 0.0, new), old)
+
+
 def test_couplings_are_optimal_permutations() -> None:
     x_0, x_1 = pair(6)
     cost = (x_1[:, None] - x_0[None]).square().flatten(2).sum(2).double()

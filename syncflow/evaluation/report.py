@@ -30,7 +30,7 @@ from syncflow.evaluation.systems import Case, Model, Observation
 #: Rounds of shuffling that chance is averaged over.
 SHUFFLES = 10
 #: Sampling options that may be given.
-OPTIONS = ("steps", "guidance", "audio_guidance", "schedule", "solver")
+OPTIONS = ("steps", "guidance", "audio_guidance", "schedule", "solver", "shift", "renewal")
 
 
 def load_model(model: Model | str | Path | None) -> tuple[Model, dict[str, str]]:
@@ -124,6 +124,8 @@ def run(
     audio_guidance: float | None = None,
     schedule: str | None = None,
     solver: str | None = None,
+    shift: float | None = None,
+    renewal: float | None = None,
     video_to_audio: bool = True,
     reconstruct: bool = True,
     real_media: Sequence[str | Path] | None = None,
@@ -152,7 +154,8 @@ def run(
     loaded, named = load_model(model)
     out.mkdir(parents=True, exist_ok=True)
     media.check_folder(out / "report.json")
-    given = dict(zip(OPTIONS, (steps, guidance, audio_guidance, schedule, solver), strict=True))
+    values = (steps, guidance, audio_guidance, schedule, solver, shift, renewal)
+    given = dict(zip(OPTIONS, values, strict=True))
     options = {key: value for key, value in given.items() if value is not None}
     heard, looked = load_probes(out, levels, probe_settings)
 
