@@ -1,33 +1,63 @@
-"""The script that trains: ``syncflow train --config FILE``, in one process."""
+"""The script that trains: ``syncflow train --config FILE``, or under a launcher
+``deepspeed --num_gpus 8 syncflow/train.py --config FILE``, ``torchrun ...``, ``srun python ...``.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+_EXIT_USER_ERROR, _EXIT_INTERRUPTED = 2, 130
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the task (or recipe of tasks) of a config file."""
+    """Runs the task (or recipe of tasks) of a config file.
+
+    Returns:
+        0 when it is done or SIGTERM stopped it (what it had done is saved), 2 after a mistake that
+        one line on stderr names, 130 after Ctrl-C (saved too).
+    """
     parser = argparse.ArgumentParser(prog="syncflow train", description=__doc__)
-    parser.add_argument("--config", required=True, help="JSON file, e.g. configs/impacts/recipe.json")
-    parser.add_argument("--device", default=None, help="cpu or cuda; default: cuda where there is one")
-    parser.add_argument("--no-progress", action="store_true", help="no progress bars")
+    add = parser.add_argument
+    add("--config", required=True, help="JSON file, e.g. configs/stage2.json")
+    add("--device", default=None, help="cpu or cuda; default: cuda where there is one")
+    add("--no-progress", action="store_true", help="no progress bars")
+    add("--timeout-minutes", type=float, default=10.0, help="for a process that is silent")
+    # Launchers add it; the environment says the same.
+    add("--local_rank", "--local-rank", type=int, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.local_rank is not None:
+        os.environ.setdefault("LOCAL_RANK", str(options.local_rank))
 
     import torch
 
-    from syncflow.training import tasks
+    from syncflow.training import loop, parallel, tasks
 
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        tasks.run(Path(options.config), device, progress=not options.no_progress)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"syncflow: error: {error}", file=sys.stderr)
-        return 2
+        group = parallel.join(options.device, options.timeout_minutes)
+        tasks.run(Path(options.config), progress=not options.no_progress, group=group)
+        parallel.leave()
+    except KeyboardInterrupt:
+        return _fail("interrupted", _EXIT_INTERRUPTED)
+    except torch.OutOfMemoryError:
+        return _fail(
+            "out of memory: lower loop.batch_size and raise loop.accumulate, set loop.recompute, "
+            "or a higher zero_optimization.stage", _EXIT_USER_ERROR,
+        )
+    except (ValueError, OSError, ModuleNotFoundError, loop.Diverged) as error:
+        return _fail(" ".join(str(error).split()), _EXIT_USER_ERROR)
     return 0
 
 
+def _fail(message: str, code: int) -> int:
+    print(f"syncflow: error: {message}", file=sys.stderr, flush=True)
+    return code
+
+
 if __name__ == "__main__":
+    # As a script this file lies inside the package: let it be found when that is not installed.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
     raise SystemExit(main())

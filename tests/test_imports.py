@@ -28,7 +28,7 @@ ALLOWED = {
     "pipeline": {"models", "flow", "data.media", "clip", "config", "sampler", "model_folder"}
     | {"inputs", "pipeline", "evaluation.takes"},
     # A model's folder is what training leaves behind; its detectors judge a decoder as it trains.
-    "training": {"training", "models", "flow", "data", "clip", "config", "model_folder"}
+    "training": {"training", "models", "flow", "data", "clip", "config", "model_folder", "sampler"}
     | {"evaluation.contacts", "evaluation.onsets"},
     "evaluation": {"evaluation", "models", "flow", "data", "clip", "config", "pipeline", "ops"},
 }

@@ -1,51 +1,182 @@
-"""Checkpoints: written to a temporary name and renamed, read back with weights_only."""
+"""Checkpoints of a run: complete or absent, readable by any number of processes.
+
+    checkpoints/00001200/manifest.json          step, skipped, seconds, config, the parts and sizes
+    checkpoints/00001200/part-00000.safetensors tensors by name: model/x, ema/x, exp_avg/x ...
+    frozen.safetensors                          what the run does not train, once
+
+Each process writes its part into a hidden folder; the one that leads renames it when all are there.
+A thread writes while training goes on. ``checkpoint.pt`` of earlier versions is read too.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-import pickle
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
-CHECKPOINT = "checkpoint.pt"
-FINAL = "model.safetensors"
-
-
-def save(folder: Path, state: dict[str, Any]) -> None:
-    """Replaces the folder's checkpoint; the one before is kept as ``checkpoint.previous.pt``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path, temporary = folder / CHECKPOINT, folder / f".{CHECKPOINT}.{os.getpid()}"
-    torch.save(state, temporary)
-    if path.exists():
-        os.replace(path, folder / "checkpoint.previous.pt")
-    os.replace(temporary, path)
+FOLDER, MANIFEST, FROZEN = "checkpoints", "manifest.json", "frozen.safetensors"
+_WAIT_SECONDS = 1800.0  # for the slowest process's part
 
 
-def load(folder: Path) -> dict[str, Any] | None:
-    """The newest readable checkpoint of a folder, or None; a damaged one is skipped, saying so."""
-    for name in (CHECKPOINT, "checkpoint.previous.pt"):
-        path = folder / name
-        if not path.exists():
-            continue
+class Saved(Mapping[str, Tensor]):
+    """A checkpoint's tensors, read one at a time, and what else it says (``about``).
+
+    Raises:
+        ValueError: it is not complete.
+    """
+
+    def __init__(self, folder: Path) -> None:
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            print(f"{path} cannot be read ({reason}); trying the one before")
+            self.about: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+            self._files = {}
+            for name, size in self.about["parts"].items():
+                path = folder / name
+                if path.stat().st_size != size:
+                    raise ValueError(f"{path} has {path.stat().st_size} bytes, not {size}")
+                file = safe_open(path, "pt")
+                self._files |= dict.fromkeys(file.keys(), file)
+            frozen = folder.parent.parent / FROZEN
+            if frozen.exists():
+                file = safe_open(frozen, "pt")
+                self._files |= {f"model/{key}": file for key in file.keys()}  # noqa: SIM118
+                self._frozen = set(file.keys())
+            else:
+                self._frozen = set()
+        except (OSError, KeyError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{folder} is not complete ({error})") from error
+        except SafetensorError as error:
+            raise ValueError(f"{folder} is damaged ({error})") from error
+
+    def __getitem__(self, name: str) -> Tensor:
+        key = name.removeprefix("model/")
+        return self._files[name].get_tensor(key if key in self._frozen else name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The averaged weights, and those that are not averaged as they are."""
+        names = [key.removeprefix("model/") for key in self if key.startswith("model/")]
+        return {n: self[f"ema/{n}" if f"ema/{n}" in self else f"model/{n}"] for n in names}
+
+
+def folders(out: Path) -> list[Path]:
+    """The checkpoints of a run, newest first."""
+    found = [p for p in (out / FOLDER).glob("*") if p.name.isdigit()]
+    return sorted(found, key=lambda p: int(p.name), reverse=True)
+
+
+def newest(out: Path, say: bool = True) -> Saved | None:
+    """The newest checkpoint that can be read; damaged ones are skipped, saying so."""
+    for folder in folders(out):
+        try:
+            return Saved(folder)
+        except ValueError as error:
+            if say:
+                print(f"{error}; trying the one before", flush=True)
     return None
 
 
-def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
+class Writer:
+    """Writes checkpoints beside the training, one at a time.
+
+    Args:
+        out: the run's folder, the same for all processes.
+        rank, world: this process's.
+        keep_last, keep_every: the newest so many stay, and those of every so many steps (0: none).
+    """
+
+    def __init__(self, out: Path, rank: int, world: int, keep_last: int, keep_every: int) -> None:
+        self.out, self.rank, self.world = out, rank, world
+        self.keep_last, self.keep_every = keep_last, keep_every
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        if rank == 0:
+            for left in (out / FOLDER).glob(".*"):  # of a run that was killed while writing
+                shutil.rmtree(left, ignore_errors=True)
+
+    def save(self, state: Mapping[str, Tensor], about: dict[str, Any]) -> None:
+        """Begins to write; ``state`` must not change any more.
+
+        Raises:
+            OSError: the checkpoint before could not be written.
+        """
+        self.wait()
+        self._thread = threading.Thread(target=self._guarded, args=(state, about), daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Returns when everything is written."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise OSError(f"the checkpoint could not be written: {error}") from error
+
+    def _guarded(self, state: Mapping[str, Tensor], about: dict[str, Any]) -> None:
+        try:
+            self._write(state, about)
+        except BaseException as error:
+            self._error = error
+
+    def _write(self, state: Mapping[str, Tensor], about: dict[str, Any]) -> None:
+        name = f"{about['step']:08d}"
+        final, folder = self.out / FOLDER / name, self.out / FOLDER / f".{name}"
+        if final.exists():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / _part(self.rank)
+        _save(part, state)
+        if self.rank:
+            return
+        parts = [folder / _part(rank) for rank in range(self.world)]
+        deadline = time.monotonic() + _WAIT_SECONDS
+        while not all(path.exists() for path in parts):
+            if time.monotonic() > deadline:
+                missing = [path.name for path in parts if not path.exists()]
+                raise TimeoutError(f"no {missing} in {folder}; is it on a disk that all nodes see?")
+            time.sleep(0.05)
+        manifest = {**about, "parts": {path.name: path.stat().st_size for path in parts}}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        os.replace(folder, final)
+        self._prune()
+
+    def _prune(self) -> None:
+        for old in folders(self.out)[self.keep_last :]:
+            if not (self.keep_every and int(old.name) % self.keep_every == 0):
+                shutil.rmtree(old, ignore_errors=True)
+
+
+def _part(rank: int) -> str:
+    return f"part-{rank:05d}.safetensors"
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor], about: dict[str, str] | None = None) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, about)
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """safetensors, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, temporary, metadata)
-    os.replace(temporary, path)
+    _save(path, weights, metadata)
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -54,39 +185,15 @@ def metadata(path: Path) -> dict[str, str]:
         return file.metadata() or {}
 
 
-def load_weights(folder: str | Path, part: str = "ddit") -> dict[str, Tensor]:
-    """Final weights of a finished run, the averaged ones of its newest checkpoint, or, where the
-    folder is a model's (it has a config.json), those of its ``part``."""
-    folder = Path(folder)
-    if (folder / "config.json").exists():
-        return {k: v.float() for k, v in load_file(folder / f"{part}.safetensors").items()}
-    if (folder / FINAL).exists():
-        return load_file(folder / FINAL)
-    state = load(folder)
-    if state is None:
-        raise FileNotFoundError(f"no {FINAL} and no checkpoint in {folder}; train it first")
-    return state["ema"] or state["model"]
-
-
-class Average:
-    """Exponential moving average of a module's weights, with a warm start:
-    decay = min(decay, (1 + n) / (10 + n)). Decay 0 keeps nothing."""
-
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.weights = (
-            {k: v.detach().clone().float() for k, v in module.state_dict().items()} if decay else {}
-        )
-
-    @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
-        if not self.decay:
-            return
-        keep = min(self.decay, (1 + step) / (10 + step))
-        new = module.state_dict()
-        ours = list(self.weights.values())
-        torch._foreach_lerp_(ours, [new[k].float() for k in self.weights], 1 - keep)
-
-    def of(self, module: nn.Module) -> dict[str, Tensor]:
-        """The averaged weights, or the module's own when nothing is averaged."""
-        return self.weights or {k: v.detach() for k, v in module.state_dict().items()}
+def legacy(out: Path) -> dict[str, Any] | None:
+    """The newest readable ``checkpoint.pt`` of an earlier version, with weights_only."""
+    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+        path = out / name
+        if not path.exists():
+            continue
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file can fail in any part of unpickling
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            print(f"{path} cannot be read ({reason}); trying the one before", flush=True)
+    return None

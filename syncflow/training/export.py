@@ -14,7 +14,7 @@ from syncflow.data.latents import Latents
 from syncflow.models.ddit import DDiT
 from syncflow.models.text_encoder import TextEncoder
 from syncflow.models.vae import build_audio_vae, build_video_vae
-from syncflow.training import checkpoint, settings
+from syncflow.training import checkpoint, lora, settings, weights
 
 _BUILDERS = {
     "text": TextEncoder,
@@ -25,28 +25,34 @@ _BUILDERS = {
 
 
 def run_config(run: str | Path) -> settings.AnyTask:
-    """The config that a finished run was trained with.
+    """The config of a finished run, or of a checkpoint of one (``runs/x/checkpoints/00001200``).
 
     Raises:
         FileNotFoundError: the run is not finished.
     """
-    path = Path(run) / checkpoint.FINAL
-    if not path.exists():
-        raise FileNotFoundError(f"{run} is not finished (no {checkpoint.FINAL}); train it first")
-    config = json.loads(checkpoint.metadata(path)["config"])
-    return settings.TrainConfig.parse({"run": config}, str(path)).run
+    run = Path(run)
+    if (run / checkpoint.MANIFEST).exists():
+        text = checkpoint.Saved(run).about["config"]
+    elif (run / weights.FINAL).exists():
+        text = checkpoint.metadata(run / weights.FINAL)["config"]
+    else:
+        raise FileNotFoundError(f"{run} is not finished (no {weights.FINAL}); train it first")
+    return settings.TrainConfig.parse({"run": json.loads(text)}, str(run)).run
 
 
 def load_part(run: str | Path, part: str = "ddit") -> nn.Module:
-    """The trained module of a finished run, or a model folder's ``part``; in evaluation mode."""
+    """The trained module of a finished run, of a checkpoint, or a model folder's ``part``; in
+    evaluation mode."""
     if (Path(run) / model_folder.CONFIG).exists():
         return model_folder.load(Path(run))[1][part]
     config = run_config(run)
     module = _BUILDERS[config.task](config.model)
-    weights = checkpoint.load_weights(run)
+    values = weights.load(run)
     if config.task == "text":  # the attribute head was only there to train the encoder
-        weights = _below(weights, "encoder.")
-    module.load_state_dict(weights)
+        values = _below(values, "encoder.")
+    if getattr(config, "lora", None) and (Path(run) / checkpoint.MANIFEST).exists():
+        values = lora.merge(values, config.lora)
+    module.load_state_dict(values)
     return module.eval().requires_grad_(False)
 
 
@@ -62,8 +68,40 @@ def _below(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
 
 
+def _check_latents(run: str | Path, latents: Latents) -> None:
+    """The statistics in a model folder must be those that its d-DiT was trained with.
+
+    Raises:
+        ValueError: the latents are of other encoders than the run's data, or scaled otherwise.
+    """
+    run = Path(run)
+    if (run / model_folder.CONFIG).exists():
+        return
+    if (run / checkpoint.MANIFEST).exists():
+        known = checkpoint.Saved(run).about
+    else:
+        known = checkpoint.metadata(run / weights.FINAL)
+    for key in ("encoders", "statistics"):
+        if key not in known:  # a run of an earlier version: its data may still be there
+            folder = Path(run_config(run).data)
+            if not (folder / "manifest.json").exists():
+                continue
+            expected = Latents(folder).manifest[key]
+        else:
+            expected = json.loads(known[key])
+        if latents.manifest[key] != expected:
+            raise ValueError(
+                f"the latents have other {key} than the data that {run} was trained on; name that "
+                f"data's folder ({run_config(run).data})"
+            )
+
+
 def export(config: settings.ExportTask) -> Path:
-    """Writes config.json and one safetensors file per part."""
+    """Writes config.json and one safetensors file per part.
+
+    Raises:
+        ValueError: the latents do not belong to the d-DiT's training data.
+    """
     out = Path(config.out)
     runs = {
         "video_vae": config.video_vae, "audio_vae": config.audio_vae,
@@ -71,6 +109,7 @@ def export(config: settings.ExportTask) -> Path:
     }
     models: dict[str, Config] = {name: _part_config(run, name) for name, run in runs.items()}
     latents = Latents(config.latents)
+    _check_latents(config.ddit, latents)
     stats = latents.manifest["statistics"]
     model = ModelConfig(
         name=config.name,

@@ -1,11 +1,16 @@
 """Rectified-flow training of the d-DiT, one class for the paper's three stages (section 3.2).
 
 Stage 1 trains the video tower, stage 2 the audio tower and the adaptors on the frozen video tower,
-stage 3 both. Video and audio each have a clock: a share of the samples has clean video (t = 1),
-which is what the cascade schedule and one-pass video-to-audio sample from.
+stage 3 both. Video and audio each have a clock: in a share of the samples the video is clean
+(t = 1), which is what the cascade schedule and one-pass video-to-audio sample from.
 """
 
 from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,138 +19,296 @@ from torch import Tensor, nn
 from syncflow import flow
 from syncflow.data.latents import Latents
 from syncflow.models.ddit import DDiT
-from syncflow.training import checkpoint
+from syncflow.training import draws, lora, weights
+from syncflow.training.draws import Source
 from syncflow.training.loop import epoch_indices
+from syncflow.training.parallel import Group
 from syncflow.training.settings import FlowTask
 
 _VALIDATION_CLIPS = 128
 _VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+_STRETCHES = 5  # of flow time, in which the losses are told apart
+
+
+@dataclass(frozen=True)
+class _Clocks:
+    """Flow times of a batch: of the videos [B], which of them are clean, the time that a sound not
+    apart from its video has, which are apart, and, where they are given, those of the draws [B*K].
+    """
+
+    video_B: Tensor
+    clean_B: Tensor
+    joint_B: Tensor
+    apart_B: Tensor
+    frame_mask_BT: Tensor | None = None
+    audio_N: Tensor | None = None
 
 
 class FlowTraining:
     """Draws latents, noise and times; the loss is the mean square error of the velocities."""
 
-    def __init__(self, config: FlowTask, device: str = "cpu") -> None:
-        self.config, self.device = config, device
+    def __init__(
+        self, config: FlowTask, device: str | torch.device = "cpu", group: Group | None = None
+    ) -> None:
+        self.config = config
+        self.group = group or Group(device=torch.device(device))
+        self.device = self.group.device
         self.train = Latents(config.data)
         self.validation = Latents(config.validation, expected=self.train.manifest)
-        self.module = DDiT(config.model)
-        if config.init:
-            self.module.load_state_dict(checkpoint.load_weights(config.init))
+        self.validation.scale = self.train.scale  # as the model will see everything
         self.trains_video, self.trains_audio = config.train != "audio", config.train != "video"
+        self.module = DDiT(config.model)
+        self._start()
         self.module.video_tower.requires_grad_(self.trains_video)
         self.module.adaptors.requires_grad_(self.trains_audio)
         self.module.audio_tower.requires_grad_(self.trains_audio)
         if self.module.upsampler is not None:
             self.module.upsampler.requires_grad_(self.trains_audio)
+        if config.lora is not None:
+            lora.inject(self.module, config.lora)
+        self.clips_every = config.samples.every if config.samples else 0
+
+    def _start(self) -> None:
+        if self.config.init:
+            self.module.load_state_dict(weights.load(self.config.init))
+        if self.config.init_video:
+            found = weights.load(self.config.init_video)
+            below = {
+                k.removeprefix("video_tower."): v
+                for k, v in found.items() if k.startswith("video_tower.")
+            }
+            self.module.video_tower.load_state_dict(below or found)
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What the weights are tied to, for the weights' file: whoever exports must know."""
+        kept = {key: self.train.manifest[key] for key in ("encoders", "statistics")}
+        return {key: json.dumps(value, sort_keys=True) for key, value in kept.items()}
+
+    @property
+    def flops(self) -> float | None:
+        """Floating point operations of one training sample."""
+        if not hasattr(self, "_flops"):
+            from syncflow.training.flops import training_flops
+
+            length = int(self.train.manifest.get("text_tokens") or 1)
+            self._flops = training_flops(
+                self.config.model, self.train.spec, length, self.config.train, self.config.draws
+            )
+        return self._flops
 
     def batch(self, step: int) -> dict[str, Tensor]:
         loop = self.config.loop
         rows = epoch_indices(len(self.train), loop.seed, step, loop.batch_size)
-        batch = self.train.batch(rows, np.random.default_rng([loop.seed, 2, step]))
-        return {name: value.to(self.device) for name, value in batch.items()}
+        if loop.randomness == "batch":
+            batch = self.train.batch(rows, np.random.default_rng([loop.seed, 2, step]))
+        else:
+            share, first = self.group.rows(loop.batch_size), step * loop.batch_size
+            batch = _stacked(
+                [
+                    self.train.batch(rows[i : i + 1], draws.data_rng(loop.seed, first + i))
+                    for i in range(share.start, share.stop)
+                ]
+            )
+        return {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
 
     def loss(
-        self, batch: dict[str, Tensor], generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
+        self, batch: dict[str, Tensor], source: Source
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
         config, size = self.config, len(batch["video"])
-        drop = self._uniform(size, generator) < config.text_dropout
+        drop = self._uniform(size, source) < config.text_dropout
         # The null caption is as long as the caption it stands for, as in sampling.
         mask = batch["mask"]
         text, _ = self.module.video_tower.drop_text(batch["text"], mask, drop)
-        t_B = self._times(size, generator)
-        clean_share = {"video": 0.0, "audio": 1.0, "both": config.clean_video}[config.train]
-        clean = self._uniform(size, generator) < clean_share
-        losses = self._losses(batch, text, mask, t_B, clean, generator)
-        out: dict[str, float] = {}
+        clocks = self._clocks(batch["video"].shape, source)
+        losses = self._losses(batch, text, mask, clocks, source)
+        out: dict[str, Tensor | float] = {}
         total = torch.zeros((), device=self.device)
         if self.trains_video:
-            moving = ~clean
-            video = (losses["video"] * moving).sum() / moving.sum().clamp(min=1)
-            total, out["video"] = total + video, video.item()
+            moving = ~clocks.clean_B
+            # Over all processes, or else a process with few moving videos would count for more.
+            counted = self.group.sum(moving.sum().float()) / self.group.world
+            video = (losses["video"] * moving).sum() / counted.clamp(min=1 / self.group.world)
+            total, out["video"] = total + video, video.detach()
+            out["video_at"] = _by_time(losses["video"], clocks.video_B, moving)
         if self.trains_audio:
-            total, out["audio"] = total + losses["audio"].mean(), losses["audio"].mean().item()
+            audio = losses["audio"].mean()
+            total, out["audio"] = total + audio, audio.detach()
+            out["audio_at"] = _by_time(losses["audio"], losses["audio_t"])
         return total, out
 
+    def _clocks(self, shape: Sequence[int], source: Source) -> _Clocks:
+        """Times of a batch of videos of that shape."""
+        config, size = self.config, shape[0]
+        t_B = self._times(size, source)
+        clean = self._uniform(size, source) < config.clean_share
+        t_video = torch.where(clean, torch.ones_like(t_B), t_B)
+        # A setting that is off draws nothing: with it or without, the other numbers stay.
+        apart = clean
+        if config.decoupled:
+            apart = clean | (self._uniform(size, source) < config.decoupled)
+        frame_mask = self._frame_mask(shape, clean, source) if config.conditioned else None
+        return _Clocks(t_video, clean, t_B, apart, frame_mask)
+
+    def _audio_times(self, clocks: _Clocks, source: Source) -> Tensor:
+        """[B*K]: the video's time, or one of each draw's own where the two are apart."""
+        config, repeats = self.config, self.config.draws
+        t_N = clocks.joint_B.repeat_interleave(repeats)
+        if repeats == 1 and not config.decoupled:
+            return t_N
+        own_N = self._times(len(t_N), source)
+        return torch.where(clocks.apart_B.repeat_interleave(repeats), own_N, t_N)
+
+    def _frame_mask(self, shape: Sequence[int], clean: Tensor, source: Source) -> Tensor | None:
+        """[B, T], False = given: in a share of the samples a run of 1 to T - 1 first frames or, in
+        every fourth of them, last ones."""
+        B, _, T = shape[:3]
+        chosen, length, side = (self._uniform(B, source) for _ in range(3))
+        given = 1 + (length * (T - 1)).long().clamp(max=max(0, T - 2))
+        place = torch.arange(T, device=self.device).expand(B, T)
+        place = torch.where((side < 0.25)[:, None], T - 1 - place, place)
+        hidden = (chosen < self.config.conditioned) & ~clean & (T > 1)
+        return ~(hidden[:, None] & (place < given[:, None]))
+
     def _losses(
-        self, batch: dict[str, Tensor], text: Tensor, mask: Tensor, t_B: Tensor, clean: Tensor,
-        generator: torch.Generator, context_rows: Tensor | None = None,
+        self, batch: dict[str, Tensor], text: Tensor, mask: Tensor, clocks: _Clocks,
+        source: Source, context_rows: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Loss per sample [B] (audio: [B * draws]) of each modality that is asked for.
+        """Loss per sample [B] (audio: [B * draws], with its times) of each modality asked for.
 
         ``context_rows`` lets the audio see another sample's video: the gap is what the audio has
         learned from the picture.
         """
         config, model = self.config, self.module
         condition = model.prepare(text, mask, self.train.spec)
-        x_1 = batch["video"]
-        x_0 = self._noise(x_1, text, generator)
-        t_video = torch.where(clean, torch.ones_like(t_B), t_B)
-        x_t = flow.interpolate(x_0, x_1, t_video)
-        noise = self._normal(x_1.shape, generator) * clean[:, None, None, None, None]
-        x_t = x_t + config.clean_noise * noise
+        caption = _mean_token(text, mask) if config.coupling == "c2ot" else None
+        x_1, frame_mask = batch["video"], clocks.frame_mask_BT
+        x_0 = self._noise(x_1, caption, source)
+        x_t = flow.interpolate(x_0, x_1, clocks.video_B)
+        noise = draws.normal(x_1.shape, source).to(self.device)
+        given = clocks.clean_B[:, None, None, None, None]
+        moving = None
+        if frame_mask is not None:
+            moving = frame_mask[:, None, :, None, None]
+            x_t = torch.where(moving, x_t, x_1)
+            given = given | ~moving
+        x_t = x_t + config.clean_noise * (noise * given)
+        # Not inference mode: what it makes could not enter the adaptors' backward pass.
         with torch.set_grad_enabled(self.trains_video and torch.is_grad_enabled()):
-            velocity, features = model.video_velocity(x_t, t_video, condition)
-        losses = {"video": flow.loss(velocity, flow.velocity(x_0, x_1))}
+            velocity, features = model.video_velocity(x_t, clocks.video_B, condition, frame_mask)
+        losses = {"video": flow.loss(velocity, flow.velocity(x_0, x_1), moving)}
         if not self.trains_audio:
             return losses
         if context_rows is not None:
             features = [feature[context_rows] for feature in features]
         context = model.audio_context(features, condition)
-        draws = config.draws
-        y_1 = batch["audio"].repeat_interleave(draws, 0)
-        y_0 = self._noise(y_1, text.repeat_interleave(draws, 0), generator)
-        t_audio = t_B
-        if draws > 1:
-            t_audio = self._times(len(y_1), generator)
-        y_t = flow.interpolate(y_0, y_1, t_audio)
-        velocity = model.audio_velocity(y_t, t_audio, context, condition, repeat=draws)
+        repeats = config.draws
+        y_1 = batch["audio"].repeat_interleave(repeats, 0)
+        if caption is not None:
+            caption = caption.repeat_interleave(repeats, 0)
+        y_0 = self._noise(y_1, caption, source)
+        t_N = clocks.audio_N
+        if t_N is None:
+            t_N = self._audio_times(clocks, source)
+        y_t = flow.interpolate(y_0, y_1, t_N)
+        velocity = model.audio_velocity(y_t, t_N, context, condition, repeat=repeats)
+        losses["audio_t"] = t_N
         losses["audio"] = flow.loss(velocity, flow.velocity(y_0, y_1))
         return losses
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         """Losses at fixed clips, times and noise; ``audio_other`` is with another clip's video."""
         rows = np.arange(min(_VALIDATION_CLIPS, len(self.validation)))
+        variants = (("video", False, None),)
+        if self.trains_audio:
+            other = torch.arange(len(rows), device=self.device).roll(1)
+            variants = (
+                ("audio_same", False, None), ("audio_clean", True, None),
+                ("audio_other", True, other),
+            )
         sums: dict[str, list[float]] = {}
         for index, time in enumerate(_VALIDATION_TIMES):
             batch = self.validation.batch(rows, np.random.default_rng(index))
             batch = {name: value.to(self.device) for name, value in batch.items()}
             t_B = torch.full((len(rows),), time, device=self.device)
-            for name, share in (("video", 0.0), ("audio_same", 0.0), ("audio_clean", 1.0)):
-                if (name == "video") != (not self.trains_audio):
-                    continue
-                clean = torch.full((len(rows),), share > 0, device=self.device)
-                generator = torch.Generator().manual_seed(index)
-                losses = self._losses(batch, batch["text"], batch["mask"], t_B, clean, generator)
-                if share == 0:
+            for name, is_clean, context_rows in variants:
+                clean = torch.full((len(rows),), is_clean, device=self.device)
+                t_video = torch.where(clean, torch.ones_like(t_B), t_B)
+                t_audio = t_B.repeat_interleave(self.config.draws)
+                losses = self._losses(
+                    batch, batch["text"], batch["mask"],
+                    _Clocks(t_video, clean, t_B, clean, audio_N=t_audio),
+                    torch.Generator().manual_seed(index), context_rows,
+                )
+                if not is_clean:
                     sums.setdefault("video", []).append(losses["video"].mean().item())
                 if "audio" in losses:
                     sums.setdefault(name, []).append(losses["audio"].mean().item())
-                if name == "audio_clean":
-                    generator = torch.Generator().manual_seed(index)
-                    other = torch.arange(len(rows)).roll(1)
-                    losses = self._losses(
-                        batch, batch["text"], batch["mask"], t_B, clean, generator, other
-                    )
-                    sums.setdefault("audio_other", []).append(losses["audio"].mean().item())
         return {name: float(np.mean(values)) for name, values in sums.items()}
 
-    def _times(self, size: int, generator: torch.Generator) -> Tensor:
-        config = self.config
-        return flow.sample_times(
-            size, config.time_kind, uniform_share=config.uniform_share, mean=config.time_mean,
-            std=config.time_std, shift=config.time_shift, generator=generator, device=self.device,
-        )
+    def clips(self, module: nn.Module) -> list:
+        """Clips of the first captions of the validation set, in the process that leads."""
+        from syncflow.training import clips
 
-    def _noise(self, x_1: Tensor, text: Tensor, generator: torch.Generator) -> Tensor:
-        """Noise for each sample, paired with the data by the configured coupling."""
-        x_0 = self._normal(x_1.shape, generator)
+        config = self.config.samples
+        batch = self.validation.batch(np.arange(config.clips), np.random.default_rng(0))
+        batch = {name: value.to(self.device) for name, value in batch.items()}
+        video, audio = clips.sample(self.module, batch, self.train.spec, config.sampling)
+        return clips.decode(video, audio, self.train, config) if self.group.leads else []
+
+    def finish(self, values: dict[str, Tensor], out: Path) -> dict[str, Tensor]:
+        """The final weights as a d-DiT's: additions of low rank are kept apart and merged in."""
+        if self.config.lora is None:
+            return values
+        return lora.finish(values, self.config.lora, out)
+
+    def _times(self, size: int, source: Source) -> Tensor:
+        config = self.config
+        return draws.times(
+            size, source, kind=config.time_kind, uniform_share=config.uniform_share,
+            mean=config.time_mean, std=config.time_std, shift=config.time_shift,
+        ).to(self.device)
+
+    def _noise(self, x_1: Tensor, caption: Tensor | None, source: Source) -> Tensor:
+        """Noise for each sample, paired with the data of all processes by the coupling."""
+        x_0 = draws.normal(x_1.shape, source).to(self.device)
         if self.config.coupling == "none":
             return x_0
-        return x_0[flow.couple(x_0, x_1, self.config.coupling, text.detach().float().mean(1))]
+        gather = self.group.gather
+        everyones, caption = gather(x_0), None if caption is None else gather(caption)
+        order = flow.couple(everyones, gather(x_1), self.config.coupling, caption)
+        return everyones[order[self.group.rows(len(everyones))]]
 
-    def _uniform(self, size: int, generator: torch.Generator) -> Tensor:
-        return torch.rand(size, generator=generator).to(self.device)
+    def _uniform(self, size: int, source: Source) -> Tensor:
+        return draws.uniform(size, source).to(self.device)
 
-    def _normal(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        return torch.randn(shape, generator=generator).to(self.device)
+
+def _mean_token(text_BLE: Tensor, mask_BL: Tensor) -> Tensor:
+    """[B, E]: the mean of a caption's tokens, however far the batch pads it."""
+    mask_BL1 = mask_BL[..., None].float()
+    return (text_BLE.detach().float() * mask_BL1).sum(1) / mask_BL1.sum(1).clamp(min=1)
+
+
+def _by_time(loss_N: Tensor, t_N: Tensor, counted_N: Tensor | None = None) -> Tensor:
+    """[2, stretches]: sum and number of the losses in each stretch of flow time."""
+    ones = torch.ones_like(t_N) if counted_N is None else counted_N.float()
+    stretch = (t_N * _STRETCHES).long().clamp(max=_STRETCHES - 1)
+    out = torch.zeros(2, _STRETCHES, device=loss_N.device)
+    return out.index_add(1, stretch, torch.stack([loss_N.detach() * ones, ones]))
+
+
+def _stacked(clips: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Batches of one as one batch; captions are padded to the longest."""
+    length = max(clip["mask"].shape[1] for clip in clips)
+    out = {}
+    for name in clips[0]:
+        values = [clip[name] for clip in clips]
+        if name in ("text", "mask"):
+            values = [_longer(value, length) for value in values]
+        out[name] = torch.cat(values)
+    return out
+
+
+def _longer(value_BL: Tensor, length: int) -> Tensor:
+    padding = value_BL.new_zeros(len(value_BL), length - value_BL.shape[1], *value_BL.shape[2:])
+    return torch.cat([value_BL, padding], dim=1)

@@ -6,11 +6,11 @@ bit for bit without storing any generator's state.
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import time
-from contextlib import nullcontext
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,20 +19,28 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from syncflow.training import checkpoint, optimizer
+from syncflow.training import checkpoint, engine, optimizer, report, resume, weights
+from syncflow.training.draws import SampleGenerators, Source
+from syncflow.training.parallel import Group
+from syncflow.training.recompute import recompute
 from syncflow.training.settings import LoopConfig
 
 
 class Task(Protocol):
-    """What the loop needs to know of a task."""
+    """What the loop needs to know of a task. It may also have ``flops``, the floating point
+    operations of a training sample, and ``clips(module)``, finished clips to look at."""
 
     module: nn.Module  # what is trained and saved
 
     def batch(self, step: int) -> Any: ...
 
-    def loss(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]: ...
+    def loss(self, batch: Any, source: Source) -> tuple[Tensor, dict[str, Tensor | float]]: ...
 
     def validate(self, module: nn.Module) -> dict[str, float]: ...
+
+
+class Diverged(RuntimeError):
+    """Too many steps had a loss or gradient that is not finite."""
 
 
 def epoch_indices(size: int, seed: int, step: int, batch_size: int) -> np.ndarray:
@@ -48,171 +56,265 @@ def epoch_indices(size: int, seed: int, step: int, batch_size: int) -> np.ndarra
     return out
 
 
-class _Log:
-    """metrics.jsonl for everybody, TensorBoard where it is installed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.file = (folder / "metrics.jsonl").open("a")
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(folder / "tensorboard"))
-        except ImportError:
-            self.board = None
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        self.file.write(json.dumps({"step": step, **values}) + "\n")
-        self.file.flush()
-        if self.board is not None:
-            for name, value in values.items():
-                self.board.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        self.file.close()
-        if self.board is not None:
-            self.board.close()
-
-
 def fit(
     task: Task, config: LoopConfig, out: str | Path, progress: bool = True,
     device: str | torch.device = "cpu", metadata: dict[str, str] | None = None,
+    group: Group | None = None,
 ) -> Path:
     """Trains ``task.module`` and writes ``model.safetensors`` (averaged weights) into ``out``.
 
     Resumes from the newest checkpoint in ``out``; SIGTERM and Ctrl-C save one first.
 
+    Args:
+        metadata: goes into the weights' file; its ``config`` (JSON) into every checkpoint.
+        group: the processes that train together; alone where it is not given.
+
     Raises:
-        RuntimeError: more than ``max_nonfinite`` steps had a loss or gradient that is not finite.
+        ValueError: ``out`` was begun with another config, or the processes cannot share a batch.
+        Diverged: more than ``max_nonfinite`` steps had a loss or gradient that is not finite.
+        SystemExit: stopped by SIGTERM, code 0. KeyboardInterrupt: by Ctrl-C. Both have saved.
     """
-    out, device = Path(out), torch.device(device)
-    final = out / checkpoint.FINAL
+    out, metadata = Path(out), metadata or {}
+    group = group or Group(device=torch.device(device))
+    final = out / weights.FINAL
     if final.exists():
-        same = checkpoint.metadata(final).get("config_hash") == (metadata or {}).get("config_hash")
-        print(f"{out}: finished before{'' if same else ' with another config'}, skipped")
+        if group.leads:
+            before = checkpoint.metadata(final).get("config")
+            changed = resume.differing(before, metadata.get("config"))
+            print(f"{out}: finished before{' with another config' if changed else ''}, skipped")
         return final
-    out.mkdir(parents=True, exist_ok=True)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    module = task.module.to(device).train()
-    optimizers = optimizer.build(module, config)
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    average = checkpoint.Average(module, config.ema)
-    step, skipped, seconds = _resume(out, module, optimizers, average)
-    log, stop = _Log(out), _StopOnSignal()
-    bar = tqdm(
-        total=config.steps, initial=step, desc=out.name, disable=not progress, mininterval=2
-    )
-    saved, begun = time.monotonic(), time.monotonic() - seconds
-
-    def state() -> dict[str, Any]:
-        return {
-            "step": step, "skipped": skipped, "seconds": time.monotonic() - begun,
-            "model": module.state_dict(), "ema": average.weights,
-            "optimizers": [o.state_dict() for o in optimizers],
-        }
-
-    with stop, bar:
-        while step < config.steps and not stop.asked:
-            metrics = _step(task, config, module, parameters, optimizers, step, device)
-            if metrics is None:
-                skipped += 1
-                if skipped > config.max_nonfinite:
-                    raise RuntimeError(
-                        f"{skipped} steps had a loss or gradient that is not finite; "
-                        f"lower lr (now {config.lr}) or resume from an earlier checkpoint in {out}"
-                    )
-            else:
-                average.update(module, step)
-            step += 1
-            bar.update()
-            if metrics and (step % config.log_every == 0 or step == 1):
-                bar.set_postfix({k: f"{v:.3g}" for k, v in metrics.items()}, refresh=False)
-                log.write(step, {**metrics, "seconds": time.monotonic() - begun})
-            if step % config.validate_every == 0 or step == config.steps:
-                values = _validate(task, module, average)
-                log.write(step, values)
-                bar.write(f"{out.name} {step}: " + "  ".join(f"{k} {v:.4g}" for k, v in values.items()))
-            if time.monotonic() - saved > 60 * config.checkpoint_minutes:
-                checkpoint.save(out, state())
-                saved = time.monotonic()
-    checkpoint.save(out, state())
-    log.close()
-    if stop.asked:
-        print(f"{out}: stopped at step {step}, resumes from there")
-        raise SystemExit(0)
-    checkpoint.save_weights(
-        final, average.of(module),
-        {**(metadata or {}), "steps": str(step), "seconds": f"{time.monotonic() - begun:.0f}"},
-    )
-    return final
+    return _Run(task, config, out, progress, metadata, group).go()
 
 
-def _step(
-    task: Task, config: LoopConfig, module: nn.Module, parameters: list[nn.Parameter],
-    optimizers: list[torch.optim.Optimizer], step: int, device: torch.device,
-) -> dict[str, float] | None:
-    """One optimizer step; None when something was not finite and the step was left out."""
-    metrics: dict[str, float] = {}
-    for part in range(config.accumulate):
-        index = step * config.accumulate + part
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + index)
-        autocast = (
-            torch.autocast(device.type, torch.bfloat16)
-            if config.precision == "bf16" else nullcontext()
+class _Run:
+    """One call of ``fit``."""
+
+    def __init__(
+        self, task: Task, config: LoopConfig, out: Path, progress: bool,
+        metadata: dict[str, str], group: Group,
+    ) -> None:
+        if group.world > 1 and config.randomness != "sample":
+            raise ValueError(
+                f"{group.world} processes need loop.randomness \"sample\": \"batch\" draws for one "
+                "process alone"
+            )
+        group.rows(config.batch_size)
+        self.task, self.config, self.out, self.group = task, config, out, group
+        self.metadata = metadata
+        out.mkdir(parents=True, exist_ok=True)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        start = resume.find(out, task.module, config, metadata.get("config"))
+        group.barrier()  # everybody has found the same before anything is removed
+        if start.state:
+            own = task.module.state_dict()
+            own |= {k: start.state[f"model/{k}"] for k in own if f"model/{k}" in start.state}
+            task.module.load_state_dict(own)
+        recompute(task.module, config.recompute)
+        self.engine = engine.build(task, config, group)
+        self.step, self.skipped = start.step, start.skipped
+        if start.state:
+            self.engine.restore(start.state, start.step - start.skipped)
+        self.begun = time.monotonic() - start.seconds
+        self.writer = checkpoint.Writer(
+            out, group.rank, group.world, config.keep_last, config.keep_every
         )
-        with autocast:
-            loss, metrics = task.loss(task.batch(index), generator)
-        (loss / config.accumulate).backward()
-    norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip)
-    lr = optimizer.learning_rate(step, config)
-    finite = bool(torch.isfinite(norm)) and bool(torch.isfinite(loss))
-    for each in optimizers:
-        for group in each.param_groups:
-            group["lr"] = lr
-        if finite:
-            each.step()
-        each.zero_grad(set_to_none=True)
-    if not finite:
-        return None
-    return {"loss": loss.item(), **metrics, "grad_norm": norm.item(), "lr": lr}
+        self.log = None
+        if group.leads:
+            resume.drop_damaged(out, start.step)
+            frozen = self.engine.frozen()
+            if frozen and not (out / checkpoint.FROZEN).exists():
+                checkpoint.save_weights(out / checkpoint.FROZEN, frozen, {})
+            self.log = report.Log(out, start.step, config.wandb, metadata.get("config"))
+            if start.step:
+                print(f"{out}: resumed at step {start.step}", flush=True)
+        group.barrier()
+        self.watch = report.Stopwatch(group.device)
+        self.batches = _Batches(task, config.prefetch)
+        shown = progress and group.leads
+        self.bar = tqdm(
+            total=config.steps, initial=start.step, desc=out.name, disable=not shown, mininterval=2
+        )
+
+    def go(self) -> Path:
+        config, group, saved = self.config, self.group, time.monotonic()
+        with _StopOnSignal() as stop, self.bar, self.batches:
+            while self.step < config.steps:
+                late = time.monotonic() - saved > 60 * config.checkpoint_minutes
+                stopping, saving = group.any(stop.asked is not None, late and group.leads)
+                if stopping:
+                    break
+                if saving:
+                    self._save()
+                    saved = time.monotonic()
+                self._advance()
+                if config.checkpoint_every and self.step % config.checkpoint_every == 0:
+                    self._save()
+                    saved = time.monotonic()
+        self._save()
+        self.writer.wait()
+        if self.step < config.steps:
+            self._close()
+            if group.leads:
+                print(f"{self.out}: stopped at step {self.step}, resumes from there", flush=True)
+            if stop.asked == signal.SIGINT:
+                raise KeyboardInterrupt
+            raise SystemExit(0)
+        values = self.engine.weights()
+        final = self.out / weights.FINAL
+        if group.leads:
+            about = {"steps": str(self.step), "seconds": f"{time.monotonic() - self.begun:.0f}"}
+            finish = getattr(self.task, "finish", None)
+            values = finish(values, self.out) if finish else values
+            checkpoint.save_weights(final, values, {**self.metadata, **about})
+        group.barrier()
+        self._close()
+        return final
+
+    def _close(self) -> None:
+        if self.log is not None:
+            self.log.close()
+
+    def _save(self) -> None:
+        state = self.engine.state()
+        self.writer.save(
+            state,
+            {
+                "step": self.step, "skipped": self.skipped,
+                "seconds": time.monotonic() - self.begun, "world": self.group.world,
+                **self.metadata,
+            },
+        )
+
+    def _advance(self) -> None:
+        """One step and what is told about it."""
+        config, next_step = self.config, self.step + 1
+        told = next_step % config.log_every == 0 or next_step == 1
+        self.watch.begin(told)
+        begun = time.perf_counter()
+        loss, metrics = self._accumulate()
+        with self.watch.phase("communication"):
+            self.engine.synchronise()
+        lr = optimizer.learning_rate(self.step, config)
+        with self.watch.phase("optimizer"):
+            norm = self.engine.step(lr, self.step, loss)
+        seconds = time.perf_counter() - begun
+        self.step = next_step
+        self.bar.update()
+        if norm is None:
+            self._skip()
+        elif told:
+            values = report.gathered({"loss": loss, **metrics}, self.group)
+            values |= {"grad_norm": norm, "lr": lr}
+            self.bar.set_postfix(
+                {k: f"{values[k]:.3g}" for k in ("loss", "grad_norm", "lr")}, refresh=False
+            )
+            values |= self._speed(seconds)
+            self._tell(values)
+        if self.step % config.validate_every == 0 or self.step == config.steps:
+            self._validate()
+        samples = getattr(self.task, "clips_every", 0)
+        if samples and (self.step % samples == 0 or self.step == config.steps):
+            self._clips()
+
+    def _accumulate(self) -> tuple[Tensor, dict[str, Tensor | float]]:
+        config = self.config
+        for part in range(config.accumulate):
+            index = self.step * config.accumulate + part
+            with self.watch.phase("data"):
+                batch = self.batches.take(index)
+                if index + 1 < config.steps * config.accumulate:
+                    self.batches.prepare(index + 1)
+            with self.watch.phase("forward"):
+                loss, metrics = self.engine.loss(batch, self._source(index))
+            with self.watch.phase("backward"):
+                self.engine.backward(loss)
+        return loss.detach(), metrics
+
+    def _source(self, index: int) -> Source:
+        config = self.config
+        if config.randomness == "batch":
+            return torch.Generator().manual_seed(config.seed * 1_000_003 + index)
+        rows = self.group.rows(config.batch_size)
+        first = index * config.batch_size
+        return SampleGenerators(config.seed, range(first + rows.start, first + rows.stop))
+
+    def _skip(self) -> None:
+        self.skipped += 1
+        if self.skipped > self.config.max_nonfinite:
+            self.writer.wait()
+            self._close()
+            raise Diverged(
+                f"{self.skipped} steps had a loss or gradient that is not finite; lower lr (now "
+                f"{self.config.lr}) or resume from an earlier checkpoint in {self.out}"
+            )
+
+    def _speed(self, seconds: float) -> dict[str, float]:
+        config = self.config
+        samples = config.batch_size * config.accumulate / seconds
+        out = {
+            "seconds": time.monotonic() - self.begun, "samples_per_second": samples,
+            "memory_gib": report.memory_gib(self.group.device), **self.watch.split(),
+        }
+        flops = getattr(self.task, "flops", None)
+        peak = report.peak_flops(self.group.device, config.peak_tflops)
+        if flops and peak:
+            out["mfu"] = samples * flops / (peak * self.group.world)
+        return out
+
+    def _validate(self) -> None:
+        found = self.engine.evaluate("validate")
+        values = {f"val_{k}": v for k, v in found.items() if math.isfinite(v)}
+        self._tell(values)
+        if self.group.leads:
+            what = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
+            self.bar.write(f"{self.out.name} {self.step}: {what}")
+
+    def _clips(self) -> None:
+        clips = self.engine.evaluate("clips")
+        if self.log is not None:
+            from syncflow.training import clips as shown
+
+            shown.write(clips, self.out, self.step, self.log.board)
+
+    def _tell(self, values: dict[str, float]) -> None:
+        if self.log is not None:
+            self.log.write(self.step, values)
 
 
-@torch.no_grad()
-def _validate(task: Task, module: nn.Module, average: checkpoint.Average) -> dict[str, float]:
-    """Validation with the averaged weights, on the same clips and noise every time."""
-    own = {k: v.detach().clone() for k, v in module.state_dict().items()}
-    module.load_state_dict(average.of(module))
-    module.eval()
-    values = {
-        f"val_{k}": v for k, v in task.validate(module).items() if math.isfinite(v)
-    }
-    module.load_state_dict(own)
-    module.train()
-    return values
+class _Batches:
+    """Batches, the next one made while the step before it runs (``ahead`` > 0)."""
 
+    def __init__(self, task: Task, ahead: int) -> None:
+        self.task, self.ahead = task, ahead
+        self.pool = ThreadPoolExecutor(1) if ahead else None
+        self.waiting: dict[int, Future] = {}
 
-def _resume(
-    out: Path, module: nn.Module, optimizers: list[torch.optim.Optimizer],
-    average: checkpoint.Average,
-) -> tuple[int, int, float]:
-    state = checkpoint.load(out)
-    if state is None:
-        return 0, 0, 0.0
-    module.load_state_dict(state["model"])
-    for each, saved in zip(optimizers, state["optimizers"], strict=True):
-        each.load_state_dict(saved)
-    for name, value in state["ema"].items():
-        average.weights[name].copy_(value)
-    print(f"{out}: resumed at step {state['step']}")
-    return state["step"], state["skipped"], state["seconds"]
+    def __enter__(self) -> _Batches:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+
+    def prepare(self, index: int) -> None:
+        if self.pool is None:
+            return
+        for place in range(index, index + self.ahead):
+            if place not in self.waiting:
+                self.waiting[place] = self.pool.submit(self.task.batch, place)
+
+    def take(self, index: int) -> Any:
+        future = self.waiting.pop(index, None)
+        return self.task.batch(index) if future is None else future.result()
 
 
 class _StopOnSignal:
-    """Turns SIGTERM and Ctrl-C into a request to save and stop."""
+    """Turns SIGTERM and Ctrl-C into a request to save and stop: ``asked`` is the signal."""
 
     def __enter__(self) -> _StopOnSignal:
-        self.asked = False
-        self.before = {}
+        self.asked: int | None = None
+        self.before: dict[int, Callable | int | None] = {}
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
                 self.before[number] = signal.signal(number, self._ask)
@@ -220,8 +322,8 @@ class _StopOnSignal:
             pass
         return self
 
-    def _ask(self, *_: Any) -> None:
-        self.asked = True
+    def _ask(self, number: int, *_: Any) -> None:
+        self.asked = number
 
     def __exit__(self, *_: Any) -> None:
         for number, handler in self.before.items():

@@ -7,6 +7,9 @@ from torch import nn
 
 from syncflow.training.settings import LoopConfig
 
+#: What the optimizers keep of each parameter, besides the number of updates.
+STATES = ("exp_avg", "exp_avg_sq", "momentum_buffer")
+
 
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Muon is for matrices inside the network; embedders, tables and heads stay with AdamW."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import difflib
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from syncflow.config import (
     AudioVAEConfig,
@@ -15,13 +16,38 @@ from syncflow.config import (
     VideoVAEConfig,
 )
 
+# What the loop decides and DeepSpeed's block therefore may not say, and where it is said.
+_LOOPS_OWN = {
+    "train_batch_size": "loop.batch_size and loop.accumulate",
+    "train_micro_batch_size_per_gpu": "loop.batch_size",
+    "gradient_accumulation_steps": "loop.accumulate",
+    "gradient_clipping": "loop.clip",
+    "optimizer": "loop.optimizer",
+    "scheduler": "loop.lr, loop.warmup and loop.decay",
+    "bf16": "loop.precision",
+    "fp16": "loop.precision",
+}
+_DEEPSPEED_KEYS = {
+    "zero_optimization", "communication_data_type", "prescale_gradients",
+    "gradient_predivide_factor", "wall_clock_breakdown", "comms_logger", "flops_profiler", "aio",
+    "memory_breakdown", "steps_per_print", "data_types", "seq_parallel_communication_data_type",
+}  # fmt: skip
+
 
 class LoopConfig(Config):
     """The loop that every task shares.
 
-    The learning rate warms up over ``warmup`` steps, stays, and falls to zero over the last
+    ``batch_size`` is that of all processes together, in one pass; an update sees ``accumulate`` of
+    them. The learning rate warms up over ``warmup`` steps, stays, and falls to zero over the last
     ``decay`` share. ``optimizer`` "muon" trains the matrices inside the network with Muon and the
-    rest with AdamW. ``ema`` 0 keeps no average.
+    rest with AdamW. ``ema`` 0 keeps no average. ``randomness`` "sample" numbers the draws by clip,
+    so that they do not depend on how a batch is shared; several processes need it.
+
+    Checkpoints come every ``checkpoint_minutes`` and, where it is set, every ``checkpoint_every``
+    steps; the newest ``keep_last`` stay and those of every ``keep_every`` steps. ``prefetch``
+    batches are made ahead. ``recompute``: see ``recompute.py``. ``wandb``: a project of Weights &
+    Biases. ``peak_tflops``: of one device, for MFU where its name says nothing. ``deepspeed``:
+    DeepSpeed's own block.
     """
 
     steps: int = Field(gt=0)
@@ -37,11 +63,36 @@ class LoopConfig(Config):
     precision: Literal["bf16", "fp32"] = "bf16"
     accumulate: int = Field(1, gt=0)
     seed: int = 0
+    randomness: Literal["batch", "sample"] = "batch"
     threads: int | None = None
+    prefetch: int = Field(0, ge=0)
+    recompute: Literal["none", "blocks", "selective"] = "none"
     checkpoint_minutes: float = 2.0
+    checkpoint_every: int = Field(0, ge=0)
+    keep_last: int = Field(2, gt=0)
+    keep_every: int = Field(0, ge=0)
     log_every: int = 20
     validate_every: int = 500
     max_nonfinite: int = 20
+    wandb: str | None = None
+    peak_tflops: float | None = Field(None, gt=0)
+    deepspeed: dict[str, Any] | None = None
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _check_deepspeed(cls, block: dict[str, Any] | None) -> dict[str, Any] | None:
+        if block is None:
+            return None
+        for key in block:
+            if key in _LOOPS_OWN:
+                raise ValueError(f"{key!r} is set by {_LOOPS_OWN[key]}, not in the deepspeed block")
+            if key not in _DEEPSPEED_KEYS:
+                near = difflib.get_close_matches(key, _DEEPSPEED_KEYS, n=1, cutoff=0.0)[0]
+                raise ValueError(f"unknown key {key!r} in the deepspeed block; nearest is {near!r}")
+        stage = block.get("zero_optimization", {}).get("stage")
+        if stage not in (1, 2, 3):
+            raise ValueError(f"zero_optimization.stage must be 1, 2 or 3, got {stage!r}")
+        return block
 
 
 class TextTask(Config):
@@ -54,50 +105,47 @@ class TextTask(Config):
     loop: LoopConfig
 
 
-class AudioVAETask(Config):
+class VAETask(Config):
+    """What both VAEs' training has.
+
+    ``init`` starts from another run's weights; ``freeze_encoder`` trains the decoder alone, on
+    latents with ``latent_noise`` (in standard deviations) added, as a sampler's latents have.
+    """
+
+    out: str
+    data: str
+    validation: str
+    init: str | None = None
+    freeze_encoder: bool = False
+    latent_noise: float = 0.0
+    loop: LoopConfig
+
+
+class AudioVAETask(VAETask):
     """Trains the audio VAE on crops of ``seconds``.
 
     ``band_weight`` weighs the energy of frequency bands, ``wave_weight`` the waveform itself, whose
     phases an encoder of magnitudes cannot know: where it counts much, the sound comes out too
-    quiet. ``init``, ``freeze_encoder`` and
-    ``latent_noise`` are as in ``VideoVAETask``.
+    quiet.
     """
 
     task: Literal["audio_vae"]
-    out: str
-    data: str
-    validation: str
     model: AudioVAEConfig
     seconds: float = 1.0
     kl_weight: float = 1e-4
     band_weight: float = 0.0
     wave_weight: float = 0.3
-    init: str | None = None
-    freeze_encoder: bool = False
-    latent_noise: float = 0.0
-    loop: LoopConfig
 
 
-class VideoVAETask(Config):
-    """Trains the video VAE on crops of ``frames``.
-
-    ``moving_weight`` is how much more a moving pixel counts. ``init`` starts from another run's
-    weights; ``freeze_encoder`` trains the decoder alone, on latents with ``latent_noise`` (in
-    standard deviations) added, as a sampler's latents have.
-    """
+class VideoVAETask(VAETask):
+    """Trains the video VAE on crops of ``frames``; ``moving_weight`` is how much more a moving
+    pixel counts."""
 
     task: Literal["video_vae"]
-    out: str
-    data: str
-    validation: str
     model: VideoVAEConfig
     frames: int = 16
     kl_weight: float = 3e-4
     moving_weight: float = 8.0
-    init: str | None = None
-    freeze_encoder: bool = False
-    latent_noise: float = 0.0
-    loop: LoopConfig
 
 
 class LatentsTask(Config):
@@ -112,17 +160,46 @@ class LatentsTask(Config):
     batch_size: int = 16
 
 
+class LoraConfig(Config):
+    """Low-rank additions to the linear layers of ``towers``; nothing else is trained."""
+
+    rank: int = Field(16, gt=0)
+    alpha: float = Field(16.0, gt=0)
+    towers: Literal["video", "audio", "both"] = "both"
+
+
+class SamplesConfig(Config):
+    """Clips made now and then from the first captions of the validation set.
+
+    ``video_vae`` and ``audio_vae`` are trained runs or model folders; they are loaded only while a
+    clip is made.
+    """
+
+    every: int = Field(gt=0)
+    video_vae: str
+    audio_vae: str
+    clips: int = Field(2, gt=0)
+    sampling: SamplingConfig = SamplingConfig()
+
+
 class FlowTask(Config):
     """One stage of rectified-flow training of the d-DiT (paper section 3.2).
 
     ``train``: which towers learn ("video", "audio" with the adaptors, or both; the paper's stages
-    1, 2, 3). ``clean_video``: share of samples whose audio is trained on clean video (t_video = 1)
-    where both towers learn; where only the audio does, all are. ``clean_noise``: noise added to
-    clean video latents, in standard deviations. ``draws``: audio noises per video pass.
-    ``coupling`` pairs noise and data within the batch. ``time_kind``, ``time_mean``, ``time_std``
-    and ``time_shift`` say where training times fall (``flow.sample_times``): "uniform" is the
-    paper's; a mean below 0 or a shift above 1 moves logit-normal times towards noise.
-    ``uniform_share`` of logit-normal times are uniform all the same.
+    1, 2, 3). Picture and sound of a sample have one time, as in the paper, except in two shares of
+    the samples: ``clean_video``, where the picture is finished (t_video = 1) and the sound at any
+    time, which is what one-pass video-to-audio and the cascade schedule sample from (default: all
+    in stage 2, 0.35 in stage 3; 0 is the paper's); and ``decoupled``, where both times are drawn.
+    ``conditioned``: share of samples whose first or last frames are given (``frame_mask``), for
+    image-to-video and extension. ``clean_noise``: noise added to clean video latents, in standard
+    deviations. ``draws``: audio noises per video pass. ``coupling`` pairs noise and data within the
+    batch of all processes.
+
+    ``time_kind``, ``time_mean``, ``time_std`` and ``time_shift`` say where training times fall
+    (``flow.sample_times``): "uniform" is the paper's; a mean below 0 or a shift above 1 moves
+    logit-normal times towards noise. ``uniform_share`` of logit-normal times are uniform all the
+    same. ``init``: a finished run, a checkpoint or a model folder to start from; ``init_video``:
+    the video tower alone from there.
     """
 
     task: Literal["flow"]
@@ -131,6 +208,7 @@ class FlowTask(Config):
     validation: str
     model: DDiTConfig
     init: str | None = None
+    init_video: str | None = None
     train: Literal["video", "audio", "both"]
     text_dropout: float = Field(0.1, ge=0, le=1)
     time_kind: Literal["uniform", "logit_normal"] = "logit_normal"
@@ -138,11 +216,24 @@ class FlowTask(Config):
     time_std: float = Field(1.0, gt=0)
     time_shift: float = Field(1.0, gt=0)
     uniform_share: float = Field(0.2, ge=0, le=1)
-    clean_video: float = 0.35
-    clean_noise: float = 0.05
+    clean_video: float | None = Field(None, ge=0, le=1)
+    clean_noise: float = Field(0.05, ge=0)
+    decoupled: float = Field(0.0, ge=0, le=1)
+    conditioned: float = Field(0.0, ge=0, le=1)
     draws: int = Field(1, gt=0)
     coupling: Literal["none", "ot", "c2ot"] = "none"
+    lora: LoraConfig | None = None
+    samples: SamplesConfig | None = None
     loop: LoopConfig
+
+    @property
+    def clean_share(self) -> float:
+        """Share of the samples with a finished picture."""
+        if self.train == "video":
+            return 0.0
+        if self.clean_video is not None:
+            return self.clean_video
+        return 1.0 if self.train == "audio" else 0.35
 
 
 class RenderTask(Config):

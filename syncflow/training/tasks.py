@@ -10,6 +10,7 @@ import torch
 
 from syncflow.config import Config
 from syncflow.training import settings
+from syncflow.training.parallel import Group
 from syncflow.training.settings import TrainConfig
 
 
@@ -24,18 +25,32 @@ def read(path: Path) -> Config:
     return TrainConfig.parse({"run": data}, str(path)).run
 
 
-def run(path: Path, device: str = "cpu", progress: bool = True) -> None:
-    """Runs one task, or each of a recipe in order. Finished tasks are skipped, others resume."""
+def run(
+    path: Path, device: str | None = None, progress: bool = True, group: Group | None = None
+) -> None:
+    """Runs one task, or each of a recipe in order. Finished tasks are skipped, others resume.
+
+    Raises:
+        ValueError, FileNotFoundError: name what is wrong with the config or what it names.
+        SystemExit: code 0, when SIGTERM stopped it; what it had done is saved.
+    """
+    group = group or Group(device=torch.device(device or "cpu"))
     config = read(path)
     if isinstance(config, settings.RecipeTask):
         for step in config.steps:
-            print(f"{path.name}: {step}")
-            run(path.parent / step, device, progress)
+            if group.leads:
+                print(f"{path.name}: {step}")
+            run(path.parent / step, progress=progress, group=group)
         return
-    _RUNNERS[type(config)](config, device, progress)
+    if group.world > 1 and not isinstance(config, settings.FlowTask):
+        raise ValueError(
+            f"{path}: task {config.task!r} runs in one process, and there are {group.world}; "
+            "start it without a launcher"
+        )
+    _RUNNERS[type(config)](config, group, progress)
 
 
-def _render(config: settings.RenderTask, device: str, progress: bool) -> None:
+def _render(config: settings.RenderTask, group: Group, progress: bool) -> None:
     from syncflow.data import impacts
 
     impacts.write_dataset(
@@ -44,35 +59,39 @@ def _render(config: settings.RenderTask, device: str, progress: bool) -> None:
     )
 
 
-def _fit(config: settings.AnyTask, device: str, progress: bool) -> None:
+def _fit(config: settings.AnyTask, group: Group, progress: bool) -> None:
     from syncflow.training import loop
 
+    if config.loop.randomness == "sample" and not isinstance(config, settings.FlowTask):
+        raise ValueError(f"loop.randomness 'sample' is for flow tasks, not for {config.task!r}")
     torch.manual_seed(config.loop.seed)
-    task = _training(config, device)
-    digest = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
+    task = _training(config, group)
+    text = config.model_dump_json()
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     loop.fit(
-        task, config.loop, config.out, progress, device,
-        {"config": config.model_dump_json(), "config_hash": digest},
+        task, config.loop, config.out, progress,
+        metadata={"config": text, "config_hash": digest, **getattr(task, "provenance", {})},
+        group=group,
     )
 
 
-def _training(config: settings.AnyTask, device: str) -> object:
+def _training(config: settings.AnyTask, group: Group) -> object:
     if isinstance(config, settings.TextTask):
         from syncflow.training.text import TextTraining
 
-        return TextTraining(config, device)
+        return TextTraining(config, str(group.device))
     if isinstance(config, settings.FlowTask):
         from syncflow.training.flow import FlowTraining
 
-        return FlowTraining(config, device)
+        return FlowTraining(config, group=group)
     from syncflow.training import vae
 
     if isinstance(config, settings.VideoVAETask):
-        return vae.VideoVAETraining(config, device)
-    return vae.AudioVAETraining(config, device)
+        return vae.VideoVAETraining(config, str(group.device))
+    return vae.AudioVAETraining(config, str(group.device))
 
 
-def _latents(config: settings.LatentsTask, device: str, progress: bool) -> None:
+def _latents(config: settings.LatentsTask, group: Group, progress: bool) -> None:
     from syncflow.data import latents
     from syncflow.data.shards import ClipShards
     from syncflow.training import export
@@ -83,11 +102,11 @@ def _latents(config: settings.LatentsTask, device: str, progress: bool) -> None:
             export.load_part(getattr(config, part), part)
             for part in ("video_vae", "audio_vae", "text_encoder")
         ),
-        config.out, config.batch_size, progress, device,
+        config.out, config.batch_size, progress, group.device,
     )
 
 
-def _export(config: settings.ExportTask, device: str, progress: bool) -> None:
+def _export(config: settings.ExportTask, group: Group, progress: bool) -> None:
     from syncflow.training import export
 
     export.export(config)

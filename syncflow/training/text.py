@@ -1,4 +1,4 @@
-"""Pre-training of the byte-level text encoder: it learns to read before any tower learns to draw."""
+"""Pre-training of the byte-level text encoder: it learns to read before a tower learns to draw."""
 
 from __future__ import annotations
 

@@ -10,26 +10,28 @@ from syncflow.clip import AUDIO_HOP, VIDEO_STRIDE, to_model
 from syncflow.data.shards import ClipShards
 from syncflow.models.posterior import DiagonalGaussian
 from syncflow.models.vae import build_audio_vae, build_video_vae
-from syncflow.training import checkpoint, losses
+from syncflow.training import losses, weights
 from syncflow.training.loop import epoch_indices
-from syncflow.training.settings import AudioVAETask, VideoVAETask
+from syncflow.training.settings import AudioVAETask, VAETask, VideoVAETask
 
 _VALIDATION_CLIPS = 32
 
 
-def _prepared(
-    module: nn.Module, config: VideoVAETask | AudioVAETask, part: str
-) -> nn.Module:
+# By these names the VAEs of every kind call what makes a latent.
+_ENCODING = {"encoder", "quant_conv", "moments"}
+
+
+def _prepared(module: nn.Module, config: VAETask, part: str) -> nn.Module:
     if config.init:
-        module.load_state_dict(checkpoint.load_weights(config.init, part))
+        module.load_state_dict(weights.load(config.init, part))
     if config.freeze_encoder:
-        module.encoder.requires_grad_(False)
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(not _ENCODING & set(name.split(".")))
     return module
 
 
 def _draw(
-    posterior: DiagonalGaussian, config: VideoVAETask | AudioVAETask, channel_axis: int,
-    generator: torch.Generator,
+    posterior: DiagonalGaussian, config: VAETask, channel_axis: int, generator: torch.Generator
 ) -> Tensor:
     """A posterior draw; for a frozen encoder its mean and ``latent_noise`` standard deviations."""
     if not config.freeze_encoder:
@@ -37,7 +39,8 @@ def _draw(
     mean = posterior.mean
     others = [axis for axis in range(mean.ndim) if axis != channel_axis]
     spread = mean.std(others, keepdim=True)
-    return mean + config.latent_noise * spread * torch.randn(mean.shape, generator=generator).to(mean)
+    noise = torch.randn(mean.shape, generator=generator).to(mean)
+    return mean + config.latent_noise * spread * noise
 
 
 class VideoVAETraining:
@@ -126,11 +129,8 @@ class AudioVAETraining:
     def validate(self, module: nn.Module) -> dict[str, float]:
         from syncflow.evaluation import onsets
 
-        audio = torch.from_numpy(
-            np.stack(
-                [self.validation.audio(i) for i in range(min(_VALIDATION_CLIPS, len(self.validation)))]
-            )
-        )
+        rows = range(min(_VALIDATION_CLIPS, len(self.validation)))
+        audio = torch.from_numpy(np.stack([self.validation.audio(i) for i in rows]))
         times = [self.validation.contact_times(i) for i in range(len(audio))]
         latent = module.encode(audio.to(self.device)).mode()
         out = module.decode(latent, num_samples=audio.shape[1]).cpu()

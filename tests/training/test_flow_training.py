@@ -95,7 +95,7 @@ def test_draws_share_one_video_pass(latents, tmp_path):
     real = training.module.video_velocity
     training.module.video_velocity = lambda *a, **k: passes.append(len(a[0])) or real(*a, **k)
     loss, parts = training.loss(training.batch(0), torch.Generator().manual_seed(0))
-    assert passes == [4] and torch.isfinite(loss) and set(parts) == {"audio"}
+    assert passes == [4] and torch.isfinite(loss) and set(parts) == {"audio", "audio_at"}
 
 
 @pytest.mark.parametrize("coupling", ["ot", "c2ot"])

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from syncflow.training import checkpoint, optimizer
-from syncflow.training.loop import epoch_indices, fit
+from syncflow.training.loop import Diverged, epoch_indices, fit
 from syncflow.training.settings import LoopConfig
 
 REPOSITORY = Path(__file__).parents[2]
@@ -99,7 +99,7 @@ def test_killed_at_any_moment_it_resumes(tmp_path):
     )
     process = subprocess.Popen([sys.executable, str(script)])
     deadline = time.monotonic() + 60
-    while not (tmp_path / "out" / "checkpoint.previous.pt").exists():
+    while len(checkpoint.folders(tmp_path / "out")) < 2:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -111,22 +111,30 @@ def test_killed_at_any_moment_it_resumes(tmp_path):
 
 @pytest.mark.parametrize("kept", [100, 0, None], ids=["truncated", "empty", "garbage"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys, kept):
-    for step in (1, 2):
-        checkpoint.save(tmp_path, {"step": step})
-    path = tmp_path / checkpoint.CHECKPOINT
-    path.write_bytes(b"x" * 100 if kept is None else path.read_bytes()[:kept])
-    assert checkpoint.load(tmp_path)["step"] == 1
-    assert "cannot be read" in capsys.readouterr().out
+    whole = load_file(fit(Line(), settings(), tmp_path / "whole", progress=False))
+    out = tmp_path / "cut"
+    fit(Line(), settings(checkpoint_every=15), out, progress=False)
+    (out / "model.safetensors").unlink()
+    newest, before = checkpoint.folders(out)
+    assert (newest.name, before.name) == ("00000040", "00000030")
+    path = newest / "part-00000.safetensors"
+    size = path.stat().st_size
+    path.write_bytes(b"x" * size if kept is None else path.read_bytes()[:kept])
+    resumed = load_file(fit(Line(), settings(), out, progress=False))
+    said = capsys.readouterr().out
+    assert "trying the one before" in said and "resumed at step 30" in said
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert checkpoint.Saved(newest).about["step"] == 40  # written anew
 
 
 def test_a_step_that_is_not_finite_is_left_out(tmp_path):
     final = fit(Line({5, 6}), settings(), tmp_path, progress=False)
     assert all(torch.isfinite(value).all() for value in load_file(final).values())
-    assert checkpoint.load(tmp_path)["skipped"] == 2
+    assert checkpoint.newest(tmp_path).about["skipped"] == 2
 
 
 def test_too_many_of_them_stop_the_run(tmp_path):
-    with pytest.raises(RuntimeError, match="not finite"):
+    with pytest.raises(Diverged, match="not finite"):
         fit(Line(set(range(30))), settings(max_nonfinite=3), tmp_path, progress=False)
 
 

@@ -93,10 +93,10 @@ def test_the_exported_folder_generates(model_folder, tmp_path):
 
 
 def test_frozen_encoder_stays_bit_identical(model_folder):
-    from syncflow.training import checkpoint
+    from syncflow.training import weights as weights_of
 
-    before = checkpoint.load_weights(model_folder.parent / "video_vae")
-    after = checkpoint.load_weights(model_folder.parent / "video_decoder")
+    before = weights_of.load(model_folder.parent / "video_vae")
+    after = weights_of.load(model_folder.parent / "video_decoder")
     for name in before:
         assert name.startswith("decoder.") or torch.equal(before[name], after[name]), name
     assert any(not torch.equal(before[name], after[name]) for name in before)
@@ -127,10 +127,11 @@ def test_latents_of_other_encoders_are_not_taken_for_finished(model_folder):
 
 
 def test_training_goes_on_from_a_model_folder(model_folder, tmp_path):
-    from syncflow.training import checkpoint, export
+    from syncflow.training import export
+    from syncflow.training import weights as weights_of
 
-    weights = checkpoint.load_weights(model_folder)
-    trained = checkpoint.load_weights(model_folder.parent / "stage3")
+    weights = weights_of.load(model_folder)
+    trained = weights_of.load(model_folder.parent / "stage3")
     assert weights.keys() == trained.keys()
     for name, value in weights.items():  # the folder keeps bfloat16
         torch.testing.assert_close(value, trained[name], rtol=1e-2, atol=1e-2)
@@ -141,6 +142,6 @@ def test_training_goes_on_from_a_model_folder(model_folder, tmp_path):
     of_model = dict.fromkeys(("video_vae", "audio_vae", "text_encoder"), str(model_folder))
     write(folder, "more", **export_config | of_model | {"out": str(tmp_path / "more")})
     tasks.run(folder / "more.json", progress=False)
-    more = checkpoint.load_weights(tmp_path / "more", "video_vae")
-    kept = checkpoint.load_weights(model_folder, "video_vae")
+    more = weights_of.load(tmp_path / "more", "video_vae")
+    kept = weights_of.load(model_folder, "video_vae")
     assert all(torch.equal(more[name], kept[name]) for name in kept)

@@ -1,0 +1,47 @@
+"""Activation checkpointing: what a block has computed is computed again in the backward pass."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
+
+from syncflow.models.adaptor import Adaptor
+from syncflow.models.audio_tower import AudioLayer
+from syncflow.models.video_tower import Block
+
+_KEPT = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default}
+
+
+def recompute(module: nn.Module, kind: Literal["none", "blocks", "selective"]) -> int:
+    """Has every block that learns recompute its activations; how many there are.
+
+    "blocks" keeps a block's inputs alone; "selective" also the results of its matrix products,
+    which are dear to compute and are all that is not elementwise.
+    """
+    if kind == "none":
+        return 0
+    options: dict[str, Any] = {"use_reentrant": False}
+    if kind == "selective":
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
+    blocks = [
+        block for block in module.modules()
+        if isinstance(block, (Block, Adaptor, AudioLayer))
+        and any(parameter.requires_grad for parameter in block.parameters())
+    ]
+    for block in blocks:
+        # On the instance, so that the names of the weights stay what they are.
+        block.forward = partial(checkpoint, block.forward, **options)
+    return len(blocks)
+
+
+def _policy(_: Any, operation: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
+    keep = operation in _KEPT
+    return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE
