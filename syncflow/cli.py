@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from syncflow.commands import generate, impacts, info, sync, train
+from syncflow.commands import generate, impacts, import_, info, sync, train
 
 _USER_ERRORS = (ValueError, OSError, ModuleNotFoundError)
 _EXIT_USER_ERROR, _EXIT_INTERRUPTED = 2, 130
@@ -20,6 +20,7 @@ _EXIT_USER_ERROR, _EXIT_INTERRUPTED = 2, 130
 _COMMANDS: dict[str, ModuleType] = {"generate": generate, "train": train, "info": info}
 _GROUPS: dict[str, tuple[str, dict[str, ModuleType]]] = {
     "data": ("make training data", {"impacts": impacts}),
+    "import": ("make a model from published weights", {"opensora": import_}),
     "evaluate": ("measure a model", {"sync": sync}),
 }
 

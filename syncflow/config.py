@@ -216,10 +216,16 @@ class AudioVAEConfig(Config):
 
 class TextEncoderConfig(Config):
     """``kind`` "t5": a T5 encoder by folder or hub id. ``kind`` "bytes": a byte-level T5 described
-    here, needing no vocabulary file; ``pool`` "word" averages the bytes of each word."""
+    here, needing no vocabulary file; ``pool`` "word" averages the bytes of each word.
+
+    ``revision``: of the hub id. ``precision``: of T5's weights in memory; "int8" keeps those of its
+    linear layers in 8 bits.
+    """
 
     kind: Literal["t5", "bytes"] = "t5"
     name_or_path: str = "DeepFloyd/t5-v1_1-xxl"
+    revision: str | None = None
+    precision: Literal["float32", "bfloat16", "int8"] = "bfloat16"
     max_length: int = 300
     d_model: int = 4096
     d_kv: int = 64

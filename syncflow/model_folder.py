@@ -1,13 +1,13 @@
 """A model on disk: config.json and one safetensors file per part.
 
-    config.json  ddit.safetensors  video_vae.safetensors  audio_vae.safetensors
-    text_encoder.safetensors       (absent where the text encoder is T5 by folder or hub id)
+    config.json  ddit.safetensors  video_vae.safetensors  audio_vae.safetensors  README.md
+    text_encoder.safetensors  or, where it is T5, text_encoder/ or only a hub id in the config
 """
 
 from __future__ import annotations
 
 import os
-import re
+import shutil
 from pathlib import Path
 
 import torch
@@ -15,14 +15,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from syncflow.config import ModelConfig, TextEncoderConfig
+from syncflow import hub, model_card
+from syncflow.config import ModelConfig
 from syncflow.models.ddit import DDiT
 from syncflow.models.text_encoder import TextEncoder
 from syncflow.models.vae import build_audio_vae, build_video_vae
 
 CONFIG = "config.json"
 SHIPPED = Path(__file__).parent / "pretrained"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+CARD = "README.md"
 
 
 def find(path_or_hub_id: str | Path | None = None, revision: str | None = None) -> Path:
@@ -44,33 +45,30 @@ def find(path_or_hub_id: str | Path | None = None, revision: str | None = None) 
             raise FileNotFoundError(f"'{folder}' is not a model folder: it has no {CONFIG}")
         return folder
     name = str(path_or_hub_id)
-    if not _HUB_ID.fullmatch(name):
+    if not hub.is_id(name):
         raise FileNotFoundError(f"unknown model '{name}': no such folder, and no hub id")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, revision=revision))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise OSError(
-            f"unknown model '{name}': no such folder, and the hub does not give it ({reason})"
-        ) from error
+    folder = hub.fetch(name, revision)
+    if not (folder / CONFIG).exists():
+        raise FileNotFoundError(f"'{name}' is not a model: it has no {CONFIG}")
+    return folder
 
 
 def load(folder: Path) -> tuple[ModelConfig, dict[str, nn.Module | None]]:
     """Config and parts (ddit, video_vae, audio_vae, text_encoder), on the CPU, for inference.
 
-    The text encoder is None where it is T5: ``load_t5`` makes it when it is first needed.
+    The text encoder is None where it is T5, which visits while it is needed (``text_cache``).
     """
     config = ModelConfig.load(folder / CONFIG)
-    # Nothing of the d-DiT survives loading, so its billion parameters are never initialised. The
-    # others hold buffers that are computed and not stored.
+    # Nothing of the d-DiT and of Open-Sora's VAE survives loading, so their billion parameters are
+    # never initialised. The others hold buffers that are computed and not stored.
     with torch.device("meta"):
         ddit = DDiT(config.ddit)
+    stored_whole = config.video_vae.kind == "opensora"
+    with torch.device("meta" if stored_whole else "cpu"):
+        video_vae = build_video_vae(config.video_vae)
     parts: dict[str, nn.Module | None] = {
         "ddit": _fill(ddit, folder / "ddit.safetensors", assign=True),
-        "video_vae": _fill(build_video_vae(config.video_vae), folder / "video_vae.safetensors"),
+        "video_vae": _fill(video_vae, folder / "video_vae.safetensors", assign=stored_whole),
         "audio_vae": _fill(build_audio_vae(config.audio_vae), folder / "audio_vae.safetensors"),
         "text_encoder": None,
     }
@@ -80,16 +78,20 @@ def load(folder: Path) -> tuple[ModelConfig, dict[str, nn.Module | None]]:
     return config, parts
 
 
-def load_t5(config: TextEncoderConfig, folder: Path | None, dtype: torch.dtype) -> TextEncoder:
-    """T5 from the hub, or from a folder, which may lie inside the model's own."""
-    inside = folder / config.name_or_path if folder is not None else None
-    if inside is not None and inside.is_dir():
-        config = config.model_copy(update={"name_or_path": str(inside)})
-    return TextEncoder(config, dtype=dtype).eval().requires_grad_(False)
+def save(
+    folder: str | Path,
+    config: ModelConfig,
+    parts: dict[str, nn.Module | None],
+    source: Path | None = None,
+    card: str | None = None,
+) -> Path:
+    """Writes what ``load`` reads; every file is complete or absent.
 
-
-def save(folder: str | Path, config: ModelConfig, parts: dict[str, nn.Module | None]) -> Path:
-    """Writes what ``load`` reads; every file is complete or absent."""
+    Args:
+        parts: by the names that ``load`` gives them.
+        source: the model's folder up to now, whose T5 and model card go along.
+        card: the README; the source's, or a plain one, when not given.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, module in parts.items():
@@ -99,8 +101,20 @@ def save(folder: str | Path, config: ModelConfig, parts: dict[str, nn.Module | N
         temporary = folder / f".{name}.{os.getpid()}"
         save_file(weights, temporary)
         os.replace(temporary, folder / f"{name}.safetensors")
+    if source is not None and source.resolve() != folder.resolve():
+        _take_along(source, folder, config)
+    if card is not None or not (folder / CARD).exists():
+        (folder / CARD).write_text(card or model_card.plain(config))
     config.dump(folder / CONFIG)
     return folder
+
+
+def _take_along(source: Path, folder: Path, config: ModelConfig) -> None:
+    if (source / CARD).exists():
+        shutil.copyfile(source / CARD, folder / CARD)
+    name = config.text_encoder.name_or_path
+    if config.text_encoder.kind == "t5" and Path(name).name == name and (source / name).is_dir():
+        shutil.copytree(source / name, folder / name, dirs_exist_ok=True)
 
 
 def _fill(module: nn.Module, path: Path, assign: bool = False) -> nn.Module:

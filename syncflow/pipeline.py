@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from syncflow import flow, model_folder
+from syncflow import flow, hub, model_folder
 from syncflow.clip import Clip, ClipSpec, to_model, to_pixels
 from syncflow.config import ModelConfig
 from syncflow.inputs import GivenVideo, first_frame, given_videos, resolve
 from syncflow.sampler import GuidedVelocity, Progress, encode_captions
+from syncflow.text_cache import PromptEncoder
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -96,16 +98,15 @@ class SyncFlow:
         return self
 
     @property
-    def text_encoder(self) -> nn.Module:
-        """T5 is loaded when it is first needed."""
+    def text_encoder(self) -> nn.Module | PromptEncoder:
+        """T5 is in memory only while it encodes."""
         if self._text_encoder is None:
             config = self.config.text_encoder
-            encoder = model_folder.load_t5(config, self.folder, self.dtype)
-            self._text_encoder = encoder.to(self.device)
+            self._text_encoder = PromptEncoder(config, self.folder, self.device)
         return self._text_encoder
 
     def save(self, folder: str | Path) -> Path:
-        """Writes the model folder that ``load`` reads."""
+        """Writes the model folder that ``load`` reads, model card included."""
         is_t5 = self.config.text_encoder.kind == "t5"
         parts = {
             "ddit": self.ddit,
@@ -113,7 +114,25 @@ class SyncFlow:
             "audio_vae": self.audio_vae,
             "text_encoder": None if is_t5 else self._text_encoder,
         }
-        return model_folder.save(folder, self.config, parts)
+        return model_folder.save(folder, self.config, parts, source=self.folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        revision: str | None = None,
+        private: bool = False,
+        token: str | None = None,
+        message: str = "Add a syncflow model",
+    ) -> str:
+        """Saves the model into a hub repository, made where it is missing; returns the address.
+
+        Raises:
+            ValueError: ``repo_id`` is not owner/name. OSError: the hub refuses.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            options = dict(revision=revision, private=private, token=token, message=message)
+            return hub.upload(self.save(folder), repo_id, **options)
 
     @torch.inference_mode()
     def generate(

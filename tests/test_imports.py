@@ -20,13 +20,16 @@ ALLOWED = {
     "config": {"clip"},
     "models": {"models", "ops", "clip", "config"},
     "data": {"data", "models", "clip", "config"},
-    "interop": {"interop", "models", "config", "clip", "flow"},
+    "interop": {"interop", "models", "config", "clip", "flow", "hub", "model_folder", "model_card"},
     "sampler": {"models", "flow", "clip", "config"},
-    "model_folder": {"models", "clip", "config"},
+    "hub": set(),
+    "model_card": {"config"},
+    "text_cache": {"models", "config", "hub"},
+    "model_folder": {"models", "clip", "config", "hub", "model_card"},
     "inputs": {"data.media", "clip", "flow", "config"},
     # Takes are ranked by detectors, which know no model.
     "pipeline": {"models", "flow", "data.media", "clip", "config", "sampler", "model_folder"}
-    | {"inputs", "pipeline", "evaluation.takes"},
+    | {"inputs", "pipeline", "evaluation.takes", "text_cache", "hub"},
     # A model's folder is what training leaves behind; its detectors judge a decoder as it trains.
     "training": {"training", "models", "flow", "data", "clip", "config", "model_folder", "sampler"}
     | {"evaluation.contacts", "evaluation.onsets"},

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from syncflow.config import AudioVAEConfig
+from syncflow.interop import checkpoints
 from syncflow.models.audio_vae import AudioVAE
 
 
@@ -17,6 +21,8 @@ class EncodecReport:
     """What `init_audio_vae` did, by layer name."""
 
     taken: list[str] = field(default_factory=list)
+    #: Layers among those taken whose stereo channels were folded into one.
+    folded: list[str] = field(default_factory=list)
     #: Layers that are there but of another shape: name and both sets of shapes.
     reshaped: list[tuple[str, str, str]] = field(default_factory=list)
     #: Layers of ours that the source does not have (they keep their initialisation).
@@ -27,6 +33,8 @@ class EncodecReport:
     def __str__(self) -> str:
         total = len(self.taken) + len(self.reshaped) + len(self.missing)
         lines = [f"took {len(self.taken)} of {total} layers"]
+        lines += [f"taken: {name}" for name in self.taken if name not in self.folded]
+        lines += [f"taken, stereo folded to mono: {name}" for name in self.folded]
         lines += [f"other shape: {name}: {a}, here {b}" for name, a, b in self.reshaped]
         lines += [f"not in the source: {name}" for name in self.missing]
         lines += [f"no place for: {name}" for name in self.unused]
@@ -37,12 +45,14 @@ def init_audio_vae(vae: AudioVAE, source: Mapping[str, Tensor] | str | Path) -> 
     """Copies every encoder and decoder layer of an Encodec whose shape agrees into `vae`.
 
     Weight normalisation is folded on the way, so that weights pass between the 24 kHz model's
-    normalised and the 48 kHz model's plain convolutions. Nothing is changed on an error.
+    normalised and the 48 kHz model's plain convolutions. A stereo model's first and last layer are
+    folded to mono: mono sound then gives what the same sound on both channels gave, and the mean of
+    its two outputs. Nothing is changed on an error.
 
     Args:
         vae: the model to initialise.
-        source: a state dict of `transformers.EncodecModel`, a safetensors file of one, or a folder
-            with `model.safetensors`.
+        source: a state dict of `transformers.EncodecModel`, or where one lies: a safetensors file,
+            a folder or a hub id.
 
     Raises:
         ValueError: the source is no Encodec.
@@ -52,6 +62,11 @@ def init_audio_vae(vae: AudioVAE, source: Mapping[str, Tensor] | str | Path) -> 
     ours = _layers(vae.state_dict())
     report = EncodecReport(unused=[name for name in theirs if name not in ours])
     for name, layer in ours.items():
+        if name in theirs and _shapes(theirs[name]) != _shapes(layer):
+            mono = _fold(name, theirs[name])
+            if _shapes(mono) == _shapes(layer):
+                theirs[name] = mono
+                report.folded.append(name)
         if name not in theirs:
             report.missing.append(name)
         elif _shapes(theirs[name]) != _shapes(layer):
@@ -67,21 +82,51 @@ def init_audio_vae(vae: AudioVAE, source: Mapping[str, Tensor] | str | Path) -> 
     return report
 
 
+def audio_vae_config(
+    sizes: Mapping[str, Any], state_dict: Mapping[str, Tensor], hop: int
+) -> AudioVAEConfig:
+    """The audio VAE that takes most of an Encodec, with ``hop`` samples to a latent.
+
+    Its strides are the source's but for the last, which is made to give the hop: 8, 5, 4, 2 become
+    8, 5, 4, 6 for 960.
+
+    Args:
+        sizes: the source's config.json, or what there is of it; the rest is the 24 kHz model's.
+        state_dict: of the source; says what its convolutions are normalised with.
+
+    Raises:
+        ValueError: no last stride gives the hop.
+    """
+    grouped = any(".norm." in key for key in state_dict)
+    ratios = list(sizes.get("upsampling_ratios", (8, 5, 4, 2)))
+    before = math.prod(ratios[:-1])
+    if hop % before:
+        raise ValueError(
+            f"Encodec's strides {ratios} cannot be brought to {hop} samples a latent: {hop} is no "
+            f"multiple of {before}"
+        )
+    names = ("num_filters", "num_residual_layers", "num_lstm_layers")
+    return AudioVAEConfig(
+        kind="encodec",
+        latent_channels=sizes.get("hidden_size", 128),
+        upsampling_ratios=[*ratios[:-1], hop // before],
+        norm="time_group_norm" if grouped else "weight_norm",
+        causal=sizes.get("use_causal_conv", not grouped),
+        **{name: sizes[name] for name in names if name in sizes},
+    )
+
+
 def _read(source: Mapping[str, Tensor] | str | Path) -> Mapping[str, Tensor]:
     if isinstance(source, Mapping):
         return source
-    path = Path(source)
-    if path.is_dir():
-        path = path / "model.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(f"no Encodec weights at {path}")
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    return checkpoints.locate(source, "Encodec").tensors()
 
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from None
+
+def _fold(name: str, layer: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A layer that reads or makes stereo as one for mono."""
+    if name.startswith("encoder."):
+        return {k: v.sum(1, keepdim=True) if v.ndim == 3 else v for k, v in layer.items()}
+    return {k: v.mean(0, keepdim=True) for k, v in layer.items()}
 
 
 def _layers(state_dict: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

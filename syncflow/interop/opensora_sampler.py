@@ -34,12 +34,18 @@ def timestep_transform(
         num_frames: frames of the clip.
         compat: "opensora-1.2" counts as the original does.
     """
-    if compat is None or num_frames == 1:
+    if compat is None:
         shift = flow.resolution_shift(height, width, clip.latent_frames(num_frames))
     else:
-        shift = math.sqrt(height * width / 512**2 * (num_frames // 17 * 5))
+        shift = original_shift(height, width, num_frames)
     noise = t / 1000
     return 1000 * shift * noise / (1 + (shift - 1) * noise)
+
+
+def original_shift(height: float, width: float, num_frames: int) -> float:
+    """The r of ``timestep_transform`` as the original computes it; 0 for 2 to 16 frames."""
+    latent_frames = 1 if num_frames == 1 else num_frames // 17 * 5
+    return math.sqrt(height * width / 512**2 * latent_frames)
 
 
 def times(

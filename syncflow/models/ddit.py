@@ -41,13 +41,18 @@ class Condition:
 
 
 class DDiT(nn.Module):
-    """Both towers and the adaptors between them."""
+    """Both towers and the adaptors between them.
 
-    def __init__(self, config: DDiTConfig) -> None:
+    Args:
+        config: sizes.
+        video_tower: one that exists already, of ``config.video``; a fresh one when not given.
+    """
+
+    def __init__(self, config: DDiTConfig, video_tower: VideoTower | None = None) -> None:
         super().__init__()
         video, audio, depth = config.video, config.audio, config.video.depth
         self.config = config
-        self.video_tower = VideoTower(video)
+        self.video_tower = VideoTower(video) if video_tower is None else video_tower
         reads_video = audio.condition != "text"
         self.adaptors = nn.ModuleList(
             Adaptor(config.adaptor, video.hidden_size, audio.hidden_size)

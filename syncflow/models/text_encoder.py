@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from syncflow.models.int8 import quantize_linears
+
 if TYPE_CHECKING:
     from syncflow.config import TextEncoderConfig
 
@@ -94,20 +96,13 @@ class TextEncoder(nn.Module):
 
     Args:
         config: see `TextEncoderConfig`; `max_length` counts what T5 reads (sub-words or bytes).
-        revision: of the hub id.
-        dtype: of the loaded weights; as stored when not given. Kind "t5" only.
 
     Raises:
-        ValueError: the fields contradict each other.
+        ValueError: the fields contradict each other. OSError: T5 is not there, or not as
+            safetensors; pickles are not read.
     """
 
-    def __init__(
-        self,
-        config: TextEncoderConfig,
-        *,
-        revision: str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__()
         self.config = config
         self.is_byte_level = config.kind == "bytes"
@@ -119,10 +114,17 @@ class TextEncoder(nn.Module):
         else:
             from transformers import AutoTokenizer, T5EncoderModel
 
-            name = config.name_or_path
-            model = T5EncoderModel.from_pretrained(name, revision=revision, dtype=dtype or "auto")
-            self.t5 = model.encoder
-            self.tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+            where = {
+                "pretrained_model_name_or_path": config.name_or_path,
+                "revision": config.revision or "main",
+            }
+            dtype = torch.float32 if config.precision == "float32" else torch.bfloat16
+            model = T5EncoderModel.from_pretrained(**where, dtype=dtype, use_safetensors=True)
+            # Whole: where transformers keeps a layer in another precision it does so for float16.
+            self.t5 = model.encoder.to(dtype)
+            if config.precision == "int8":
+                quantize_linears(self.t5)
+            self.tokenizer = AutoTokenizer.from_pretrained(**where)
 
     @property
     def embed_dim(self) -> int:

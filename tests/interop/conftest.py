@@ -3,9 +3,12 @@
 import json
 import os
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
+from miniature import SPATIAL, T5, TEMPORAL, TOWER, fill
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = Path(os.environ.get("SYNCFLOW_GOLDEN", REPOSITORY.parent / "shared" / "golden"))
@@ -33,7 +36,43 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(name, range(count))
 
 
-def relative_error(ours, theirs) -> float:
-    """Largest error in units of the largest value."""
-    assert ours.shape == theirs.shape
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+@dataclass(frozen=True)
+class Published:
+    """Miniatures of the published weights, in their layouts."""
+
+    stdit: Path
+    vae: Path
+    text: Path
+
+    def arguments(self, out: Path, **changes: object) -> list[str]:
+        """Of ``syncflow import opensora``; a change to None leaves an option out."""
+        options = {"stdit": self.stdit, "vae": self.vae, "text": self.text, "out": out, **changes}
+        given = [(f"--{name}", str(value)) for name, value in options.items() if value is not None]
+        return ["import", "opensora", *(word for pair in given for word in pair)]
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    from safetensors.torch import save_file
+    from transformers import ByT5Tokenizer, T5Config, T5EncoderModel
+
+    from syncflow.config import VideoTowerConfig, VideoVAEConfig
+    from syncflow.models.video_tower import VideoTower
+    from syncflow.models.video_vae import VideoVAE
+
+    root = tmp_path_factory.mktemp("published")
+    folders = Published(root / "stdit", root / "vae", root / "text")
+    tower = VideoTower(VideoTowerConfig(**TOWER))
+    vae = VideoVAE(VideoVAEConfig(spatial=SPATIAL, temporal=TEMPORAL))
+    for folder, module, config in (
+        (folders.stdit, tower, {"num_heads": 3, "model_type": "STDiT3"}),
+        (folders.vae, vae, {"spatial": SPATIAL, "temporal": TEMPORAL}),
+    ):
+        folder.mkdir()
+        save_file(fill(module, 0), folder / "model.safetensors")
+        (folder / "config.json").write_text(json.dumps(config))
+    (folders.stdit / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A tower\n")
+    torch.manual_seed(0)
+    T5EncoderModel(T5Config(vocab_size=384, **T5)).save_pretrained(folders.text)
+    ByT5Tokenizer().save_pretrained(folders.text)
+    return folders

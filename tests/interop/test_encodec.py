@@ -74,10 +74,26 @@ def test_other_files_are_refused_and_change_nothing(tmp_path):
     vae = make_vae()
     before = {key: value.clone() for key, value in vae.state_dict().items()}
     (tmp_path / "model.safetensors").write_bytes(b"\x40\0\0\0\0\0\0\0{cut")
-    with pytest.raises(ValueError, match="not a safetensors file"):
+    with pytest.raises(ValueError, match="no safetensors"):
         init_audio_vae(vae, tmp_path)
-    with pytest.raises(FileNotFoundError, match="no Encodec weights"):
+    with pytest.raises(FileNotFoundError, match="no Encodec at"):
         init_audio_vae(vae, tmp_path / "nowhere")
     with pytest.raises(ValueError, match="no layer"):
         init_audio_vae(vae, {"model.weight": torch.zeros(3)})
     assert all(torch.equal(value, before[key]) for key, value in vae.state_dict().items())
+
+
+def test_a_stereo_encodec_is_folded_to_mono():
+    """Mono sound gives what the same sound on both channels gave."""
+    theirs, ours = KINDS["48khz"]
+    encodec, vae = make_encodec(audio_channels=2, **theirs), make_vae(**ours)
+    report = init_audio_vae(vae, encodec.state_dict())
+    assert report.folded[0] == "encoder.layers.0.conv"
+    assert {name.rpartition(".")[0] for name in report.folded[1:]} == {"decoder.layers.15"}
+    assert not (report.reshaped or report.missing or report.unused)
+    audio_BM = torch.randn(2, 1600)
+    with torch.no_grad():
+        latent_BDA = encodec.encoder(audio_BM[:, None].expand(-1, 2, -1))
+        found = vae.encode(audio_BM).mode().transpose(1, 2)
+    torch.testing.assert_close(found, latent_BDA, atol=1e-4, rtol=1e-3)
+    assert "stereo folded to mono: encoder.layers.0.conv" in str(report)
