@@ -55,9 +55,10 @@ class PromptEncoder:
         """Of T5: inside the model's, of its own, or fetched from the hub."""
         if self._folder is None:
             name = self.config.name_or_path
-            inside = self.model_folder / name if self.model_folder is not None else None
-            if inside is not None and inside.is_dir():
-                self._folder = inside
+            # A config may come from a hub: within the model's folder it names a neighbour, no more.
+            is_plain = self.model_folder is not None and Path(name).name == name
+            if is_plain and (self.model_folder / name).is_dir():
+                self._folder = self.model_folder / name
             elif Path(name).expanduser().is_dir():
                 self._folder = Path(name).expanduser()
             elif hub.is_id(name):

@@ -129,4 +129,8 @@ def test_video_vae_gives_the_originals_numbers(golden, vae_case):
 def test_released_tower_layout_is_recognised(golden):
     layout = json.loads((golden / "stdit3" / "xl2_layout.json").read_text())
     state = {key: torch.empty(shape, device="meta") for key, shape in layout.items()}
-    assert opensora.video_tower_config(state) == opensora.VideoTowerConfig()
+    config = opensora.video_tower_config(state)
+    assert config == opensora.VideoTowerConfig()
+    with torch.device("meta"):
+        tower = opensora.VideoTower(config)
+    assert {k: list(v.shape) for k, v in tower.state_dict().items()} == layout
