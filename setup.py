@@ -11,6 +11,7 @@ in `syncflow/_C.json`, from where `syncflow info` prints it.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import platform
@@ -101,7 +102,7 @@ def unpack_torch_wheel(scratch: Path) -> tuple[str, Path]:
     if not wheels:
         why = (result.stderr.strip().splitlines() or ["pip download gave no reason"])[-1]
         raise CannotBuildError(f"PyTorch was not installed and its wheel could not be had: {why}")
-    libraries = re.compile(r"torch/lib/lib(c10|torch|torch_cpu|torch_python)\.(so|dylib)$")
+    libraries = re.compile(r"torch/lib/lib(c10|c10_cuda|torch|torch_cpu|torch_python)\.(so|dylib)$")
     with zipfile.ZipFile(wheels[0]) as wheel:
         names = [
             n for n in wheel.namelist() if n.startswith("torch/include/") or libraries.match(n)
@@ -135,7 +136,83 @@ def ninja() -> str:
     return found
 
 
-def ninja_file(cxx: str, torch: Path, output: Path) -> str:
+@dataclasses.dataclass(frozen=True)
+class Cuda:
+    """What the CUDA kernels are compiled with: the toolkit's folder and nvcc's targets."""
+
+    toolkit: Path
+    archs: tuple[str, ...]  # as in TORCH_CUDA_ARCH_LIST: "8.0", "9.0+PTX"
+
+    def targets(self) -> str:
+        flags = []
+        for arch in self.archs:
+            number = arch.removesuffix("+PTX").replace(".", "")
+            codes = [f"sm_{number}"] + [f"compute_{number}"] * arch.endswith("+PTX")
+            flags += [f"-gencode=arch=compute_{number},code={code}" for code in codes]
+        return " ".join(flags)
+
+
+def cuda(torch: Path) -> tuple[Cuda | None, str]:
+    """(what to build the CUDA kernels with, or None; why not).
+
+    They are built where a device is, where TORCH_CUDA_ARCH_LIST names targets, and where
+    SYNCFLOW_CUDA=1 asks for them; SYNCFLOW_CUDA=0 leaves them out. Only a machine without a device
+    is not made to wait for kernels that it cannot run.
+    """
+    asked = os.environ.get("SYNCFLOW_CUDA", "")
+    named = os.environ.get("TORCH_CUDA_ARCH_LIST", "")
+    if asked == "0":
+        return None, "switched off by SYNCFLOW_CUDA=0"
+    if not (asked or named or any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg")))):
+        return None, "no device is here (SYNCFLOW_CUDA=1 builds the kernels all the same)"
+    found = re.search(r"^cuda\b.*= ['\"](\d+)", (torch / "version.py").read_text(), re.M)
+    if not found:
+        return None, "this PyTorch has no CUDA"
+    toolkit = cuda_toolkit()
+    if toolkit is None:
+        return None, "no nvcc with its headers was found (set CUDA_HOME)"
+    text = subprocess.run([toolkit / "bin" / "nvcc", "--version"], capture_output=True, text=True)
+    release = re.search(r"release (\d+)", text.stdout)
+    if not release or release.group(1) != found.group(1):
+        got = release.group(1) if release else "unknown"
+        return None, f"nvcc is of CUDA {got}, PyTorch of CUDA {found.group(1)}"
+    archs = [arch for arch in re.split(r"[;, ]+", named) if arch] or device_archs()
+    for arch in archs:
+        if not re.fullmatch(r"\d+\.\d[a-z]?(\+PTX)?", arch):
+            return None, f"TORCH_CUDA_ARCH_LIST has {arch!r}; such as 9.0 or 9.0+PTX is meant"
+    return Cuda(toolkit, tuple(dict.fromkeys(archs))), ""
+
+
+def device_archs() -> list[str]:
+    """Compute capabilities of the devices here; those that the kernels are made for where none."""
+    with contextlib.suppress(OSError):
+        command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+        shown = subprocess.run(command, capture_output=True, text=True).stdout.split()
+        if shown and all(re.fullmatch(r"\d+\.\d", arch) for arch in shown):
+            return sorted(set(shown))
+    return ["8.0", "9.0"]
+
+
+def cuda_toolkit() -> Path | None:
+    """The folder with both bin/nvcc and include/cuda_runtime.h.
+
+    The nvcc on PATH may be a script elsewhere that runs the real one: it is asked for its home.
+    """
+    homes = [os.environ.get(name, "") for name in ("CUDA_HOME", "CUDA_PATH")]
+    nvcc = shutil.which("nvcc")
+    if nvcc:
+        homes.append(str(Path(nvcc).resolve().parent.parent))
+        command = [nvcc, "--dryrun", "-x", "cu", "-c", os.devnull, "-o", os.devnull]
+        dry = subprocess.run(command, capture_output=True, text=True).stderr
+        homes += re.findall(r"^#\$ TOP=(.+)$", dry, re.M)
+    for home in filter(None, [*homes, "/usr/local/cuda"]):
+        folder = Path(home).resolve()
+        if (folder / "bin" / "nvcc").exists() and (folder / "include/cuda_runtime.h").exists():
+            return folder
+    return None
+
+
+def ninja_file(cxx: str, torch: Path, output: Path, gpu: Cuda | None) -> str:
     """The build, as ninja reads it: objects in a fixed order, then one shared library."""
     include = [torch / "include", torch / "include" / "torch" / "csrc" / "api" / "include"]
     include += [sysconfig.get_path("include"), sysconfig.get_path("platinclude")]
@@ -152,6 +229,9 @@ def ninja_file(cxx: str, torch: Path, output: Path) -> str:
         # ours too.
         flags.append("-fopenmp")
         link.append("-fopenmp")
+    if gpu:
+        flags.append(f"-isystem {quote(gpu.toolkit / 'include')}")
+        link += ["-lc10_cuda", f"-L{quote(gpu.toolkit / 'lib64')}", "-lcudart"]
     lines = [
         f"flags = {' '.join(flags)}",
         "rule compile",
@@ -161,6 +241,15 @@ def ninja_file(cxx: str, torch: Path, output: Path) -> str:
         "rule link",
         f"  command = {cxx} -shared -o $out $in {' '.join(link)}",
     ]
+    if gpu:
+        nvcc = quote(gpu.toolkit / "bin" / "nvcc")
+        lines += [
+            "rule cuda",
+            f"  command = {nvcc} -std=c++20 -O3 -Xcompiler -fPIC,-fvisibility=hidden "
+            f"{gpu.targets()} -ccbin {quote(cxx.split()[0])} -MMD -MF $out.d -c $in -o $out",
+            "  depfile = $out.d",
+            "  deps = gcc",
+        ]
     objects = []
     sources = [*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/cpu/*.cpp")]
     if not sources:
@@ -172,6 +261,13 @@ def ninja_file(cxx: str, torch: Path, output: Path) -> str:
         more += " ".join(machine)
         for source in sorted(ROOT.glob("csrc/cpu/simd/*.cpp")):
             jobs.append((source, f"{source.stem}.{capability}", more))
+    if gpu:
+        for source in sorted(ROOT.glob("csrc/cuda/ops/*.cpp")):
+            jobs.append((source, f"cuda.{source.stem}", ""))
+        # The long ones first: they decide when the build ends.
+        for source in sorted(ROOT.glob("csrc/cuda/*.cu"), reverse=True):
+            objects.append(f"cuda.{source.stem}.cu.o")
+            lines.append(f"build {objects[-1]}: cuda {escape(source)}")
     for source, name, more in jobs:
         objects.append(f"{source.parent.name}.{name}.o")
         lines += [f"build {objects[-1]}: compile {escape(source)}", f"  more = {more}"]
@@ -215,7 +311,8 @@ class BuildOperators(build_ext):
             # Built aside and moved: a process that has the old one loaded keeps it, and a failure
             # leaves no half file.
             built = folder / output.name
-            (folder / "build.ninja").write_text(ninja_file(cxx, torch, built))
+            gpu, why_no_cuda = cuda(torch)
+            (folder / "build.ninja").write_text(ninja_file(cxx, torch, built, gpu))
             result = subprocess.run([ninja(), "-C", str(folder)], capture_output=True, text=True)
             if result.returncode:
                 (folder / "log.txt").write_text(result.stdout + result.stderr)
@@ -232,7 +329,8 @@ class BuildOperators(build_ext):
             "torch": version,
             "compiler": first_line.splitlines()[0] if first_line else cxx,
             "cpu": list(CAPABILITIES),
-            "cuda_archs": [],
+            "cuda_archs": list(gpu.archs) if gpu else [],
+            "cuda_reason": why_no_cuda,
         }
 
     def get_outputs(self) -> list[str]:

@@ -1,0 +1,17 @@
+// The little of CUDA's runtime that launchers use.
+#pragma once
+
+#include <cstddef>
+
+using cudaStream_t = void*;
+using cudaError_t = int;
+constexpr cudaError_t cudaSuccess = 0;
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+
+cudaError_t cudaGetLastError();
+cudaError_t emulation_allow_shared(int bytes);
+
+template <class Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int value) {
+  return emulation_allow_shared(value);
+}
