@@ -28,7 +28,7 @@ from torch import Tensor
 
 from syncflow.clip import Clip, ClipSpec, to_model
 from syncflow.data import media
-from syncflow.evaluation import report, systems, tables
+from syncflow.evaluation import provenance, systems, tables
 from syncflow.evaluation.contact_sheet import contact_sheet
 from syncflow.training.losses import moving_mask
 
@@ -310,7 +310,7 @@ def _main(argv: list[str]) -> int:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             media.check_folder(folder / "real_media.json")
-    model, named = report.load_model(args.model)
+    model, named = provenance.load_model(args.model)
     path = args.file or film.fetch(args.cache)
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.keep or Path(temporary)
@@ -323,7 +323,7 @@ def _main(argv: list[str]) -> int:
             f"{info.height} at {info.fps:g} fps, {info.sample_rate} Hz x {info.channels}",
             "sha256": film.sha256(path),
             "windows": f"{SECONDS:g} s from {', '.join(f'{s:g}' for s in args.starts)} s",
-            **report.circumstances(shlex.join(["python", "benchmarks/real_media.py", *argv])),
+            **provenance.circumstances(shlex.join(["python", "benchmarks/real_media.py", *argv])),
             "source": source_hash(),
         },
         "summary": summary(rows),

@@ -12,22 +12,29 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from syncflow.commands import generate, impacts, import_, info, sync, train
+from syncflow.commands import demo, generate, impacts, import_, info, suite, sync, train
 
 _USER_ERRORS = (ValueError, OSError, ModuleNotFoundError)
 _EXIT_USER_ERROR, _EXIT_INTERRUPTED = 2, 130
 
-_COMMANDS: dict[str, ModuleType] = {"generate": generate, "train": train, "info": info}
+_COMMANDS: dict[str, ModuleType] = {
+    "generate": generate,
+    "train": train,
+    "demo": demo,
+    "info": info,
+}
 _GROUPS: dict[str, tuple[str, dict[str, ModuleType]]] = {
     "data": ("make training data", {"impacts": impacts}),
     "import": ("make a model from published weights", {"opensora": import_}),
-    "evaluate": ("measure a model", {"sync": sync}),
+    "evaluate": ("measure a model", {"sync": sync, "suite": suite}),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the process's exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["evaluate"] and any(word.split("=")[0] == "--suite" for word in argv[1:2]):
+        argv.insert(1, "suite")  # the short way to say it
     debug = "--debug" in argv
     try:
         args = _parser().parse_args(argv)

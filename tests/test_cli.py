@@ -41,7 +41,10 @@ def test_version_and_help_load_nothing_heavy(tmp_path) -> None:
     assert done.stdout.endswith("[]\n"), done.stdout[-200:] + done.stderr
 
 
-@pytest.mark.parametrize("command", ["generate", "data impacts", "train", "evaluate sync", "info"])
+@pytest.mark.parametrize("command", [
+        "generate", "data impacts", "train", "evaluate sync", "evaluate suite", "demo", "info",
+    ],  # fmt: skip
+)
 def test_every_command_has_help_with_an_example(capsys, command) -> None:
     with pytest.raises(SystemExit) as stop:
         main([*command.split(), "--help"])
@@ -98,6 +101,9 @@ MISTAKES = [
     (["train", "--config", "text.mp4"], ""),
     (["evaluate", "sync", "--levels", "a"], "'a' is not a list"),
     (["evaluate", "sync", "--levels", "1,1"], "names a level twice"),
+    (["evaluate", "--suite", "songs"], "invalid choice: 'songs'"),
+    (["evaluate", "suite", "--compare", "x"], "takes NAME=MODEL, every name once, got 'x'"),
+    (["demo", "--port", "0"], "--port: it must be at least 1"),
     (["sing"], "invalid choice: 'sing'"),
     ([], "required: COMMAND"),
 ]

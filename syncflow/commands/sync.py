@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from typing import Any
 
 from syncflow import arguments
 
@@ -11,32 +13,66 @@ EXAMPLE = "syncflow evaluate sync --clips 200 --split test --out report"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_scope(parser, clips=200)
+    count = arguments.count
+    what = "also the metrics' own response curves on so many real clips"
+    parser.add_argument("--calibrate", type=count, default=0, metavar="N", help=what)
+    what = "also sweep guidance, steps and schedule on validation clips"
+    parser.add_argument("--sweep", action="store_true", help=what)
+
+
+def add_scope(parser: argparse.ArgumentParser, clips: int) -> None:
+    """What the suite and this command have in common."""
     add = parser.add_argument
     add("--model", help="a model folder or hub id (default: the model in the package)")
     count = arguments.count
-    add("--clips", type=count, default=200, metavar="N", help="captions per level (default 200)")
+    what = f"captions per level (default {clips})"
+    add("--clips", type=count, default=clips, metavar="N", help=what)
     add("--levels", type=arguments.levels, default=[1], metavar="L,L", help="levels (default 1)")
     add("--split", choices=("val", "test"), default="test")
-    add("--out", metavar="DIR", help="folder for the report")
+    add("--out", metavar="DIR", help="folder for the report (default runs/eval)")
     add("--seed", type=arguments.seed, default=0)
     add("--batch", type=count, default=8, metavar="N", help="clips made at once (default 8)")
-    add("--real-media", nargs="+", metavar="FILE", help="ordinary clips through the VAEs as well")
-    add("--sweep", action="store_true", help="also sweep guidance, steps and schedule (use val)")
+    what = (
+        "films, or folders of them: ten windows of the clips' length go through both VAEs and "
+        "back, and their PSNR and spectral distance are told; they are not measured for sync"
+    )
+    add("--real-media", nargs="+", default=(), metavar="FILE", help=what)
+    what = (
+        "films with NAME_times.txt beside them (the Greatest Hits' layout): sync of the "
+        "recordings, of sound made for them, and the metrics' response curves"
+    )
+    add("--recordings", metavar="DIR", help=what)
+    what = "captions whose clips are on the page (default: 12 for sync, all for the suite)"
+    add("--players", type=count, metavar="N", help=what)
     arguments.add_sampling(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     from syncflow.evaluation import report
 
+    scope = replace(report.Scope(), calibrate=args.calibrate)
+    measure(args, scope, sweep=args.sweep)
+
+
+def measure(args: argparse.Namespace, scope: Any, **more: Any) -> None:
+    """Runs the report and says where it is."""
+    from syncflow.evaluation import report, sweep
+
+    scope = replace(scope, recordings=args.recordings, real_media=args.real_media)
+    if args.players is not None:
+        scope = replace(scope, players=args.players)
+    out = args.out or "runs/eval"
     report.run(
         model=args.model,
         clips=args.clips,
         levels=args.levels,
         split=args.split,
-        out=args.out,
+        out=out,
         seed=args.seed,
         batch=args.batch,
-        sweep=args.sweep,
-        real_media=args.real_media,
-        **{name: getattr(args, name) for name in report.OPTIONS},
+        scope=scope,
+        options={name: getattr(args, name) for name in sweep.OPTIONS},
+        **more,
     )
+    print(f"{out}/index.html")

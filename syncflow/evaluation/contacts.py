@@ -152,6 +152,8 @@ def from_track(
         return []
     first, last = seen[0], seen[-1]
     y_F = np.interp(np.arange(first, last + 1), seen, path.y_F[seen]) * 64 / height
+    if path.swings:
+        return _blows(y_F, path, fps, settings)
     cuts = [p for p in pieces(y_F, settings, 16 / fps) if p.last > p.first]
     per_frame = 16 / fps
     losses: list[tuple[float, float, float]] = []
@@ -162,6 +164,10 @@ def from_track(
         arriving = before.velocity(t)
         impulse = arriving - after.velocity(t)
         if arriving >= settings.speed * per_frame and impulse >= settings.impulse * per_frame:
+            if _sinks(path, first + t, arriving, after):
+                # What falls into water touches it with its lower edge, and is seen to slow down
+                # when it is half below: as much later as half of it takes.
+                t -= np.sqrt(path.area / np.pi) * 64 / height / arriving
             row = before.offset + before.slope * t + before.gravity * t**2 / 2
             losses.append((t, impulse, row / 64))
     found: list[Contact] = []
@@ -176,6 +182,51 @@ def from_track(
             found.pop()
         column = float(np.interp(first + t, seen, path.x_F[seen])) / width
         found.append(Contact(float(time), float(impulse), float(row), column))
+    return found
+
+
+def _sinks(path: Track, frame: float, arriving: float, piece: _Piece) -> bool:
+    """Whether it goes on down slowly, or a good part of it vanishes, as in water."""
+    leaving = piece.velocity(piece.first)
+    if leaving < -0.1 * arriving:
+        return False
+    if 0.2 < leaving < 0.5 * arriving and not piece.gravity and piece.last - piece.first > 3:
+        return True
+    before, after = (
+        path.mass_F[max(0, int(frame) + a) : max(0, int(frame) + b)] for a, b in ((-3, 0), (1, 4))
+    )
+    if not len(before) or not len(after):
+        return False
+    return float(np.median(after)) < 0.75 * float(np.median(before))
+
+
+def _blows(
+    y_F: np.ndarray, path: Track, fps: float, settings: ContactSettings
+) -> list[Contact]:
+    """Contacts of the end of a stick: where it turns from down to up at speed.
+
+    It falls on the thing faster and faster and springs back slower and slower, within two or three
+    frames each; the blow is where the last step down and the first step up, drawn on, meet.
+    """
+    found: list[Contact] = []
+    frames = len(y_F)
+    for p in range(1, frames - 1):
+        if not (y_F[p] >= y_F[p - 1] and y_F[p] > y_F[p + 1]):
+            continue
+        around = y_F[max(0, p - 4) : p].min(), y_F[p + 1 : p + 5].min()
+        rise = y_F[p] - max(around)
+        if rise < 2 * settings.impulse * 16 / fps:
+            continue
+        down = y_F[p - 1] - y_F[max(0, p - 2)]
+        up = y_F[p + 1] - y_F[min(frames - 1, p + 2)]
+        if y_F[p + 1] > y_F[p - 1]:  # between p and p + 1
+            down, up = max(y_F[p] - y_F[p - 1], 0.5), max(up, 0.5)
+            t = p + np.clip((y_F[p + 1] + up - y_F[p]) / (down + up), 0, 1)
+        else:
+            down, up = max(down, 0.5), max(y_F[p] - y_F[p + 1], 0.5)
+            t = p - 1 + np.clip((y_F[p] + up - y_F[p - 1]) / (down + up), 0, 1)
+        time = max(0.0, float(t) / fps - settings.bias)
+        found.append(Contact(time, float(down + up), float(y_F[p]) / 64, float(path.x_F[0])))
     return found
 
 

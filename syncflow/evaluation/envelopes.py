@@ -1,8 +1,10 @@
 """Agreement without events: how much changes in the picture against how much begins in the sound.
 
 In the manner of AV-Align (arXiv 2309.16429), which compares the peaks of both, but with the whole
-curves. The picture's curve is the change of change, |v[f+1] - 2 v[f] + v[f-1]|, since a contact is
-where motion turns and not where it is fast.
+curves. A contact is where motion turns or ends, not where it is fast. With ``a``, ``b`` and ``c``
+the mean absolute differences of a frame from the one before, of the next from it, and of the next
+from the one before, motion that turns back has a small ``c``, and motion that ends a ``b`` smaller
+than ``a``. The weights were chosen on validation clips of levels 1 to 3.
 """
 
 from __future__ import annotations
@@ -17,11 +19,14 @@ RATE = 100.0
 
 
 def picture(video_F3HW: Tensor, fps: float) -> np.ndarray:
-    """Change of change over time of ``uint8 [F,3,H,W]``, [N] at ``RATE``."""
+    """How much motion turns or ends over time in ``uint8 [F,3,H,W]``, [N] at ``RATE``."""
     if len(video_F3HW) < 3:
         return np.zeros(_length(len(video_F3HW) / fps))
     frames_FN = video_F3HW.float().flatten(1) / 255
-    turn_F = (frames_FN[2:] - 2 * frames_FN[1:-1] + frames_FN[:-2]).abs().mean(1).numpy()
+    step_F = (frames_FN[1:] - frames_FN[:-1]).abs().mean(1).numpy()
+    across_F = (frames_FN[2:] - frames_FN[:-2]).abs().mean(1).numpy()
+    a_F, b_F = step_F[:-1], step_F[1:]
+    turn_F = np.maximum(a_F + b_F - 1.5 * across_F, 0) + 0.5 * np.maximum(a_F - b_F, 0)
     at_F = np.arange(1, len(video_F3HW) - 1) / fps
     times_N = np.arange(_length(len(video_F3HW) / fps)) / RATE
     return np.interp(times_N, at_F, turn_F)

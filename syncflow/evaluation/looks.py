@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from syncflow.evaluation import probe, wear
+from syncflow.evaluation import probe, tracking, wear
 from syncflow.evaluation.tracking import TrackSettings, foreground
 
 _EDGES = 5
+_CODE = (sys.modules[__name__], wear, tracking)
 
 
 def features(video_F3HW: Tensor, settings: TrackSettings | None = None) -> Tensor:
@@ -68,7 +70,7 @@ def load(cache: str | Path | None, settings: probe.ProbeSettings | None = None) 
         for level in settings.levels
         for seed in range(4)
     ]
-    name = f"colour-{probe.fingerprint(settings, labels, seen, _EDGES)}"
+    name = f"colour-{probe.fingerprint(settings, _CODE, labels, seen)}"
 
     def learn() -> tuple[nn.Module, dict[str, Any]]:
         inputs, names = _examples("train", settings.clips, settings.levels)

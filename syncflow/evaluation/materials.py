@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from syncflow.evaluation import probe, wear
 
 RATE, WINDOW, HOP, BANDS = 48000, 2048, 960, 64
+_CODE = (sys.modules[__name__], wear)
 
 
 @lru_cache(maxsize=1)
@@ -107,7 +109,7 @@ def load(cache: str | Path | None, settings: probe.ProbeSettings | None = None) 
         for level in settings.levels
         for seed in range(8)
     ]
-    name = f"material-{probe.fingerprint(settings, labels, heard, WINDOW, HOP, BANDS)}"
+    name = f"material-{probe.fingerprint(settings, _CODE, labels, heard)}"
 
     def learn() -> tuple[nn.Module, dict[str, Any]]:
         inputs, names = _examples("train", settings.clips, settings.levels)

@@ -38,7 +38,7 @@ class OnsetSettings:
     noise: float = 2.0
     hold: float = 0.03
     threshold: float = 0.5
-    relative: float = 0.15
+    relative: float = 0.33
     gap: float = 0.08
     bias: float = 0.0
 

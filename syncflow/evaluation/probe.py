@@ -8,10 +8,13 @@ report can say how far it may be trusted.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -53,9 +56,11 @@ class Probe:
         return [self.labels[i] for i in logits.argmax(1)]
 
 
-def fingerprint(settings: ProbeSettings, *more: Any) -> str:
-    """Names a probe: a hash of its settings and of everything else that it depends on."""
-    text = json.dumps([asdict(settings), *more], sort_keys=True, default=str)
+def fingerprint(settings: ProbeSettings, modules: Sequence[ModuleType], *more: Any) -> str:
+    """Names a probe: a hash of its settings, of the code in ``modules`` that it is learned and read
+    by (and of this module), and of everything else that it depends on."""
+    code = [inspect.getsource(module) for module in (sys.modules[__name__], *modules)]
+    text = json.dumps([asdict(settings), code, *more], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -1,113 +1,78 @@
 """The report: captions, what a model makes of them, and the same table for what it compares with.
 
-Rows: text to clip (``generated``), the real pictures set to sound (``video to audio``), the real
-clips after both VAEs (``real, after the VAEs``: what a perfect sampler could reach), the real clips
-(what the detectors can see), and generated and real clips with shuffled soundtracks (chance).
+Rows: text to clip (``generated``), the real pictures set to sound (``video to audio``, in one pass
+and in the paper's way), the best of several takes, the real clips after both VAEs (``real, after
+the VAEs``: what a perfect sampler could reach), the real clips (what the detectors can see), and
+generated and real clips with shuffled soundtracks (chance) or none (silent).
 """
 
 from __future__ import annotations
 
-import datetime
-import hashlib
-import platform
-import shlex
-import sys
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from syncflow.clip import Clip
 from syncflow.data import media
-from syncflow.evaluation import contacts, looks, materials, onsets, settings, sync, systems, tables
-from syncflow.evaluation.probe import Probe, ProbeSettings
+from syncflow.evaluation import (
+    calibration,
+    contacts,
+    onsets,
+    page,
+    provenance,
+    recordings,
+    rows,
+    settings,
+    sync,
+    systems,
+    tables,
+)
+from syncflow.evaluation.probe import ProbeSettings
+from syncflow.evaluation.sweep import OPTIONS
+from syncflow.evaluation.sweep import sweep as try_settings
 from syncflow.evaluation.systems import Case, Model, Observation
 
-#: Rounds of shuffling that chance is averaged over.
-SHUFFLES = 10
-#: Sampling options that may be given.
-OPTIONS = ("steps", "guidance", "audio_guidance", "schedule", "solver", "shift", "renewal")
+_OF_PICTURE = ("material", "colour", "count_picture")
 
 
-def load_model(model: Model | str | Path | None) -> tuple[Model, dict[str, str]]:
-    """A loaded model and what names it: its folder's name and a hash of its weights."""
-    import syncflow
+@dataclass(frozen=True)
+class Scope:
+    """What a report covers beside text to clip and the real clips.
 
-    loaded = syncflow.load(model) if model is None or isinstance(model, (str, Path)) else model
-    folder = getattr(loaded, "folder", None)
-    if folder is None:
-        return loaded, {"model": getattr(loaded, "name", type(loaded).__name__)}
-    weights = hashlib.sha256()
-    for file in sorted(Path(folder).rglob("*.safetensors")):
-        weights.update(file.read_bytes())
-    name = "the model in the package" if model is None else Path(folder).name
-    return loaded, {"model": name, "weights": weights.hexdigest()[:16]}
-
-
-def circumstances(command: str | None) -> dict[str, str]:
-    """Date, command and machine, for a report's head."""
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        processor = lines[0].split(":", 1)[1].strip() if lines else processor
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return {
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": command or shlex.join(words),
-        "machine": f"{processor}, {torch.get_num_threads()} threads, {device}, "
-        f"torch {torch.__version__}",
-    }
-
-
-def adherence(
-    cases: Sequence[Case], seen: Sequence[Observation], seed: int = 0
-) -> dict[str, list[float]]:
-    """How often what a caption says is found: ``count_picture``, ``count_sound``, ``material``,
-    ``colour``, each [value, low, high] over the captions that say it; left out where none does."""
-    pairs = list(zip(cases, seen, strict=True))
-    right = {
-        "count_picture": [len(o.contacts) == c.count for c, o in pairs if c.count is not None],
-        "count_sound": [len(o.onsets) == c.count for c, o in pairs if c.count is not None],
-        "material": [o.material == c.material for c, o in pairs if c.material is not None],
-        "colour": [o.colour == c.colour for c, o in pairs if c.colour is not None],
-    }
-    return {name: sync.accuracy(hits, seed=seed)["value"] for name, hits in right.items() if hits}
-
-
-def rows(
-    name: str, cases: Sequence[Case], seen: Sequence[Observation], seed: int, shuffled: bool = False
-) -> list[dict[str, Any]]:
-    """One row for all clips, and one per level and per kind of event where there are several.
-
-    Shuffled rows are about sync alone, and shuffle within their group.
+    ``video_to_audio``: real pictures set to sound; ``paper_way``: also with the video tower run at
+    every step; ``reconstruct``: both VAEs and back; ``takes``: the best of so many, if more than 1;
+    ``compare``: name -> another model (an ablation), text to clip and video to audio;
+    ``calibrate``: real clips for the metrics' response curves, 0 = none; ``recordings``: a folder
+    of films with written-down events; ``guidance``: strengths to try on validation captions;
+    ``sizes``: pixels to try; ``training``: a file of validation losses to draw; ``real_media``:
+    files or folders of which ten windows go through the VAEs; ``players``: captions whose clips
+    are on the page, None = all.
     """
-    groups: dict[str, list[int]] = {"all clips": list(range(len(cases)))}
-    for label, key in (("level", "level"), ("kind", "kind")):
-        values = sorted({getattr(case, key) for case in cases})
-        for value in values if len(values) > 1 else []:
-            members = [i for i, case in enumerate(cases) if getattr(case, key) == value]
-            groups[f"{label} {value}"] = members
-    result = []
-    for group, members in groups.items():
-        if shuffled and len(members) < 2:
-            continue
-        table = sync.measure(
-            [seen[i].contacts for i in members],
-            [seen[i].onsets for i in members],
-            shuffles=SHUFFLES if shuffled else 0,
-            seed=seed,
-        )
-        row = {"system": name, "group": group, "clips": len(members), **table}
-        if not shuffled:
-            row |= adherence([cases[i] for i in members], [seen[i] for i in members], seed)
-        result.append(row)
-    return result
+
+    video_to_audio: bool = True
+    paper_way: bool = False
+    reconstruct: bool = True
+    takes: int = 1
+    compare: dict[str, str] = field(default_factory=dict)
+    calibrate: int = 0
+    recordings: str | Path | None = None
+    guidance: Sequence[float] = ()
+    sizes: Sequence[int] = ()
+    training: str | Path | None = None
+    real_media: Sequence[str | Path] = ()
+    players: int | None = 12
+
+
+#: Every setting that needs no download.
+SUITE = Scope(
+    paper_way=True, takes=4, calibrate=100, guidance=(1.0, 2.0, 4.0, 6.0), sizes=(128, 256, 512),
+    players=None,
+)  # fmt: skip
 
 
 def run(
@@ -119,90 +84,101 @@ def run(
     seed: int = 0,
     batch: int = 16,
     *,
-    steps: int | None = None,
-    guidance: float | None = None,
-    audio_guidance: float | None = None,
-    schedule: str | None = None,
-    solver: str | None = None,
-    shift: float | None = None,
-    renewal: float | None = None,
-    video_to_audio: bool = True,
-    reconstruct: bool = True,
-    real_media: Sequence[str | Path] | None = None,
+    scope: Scope = Scope(),
+    options: dict[str, Any] | None = None,
     sweep: bool = False,
     probe_settings: tuple[ProbeSettings, ProbeSettings] | None = None,
     command: str | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Measures a model and writes ``report.json``, ``report.md``, ``clips.csv``, ``clips.png`` (a
-    contact sheet) and ``offsets.png`` into the folder ``out`` (default ``runs/eval``).
+    """Measures a model and writes ``report.json``, ``report.md``, ``index.html`` and its ``clips``,
+    ``clips.csv``, ``clips.png`` (a contact sheet) and ``offsets.png`` into the folder ``out``
+    (default ``runs/eval``); returns the report.
 
     ``model``: a folder or hub id, a loaded model, or None for the one in the package. ``clips``
-    captions of every level of ``split``. Sampling options left at None are the model's own.
-    ``video_to_audio`` and ``reconstruct`` may leave those rows out. ``real_media``: files or
-    folders of which ten windows go through the VAEs as well. ``sweep`` also runs ``sweep.sweep`` on
-    the validation split. ``probe_settings``: of the material and the colour probe, kept in the
-    folder ``probes`` beside ``out``. Returns the report.
+    captions of every level of ``split``. ``options``: of sampling, those of ``OPTIONS``; what is
+    left out is the model's own. ``sweep`` also runs ``sweep.sweep`` on the validation split.
+    ``probe_settings``: of the material and the colour probe, kept in the folder ``probes`` beside
+    ``out``.
     """
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
+    options = {key: value for key, value in (options or {}).items() if value is not None}
+    unknown = sorted(set(options) - set(OPTIONS))
+    if unknown:
+        raise ValueError(f"a report knows {', '.join(OPTIONS)}, got {', '.join(unknown)}")
     out = Path(out if out is not None else "runs/eval")
-    captions = systems.cases(split, clips, levels)
+    cases = systems.cases(split, clips, levels)
     # What would fail after an hour of sampling fails now.
-    if real_media:
-        systems.media_files(real_media, captions[0].scene.seconds)
-    loaded, named = load_model(model)
+    if scope.real_media:
+        systems.media_files(scope.real_media, cases[0].scene.seconds)
+    if scope.recordings:
+        recordings.find(scope.recordings)
+    curves = _training(scope.training) if scope.training else {}
+    loaded, named = provenance.load_model(model)
+    others = {name: provenance.load_model(folder)[0] for name, folder in scope.compare.items()}
     out.mkdir(parents=True, exist_ok=True)
     media.check_folder(out / "report.json")
-    values = (steps, guidance, audio_guidance, schedule, solver, shift, renewal)
-    given = dict(zip(OPTIONS, values, strict=True))
-    options = {key: value for key, value in given.items() if value is not None}
-    heard, looked = load_probes(out, levels, probe_settings)
+    heard, looked = systems.load_probes(out.parent / "probes", levels, probe_settings)
 
-    prompts = [case.prompt for case in captions]
     begun = time.perf_counter()
+    sampling = {"seed": seed, "batch": batch, "progress": progress}
     made = {"generated": systems.generated(
-        loaded, prompts, seed=seed, batch=batch, options=options, progress=progress
+        loaded, [case.prompt for case in cases], options=options, **sampling
     )}  # fmt: skip
-    seconds_a_clip = (time.perf_counter() - begun) / len(prompts)
+    seconds_a_clip = (time.perf_counter() - begun) / len(cases)
     height, width = made["generated"][0].video.shape[2:]
-    real = [systems.rendered(case, height, width) for case in captions]
-    if video_to_audio:
-        made["video to audio"] = systems.generated(
-            loaded, prompts, seed=seed, batch=batch, options=options,
-            video=[clip.video for clip in real], label="video to audio", progress=progress,
-        )  # fmt: skip
-    if reconstruct:
-        made["real, after the VAEs"] = systems.reconstructed(loaded, real, progress)
+    real = [systems.rendered(case, height, width) for case in cases]
+    made |= _made(loaded, others, cases, real, scope, options, sampling)
     made["real"] = real
 
     seen = {name: systems.observe(part, heard, looked) for name, part in made.items()}
     table: list[dict[str, Any]] = []
     for name, found in seen.items():
-        table += rows(name, captions, found, seed)
+        table += rows.measured(name, cases, found, seed)
     for name in ("generated", "real"):
-        table += rows(f"{name}, shuffled", captions, seen[name], seed, shuffled=True)
-    detectors = settings.load()
-    report = {
+        table += rows.measured(f"{name}, shuffled", cases, seen[name], seed, shuffled=True)
+    silent = [replace(o, onsets=[], correlation=0.0, loudness=-120.0) for o in seen["real"]]
+    about_sound = rows.measured("real, silent", cases, silent, seed)
+    table += [{k: v for k, v in row.items() if k not in _OF_PICTURE} for row in about_sound]
+    report: dict[str, Any] = {
         "facts": {
             **named, "clips": f"{clips} per level of split {split}, levels {list(levels)}",
             "size": f"{height} x {width}", "sampling": options or "the model's own defaults",
             "seed": seed, "batch": batch, "seconds a clip": round(seconds_a_clip, 3),
-            **circumstances(command),
+            **provenance.circumstances(command),
         },
         "rows": table,
-        "fidelity": _fidelity(loaded, made, real_media),
+        "fidelity": _fidelity(loaded, made, scope.real_media),
         "detectors": {
-            "contacts": contacts.score([c.video for c in real], [c.seen for c in captions]),
-            "onsets": onsets.score([c.audio for c in real], [c.heard for c in captions]),
+            "contacts": contacts.score([c.video for c in real], [c.seen for c in cases]),
+            "onsets": onsets.score([c.audio for c in real], [c.heard for c in cases]),
             "material probe": heard.facts, "colour probe": looked.facts,
         },
-        "settings": asdict(detectors),
+        "settings": asdict(settings.load()),
+        "notes": _sizes(loaded, cases[0].prompt, scope.sizes),
+        "training": curves,
+        "offsets_ms": {
+            name: page.offsets_ms([o.contacts for o in found], [o.onsets for o in found])
+            for name, found in seen.items()
+        },
+        "calibration": {},
     }  # fmt: skip
-    _write(out, report, captions, made, seen)
+    if scope.calibrate:
+        chosen = [clip for clip, case in zip(real, cases, strict=True) if not case.outside]
+        report["calibration"]["impacts"] = calibration.calibrate(
+            chosen[: scope.calibrate], seed=seed, progress=progress
+        )
+    if scope.recordings:
+        _recorded(report, loaded, scope, real[0], options, sampling)
+    if scope.guidance:
+        report["guidance"] = try_settings(
+            loaded, clips=min(clips, 64), levels=levels, out=out / "guidance", seed=seed,
+            batch=batch, grid={"guidance": scope.guidance}, probe_settings=probe_settings,
+            cache=out.parent / "probes", progress=progress,
+        )  # fmt: skip
+    _write(out, report, cases, made, seen, scope.players)
     if sweep:
-        from syncflow.evaluation.sweep import sweep as try_settings
-
         report["sweep"] = try_settings(
             loaded, clips=min(clips, 64), levels=levels, out=out, seed=seed, batch=batch,
             probe_settings=probe_settings, progress=progress,
@@ -210,20 +186,105 @@ def run(
     return report
 
 
-def load_probes(
-    out: Path, levels: Sequence[int], given: tuple[ProbeSettings, ProbeSettings] | None
-) -> tuple[Probe, Probe]:
-    """The material and the colour probe, kept beside ``out`` so that several reports share them."""
-    cache = out.parent / "probes"
-    first, second = given or (
-        ProbeSettings(levels=tuple(levels)),
-        ProbeSettings(levels=tuple(levels), clips=800, epochs=20, rate=5e-3),
+def _made(
+    model: Model,
+    others: dict[str, Model],
+    cases: Sequence[Case],
+    real: Sequence[Clip],
+    scope: Scope,
+    options: dict[str, Any],
+    sampling: dict[str, Any],
+) -> dict[str, list[Clip]]:
+    """The clips of every system beside text to clip."""
+    prompts, pictures = [case.prompt for case in cases], [clip.video for clip in real]
+    made = {}
+    if scope.takes > 1:
+        name = f"generated, best of {scope.takes} takes"
+        made[name] = systems.generated(
+            model, prompts, options={**options, "audio_takes": scope.takes}, label=name, **sampling
+        )
+    ways = {"video to audio": {}} if scope.video_to_audio else {}
+    if scope.paper_way:
+        ways["video to audio, the paper's way"] = {"v2a": "paper"}
+    for name, way in ways.items():
+        # The clock of the paper's way is one: steps of the sound alone have no place in it.
+        given = {k: v for k, v in options.items() if not (way and k == "audio_steps")}
+        made[name] = systems.generated(
+            model, prompts, options={**given, **way}, video=pictures, label=name, **sampling
+        )
+    for name, other in others.items():
+        for label, picture in (("generated", None), ("video to audio", pictures)):
+            made[f"{label}, {name}"] = systems.generated(
+                other, prompts, options={}, video=picture, label=name, **sampling
+            )
+    if scope.reconstruct:
+        made["real, after the VAEs"] = systems.reconstructed(model, real, sampling["progress"])
+    return made
+
+
+def _recorded(
+    report: dict[str, Any],
+    model: Model,
+    scope: Scope,
+    like: Clip,
+    options: dict[str, Any],
+    sampling: dict[str, Any],
+) -> None:
+    """Adds what recordings with written-down events say: of the metrics, and of the model."""
+    found = recordings.windows(scope.recordings, max(2, scope.calibrate or 100), like)
+    clips, times = [w.clip for w in found], [w.times for w in found]
+    report["calibration"]["recordings"] = calibration.calibrate(
+        clips, times, seed=sampling["seed"], progress=sampling["progress"]
     )
-    return materials.load(cache, first), looks.load(cache, second)
+    made = {"recorded": clips, "video to audio": systems.generated(
+        model, [""] * len(clips), options=options, video=[c.video for c in clips],
+        label="recordings", **sampling,
+    )}  # fmt: skip
+    report["recordings"] = []
+    for name, part in made.items():
+        heard = [onsets.times(clip.audio, clip.sample_rate) for clip in part]
+        for shuffles in (0, rows.SHUFFLES):
+            label = f"{name}, shuffled" if shuffles else name
+            row = sync.measure(times, heard, shuffles=shuffles, seed=sampling["seed"])
+            report["recordings"].append({"system": label, "clips": len(clips), **row})
+        for key in ("kind", "material"):
+            for value in sorted({getattr(w, key) for w in found}):
+                members = [i for i, w in enumerate(found) if getattr(w, key) == value]
+                row = sync.measure([times[i] for i in members], [heard[i] for i in members])
+                label = f"{name}, {key} {value}"
+                report["recordings"].append({"system": label, "clips": len(members), **row})
+
+
+def _sizes(model: Model, prompt: str, sizes: Sequence[int]) -> dict[str, str]:
+    """Whether other sizes run, and what the model says where they do not."""
+    notes = {}
+    for size in sizes:
+        try:
+            made = model.generate([prompt], height=size, width=size, steps=1, progress=False)
+            notes[f"{size} x {size}"] = f"runs ({tuple(made[0].video.shape)}), was not trained"
+        except ValueError as error:
+            notes[f"{size} x {size}"] = f"refused: {error}"
+    return notes
+
+
+def _training(file: str | Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Validation losses by run: name -> loss -> (step, value)."""
+    data = json.loads(Path(file).read_text())
+    curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for run_name, losses in data["runs"].items():
+        lines: dict[str, list[tuple[float, float]]] = {}
+        for entry in losses["validation"]:
+            for name in ("video", "audio_same", "audio_clean", "audio_other"):
+                if f"val_{name}" in entry:
+                    point = (entry["step"], entry[f"val_{name}"])
+                    lines.setdefault(name.replace("_", " "), []).append(point)
+        if any(len(points) > 1 for points in lines.values()):
+            curves[run_name] = lines
+    return curves
 
 
 def _fidelity(
-    model: Model, made: dict[str, list[Clip]], real_media: Sequence[str | Path] | None
+    model: Model, made: dict[str, list[Clip]], real_media: Sequence[str | Path]
 ) -> dict[str, dict[str, float]]:
     pairs = {}
     if "real, after the VAEs" in made:
@@ -242,34 +303,36 @@ def _fidelity(
 def _write(
     out: Path,
     report: dict[str, Any],
-    captions: Sequence[Case],
+    cases: Sequence[Case],
     made: dict[str, list[Clip]],
     seen: dict[str, list[Observation]],
+    players: int | None,
 ) -> None:
     from syncflow.evaluation.contact_sheet import contact_sheet
 
     tables.write_json(out / "report.json", report)
     tables.write_markdown(out / "report.md", report)
-    records = [
-        {
-            "system": name, "seed": case.seed, "level": case.level, "kind": case.kind,
-            "prompt": case.prompt, "count": case.count, "material": case.material,
-            "colour": case.colour, "contacts": o.contacts, "onsets": o.onsets,
-            "found_material": o.material, "found_colour": o.colour,
-        }
-        for name, found in seen.items()
-        for case, o in zip(captions, found, strict=True)
-    ]  # fmt: skip
-    tables.write_csv(out / "clips.csv", records)
-    shown = slice(0, min(12, len(captions)))
+    tables.write_csv(out / "clips.csv", rows.records(cases, seen))
+    shown = slice(0, min(12, len(cases)))
     contact_sheet(
         made["generated"][shown],
-        [case.prompt for case in captions[shown]],
+        [case.prompt for case in cases[shown]],
         out / "clips.png",
         marks=[(o.contacts, o.onsets) for o in seen["generated"][shown]],
     )
-    offsets = {
-        name: np.concatenate([sync.nearest(o.contacts, o.onsets) for o in found])
-        for name, found in seen.items()
-    }
-    tables.histogram(out / "offsets.png", offsets)
+    tables.histogram(
+        out / "offsets.png", {k: np.array(v) / 1000 for k, v in report["offsets_ms"].items()}
+    )
+    # Evenly over the levels: the first captions are all of the first.
+    many = len(cases) if players is None else min(players, len(cases))
+    chosen = [int(i * len(cases) / many) for i in range(many)]
+    page.write(
+        out,
+        report,
+        [
+            page.Shown(name, cases[i].prompt, made[name][i], found[i].contacts, found[i].onsets)
+            for i in chosen
+            for name, found in seen.items()
+        ],
+    )
+

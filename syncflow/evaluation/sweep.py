@@ -13,10 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from syncflow.evaluation import systems, tables
+from syncflow.evaluation import provenance, rows, systems, tables
 from syncflow.evaluation.probe import ProbeSettings
-from syncflow.evaluation.report import OPTIONS, circumstances, load_model, load_probes, rows
 from syncflow.evaluation.systems import Model
+
+#: Sampling options that a report or a sweep may be given.
+OPTIONS = (
+    "steps", "audio_steps", "guidance", "audio_guidance", "schedule", "solver", "shift", "renewal",
+)  # fmt: skip
 
 #: What a sweep tries when it is given no grid.
 GRID: dict[str, Sequence[Any]] = {
@@ -37,13 +41,15 @@ def sweep(
     seed: int = 0,
     batch: int = 16,
     probe_settings: tuple[ProbeSettings, ProbeSettings] | None = None,
+    cache: str | Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Generates the same captions with every combination of ``grid`` (option -> values; or of each
     of several grids) and writes ``sweep.json`` and ``sweep.md``, best first.
 
     The best has the highest mean of F1 at 50 ms, count in the picture and material. Chosen on the
-    validation split, it becomes the model's default; the test split is refused.
+    validation split, it becomes the model's default; the test split is refused. ``cache``: folder
+    of the probes, by default ``probes`` beside ``out``.
     """
     if split == "test":
         raise ValueError("sampling settings are never chosen on test clips; sweep 'val'")
@@ -53,9 +59,11 @@ def sweep(
         raise ValueError(f"a sweep knows {', '.join(OPTIONS)}, got {', '.join(unknown)}")
     out = Path(out if out is not None else "runs/eval")
     captions = systems.cases(split, clips, levels)
-    loaded, named = load_model(model)
+    loaded, named = provenance.load_model(model)
     out.mkdir(parents=True, exist_ok=True)
-    heard, looked = load_probes(out, levels, probe_settings)
+    heard, looked = systems.load_probes(
+        Path(cache or out.parent / "probes"), levels, probe_settings
+    )
     table = []
     combinations = [
         dict(zip(each, values, strict=True))
@@ -70,7 +78,7 @@ def sweep(
             label=label, progress=progress,
         )  # fmt: skip
         took = (time.perf_counter() - begun) / len(captions)
-        row = rows(label, captions, systems.observe(made, heard, looked), seed)[0]
+        row = rows.measured(label, captions, systems.observe(made, heard, looked), seed)[0]
         parts = [row[name][0] for name in ("f1_50", "count_picture", "material") if name in row]
         table.append(row | {"options": options, "seconds": took, "mean": float(np.mean(parts))})
     table.sort(key=lambda row: -row["mean"])
@@ -78,7 +86,7 @@ def sweep(
         **named,
         "clips": f"{clips} per level of split {split}",
         "seed": seed,
-        **circumstances(None),
+        **provenance.circumstances(None),
     }
     result = {"facts": facts, "best": table[0]["options"], "rows": table}
     tables.write_json(out / "sweep.json", result)

@@ -3,7 +3,8 @@
 Everything here is a pure function of lists of times in seconds, one list per clip. The picture is
 the reference: recall is the share of contacts that have a sound, precision the share of sounds that
 have a contact. Rates are pooled over clips (every event weighs the same) and intervals are
-percentile bootstraps over clips (events of one clip are not independent).
+percentile bootstraps over clips (events of one clip are not independent); those of chance draw the
+pictures and the soundtracks of the same clips.
 """
 
 from __future__ import annotations
@@ -73,20 +74,34 @@ def derangement(count: int, rng: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Tally:
-    """What a set of clips adds up to, still one row per clip, so that clips can be resampled.
+    """What a set of pairs of picture and sound adds up to, still one row per pair, so that clips
+    can be resampled. A row's picture is clip ``picture_N`` and its sound that of clip ``sound_N``.
 
     ``contacts_N``, ``onsets_N`` event counts; ``hits_KN`` matched pairs per tolerance;
-    ``offsets_E`` signed distance from every contact to its nearest onset (s), of clip ``clip_E``;
-    ``matched_P`` signed distance of every matched pair at the widest tolerance, of ``pair_clip_P``.
+    ``offsets_E`` signed distance from every contact to its nearest onset (s), of row ``row_E``;
+    ``matched_P`` signed distance of every matched pair at the widest tolerance, of ``pair_row_P``.
     """
 
+    picture_N: np.ndarray
+    sound_N: np.ndarray
     contacts_N: np.ndarray
     onsets_N: np.ndarray
     hits_KN: np.ndarray
     offsets_E: np.ndarray
-    clip_E: np.ndarray
+    row_E: np.ndarray
     matched_P: np.ndarray
-    pair_clip_P: np.ndarray
+    pair_row_P: np.ndarray
+
+    def weights(self, drawn_RC: np.ndarray) -> np.ndarray:
+        """How much every row counts when clip c is drawn ``drawn[r, c]`` times, [R,N].
+
+        A shuffled pair depends on two clips, so it counts as often as both are drawn: resampling
+        the pictures alone would make chance look better known than it is.
+        """
+        weights_RN = drawn_RC[:, self.picture_N]
+        if (self.picture_N != self.sound_N).any():
+            weights_RN = weights_RN * drawn_RC[:, self.sound_N]
+        return weights_RN
 
 
 def tally(
@@ -94,30 +109,31 @@ def tally(
     onsets: Sequence[Times],
     rounds: Sequence[Sequence[int]] | None = None,
 ) -> Tally:
-    """Matches clip by clip. ``rounds``: permutations of the soundtracks; their counts are added up,
-    which is the average over the shuffles with every clip keeping its row."""
+    """Matches clip by clip. ``rounds``: permutations of the soundtracks, every pair a row."""
     if len(contacts) != len(onsets):
         raise ValueError(f"{len(contacts)} clips have contacts but {len(onsets)} have onsets")
     count = len(contacts)
-    contacts_N, onsets_N = np.zeros(count), np.zeros(count)
-    hits_KN = np.zeros((len(TOLERANCES), count))
+    pairs_of_clips = [
+        (n, int(sound[n])) for sound in rounds or [range(count)] for n in range(count)
+    ]
+    contacts_N = np.array([len(contacts[n]) for n, _ in pairs_of_clips], float)
+    onsets_N = np.array([len(onsets[s]) for _, s in pairs_of_clips], float)
+    hits_KN = np.zeros((len(TOLERANCES), len(pairs_of_clips)))
     offsets, matched = [np.zeros(0)], []
-    clips, pair_clips = [np.zeros(0, int)], []
-    for sound in rounds if rounds is not None else [range(count)]:
-        for n in range(count):
-            seen, heard = contacts[n], onsets[sound[n]]
-            contacts_N[n] += len(seen)
-            onsets_N[n] += len(heard)
-            offsets.append(nearest(seen, heard))
-            clips.append(np.full(len(seen), n))
-            for k, tolerance in enumerate(TOLERANCES):
-                pairs = match(seen, heard, tolerance)
-                hits_KN[k, n] += len(pairs)
-            matched += [heard[j] - seen[i] for i, j in pairs]
-            pair_clips += [n] * len(pairs)
+    rows, pair_rows = [np.zeros(0, int)], []
+    for row, (n, s) in enumerate(pairs_of_clips):
+        seen, heard = contacts[n], onsets[s]
+        offsets.append(nearest(seen, heard))
+        rows.append(np.full(len(seen), row))
+        for k, tolerance in enumerate(TOLERANCES):
+            pairs = match(seen, heard, tolerance)
+            hits_KN[k, row] = len(pairs)
+        matched += [heard[j] - seen[i] for i, j in pairs]
+        pair_rows += [row] * len(pairs)
+    picture_N, sound_N = np.array(pairs_of_clips, int).reshape(-1, 2).T
     return Tally(
-        contacts_N, onsets_N, hits_KN, np.concatenate(offsets), np.concatenate(clips),
-        np.array(matched), np.array(pair_clips, dtype=int),
+        picture_N, sound_N, contacts_N, onsets_N, hits_KN, np.concatenate(offsets),
+        np.concatenate(rows), np.array(matched), np.array(pair_rows, dtype=int),
     )  # fmt: skip
 
 
@@ -136,8 +152,9 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
 
 
-def _numbers(table: Tally, weights_RN: np.ndarray) -> dict[str, np.ndarray]:
-    """Every number of the report, [R], with clip n counted ``weights[r, n]`` times."""
+def _numbers(table: Tally, drawn_RC: np.ndarray) -> dict[str, np.ndarray]:
+    """Every number of the report, [R], with clip c counted ``drawn[r, c]`` times."""
+    weights_RN = table.weights(drawn_RC)
     contacts_R, onsets_R = weights_RN @ table.contacts_N, weights_RN @ table.onsets_N
     numbers = {}
     for tolerance, hits_N in zip(TOLERANCES, table.hits_KN, strict=True):
@@ -145,11 +162,11 @@ def _numbers(table: Tally, weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         numbers[f"f1_{name}"] = _ratio(2 * hits_R, contacts_R + onsets_R)
         numbers[f"precision_{name}"] = _ratio(hits_R, onsets_R)
         numbers[f"recall_{name}"] = _ratio(hits_R, contacts_R)
-    weights_RE, offsets_E = weights_RN[:, table.clip_E], np.abs(table.offsets_E) * 1000
+    weights_RE, offsets_E = weights_RN[:, table.row_E], np.abs(table.offsets_E) * 1000
     numbers["median_ms"] = weighted_quantile(offsets_E, weights_RE, 0.5)
     numbers["p90_ms"] = weighted_quantile(offsets_E, weights_RE, 0.9)
     numbers["bias_ms"] = weighted_quantile(
-        table.matched_P * 1000, weights_RN[:, table.pair_clip_P], 0.5
+        table.matched_P * 1000, weights_RN[:, table.pair_row_P], 0.5
     )
     return numbers
 
@@ -170,13 +187,13 @@ def interval(values_R: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     return float(values_R[round(tail * last)]), float(values_R[round((1 - tail) * last)])
 
 
-def accuracy(right: Sequence[bool], resamples: int = 1000, seed: int = 0) -> dict[str, list[float]]:
-    """Share of True with its interval: ``{"value": [value, low, high]}``."""
-    right_N = np.asarray(right, dtype=float)
-    if not len(right_N):
-        return {"value": [float("nan")] * 3}
-    low, high = interval(resampling(len(right_N), resamples, seed) @ right_N / len(right_N))
-    return {"value": [float(right_N.mean()), low, high]}
+def average(values: Sequence[float], resamples: int = 1000, seed: int = 0) -> list[float]:
+    """[mean, low, high] of one number (or one True or False) per clip; nan where there is none."""
+    values_N = np.asarray(values, dtype=float)
+    if not len(values_N):
+        return [float("nan")] * 3
+    low, high = interval(resampling(len(values_N), resamples, seed) @ values_N / len(values_N))
+    return [float(values_N.mean()), low, high]
 
 
 def measure(
@@ -206,7 +223,7 @@ def measure(
     draws = _numbers(table, resampling(count, resamples, seed)) if resamples else values
     result = {name: [float(value[0]), *interval(draws[name])] for name, value in values.items()}
     for name, totals_N in (("contacts", table.contacts_N), ("onsets", table.onsets_N)):
-        mean = float(totals_N.mean()) / max(1, shuffles)
+        mean = float(totals_N.mean())
         result[name] = [mean, mean, mean]
     return result
 

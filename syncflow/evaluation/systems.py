@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from syncflow.clip import Clip
-from syncflow.evaluation import contacts, looks, materials, onsets
-from syncflow.evaluation.probe import Probe
+from syncflow.evaluation import contacts, envelopes, looks, materials, onsets
+from syncflow.evaluation.probe import Probe, ProbeSettings
 
 
 class Model(Protocol):
@@ -28,7 +28,8 @@ class Case:
     """One caption and what it says; ``None`` where the caption leaves it open.
 
     ``seen`` and ``heard`` are the renderer's times (s): only detectors are judged by them, never
-    a model.
+    a model. ``made_of`` is what the thing is made of, said or not; ``outside`` whether something
+    sounds that is not in the picture: its onsets have no contact to meet.
     """
 
     seed: int
@@ -41,16 +42,21 @@ class Case:
     count: int | None
     material: str | None
     colour: str | None
+    made_of: str
+    outside: bool
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What the detectors and probes find in one clip; times in seconds."""
+    """What the detectors and probes find in one clip; times in seconds. ``correlation``: of the
+    curves of picture and sound (``envelopes``); ``loudness`` dB full scale, RMS."""
 
     contacts: list[float]
     onsets: list[float]
     material: str
     colour: str
+    correlation: float
+    loudness: float
 
 
 def cases(split: str, clips: int, levels: Sequence[int]) -> list[Case]:
@@ -66,8 +72,13 @@ def cases(split: str, clips: int, levels: Sequence[int]) -> list[Case]:
             said = _said(scene.attributes)
             seen = tuple(c.time_s for c in scene.contacts if c.visible)
             heard = tuple(c.time_s for c in scene.contacts if c.audible)
-            kind = scene.attributes["kind"]
-            result.append(Case(seed, level, kind, scene.caption, seen, heard, scene, **said))
+            result.append(
+                Case(
+                    seed, level, scene.attributes["kind"], scene.caption, seen, heard, scene,
+                    **said, made_of=_made_of(scene.attributes),
+                    outside=any(c.audible and not c.visible for c in scene.contacts),
+                )  # fmt: skip
+            )
     return result
 
 
@@ -85,6 +96,12 @@ def _said(attributes: dict[str, Any]) -> dict[str, Any]:
     if "second" in attributes or attributes["kind"] == "splash":
         said["material"] = None
     return said
+
+
+def _made_of(attributes: dict[str, Any]) -> str:
+    if "second" in attributes:
+        return "two things"
+    return "water" if attributes["kind"] == "splash" else attributes["material"]
 
 
 def rendered(case: Case, height: int, width: int) -> Clip:
@@ -119,24 +136,37 @@ def generated(
 ) -> list[Clip]:
     """Clips of ``prompts`` in batches; every batch has the seed ``seed + its first index``.
 
-    ``video``: pictures to set to sound (uint8 [F,3,H,W], one per prompt) instead.
+    ``video``: pictures to set to sound (uint8 [F,3,H,W], one per prompt) instead. Of several takes
+    the first, which is the best.
     """
     clips: list[Clip] = []
+    takes = options.get("audio_takes", 1)
     for first in _steps(len(prompts), batch, label, progress):
         part = slice(first, first + batch)
         extra = {} if video is None else {"video": list(video[part])}
         made = model.generate(
             list(prompts[part]), seed=seed + first, progress=False, **options, **extra
         )
-        if len(made) != len(prompts[part]):
+        if len(made) != takes * len(prompts[part]):
             raise ValueError(f"asked for {len(prompts[part])} clips, the model made {len(made)}")
-        clips += made
+        clips += made[::takes]
     return clips
 
 
 def reconstructed(model: Model, clips: Sequence[Clip], progress: bool = True) -> list[Clip]:
     """Every clip through both VAEs and back."""
     return [model.reconstruct(clips[i]) for i in _steps(len(clips), 1, "reconstruct", progress)]
+
+
+def load_probes(
+    cache: Path, levels: Sequence[int], given: tuple[ProbeSettings, ProbeSettings] | None = None
+) -> tuple[Probe, Probe]:
+    """The material and the colour probe, kept in the folder ``cache`` so that reports share it."""
+    first, second = given or (
+        ProbeSettings(levels=tuple(levels)),
+        ProbeSettings(levels=tuple(levels), clips=800, epochs=20, rate=5e-3),
+    )
+    return materials.load(cache, first), looks.load(cache, second)
 
 
 def observe(clips: Sequence[Clip], material: Probe, colour: Probe) -> list[Observation]:
@@ -149,6 +179,11 @@ def observe(clips: Sequence[Clip], material: Probe, colour: Probe) -> list[Obser
             onsets.times(clip.audio, clip.sample_rate),
             heard[index],
             seen[index],
+            envelopes.correlation(
+                envelopes.picture(clip.video, clip.fps),
+                envelopes.sound(clip.audio, clip.sample_rate, clip.fps),
+            ),
+            float(20 * torch.log10(clip.audio.float().square().mean().sqrt() + 1e-6)),
         )
         for index, clip in enumerate(clips)
     ]

@@ -26,10 +26,23 @@ COLUMNS = {
     "count_sound": ("count, sound", 1, 3),
     "material": ("material", 1, 3),
     "colour": ("colour", 1, 3),
+    "correlation": ("correlation", 1, 3),
+    "loudness": ("loudness dB", 1, 1),
 }
-_MAIN = ("f1_50", "f1_100", "median_ms", "p90_ms", "bias_ms", "count_picture", "count_sound",
-         "material", "colour")  # fmt: skip
-_RATES = ("precision_50", "recall_50", "precision_100", "recall_100")
+MAIN = ("f1_50", "f1_100", "median_ms", "p90_ms", "bias_ms", "correlation", "count_picture",
+        "count_sound", "material", "colour")  # fmt: skip
+_RATES = ("precision_50", "recall_50", "precision_100", "recall_100", "loudness")
+READING = (
+    "Contacts are found in the picture and onsets in the sound, by detectors that see pixels "
+    "and samples only. Precision: share of onsets with a contact; recall: share of contacts "
+    "with an onset; one-to-one. Median and p90: distance from every contact to the nearest "
+    "onset. Bias: onset minus contact. Correlation: of how much motion turns or ends in the picture "
+    "with how much begins in the sound. Count: exactly as many as the caption says, over the captions "
+    "that say it. Shuffled: the same clips with each other's soundtracks, averaged over several "
+    "shuffles: chance. Silent: no sound at all. Clips in which something sounds that is not in "
+    "the picture are left out of every group but their own: no onset of theirs can be judged. "
+    "Brackets: 95 % bootstrap intervals over clips."
+)
 
 
 def finite(value: Any) -> Any:
@@ -71,7 +84,7 @@ def write_markdown(path: Path, report: dict[str, Any]) -> None:
     parts = [f"# Sync and prompt adherence\n\n{facts}\n"]
     for group in dict.fromkeys(row["group"] for row in report["rows"]):
         rows = [row for row in report["rows"] if row["group"] == group]
-        parts.append(f"## {group}\n\n{markdown(rows, _MAIN)}\n{markdown(rows, _RATES)}")
+        parts.append(f"## {group}\n\n{markdown(rows, MAIN)}\n{markdown(rows, _RATES)}")
     if report.get("fidelity"):
         lines = [
             "## VAE fidelity\n",
@@ -83,18 +96,41 @@ def write_markdown(path: Path, report: dict[str, Any]) -> None:
                 f"| {name} | {row['clips']} | {row['psnr']:.2f} | {row['spectral_db']:.2f} |"
             )
         parts.append("\n".join(lines) + "\n")
+    if report.get("recordings"):
+        parts.append(
+            "## Recordings with written-down events\n\n" + markdown(report["recordings"], MAIN)
+        )
+    for name, found in report.get("calibration", {}).items():
+        parts.append(_calibration(name, found))
+    if report.get("notes"):
+        lines = "\n".join(f"- {name}: {text}" for name, text in report["notes"].items())
+        parts.append(f"## What was not run, and why\n\n{lines}\n")
     detectors = json.dumps(finite(report["detectors"]), ensure_ascii=False)
     parts.append(
-        "## How to read this\n\n"
-        "Contacts are found in the picture and onsets in the sound, by detectors that see pixels "
-        "and samples only. Precision: share of onsets with a contact; recall: share of contacts "
-        "with an onset; one-to-one. Median and p90: distance from every contact to the nearest "
-        "onset. Bias: onset minus contact. Count: exactly as many as the caption says, over the "
-        "captions that say it. Shuffled: the same clips with each other's soundtracks, averaged "
-        "over several shuffles: chance. Brackets: 95 % bootstrap intervals over clips.\n\n"
+        f"## How to read this\n\n{READING}\n\n"
         f"The detectors against the renderer's own times on the real clips: `{detectors}`\n"
     )
     path.write_text("\n".join(parts))
+
+
+def _calibration(name: str, found: dict[str, Any]) -> str:
+    """The response curves as a table, a column per offset that is a multiple of 100 ms."""
+    shown = [i for i, ms in enumerate(found["offsets_ms"]) if ms % 100 == 0]
+    lines = [
+        f"## How good the metrics are: {name}\n",
+        f"The sound of {found['clips']} real clips moved by so many ms (positive: late).\n",
+        "| metric | " + " | ".join(f"{found['offsets_ms'][i]:+d}" for i in shown)
+        + " | other soundtracks | silence | notices early, late from ms | verdict |",
+        "|" + "---|" * (len(shown) + 5),
+    ]  # fmt: skip
+    for metric in found["metrics"].values():
+        digits = 3 if metric["better"] == "high" else 0
+        cells = [f"{metric['curve'][i][0]:.{digits}f}" for i in shown]
+        cells += [_cell(metric[key], digits) for key in ("shuffled", "silent")]
+        cells.append(", ".join(str(v) if v else "-" for v in metric["resolution_ms"]))
+        cells.append("fit" if metric["fit"] else f"unfit: {metric['why']}")
+        lines.append(f"| {metric['label']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def write_csv(path: Path, records: Sequence[dict[str, Any]]) -> None:

@@ -24,7 +24,7 @@ class TrackSettings:
     the object; ``tip`` the share for
     its lower end, used where that moves ``swing`` times as far; ``valley`` share of the busiest
     column below which a column parts two objects, and ``other`` share of the greatest object that a
-    second one needs; ``rest`` share of frames in which a pixel must move to be suspected to hide an
+    second one needs; ``slender`` how many times as wide as thick a stick is; ``rest`` share of frames in which a pixel must move to be suspected to hide an
     object that rests or passes often, and of frames that then tell its background; ``trust`` the
     distance (0..1) from the row's colour beyond which none of them does."""
 
@@ -36,6 +36,7 @@ class TrackSettings:
     swing: float = 1.6
     valley: float = 0.03
     other: float = 0.2
+    slender: float = 5.5
     rest: float = 0.15
     trust: float = 0.25
 
@@ -43,13 +44,15 @@ class TrackSettings:
 @dataclass(frozen=True)
 class Track:
     """``y_F``, ``x_F`` px (nan where the object is not seen), ``mass_F`` px, ``colour`` RGB in
-    0..1, ``area`` px of the object."""
+    0..1, ``area`` px of the object. ``swings``: it is a stick that turns about one of its ends, and
+    ``y_F`` is the row of the other."""
 
     y_F: np.ndarray
     x_F: np.ndarray
     mass_F: np.ndarray
     colour: tuple[float, float, float]
     area: float
+    swings: bool = False
 
 
 def _difference(video_F3HW: Tensor, background_3HW: Tensor) -> Tensor:
@@ -136,6 +139,10 @@ def _follow(
         empty = np.full(frames, np.nan)
         return Track(empty, empty.copy(), mass_F, colour, 0.0)
     hidden_F = mass_F < settings.minimum * typical
+    stick = _stick(weight_FHW, mass_F, typical, settings)
+    if stick is not None:
+        y_F, x = stick
+        return Track(y_F, np.full(frames, left + x), mass_F, colour, typical, swings=True)
     rows_FH = weight_FHW.sum(2)
     y_F = _row_at(rows_FH, settings.share * typical)
     tip_F = _row_at(rows_FH, settings.tip * typical)
@@ -147,6 +154,41 @@ def _follow(
     x_F = (weight_FHW.sum(1) * columns_W).sum(1) / np.maximum(mass_F, 1e-6)
     x_F[hidden_F] = np.nan
     return Track(y_F, x_F, mass_F, colour, typical)
+
+
+def _stick(
+    weight_FHW: np.ndarray, mass_F: np.ndarray, typical: float, settings: TrackSettings
+) -> tuple[np.ndarray, float] | None:
+    """Row of the moving end of a stick in every frame and its column, None for anything else.
+
+    A stick is many times as wide as it is thick, without gaps; of its ends the one that moves more
+    is not the hinge. While it rests as part of the background nothing of it is seen: it is then
+    where it rests.
+    """
+    solid_FHW = weight_FHW > 0.5
+    shapes = []
+    for f in np.flatnonzero(mass_F > 0.5 * typical):
+        columns = np.flatnonzero(weight_FHW[f].sum(0) > 0.5)
+        if len(columns) > 1:
+            width = columns[-1] - columns[0] + 1
+            shapes.append((width**2 / mass_F[f], len(columns) / width))
+    if not shapes or np.median(shapes, axis=0)[0] < settings.slender:
+        return None
+    if np.median(shapes, axis=0)[1] < 0.95:
+        return None
+    used = np.flatnonzero(solid_FHW.any((0, 1)))
+    reach = max(2, round(0.3 * len(used)))
+    ends = []
+    for part in (used[:reach], used[-reach:]):
+        solid_FH = solid_FHW[:, :, part].any(2)
+        seen = solid_FH.any(1)
+        if seen.sum() < 2:
+            return None
+        lowest_F = solid_FH.shape[1] - solid_FH[:, ::-1].argmax(1).astype(float)
+        # What sticks out of the background least is the place where it rests.
+        lowest_F[~seen] = lowest_F[seen].min()
+        ends.append((lowest_F, float(part.mean())))
+    return max(ends, key=lambda end: np.ptp(end[0]))
 
 
 def _spread(row_F: np.ndarray) -> float:

@@ -46,6 +46,8 @@ class Renderer:
         self, prompts: list[str], video: Sequence[Tensor] | None = None, **options: Any
     ) -> list[Clip]:
         self.calls.append(options | {"video": video is not None, "prompts": len(prompts)})
+        if options.get("height", 64) != 64:
+            raise ValueError(f"this model is fixed to 64x64, got {options['height']}")
         made = []
         for index, prompt in enumerate(prompts):
             scene = self.scenes[prompt]
@@ -56,6 +58,9 @@ class Renderer:
             if video is not None:
                 picture = video[index]
             made.append(Clip(picture, torch.zeros_like(audio) if self.silent else audio))
+            # Takes after the first, the best, are silent.
+            rest = range(options.get("audio_takes", 1) - 1)
+            made += [Clip(picture, torch.zeros_like(audio)) for _ in rest]
         return made
 
     def reconstruct(self, clip: Clip) -> Clip:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from syncflow.evaluation import contacts, fit, onsets, settings, sync, wear
+from syncflow.evaluation import contacts, fit, onsets, settings, sync, systems, wear
 
 
 def test_contacts_of_rendered_clips(cases, clips):
@@ -49,6 +49,28 @@ def test_an_object_that_rests_is_not_background():
     found = contacts.times(video)
     expected = math.sqrt(2 * 38 / 1.2) / 16
     assert len(found) == 1 and abs(found[0] - expected) < 0.03
+
+
+@pytest.fixture(scope="module")
+def others():
+    """The first strikes and splashes of levels 2 and 3."""
+    found = [c for c in systems.cases("val", 24, [2]) if c.kind == "strike"][:6]
+    found += [c for c in systems.cases("val", 40, [3]) if c.kind == "splash"][:5]
+    return found, [systems.rendered(case, 64, 64) for case in found]
+
+
+def test_blows_of_a_stick_and_splashes(others):
+    cases, clips = others
+    found = {"strike": ([], [], [], []), "splash": ([], [], [], [])}
+    for case, clip in zip(cases, clips, strict=True):
+        rows = (contacts.times(clip.video), case.seen, onsets.times(clip.audio), case.heard)
+        for column, times in zip(found[case.kind], rows, strict=True):
+            column.append(times)
+    for kind, least in (("strike", 0.95), ("splash", 0.7)):
+        seen, contact, heard, sound = found[kind]
+        assert sync.score(seen, contact)["f1_50"] >= least, kind
+        assert sync.score(heard, sound)["f1_50"] >= 0.95, kind
+    assert sync.score(found["strike"][0], found["strike"][1])["count_accuracy"] >= 0.8
 
 
 def test_frame_rate_and_size_do_not_matter(cases):

@@ -1,14 +1,21 @@
 import csv
 import json
+import re
+from html.parser import HTMLParser
 
 import pytest
 import torch
 from PIL import Image
 
 from syncflow.clip import Clip
-from syncflow.evaluation import looks, materials, report, sweep, systems
+from syncflow.data import media
+from syncflow.evaluation import looks, materials, provenance, report, rows, sweep, systems
 from syncflow.evaluation.probe import ProbeSettings
 
+SCOPE = report.Scope(
+    paper_way=True, takes=2, calibrate=6, guidance=(1.0,), sizes=(128,), players=3,
+    compare={"late": "late"},
+)  # fmt: skip
 QUICK = (
     ProbeSettings(clips=96, held=40, epochs=8, batch=16),
     ProbeSettings(clips=160, held=40, epochs=30, rate=1e-2),
@@ -23,11 +30,21 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def written(folder, renderer):
     model = renderer()
+    named = provenance.load_model
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(
+        provenance, "load_model", lambda m: (renderer(0.3), {}) if m == "late" else named(m)
+    )
     result = report.run(
-        model, clips=12, split="val", out=folder / "eval", batch=5, seed=3, guidance=1.5,
-        probe_settings=QUICK, progress=False,
+        model, clips=12, split="val", out=folder / "eval", batch=5, seed=3,
+        options={"guidance": 1.5}, probe_settings=QUICK, progress=False, scope=SCOPE,
     )  # fmt: skip
+    monkeypatch.undo()
     return model, result
+
+
+#: What every call of the model has.
+ALWAYS = ("seed", "progress", "video", "prompts")
 
 
 def _row(result, system, group="all clips"):
@@ -35,14 +52,14 @@ def _row(result, system, group="all clips"):
 
 
 def test_material_and_colour_probes_learn(cases, clips, folder):
-    heard, looked = report.load_probes(folder / "eval", (1,), QUICK)
+    heard, looked = systems.load_probes(folder / "probes", (1,), QUICK)
     assert heard.accuracy >= 0.9 and looked.accuracy >= 0.8
     names = materials.predict(heard, [c.audio for c in clips])
     truth = [c.scene.attributes["material"] for c in cases]
     assert sum(a == b for a, b in zip(names, truth, strict=True)) >= 14
     # Loudness is not material; a probe from the cache is the same probe.
     assert materials.predict(heard, [c.audio * 0.2 for c in clips]) == names
-    again, _ = report.load_probes(folder / "eval", (1,), QUICK)
+    again, _ = systems.load_probes(folder / "probes", (1,), QUICK)
     assert materials.predict(again, [c.audio for c in clips]) == names
     assert again.facts == heard.facts
     assert looks.predict(looked, []) == []
@@ -58,8 +75,9 @@ def test_a_perfect_model_scores_as_the_real_clips(written):
     _, result = written
     systems_seen = {row["system"] for row in result["rows"]}
     assert systems_seen == {
-        "generated", "video to audio", "real, after the VAEs", "real", "generated, shuffled",
-        "real, shuffled",
+        "generated", "video to audio", "video to audio, the paper's way", "real, after the VAEs",
+        "generated, best of 2 takes", "generated, late", "video to audio, late", "real",
+        "generated, shuffled", "real, shuffled", "real, silent",
     }  # fmt: skip
     made, real = _row(result, "generated"), _row(result, "real")
     assert made["f1_50"] == real["f1_50"] and made["f1_50"][0] >= 0.97
@@ -80,7 +98,8 @@ def test_files_hold_the_report(written, folder):
     page = (out / "report.md").read_text()
     assert "| generated |" in page and "F1 at 50 ms" in page and "renderer" in page
     lines = list(csv.DictReader((out / "clips.csv").open()))
-    assert len(lines) == 4 * 12 and {line["system"] for line in lines} >= {"generated", "real"}
+    assert len(lines) == 8 * 12 and {line["system"] for line in lines} >= {"generated", "real"}
+    assert int(lines[0]["matched_100"]) <= len(lines[0]["contacts"].split())
     first = [float(t) for t in lines[0]["onsets"].split()]
     assert all(0 <= t <= 2 for t in first)
     for name in ("clips.png", "offsets.png"):
@@ -89,16 +108,21 @@ def test_files_hold_the_report(written, folder):
 
 def test_batches_seeds_and_options_reach_the_model(written):
     model, _ = written
-    calls = [c for c in model.calls if not c["video"]]
+    calls = [c for c in model.calls if not c["video"] and set(c) == {"guidance", *ALWAYS}]
+    calls = calls[:3]  # those after them are the strengths of guidance that are tried
     assert [c["prompts"] for c in calls] == [5, 5, 2] and [c["seed"] for c in calls] == [3, 8, 13]
     assert all(c["guidance"] == 1.5 and "steps" not in c for c in calls)
-    assert sum(c["prompts"] for c in model.calls if c["video"]) == 12
+    by_way = [c.get("v2a", "one-pass") for c in model.calls if c["video"]]
+    assert by_way == ["one-pass"] * 3 + ["paper"] * 3
+    assert [c["audio_takes"] for c in model.calls if "audio_takes" in c] == [2, 2, 2]
+    sizes = [c["height"] for c in model.calls if "height" in c]
+    assert sizes == [128]
 
 
 def test_a_late_or_silent_model_is_caught(folder, written, renderer):
     options = dict(
         clips=8, split="val", seed=0, probe_settings=QUICK, progress=False,
-        video_to_audio=False, reconstruct=False,
+        scope=report.Scope(video_to_audio=False, reconstruct=False, players=1),
     )  # fmt: skip
     late = report.run(renderer(delay=0.08), out=folder / "late", **options)
     row = _row(late, "generated")
@@ -151,6 +175,50 @@ def test_bad_requests(renderer):
         report.run(renderer(), clips=1)
     with pytest.raises(ValueError, match="batch"):
         report.run(renderer(), batch=0)
+    with pytest.raises(ValueError, match="got guidence"):
+        report.run(renderer(), options={"guidence": 2})
+
+
+def test_sounds_from_outside_are_judged_apart():
+    """A knock outside the picture has no contact to meet: its clip is in no group but its own."""
+    cases = systems.cases("val", 30, [1, 4])
+    outside = [case for case in cases if case.outside]
+    assert outside and all(case.level == 4 for case in outside)
+    assert all(len(case.heard) > len(case.seen) for case in outside)
+    groups = rows.groups_of(cases)
+    apart = groups.pop("with sounds from outside the picture")
+    assert [cases[i] for i in apart] == outside
+    assert all(not set(apart) & set(members) for members in groups.values())
+    assert len(groups["all clips"]) == len(cases) - len(outside)
+    assert len(groups["level 1"]) == 30 and any(name.startswith("material ") for name in groups)
+
+
+def test_the_page_opens_from_disk_alone(written, folder):
+    """Every file that it names is there and is itself; nothing is fetched from elsewhere."""
+    text = (folder / "eval" / "index.html").read_text()
+    assert not re.findall(r"(?:src|href)=[\"']?(?:https?:)?//|@import|url\(", text)
+    named = re.findall(r'(?:src|poster)="([^"]+)"', text)
+    systems_made = 8
+    assert len([n for n in named if n.endswith(".mp4")]) == 3 * systems_made
+    for name in set(named):
+        path = folder / "eval" / name
+        assert path.is_file(), name
+        if name.endswith(".mp4"):
+            assert media.probe(path).seconds == pytest.approx(2.0, abs=0.05)
+        else:
+            assert Image.open(path).size == (10 * 40, 40)
+    HTMLParser().feed(text)
+    parts = ("<h2>Clips", "<h2>Results", "How good the metrics are: impacts", "guidance")
+    assert all(part in text for part in parts)
+    assert text.count('class="timeline"') == 3 * systems_made and 'class="seen"' in text
+
+
+def test_the_reports_metrics_are_calibrated(written):
+    _, result = written
+    found = result["calibration"]["impacts"]
+    assert found["clips"] == 6 and found["metrics"]["f1_50"]["fit"]
+    assert result["notes"]["128 x 128"].startswith("refused")
+    assert [row["options"]["guidance"] for row in result["guidance"]["rows"]]
 
 
 def test_media_that_cannot_be_measured_are_refused_before_anything_is_made(
@@ -159,10 +227,13 @@ def test_media_that_cannot_be_measured_are_refused_before_anything_is_made(
     model = renderer()
     short = Clip(clips[0].video[:8], clips[0].audio[:24000])
     short.save(tmp_path / "short.mp4")
-    for media, error, message in (
+    for name, error, message in (
         ("gone.mp4", FileNotFoundError, "no such file"),
         ("short.mp4", ValueError, "0.50 s, at least 2 s"),
     ):
         with pytest.raises(error, match=message):
-            report.run(model, clips=2, out=tmp_path / "out", real_media=[tmp_path / media])
+            scope = report.Scope(real_media=[tmp_path / name])
+            report.run(model, clips=2, out=tmp_path / "out", scope=scope)
+    with pytest.raises(FileNotFoundError, match="no film with a '_times.txt'"):
+        report.run(model, clips=2, out=tmp_path / "out", scope=report.Scope(recordings=tmp_path))
     assert not model.calls and not (tmp_path / "out").exists()

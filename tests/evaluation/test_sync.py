@@ -126,7 +126,25 @@ def test_weighted_quantile_is_the_quantile_of_the_repeated_sample():
             assert got == repeated[int(np.ceil(q * len(repeated))) - 1]
 
 
-def test_accuracy():
-    value, low, high = sync.accuracy([True] * 30 + [False] * 10)["value"]
+def test_average():
+    value, low, high = sync.average([True] * 30 + [False] * 10)
     assert value == 0.75 and 0.55 < low < 0.72 < 0.78 < high < 0.95
-    assert np.isnan(sync.accuracy([])["value"][0])
+    assert np.isnan(sync.average([])[0])
+
+
+def test_chance_interval_covers():
+    """95 % intervals of shuffled clips hold chance in the population in most of 60 experiments."""
+    rng = np.random.default_rng(0)
+
+    def experiment(count):
+        # Many or few events in a clip make it an easy or hard partner for every other.
+        times = [np.sort(rng.uniform(0, 2, rng.choice([1, 1, 6]))) for _ in range(count)]
+        return times, times
+
+    truth = sync.measure(*experiment(1500), shuffles=4, resamples=0)["f1_100"][0]
+    inside = 0
+    for trial in range(60):
+        pair = experiment(30)
+        _, low, high = sync.measure(*pair, shuffles=4, resamples=200, seed=trial)["f1_100"]
+        inside += low <= truth <= high
+    assert 52 <= inside <= 60

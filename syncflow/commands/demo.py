@@ -1,0 +1,32 @@
+"""``syncflow demo``: a page to try a model on."""
+
+from __future__ import annotations
+
+import argparse
+
+from syncflow import arguments
+
+SUMMARY = "serve a page: a sentence becomes a clip, a video gets its sound"
+EXAMPLE = "syncflow demo --port 7860"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", help="a model folder or hub id (default: the model in the package)")
+    what = "address to listen on (default 127.0.0.1: this machine alone; 0.0.0.0: the network)"
+    add("--host", default="127.0.0.1", help=what)
+    add("--port", type=arguments.count, default=7860, help="default 7860")
+    add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
+
+
+def run(args: argparse.Namespace) -> None:
+    from importlib.util import find_spec
+
+    if find_spec("gradio") is None:
+        raise ValueError("the demo needs Gradio: pip install 'syncflow[demo]'")
+    import syncflow
+    from syncflow import demo
+
+    model = syncflow.load(args.model, device=args.device)
+    print(f"http://{args.host}:{args.port} (Ctrl-C stops it)")
+    demo.serve(model, args.host, args.port)

@@ -1,0 +1,44 @@
+"""``syncflow evaluate suite``: every setting that needs no download, as one report."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+from syncflow import arguments
+from syncflow.commands import sync
+
+SUMMARY = "run a whole suite and write a page with players, tables and curves"
+EXAMPLE = "syncflow evaluate suite --suite impacts --clips 100 --out report"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--suite", choices=("impacts",), default="impacts", help="what to run (default impacts)")
+    sync.add_scope(parser, clips=100)
+    count = arguments.count
+    add("--takes", type=count, default=4, metavar="N", help="best of so many takes (default 4)")
+    what = "real clips for the metrics' response curves (default 100)"
+    add("--calibrate", type=count, default=100, metavar="N", help=what)
+    what = "another model to put beside it, e.g. an ablation; may be given several times"
+    add("--compare", action="append", default=[], metavar="NAME=MODEL", help=what)
+    add("--training", metavar="FILE", help="a JSON of validation losses to draw")
+
+
+def run(args: argparse.Namespace) -> None:
+    from syncflow.evaluation import report
+
+    others = {}
+    for text in args.compare:
+        name, found, folder = text.partition("=")
+        if not (name and found and folder) or name in others:
+            raise ValueError(f"--compare takes NAME=MODEL, every name once, got {text!r}")
+        others[name] = folder
+    scope = replace(
+        report.SUITE,
+        takes=args.takes,
+        calibrate=args.calibrate,
+        compare=others,
+        training=args.training,
+    )
+    sync.measure(args, scope)
