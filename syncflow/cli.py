@@ -12,13 +12,24 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from syncflow.commands import demo, generate, impacts, import_, info, suite, sync, train
+from syncflow.commands import (
+    demo,
+    generate,
+    impacts,
+    import_,
+    info,
+    prepare,
+    suite,
+    sync,
+    train,
+)
 
 _USER_ERRORS = (ValueError, OSError, ModuleNotFoundError)
 _EXIT_USER_ERROR, _EXIT_INTERRUPTED = 2, 130
 
 _COMMANDS: dict[str, ModuleType] = {
     "generate": generate,
+    "prepare": prepare,
     "train": train,
     "demo": demo,
     "info": info,

@@ -58,16 +58,22 @@ def load(folder: Path) -> tuple[ModelConfig, dict[str, nn.Module | None]]:
 
     The text encoder is None where it is T5, which visits while it is needed (``text_cache``).
     """
-    config = ModelConfig.load(folder / CONFIG)
-    # Nothing of the d-DiT and of Open-Sora's VAE survives loading, so their billion parameters are
-    # never initialised. The others hold buffers that are computed and not stored.
+    config, parts = load_encoders(folder)
+    # Nothing of the d-DiT survives loading, so its billion parameters are never initialised.
     with torch.device("meta"):
         ddit = DDiT(config.ddit)
+    return config, {"ddit": _fill(ddit, folder / "ddit.safetensors", assign=True), **parts}
+
+
+def load_encoders(folder: Path) -> tuple[ModelConfig, dict[str, nn.Module | None]]:
+    """The same without the d-DiT: what preparing data needs."""
+    config = ModelConfig.load(folder / CONFIG)
+    # As little survives of Open-Sora's VAE; the others hold buffers that are computed and not
+    # stored.
     stored_whole = config.video_vae.kind == "opensora"
     with torch.device("meta" if stored_whole else "cpu"):
         video_vae = build_video_vae(config.video_vae)
     parts: dict[str, nn.Module | None] = {
-        "ddit": _fill(ddit, folder / "ddit.safetensors", assign=True),
         "video_vae": _fill(video_vae, folder / "video_vae.safetensors", assign=stored_whole),
         "audio_vae": _fill(build_audio_vae(config.audio_vae), folder / "audio_vae.safetensors"),
         "text_encoder": None,
@@ -76,6 +82,14 @@ def load(folder: Path) -> tuple[ModelConfig, dict[str, nn.Module | None]]:
         encoder = TextEncoder(config.text_encoder)
         parts["text_encoder"] = _fill(encoder, folder / "text_encoder.safetensors")
     return config, parts
+
+
+def statistics(config: ModelConfig) -> dict[str, list[float]] | None:
+    """Mean and standard deviation per latent channel that a model works with, under the names that
+    manifests of latents use; None where its config does not say."""
+    names = [f"{kind}_{which}" for kind in ("video", "audio") for which in ("mean", "std")]
+    values = {name: getattr(config, "latent_{1}_{0}".format(*name.split("_"))) for name in names}
+    return None if None in values.values() else values
 
 
 def save(

@@ -1,40 +1,33 @@
 """Clips as latents and text embeddings, so that flow training runs neither a VAE nor T5.
 
-A folder of memory-mapped arrays, one row a clip: mean and standard deviation of both posteriors (so
-that every epoch draws afresh), text embeddings and their mask, with ``manifest.json``: geometry,
-encoder hashes, per-channel statistics. A reader refuses a manifest of another geometry or encoder.
+Mean and standard deviation of both posteriors (so that every epoch draws afresh) and the captions'
+embeddings, each as long as its caption, in shards (``latent_shards``) with ``manifest.json``:
+geometry, encoder hashes, per-channel statistics. A reader refuses a manifest of another geometry
+or encoder. ``encode`` makes them from raw shards, ``prepare`` from ordinary video files.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
+from bisect import bisect_right
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from syncflow.clip import ClipSpec, to_model
+from syncflow.clip import ClipSpec
+from syncflow.data.encoders import Encoders
+from syncflow.data.latent_shards import MANIFEST, POSTERIORS, Shard, ShardWriter, locked, write_json
 from syncflow.data.shards import ClipShards
 
-_POSTERIORS = ("video_mean", "video_std", "audio_mean", "audio_std")
+#: About as many clips in a shard of raw clips' latents.
+_SHARD = 256
 
 
-def weights_hash(module: nn.Module) -> str:
-    """Sixteen hex digits of a module's weights."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-@torch.no_grad()
 def encode(
     clips: ClipShards, video_vae: nn.Module, audio_vae: nn.Module, text_encoder: nn.Module,
     out: str | Path, batch_size: int = 16, progress: bool = True,
@@ -43,128 +36,118 @@ def encode(
     """Encodes every clip into ``out``; a cut-off run goes on where it was.
 
     Raises:
-        ValueError: ``out`` holds finished latents of other encoders or clips.
+        ValueError: ``out`` holds latents of other encoders or clips.
     """
-    out, device = Path(out), torch.device(device)
-    hashes = {
-        "video_vae": weights_hash(video_vae),
-        "audio_vae": weights_hash(audio_vae),
-        "text_encoder": weights_hash(text_encoder),
-    }
-    if (out / "manifest.json").exists():
-        made = json.loads((out / "manifest.json").read_text())
-        wanted = {"encoders": hashes, "count": len(clips), "geometry": clips.geometry}
-        for key, value in wanted.items():
-            if made[key] != value:
-                raise ValueError(
-                    f"{out} holds latents of other {key}: {made[key]}, expected {value}; "
-                    "remove it to encode again"
-                )
+    out = Path(out)
+    encoders = Encoders(video_vae, audio_vae, text_encoder, device)
+    facts = {"encoders": encoders.hashes(), "geometry": clips.geometry}
+    if claim(out, {"count": len(clips), **facts}, {"batch_size": batch_size}):
         print(f"{out}: finished before, skipped")
         return out
-    out.mkdir(parents=True, exist_ok=True)
-    for part in (video_vae, audio_vae, text_encoder):
-        part.to(device)
-    tokens = text_encoder.max_tokens
-    arrays: dict[str, np.ndarray] = {}
-    progress_file = out / "progress.json"
-    done = 0
-    if progress_file.exists():
-        before = json.loads(progress_file.read_text())
-        if before["encoders"] == hashes and before["count"] == len(clips):
-            done = before["done"]
-    bar = tqdm(total=len(clips), initial=done, desc=out.name, disable=not progress, mininterval=2)
-    with bar:
-        for first in range(done, len(clips), batch_size):
-            rows = range(first, min(first + batch_size, len(clips)))
-            video = to_model(torch.from_numpy(np.stack([clips.video(i) for i in rows])))
-            audio = torch.from_numpy(np.stack([clips.audio(i) for i in rows]))
-            with torch.autocast(device.type, torch.bfloat16):
-                video_posterior = video_vae.encode(video.to(device))
-                audio_posterior = audio_vae.encode(audio.to(device))
-            text, mask = text_encoder.encode([clips.caption(i) for i in rows])
-            full = torch.zeros(len(text), tokens, text.shape[2])
-            full[:, : text.shape[1]] = text
-            full_mask = torch.zeros(len(text), tokens, dtype=torch.bool)
-            full_mask[:, : text.shape[1]] = mask
-            values = {
-                "video_mean": video_posterior.mean, "video_std": video_posterior.std,
-                "audio_mean": audio_posterior.mean, "audio_std": audio_posterior.std,
-                "text": full, "text_mask": full_mask,
-            }
-            for name, value in values.items():
-                if name not in arrays:
-                    arrays[name] = _array(out / f"{name}.npy", len(clips), value, done > 0)
-                arrays[name][rows.start : rows.stop] = value.cpu().numpy()
-            bar.update(len(rows))
-            if first // batch_size % 20 == 0:
-                _write_json(
-                    progress_file,
-                    {"done": rows.stop, "count": len(clips), "encoders": hashes},
-                )
-    for array in arrays.values():
-        array.flush()
-    manifest = {
-        "count": len(clips), "encoders": hashes, "geometry": clips.geometry,
-        "text_tokens": int(np.load(out / "text_mask.npy", mmap_mode="r").any(0).sum()),
-        "statistics": _statistics(out),
-    }
-    _write_json(out / "manifest.json", manifest)
-    progress_file.unlink(missing_ok=True)
+    batches = [
+        range(first, min(first + batch_size, len(clips)))
+        for first in range(0, len(clips), batch_size)
+    ]
+    step = max(1, _SHARD // batch_size)
+    shards = [
+        range(first, min(first + step, len(batches))) for first in range(0, len(batches), step)
+    ]
+    with locked(out, "all"):
+        writer = ShardWriter(out, shards)
+        missing = writer.missing()
+        left = sum(len(batches[number]) for number in missing)
+        bar = tqdm(
+            total=len(clips), initial=len(clips) - left, desc=out.name, disable=not progress,
+            mininterval=2,
+        )
+        with bar:
+            for number in missing:
+                rows = batches[number]
+                video = torch.from_numpy(np.stack([clips.video(i) for i in rows]))
+                audio = torch.from_numpy(np.stack([clips.audio(i) for i in rows]))
+                records = [{"clip": i, "caption": clips.caption(i)} for i in rows]
+                writer.add(number, encoders.rows(video, audio, records))
+                bar.update(len(rows))
+        writer.finish(facts)
     return out
 
 
-def _array(path: Path, count: int, example: Tensor, resume: bool) -> np.ndarray:
-    dtype = np.bool_ if example.dtype == torch.bool else np.float16
-    if resume and path.exists():
-        return np.load(path, mmap_mode="r+")
-    return open_memmap(path, "w+", dtype, (count, *example.shape[1:]))
+def claim(out: Path, settings: dict[str, Any], layout: dict[str, Any]) -> bool:
+    """Makes the folder for latents of these ``settings``, or sees that it is of the same ones;
+    returns whether it is finished. ``layout``, which decides what the parts are, must be the same
+    only until then.
 
-
-def _write_json(path: Path, value: Any) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
-
-
-def _statistics(folder: Path) -> dict[str, list[float]]:
-    """Mean and standard deviation per channel of what a draw from the posterior looks like."""
-    out: dict[str, list[float]] = {}
-    for kind, axis in (("video", 1), ("audio", 2)):
-        mean = np.load(folder / f"{kind}_mean.npy", mmap_mode="r")[:2048].astype(np.float32)
-        std = np.load(folder / f"{kind}_std.npy", mmap_mode="r")[:2048].astype(np.float32)
-        others = tuple(i for i in range(mean.ndim) if i != axis)
-        out[f"{kind}_mean"] = mean.mean(others).tolist()
-        out[f"{kind}_std"] = np.sqrt(mean.var(others) + (std**2).mean(others)).tolist()
-    return out
+    Raises:
+        ValueError: it holds latents that were made in another way, or something else.
+    """
+    card = out / "settings.json"
+    finished = (out / MANIFEST).exists()
+    if card.exists():
+        found = json.loads(card.read_text())
+    elif finished:  # from before there were shards
+        found = json.loads((out / MANIFEST).read_text())
+        settings = {name: settings[name] for name in settings if name in found}
+    elif out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; give a folder to write to")
+    elif out.is_dir() and any(path.suffix == ".npy" for path in out.iterdir()):
+        raise ValueError(f"{out} holds unfinished latents of an older format; remove it")
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(card, settings | layout)
+        return False
+    for name, value in (settings if finished else settings | layout).items():
+        if found.get(name) != value:
+            raise ValueError(
+                f"{out} holds latents of other {name}: {found.get(name)}, expected {value}; "
+                "give another folder, or remove it to make them again"
+            )
+    return finished
 
 
 class Latents:
-    """Reader of such a folder.
+    """Reader of such a folder; rows are numbered through all shards.
+
+    Args:
+        folder: with ``manifest.json``.
+        expected: a manifest whose encoders and geometry this one must have, and whose statistics
+            normalise these latents too.
+        statistics: normalise with these instead, as a model that is trained further needs its own
+            (``manifest["model_statistics"]``).
 
     Raises:
         FileNotFoundError: no finished latents there.
-        ValueError: ``expected`` (another manifest's encoders and geometry) differs.
+        ValueError: ``expected`` differs, or a shard is damaged or missing rows.
     """
 
-    def __init__(self, folder: str | Path, expected: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, expected: dict[str, Any] | None = None,
+        statistics: dict[str, list[float]] | None = None,
+    ) -> None:
         folder = Path(folder)
-        if not (folder / "manifest.json").exists():
-            raise FileNotFoundError(f"no finished latents in {folder} (no manifest.json)")
-        self.manifest = json.loads((folder / "manifest.json").read_text())
+        if not (folder / MANIFEST).exists():
+            raise FileNotFoundError(f"no finished latents in {folder} (no {MANIFEST})")
+        self.manifest = json.loads((folder / MANIFEST).read_text())
         for key in ("encoders", "geometry") if expected else ():
             if self.manifest[key] != expected[key]:
                 raise ValueError(
                     f"{folder} was made with other {key}: {self.manifest[key]}, "
                     f"expected {expected[key]}; encode it again"
                 )
-        names = (*_POSTERIORS, "text", "text_mask")
-        self.arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+        self._shards: list[Any] = []
+        counts = []
+        for entry in self.manifest.get("shards", [{"file": None, "count": len(self)}]):
+            path = folder / (entry["file"] or "")
+            shard = Shard(path) if entry["file"] else _Arrays(folder)
+            if len(shard.tensors["video_mean"]) != entry["count"]:
+                raise ValueError(f"'{path}' has not the {entry['count']} rows of its manifest")
+            self._shards.append(shard)
+            counts.append(entry["count"])
+        self._ends = list(accumulate(counts))
         self.spec = ClipSpec(**self.manifest["geometry"])
-        stats = self.manifest["statistics"]
+        stats = statistics or (expected or {}).get("statistics") or self.manifest["statistics"]
         self.scale = {
             "video": tuple(_column(stats[f"video_{k}"], 4) for k in ("mean", "std")),
-            "audio": tuple(_row(stats[f"audio_{k}"]) for k in ("mean", "std")),
+            "audio": tuple(torch.tensor(stats[f"audio_{k}"]) for k in ("mean", "std")),
         }
 
     def __len__(self) -> int:
@@ -172,26 +155,44 @@ class Latents:
 
     def batch(self, rows: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
         """Normalised draws from the posteriors, and the text: ``video`` [B,Cz,T,h,w], ``audio``
-        [B,A,D], ``text`` [B,L,E], ``mask`` [B,L]."""
+        [B,A,D], ``text`` [B,L,E], ``mask`` [B,L], L the longest caption's length."""
+        found = [self._find(int(row)) for row in rows]
         out: dict[str, Tensor] = {}
         for kind in ("video", "audio"):
-            mean, std = (self._take(f"{kind}_{k}", rows) for k in ("mean", "std"))
-            noise = torch.from_numpy(rng.standard_normal(mean.shape, dtype=np.float32))
+            mean, std = (
+                torch.stack([shard.tensors[f"{kind}_{k}"][row] for shard, row in found]).float()
+                for k in ("mean", "std")
+            )
+            noise = torch.from_numpy(rng.standard_normal(tuple(mean.shape), dtype=np.float32))
             centre, spread = self.scale[kind]
             out[kind] = (mean + std * noise - centre) / spread
-        mask = torch.from_numpy(self.arrays["text_mask"][rows])
-        length = int(mask.any(0).sum())
-        out["mask"] = mask[:, :length]
-        out["text"] = self._take("text", rows)[:, :length]
+        texts = [shard.text(row).float() for shard, row in found]
+        length = torch.tensor([len(text) for text in texts])
+        out["mask"] = torch.arange(int(length.max())) < length[:, None]
+        out["text"] = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
         return out
 
-    def _take(self, name: str, rows: np.ndarray) -> Tensor:
-        return torch.from_numpy(self.arrays[name][rows].astype(np.float32))
+    def record(self, row: int) -> dict[str, Any]:
+        """What is known of a row's clip: its caption, and with ``prepare`` its file and times."""
+        shard, row = self._find(row)
+        return shard.records[row]
+
+    def _find(self, row: int) -> tuple[Any, int]:
+        number = bisect_right(self._ends, row)
+        return self._shards[number], row - (self._ends[number - 1] if number else 0)
+
+
+class _Arrays:
+    """A folder from before there were shards: one memory-mapped .npy per field, text padded."""
+
+    def __init__(self, folder: Path) -> None:
+        arrays = {n: np.load(folder / f"{n}.npy", mmap_mode="c") for n in (*POSTERIORS, "text")}
+        self.tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        self._length = np.load(folder / "text_mask.npy", mmap_mode="r").sum(1)
+
+    def text(self, row: int) -> Tensor:
+        return self.tensors["text"][row, : int(self._length[row])]
 
 
 def _column(values: list[float], trailing: int) -> Tensor:
     return torch.tensor(values).view(-1, *[1] * (trailing - 1))
-
-
-def _row(values: list[float]) -> Tensor:
-    return torch.tensor(values)

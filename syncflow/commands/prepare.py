@@ -1,0 +1,113 @@
+"""``syncflow prepare``: your own video files -> latents to train on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from pathlib import Path
+
+from syncflow import arguments
+
+SUMMARY = "turn video files into latents to train on: windows, filters, captions, shards"
+EXAMPLE = "syncflow prepare my_clips --out data/train --size 64"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("source", metavar="SOURCE", help="a folder, a video file, or a csv, jsonl or parquet list")
+    add("--out", required=True, metavar="DIR", help="the folder to write; goes on where it was")
+    add("--model", help="whose encoders: a model folder or hub id (default: the package's)")
+    what = "height and width in one, or HxW; several make a folder each (default: the model's)"
+    add("--size", nargs="+", type=_size, metavar="PX", help=what)
+    add("--seconds", type=arguments.positive, help="length of a window (default: the model's)")
+    add("--fps", type=arguments.positive, help="default: the model's")
+    layouts = ("auto", "folder", "list", "vggsound", "greatest-hits")
+    add("--layout", choices=layouts, default="auto", help="what SOURCE is (default auto)")
+    add("--videos", metavar="DIR", help="where a list's files are (default: beside the list)")
+    add("--split", help="which split of the list, e.g. train or test")
+    what = "without splits in the list: this share of the videos is the test split"
+    add("--test-share", type=arguments.real, metavar="SHARE", help=what)
+    add("--caption", metavar="TEXT", help="for clips that have none")
+    add("--captioner", metavar="DIR", help="a captioning model's folder, for clips without caption")
+    what = "where windows lie: at random for training, fixed for evaluation (default random)"
+    add("--windows", choices=("random", "fixed"), default="random", help=what)
+    what = "at most so many windows of a segment (default: as many as fit)"
+    add("--per-segment", type=arguments.count, metavar="N", help=what)
+    what = "long files are read in segments of this length (default 20; Greatest Hits 10)"
+    add("--segment", type=arguments.positive, metavar="SECONDS", help=what)
+    add("--seed", type=arguments.seed, default=0, help="of the random windows (default 0)")
+    what = "do not leave out what is static, silent or no-audio"
+    add("--keep", nargs="+", choices=("static", "silent", "no-audio"), default=[], help=what)
+    what = "static is what moves less, in grey levels of 255 (default 8)"
+    add("--min-motion", type=arguments.real, default=8.0, metavar="LEVELS", help=what)
+    what = "silent is what is quieter, in dB of full scale (default -50)"
+    add("--min-db", type=float, default=-50.0, metavar="DB", help=what)
+    what = "processes that decode; 0: none beside this one (default: one a core)"
+    add("--workers", type=arguments.number(int, 0), help=what)
+    add("--batch", type=arguments.count, default=16, metavar="N", help="windows encoded at once")
+    add("--share", type=_share, default=(0, 1), metavar="I/N", help="make the I-th of N parts")
+    add("--device", help="cpu or cuda (default: a GPU where there is one)")
+    add("--no-progress", action="store_true", help="no progress bar")
+
+
+def run(args: argparse.Namespace) -> None:
+    from syncflow.data.prepare import Options, prepare, sources
+
+    # Mistakes first: nothing is loaded for a list that is not there.
+    sources.find(Path(args.source).expanduser(), args.layout, args.videos and Path(args.videos))
+    options = Options(
+        args.layout, args.videos, args.split, args.test_share, args.caption, args.windows,
+        args.per_segment, args.segment, args.seed,
+        tuple(name.replace("-", " ") for name in args.keep), args.min_motion, args.min_db,
+    )
+
+    import torch
+
+    from syncflow import model_folder
+    from syncflow.data.encoders import Encoders
+    from syncflow.data.prepare.captions import Captioner
+
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    t5_dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    config, parts = model_folder.load_encoders(model_folder.find(args.model), t5_dtype)
+    encoders = Encoders(**parts, device=device)
+    captioner = Captioner(args.captioner, device) if args.captioner else None
+    sizes = args.size or [(config.geometry.height, config.geometry.width)]
+    for height, width in sizes:
+        changes = {"seconds": args.seconds, "fps": args.fps, "height": height, "width": width}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        spec = config.geometry.model_copy(update=changes).spec
+        out = Path(args.out)
+        out = out / f"{height}x{width}" if len(sizes) > 1 else out
+        manifest = prepare(
+            args.source, out, encoders, spec, options, captioner,
+            {"name": config.name, "statistics": model_folder.statistics(config)},
+            _workers(args.workers), args.batch, args.share, not args.no_progress,
+        )
+        if manifest is None:
+            print(f"{out}: this part is done, others are not")
+        else:
+            print(json.dumps(json.loads((out / "report.json").read_text()), indent=2))
+            print(out)
+
+
+def _workers(asked: int | None) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (cores or 1) if asked is None else asked
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size like 256 or 144x256")
+    height = int(match[1])
+    return height, int(match[2] or height)
+
+
+def _share(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share like 2/8")
+    return int(match[1]) - 1, int(match[2])

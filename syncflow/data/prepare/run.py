@@ -1,0 +1,234 @@
+"""Decode, encode, write, report: what `syncflow prepare` does once everything is known."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from syncflow.clip import ClipSpec
+from syncflow.data.encoders import Encoders
+from syncflow.data.latent_shards import Rows, ShardWriter, join, locked, write_json
+from syncflow.data.latents import claim
+from syncflow.data.prepare import decoding, plan, sources, splits, workers
+from syncflow.data.prepare.decoding import Decoded, Decoder, Window
+from syncflow.data.prepare.sources import Source
+
+#: Seconds of a file that one process reads at once; Greatest Hits' are the paper's (section 4).
+_SEGMENT_S = {"greatest-hits": 10.0}
+_SEGMENT_DEFAULT_S = 20.0
+_OTHER_SPLIT = "in another split"
+Captioning = Callable[[list[np.ndarray]], list[str]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What of the sources becomes training data, beside their geometry.
+
+    layout, videos: as in ``sources.find``. split, test_share: as in ``splits.choose``. caption:
+    what is said of clips of which nothing else is. windows: "random" places in training (the
+    paper's), "fixed" ones for evaluation; per_segment: at most so many windows from a segment of
+    ``segment_s`` s (None: as many as fit side by side). keep, min_motion, min_db: filters.
+    """
+
+    layout: str = "auto"
+    videos: str | None = None
+    split: str | None = None
+    test_share: float | None = None
+    caption: str | None = None
+    windows: str = "random"
+    per_segment: int | None = None
+    segment_s: float | None = None
+    seed: int = 0
+    keep: tuple[str, ...] = ()
+    min_motion: float = 8.0
+    min_db: float = -50.0
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("windows", self.windows, ("random", "fixed")),
+            *(("keep", kind, decoding.KEEPABLE) for kind in self.keep),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        if self.test_share is not None and not 0 < self.test_share < 1:
+            raise ValueError(f"the test share must lie between 0 and 1, got {self.test_share}")
+
+
+def prepare(
+    source: str | Path, out: str | Path, encoders: Encoders, spec: ClipSpec,
+    options: Options | None = None, captioner: Captioning | None = None,
+    model: dict[str, Any] | None = None, num_workers: int = 0, batch: int = 16,
+    share: tuple[int, int] = (0, 1), progress: bool = True,
+) -> dict[str, Any] | None:
+    """Makes the folder ``out`` of latents that training reads, and returns its manifest.
+
+    A run that was cut off, with kill -9 too, goes on where it was when it is called again with the
+    same arguments; files that cannot be read are listed in ``skipped.jsonl`` and counted.
+
+    Args:
+        source: a folder, file or list of clips.
+        out: the folder to write.
+        encoders: of the model that the latents are for.
+        spec: geometry of a window.
+        options: what to take.
+        captioner: pictures uint8 [H,W,3] -> captions, for windows without one.
+        model: facts about the model for the manifest.
+        num_workers: processes that decode; 0: this one.
+        batch: about as many windows are encoded at once.
+        share: (i, n): make every n-th shard from the i-th on, so that n machines share the work;
+            the one that ends last finishes the folder. None is returned before that.
+        progress: show a bar.
+
+    Raises:
+        FileNotFoundError, ValueError: the sources or the options are no good, ``out`` holds other
+            latents, another process is writing there, or no window was kept.
+    """
+    options, out = options or Options(), Path(out)
+    videos = None if options.videos is None else Path(options.videos).expanduser()
+    found, root = sources.find(Path(source).expanduser(), options.layout, videos)
+    chosen, left_out = splits.choose(found, options.split, options.test_share)
+    if options.caption:
+        chosen = [
+            s if s.caption or s.events is not None
+            else dataclasses.replace(s, caption=options.caption)
+            for s in chosen
+        ]  # fmt: skip
+    segment_s = options.segment_s or _SEGMENT_S.get(options.layout, _SEGMENT_DEFAULT_S)
+    if segment_s < spec.seconds:
+        raise ValueError(f"a segment of {segment_s} s is shorter than a window, {spec.seconds} s")
+    facts = {"encoders": encoders.hashes(), "geometry": dataclasses.asdict(spec)}
+    settings = {
+        **facts, "clips": _digest(chosen),
+        "options": json.loads(json.dumps(dataclasses.asdict(options))),
+        "captions": "model" if captioner else "given",
+    }  # fmt: skip
+    if claim(out, settings, {"batch": batch}):
+        print(f"{out}: finished before, skipped")
+        return json.loads((out / "manifest.json").read_text())
+    with locked(out, "plan", wait=True):
+        todo = plan.make(
+            chosen, root, out, spec.seconds, segment_s, batch, options.per_segment, num_workers
+        )
+    decoder = Decoder(
+        root, spec, options.windows == "random", options.per_segment, options.seed, options.keep,
+        options.min_motion, options.min_db, stills=captioner is not None,
+    )
+    first, every = share
+    with locked(out, f"{first}-of-{every}"):
+        writer = ShardWriter(out, todo.shards)
+        missing = writer.missing(range(first, len(todo.shards), every))
+        for number, rows in _encoded(
+            todo, missing, decoder, encoders, captioner, num_workers, batch, progress
+        ):
+            writer.add(number, rows)
+        manifest = writer.finish(
+            {**facts, "model": (model or {}).get("name"),
+             "model_statistics": (model or {}).get("statistics")}
+        )  # fmt: skip
+    if manifest is not None:
+        write_json(out / "report.json", report(out, found, chosen, left_out, todo))
+    return manifest
+
+
+def _encoded(
+    todo: plan.Plan, batches: Sequence[int], decoder: Decoder, encoders: Encoders,
+    captioner: Captioning | None, num_workers: int, size: int,
+    progress: bool,
+) -> Iterator[tuple[int, Rows]]:
+    """The rows of each of ``batches``."""
+    from tqdm import tqdm
+
+    segments = [todo.segments[i] for number in batches for i in todo.batches[number]]
+    results = workers.ordered(decoder, segments, num_workers, decoding.crashed)
+    total = len(todo.segments)
+    kept = 0
+    with tqdm(
+        total=total, initial=total - len(segments), unit="segment", disable=not progress,
+        mininterval=1,
+    ) as bar:
+        for number in batches:
+            decoded = []
+            for _ in todo.batches[number]:
+                decoded.append(next(results))
+                bar.update()
+            rows = _rows(decoded, encoders, captioner, size)
+            kept += len(rows.records)
+            bar.set_postfix(windows=kept, refresh=False)
+            yield number, rows
+
+
+def _rows(
+    decoded: Sequence[Decoded], encoders: Encoders,
+    captioner: Captioning | None, size: int,
+) -> Rows:
+    windows = [window for part in decoded for window in part.windows]
+    out = Rows(skipped=[line for part in decoded for line in part.skipped])
+    windows, silent = _captioned(windows, captioner)
+    out.skipped += silent
+    parts = [out]
+    for first in range(0, len(windows), size):
+        group = windows[first : first + size]
+        video = torch.from_numpy(np.stack([window.video for window in group]))
+        audio = torch.from_numpy(np.stack([window.audio for window in group]))
+        parts.append(encoders.rows(video, audio, [window.record for window in group]))
+    return join(parts)
+
+
+def _captioned(
+    windows: list[Window], captioner: Captioning | None
+) -> tuple[list[Window], list[dict]]:
+    """Windows with the captions that they lacked, and lines about those that still have none."""
+    mute = [window for window in windows if window.record["caption"] is None]
+    if mute and captioner is not None:
+        said = captioner([window.still for window in mute if window.still is not None])
+        for window, caption in zip(mute, said, strict=True):
+            window.record["caption"] = caption or None
+    lines = [
+        {"file": w.record["file"], "start": w.record["start"], "reason": "no caption",
+         "detail": "the captioning model says nothing"}
+        for w in windows if not w.record["caption"]
+    ]  # fmt: skip
+    return [window for window in windows if window.record["caption"]], lines
+
+
+def report(
+    out: Path, found: Sequence[Source], chosen: Sequence[Source], left_out: int, todo: plan.Plan
+) -> dict[str, Any]:
+    """Counts of a finished folder: what was there, what was kept, what was left out and why."""
+    kept = _lines(out / "clips.jsonl")
+    skipped = _lines(out / "skipped.jsonl")
+    files = {source.file for source in chosen}
+    reasons = Counter(line["reason"] for line in skipped)
+    if left_out:
+        reasons[_OTHER_SPLIT] = left_out
+    return {
+        "files_found": len({source.file for source in found}),
+        "files_in_split": len(files),
+        "files_used": len({line["file"] for line in kept}),
+        "segments": len(todo.segments),
+        "windows": len(kept),
+        "captions": len({line["caption"] for line in kept}),
+        "without_sound": sum(not line["sound"] for line in kept),
+        "skipped": dict(reasons.most_common()),
+    }
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _digest(chosen: Sequence[Source]) -> str:
+    """Sixteen hex digits of everything that is known about the clips."""
+    digest = hashlib.sha256()
+    for source in chosen:
+        digest.update(json.dumps(dataclasses.astuple(source)).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,86 @@
+"""Latents of raw shards, and the older format: what a batch holds."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from syncflow.data import impacts
+from syncflow.data.latents import Latents, encode
+from syncflow.data.shards import ClipShards
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("raw")
+    impacts.write_dataset(
+        folder, 5, height=32, width=32, container="shards", workers=1, progress=False
+    )
+    return ClipShards(folder)
+
+
+def parts(encoders):
+    return encoders.video_vae, encoders.audio_vae, encoders.text_encoder
+
+
+def test_raw_shards_are_encoded_and_go_on_after_a_stop(
+    raw, encoders, tmp_path, monkeypatch, capsys
+) -> None:
+    out = encode(raw, *parts(encoders), tmp_path / "a", batch_size=2, progress=False)
+    latents = Latents(out)
+    assert len(latents) == 5 and latents.spec.height == 32
+    assert [latents.record(i)["caption"] for i in range(5)] == [raw.caption(i) for i in range(5)]
+
+    real = type(encoders).rows
+    calls = []
+
+    def rows(self, video, audio, records):
+        calls.append([record["clip"] for record in records])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(self, video, audio, records)
+
+    monkeypatch.setattr(type(encoders), "rows", rows)
+    for _ in range(2):
+        try:
+            encode(raw, *parts(encoders), tmp_path / "b", batch_size=2, progress=False)
+        except KeyboardInterrupt:
+            pass
+    assert calls == [[0, 1], [2, 3], [2, 3], [4]]
+    for path in out.iterdir():
+        assert (tmp_path / "b" / path.name).read_bytes() == path.read_bytes()
+    encode(raw, *parts(encoders), tmp_path / "b", batch_size=3, progress=False)
+    assert "finished before, skipped" in capsys.readouterr().out and len(calls) == 4
+    encoders.text_encoder.t5.get_input_embeddings().weight.data[5] += 1
+    try:
+        with pytest.raises(ValueError, match="other encoders"):
+            encode(raw, *parts(encoders), tmp_path / "b", progress=False)
+    finally:
+        encoders.text_encoder.t5.get_input_embeddings().weight.data[5] -= 1
+
+
+def test_the_older_format_reads_the_same(raw, encoders, tmp_path) -> None:
+    new = Latents(encode(raw, *parts(encoders), tmp_path / "new", progress=False))
+    old = tmp_path / "old"
+    old.mkdir()
+    shard = new._shards[0]
+    for name in ("video_mean", "video_std", "audio_mean", "audio_std"):
+        np.save(old / f"{name}.npy", shard.tensors[name].numpy())
+    text, mask = np.zeros((5, 40, 16), np.float16), np.zeros((5, 40), bool)
+    for row in range(5):
+        words = shard.text(row).numpy()
+        text[row, : len(words)], mask[row, : len(words)] = words, True
+    np.save(old / "text.npy", text)
+    np.save(old / "text_mask.npy", mask)
+    card = {name: value for name, value in new.manifest.items() if name != "shards"}
+    (old / "manifest.json").write_text(json.dumps(card))
+    rows = np.array([4, 1, 1])
+    one, two = (x.batch(rows, np.random.default_rng(3)) for x in (new, Latents(old)))
+    assert list(one) == list(two) and all(torch.equal(one[name], two[name]) for name in one)
+    other = Latents(old, expected={**new.manifest, "statistics": {
+        name: [2 * x for x in values] for name, values in card["statistics"].items()
+    }})  # fmt: skip
+    assert torch.allclose(other.scale["video"][1], 2 * new.scale["video"][1])
+    with pytest.raises(ValueError, match="other geometry"):
+        Latents(old, expected={**new.manifest, "geometry": {}})

@@ -1,0 +1,186 @@
+"""`syncflow prepare` is killed, and its decoders die: real processes, real signals."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from made_clips import clip
+
+import syncflow
+from syncflow.data import latent_shards
+from syncflow.data.latents import Latents
+from syncflow.data.prepare import Options, plan, prepare, workers
+
+ROOT = Path(syncflow.__file__).parents[1]
+
+
+def children(pid: int) -> set[int]:
+    """Every descendant of a process."""
+    out: set[int] = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[1]) == pid:
+            child = int(path.parent.name)
+            out |= {child} | children(child)
+    return out
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "Z" != Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_for(condition, seconds: float = 180) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it does not happen"
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to see processes")
+def test_kill_9_loses_and_repeats_nothing(toy_model, encoders, spec, tmp_path) -> None:
+    for number in range(12):
+        clip(tmp_path / "clips" / f"{number:02d}.mp4", seed=number)
+        (tmp_path / "clips" / f"{number:02d}.txt").write_text(f"clip {number}")
+    (tmp_path / "clips" / "06.mp4").write_bytes(b"broken")
+    out, model = tmp_path / "out", {"name": "toy", "statistics": None}
+    command = [sys.executable, "-m", "syncflow", "prepare", tmp_path / "clips", "--out", out]
+    command += ["--model", toy_model, "--workers", "1", "--batch", "2", "--no-progress"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(list(map(str, command)), env=environment)
+    try:
+        parts = out / ".work"
+        wait_for(lambda: len(list(parts.glob("part_*"))) >= 2 or process.poll() is not None)
+        assert process.poll() is None, "it ended before it could be killed"
+        helpers = children(process.pid)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    assert helpers
+    wait_for(lambda: not any(map(alive, helpers)), 60)
+    done = {path.name: path.stat().st_mtime_ns for path in parts.glob("part_*")}
+    assert 2 <= len(done) < 12 and not (out / "manifest.json").exists()
+    with pytest.raises(FileNotFoundError, match="no finished latents"):
+        Latents(out)
+
+    # What is done is not touched, not even to be read again.
+    made = []
+    real = latent_shards.ShardWriter.add
+    arguments = (tmp_path / "clips", out, encoders, spec, Options(), None, model)
+    options = {"num_workers": 0, "batch": 2, "progress": False}
+
+    def add(writer, part, rows):
+        made.append(f"part_{part:07d}.safetensors")
+        real(writer, part, rows)
+
+    latent_shards.ShardWriter.add = add
+    try:
+        prepare(*arguments, **options)
+    finally:
+        latent_shards.ShardWriter.add = real
+    assert not set(made) & set(done) and len(made) + len(done) == 12
+    whole = tmp_path / "whole"
+    prepare(arguments[0], whole, *arguments[2:], **options)
+    files = {path.name for path in whole.iterdir()}
+    assert files == {path.name for path in out.iterdir()} and not parts.exists()
+    for name in files:
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+    assert len(Latents(out)) == 22 and (out / "skipped.jsonl").read_text().count("damaged") == 1
+
+
+def test_a_run_cut_off_at_any_point_of_a_shard_goes_on(encoders, spec, tmp_path, monkeypatch):
+    """Between any two things that are written, as power loss would have it."""
+    for number in range(3):
+        clip(tmp_path / "clips" / f"{number}.mp4", 1.0, seed=number)
+    monkeypatch.setattr(plan, "SHARD", 2)
+    run = partial(
+        prepare, tmp_path / "clips", encoders=encoders, spec=spec, progress=False, batch=1,
+        options=Options(caption="a square", keep=("static",)),
+    )  # fmt: skip
+    run(out=tmp_path / "whole")
+    real, count = os.replace, 0
+    for cut in range(12):
+        out, count = tmp_path / f"out{cut}", 0
+
+        def replace(source, target, cut=cut):
+            nonlocal count
+            if count == cut:
+                raise SystemExit("power loss")
+            count += 1
+            real(source, target)
+
+        monkeypatch.setattr(os, "replace", replace)
+        try:
+            run(out=out)
+            break
+        except SystemExit:
+            monkeypatch.setattr(os, "replace", real)
+            run(out=out)
+        for path in (tmp_path / "whole").iterdir():
+            assert (out / path.name).read_bytes() == path.read_bytes(), (cut, path.name)
+    assert 8 <= cut < 11  # settings, plan, 3 parts, 2 shards, 2 lists, manifest, report
+
+
+def test_one_run_at_a_time(encoders, spec, tmp_path) -> None:
+    pytest.importorskip("fcntl")
+    clip(tmp_path / "clip.mp4")
+    options = Options(caption="a square")
+    with latent_shards.locked(tmp_path / "out", "0-of-1"):
+        (tmp_path / "out" / "settings.json").unlink(missing_ok=True)
+        with pytest.raises(ValueError, match="another process is writing"):
+            prepare(tmp_path / "clip.mp4", tmp_path / "out", encoders, spec, options)
+
+
+def fragile(item: int) -> int:
+    """Dies of 3 as a decoder dies of a file, hangs on 5, and is slow with none."""
+    if item == 3:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if item == 5:
+        time.sleep(1000)
+    if item == 100:
+        raise RuntimeError("its own fault")
+    return item * item
+
+
+def test_an_item_that_kills_its_process_costs_itself_alone() -> None:
+    results = workers.ordered(fragile, range(5), 1, lambda item, why: (item, "died"))
+    assert list(results) == [0, 1, 4, (3, "died"), 16]
+    assert list(workers.ordered(fragile, range(3), 0, lambda item, why: None)) == [0, 1, 4]
+
+
+@pytest.mark.slow
+def test_an_item_that_hangs_is_given_up() -> None:
+    results = workers.ordered(fragile, [4, 5, 6], 1, lambda item, why: why, limit_s=15.0)
+    first, second, third = results
+    assert (first, third) == (16, 36) and "timed out" in second
+    with pytest.raises(RuntimeError, match="its own fault"):
+        list(workers.ordered(fragile, [1, 100], 1, lambda item, why: why))
+
+
+def test_a_damaged_or_short_shard_is_told(encoders, spec, tmp_path) -> None:
+    clip(tmp_path / "clip.mp4", 4.0)
+    prepare(
+        tmp_path / "clip.mp4", tmp_path / "out", encoders, spec, Options(caption="a square"),
+        progress=False,
+    )  # fmt: skip
+    (shard,) = (tmp_path / "out").glob("*.safetensors")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-100])
+    with pytest.raises(ValueError, match="shard_00000.safetensors' is damaged"):
+        Latents(tmp_path / "out")
+    shard.write_bytes(whole)
+    manifest = tmp_path / "out" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"count": 4', '"count": 5'))
+    with pytest.raises(ValueError, match="has not the 5 rows"):
+        Latents(tmp_path / "out")
