@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--test-share", type=arguments.real, metavar="SHARE", help=what)
     add("--caption", metavar="TEXT", help="for clips that have none")
     add("--captioner", metavar="DIR", help="a captioning model's folder, for clips without caption")
+    add("--recaption", action="store_true", help="have the captioning model describe every window")
     what = "where windows lie: at random for training, fixed for evaluation (default random)"
     add("--windows", choices=("random", "fixed"), default="random", help=what)
     what = "at most so many windows of a segment (default: as many as fit)"
@@ -58,29 +59,34 @@ def run(args: argparse.Namespace) -> None:
     # Mistakes first: nothing is loaded for a list that is not there.
     sources.find(Path(args.source).expanduser(), args.layout, args.videos and Path(args.videos))
     options = Options(
-        args.layout, args.videos, args.split, args.test_share, args.caption, args.windows,
-        args.per_segment, args.segment, args.seed,
+        args.layout, args.videos, args.split, args.test_share, args.caption, args.recaption,
+        args.windows, args.per_segment, args.segment, args.seed,
         tuple(name.replace("-", " ") for name in args.keep), args.min_motion, args.min_db,
     )
 
     import torch
 
     from syncflow import model_folder
+    from syncflow.config import ModelConfig
     from syncflow.data.encoders import Encoders
     from syncflow.data.prepare.captions import Captioner
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     t5_dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    config, parts = model_folder.load_encoders(model_folder.find(args.model), t5_dtype)
+    folder = model_folder.find(args.model)
+    geometry = ModelConfig.load(folder / model_folder.CONFIG).geometry
+    changes = {"seconds": args.seconds, "fps": args.fps}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    specs = [
+        geometry.model_copy(update={**changes, "height": height, "width": width}).spec
+        for height, width in args.size or [(geometry.height, geometry.width)]
+    ]
+    config, parts = model_folder.load_encoders(folder, t5_dtype)
     encoders = Encoders(**parts, device=device)
     captioner = Captioner(args.captioner, device) if args.captioner else None
-    sizes = args.size or [(config.geometry.height, config.geometry.width)]
-    for height, width in sizes:
-        changes = {"seconds": args.seconds, "fps": args.fps, "height": height, "width": width}
-        changes = {name: value for name, value in changes.items() if value is not None}
-        spec = config.geometry.model_copy(update=changes).spec
+    for spec in specs:
         out = Path(args.out)
-        out = out / f"{height}x{width}" if len(sizes) > 1 else out
+        out = out / f"{spec.height}x{spec.width}" if len(specs) > 1 else out
         manifest = prepare(
             args.source, out, encoders, spec, options, captioner,
             {"name": config.name, "statistics": model_folder.statistics(config)},

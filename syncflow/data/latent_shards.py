@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,6 +29,7 @@ from torch import Tensor
 
 POSTERIORS = ("video_mean", "video_std", "audio_mean", "audio_std")
 MANIFEST = "manifest.json"
+Lines = Sequence[dict[str, Any]]
 _WORK, _HEADER = ".work", "syncflow"
 #: The axis of the channels in a row's video [Cz,T,h,w] and audio [A,D], counted with the rows.
 _CHANNEL_AXIS = {"video": 1, "audio": 2}
@@ -175,9 +176,12 @@ class ShardWriter:
         if not self._left[number]:
             self._join(number)
 
-    def finish(self, facts: dict[str, Any]) -> dict[str, Any] | None:
-        """Writes the manifest, and ``clips.jsonl`` and ``skipped.jsonl`` to look things up in;
-        None while another process still has shards to make.
+    def finish(
+        self, facts: dict[str, Any], report: Callable[[Lines, Lines], dict[str, Any]] | None = None
+    ) -> dict[str, Any] | None:
+        """Writes ``clips.jsonl`` and ``skipped.jsonl``, to look things up in, ``report.json`` if a
+        report is to be made of the two, and at last the manifest, which is returned; None while
+        another process still has shards to make.
 
         Raises:
             ValueError: a shard is damaged, or there is no row in any of them.
@@ -187,11 +191,14 @@ class ShardWriter:
             return None
         with locked(self.folder, "finish", wait=True):
             if not (self.folder / MANIFEST).exists():
-                self._finish(paths, facts)
+                self._finish(paths, facts, report)
         shutil.rmtree(self.folder / _WORK, ignore_errors=True)
         return json.loads((self.folder / MANIFEST).read_text())
 
-    def _finish(self, paths: list[Path], facts: dict[str, Any]) -> None:
+    def _finish(
+        self, paths: list[Path], facts: dict[str, Any],
+        report: Callable[[Lines, Lines], dict[str, Any]] | None,
+    ) -> None:
         shards = [Shard(path) for path in paths]
         records = [shard.records for shard in shards]
         skipped = [line for shard in shards for line in shard.skipped]
@@ -210,8 +217,11 @@ class ShardWriter:
                 for path, lines in zip(paths, records, strict=True) if lines
             ],
         }  # fmt: skip
-        write_lines(self.folder / "clips.jsonl", [line for lines in records for line in lines])
+        kept = [line for lines in records for line in lines]
+        write_lines(self.folder / "clips.jsonl", kept)
         write_lines(self.folder / "skipped.jsonl", skipped)
+        if report is not None:
+            write_json(self.folder / "report.json", report(kept, skipped))
         write_json(self.folder / MANIFEST, manifest)
 
     def _join(self, number: int) -> None:

@@ -80,6 +80,7 @@ def claim(out: Path, settings: dict[str, Any], layout: dict[str, Any]) -> bool:
     Raises:
         ValueError: it holds latents that were made in another way, or something else.
     """
+    check_folder(out)
     card = out / "settings.json"
     finished = (out / MANIFEST).exists()
     if card.exists():
@@ -87,10 +88,6 @@ def claim(out: Path, settings: dict[str, Any], layout: dict[str, Any]) -> bool:
     elif finished:  # from before there were shards
         found = json.loads((out / MANIFEST).read_text())
         settings = {name: settings[name] for name in settings if name in found}
-    elif out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; give a folder to write to")
-    elif out.is_dir() and any(path.suffix == ".npy" for path in out.iterdir()):
-        raise ValueError(f"{out} holds unfinished latents of an older format; remove it")
     else:
         out.mkdir(parents=True, exist_ok=True)
         write_json(card, settings | layout)
@@ -102,6 +99,18 @@ def claim(out: Path, settings: dict[str, Any], layout: dict[str, Any]) -> bool:
                 "give another folder, or remove it to make them again"
             )
     return finished
+
+
+def check_folder(out: Path) -> None:
+    """Raises ValueError where latents cannot be written or continued: a file, or a folder of
+    other things."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; give a folder to write to")
+    ours = ("settings.json", MANIFEST)
+    if out.is_dir() and not any((out / name).exists() for name in ours):
+        # A run that was cut off before its first word leaves names that begin with a dot.
+        if any(not path.name.startswith(".") for path in out.iterdir()):
+            raise ValueError(f"{out} is not empty and holds no latents; give another folder")
 
 
 class Latents:

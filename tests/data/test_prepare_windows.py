@@ -25,6 +25,9 @@ def test_a_flash_is_no_cut_and_neither_is_a_pan() -> None:
     ).repeat_interleave(8, 2)  # fmt: skip
     pan = torch.stack([wide[:, :, 6 * i : 6 * i + 64] for i in range(60)])
     assert cuts(pan) == []
+    fast = moving(40, 1)
+    fast[20:23, :, 4:34, 4:40] = 250  # a quarter of the picture, for three frames
+    assert cuts(fast) == []
     fade = (moving(40, 1).float() * torch.linspace(1, 0, 40)[:, None, None, None]).byte()
     assert cuts(fade) == []
 

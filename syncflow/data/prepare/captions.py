@@ -53,6 +53,8 @@ def metadata(folder: Path) -> dict[str, str]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"'{path}', line {number} is not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"'{path}', line {number} is not an object")
         name, said = row.get("file") or row.get("file_name"), row.get("caption") or row.get("text")
         if name and said:
             out[str(name)] = one_line(str(said))

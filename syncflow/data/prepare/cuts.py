@@ -8,6 +8,8 @@ from torch import Tensor
 
 #: Mean change (of 255) between the pictures on both sides of a cut, at least.
 _CHANGE = 16.0
+#: And over so much of the picture: something fast in front of a still background is no cut.
+_AREA = 0.5
 #: How much more than around it the picture changes at a cut: a fast pan changes much all the time.
 _RATIO = 3.0
 #: Frames before and after that "around it" means.
@@ -28,11 +30,13 @@ def cuts(video_F3HW: Tensor) -> list[int]:
     small = torch.cat(
         [torch.nn.functional.adaptive_avg_pool2d(part.float(), size) for part in
          video_F3HW.split(64)]
-    ).flatten(1).numpy()  # fmt: skip
-    step = np.abs(np.diff(small, axis=0)).mean(1)  # step[i - 1]: from frame i - 1 to frame i
+    ).flatten(2).numpy()  # fmt: skip
+    step = np.abs(np.diff(small, axis=0)).mean((1, 2))  # step[i - 1]: from frame i - 1 to frame i
     found = []
     for i in range(1, count):
         if step[i - 1] < _CHANGE:
+            continue
+        if (np.abs(small[i] - small[i - 1]).max(0) > _CHANGE).mean() < _AREA:
             continue
         before, after = range(max(0, i - 2), i), range(i, min(count, i + 2))
         if min(np.abs(small[a] - small[b]).mean() for a in before for b in after) < _CHANGE / 2:

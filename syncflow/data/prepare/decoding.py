@@ -170,6 +170,6 @@ def _nothing(source: Source, reason: str, detail: str) -> Decoded:
     return Decoded(skipped=[_skip(source, source.start, reason, detail)])
 
 
-def crashed(source: Source, detail: str) -> Decoded:
+def crashed(source: Source) -> Decoded:
     """What becomes of a segment that ended its process."""
-    return _nothing(source, "crashed", detail)
+    return _nothing(source, "crashed", REASONS["crashed"])

@@ -57,7 +57,7 @@ def make(
         segments = [_source(line) for line in lines]
         expected = [line["windows"] for line in lines]
     else:
-        lengths = workers.ordered(Length(root), sources, num_workers, lambda source, why: 0.0)
+        lengths = workers.ordered(Length(root), sources, num_workers, lambda source: 0.0)
         segments, expected = [], []
         for source, length in zip(sources, lengths, strict=True):
             for segment, seconds in _segments(source, length, window_s, segment_s):

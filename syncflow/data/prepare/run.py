@@ -16,8 +16,8 @@ import torch
 
 from syncflow.clip import ClipSpec
 from syncflow.data.encoders import Encoders
-from syncflow.data.latent_shards import Rows, ShardWriter, join, locked, write_json
-from syncflow.data.latents import claim
+from syncflow.data.latent_shards import MANIFEST, Lines, Rows, ShardWriter, join, locked
+from syncflow.data.latents import check_folder, claim
 from syncflow.data.prepare import decoding, plan, sources, splits, workers
 from syncflow.data.prepare.decoding import Decoded, Decoder, Window
 from syncflow.data.prepare.sources import Source
@@ -34,7 +34,8 @@ class Options:
     """What of the sources becomes training data, beside their geometry.
 
     layout, videos: as in ``sources.find``. split, test_share: as in ``splits.choose``. caption:
-    what is said of clips of which nothing else is. windows: "random" places in training (the
+    what is said of clips of which nothing else is. recaption: the captioning model says something
+    of every window, whatever else is said. windows: "random" places in training (the
     paper's), "fixed" ones for evaluation; per_segment: at most so many windows from a segment of
     ``segment_s`` s (None: as many as fit side by side). keep, min_motion, min_db: filters.
     """
@@ -44,6 +45,7 @@ class Options:
     split: str | None = None
     test_share: float | None = None
     caption: str | None = None
+    recaption: bool = False
     windows: str = "random"
     per_segment: int | None = None
     segment_s: float | None = None
@@ -96,6 +98,10 @@ def prepare(
     videos = None if options.videos is None else Path(options.videos).expanduser()
     found, root = sources.find(Path(source).expanduser(), options.layout, videos)
     chosen, left_out = splits.choose(found, options.split, options.test_share)
+    if options.recaption:
+        if captioner is None:
+            raise ValueError("new captions need a captioning model: name its folder")
+        chosen = [dataclasses.replace(s, caption=None, events=None) for s in chosen]
     if options.caption:
         chosen = [
             s if s.caption or s.events is not None
@@ -111,10 +117,13 @@ def prepare(
         "options": json.loads(json.dumps(dataclasses.asdict(options))),
         "captions": "model" if captioner else "given",
     }  # fmt: skip
-    if claim(out, settings, {"batch": batch}):
+    check_folder(out)
+    if (out / MANIFEST).exists():
+        claim(out, settings, {"batch": batch})
         print(f"{out}: finished before, skipped")
-        return json.loads((out / "manifest.json").read_text())
+        return json.loads((out / MANIFEST).read_text())
     with locked(out, "plan", wait=True):
+        claim(out, settings, {"batch": batch})
         todo = plan.make(
             chosen, root, out, spec.seconds, segment_s, batch, options.per_segment, num_workers
         )
@@ -130,13 +139,11 @@ def prepare(
             todo, missing, decoder, encoders, captioner, num_workers, batch, progress
         ):
             writer.add(number, rows)
-        manifest = writer.finish(
-            {**facts, "model": (model or {}).get("name"),
-             "model_statistics": (model or {}).get("statistics")}
-        )  # fmt: skip
-    if manifest is not None:
-        write_json(out / "report.json", report(out, found, chosen, left_out, todo))
-    return manifest
+        model = model or {}
+        facts |= {"model": model.get("name"), "model_statistics": model.get("statistics")}
+        return writer.finish(
+            facts, lambda kept, skipped: _report(kept, skipped, found, chosen, left_out, todo)
+        )
 
 
 def _encoded(
@@ -200,12 +207,11 @@ def _captioned(
     return [window for window in windows if window.record["caption"]], lines
 
 
-def report(
-    out: Path, found: Sequence[Source], chosen: Sequence[Source], left_out: int, todo: plan.Plan
+def _report(
+    kept: Lines, skipped: Lines, found: Sequence[Source], chosen: Sequence[Source],
+    left_out: int, todo: plan.Plan,
 ) -> dict[str, Any]:
-    """Counts of a finished folder: what was there, what was kept, what was left out and why."""
-    kept = _lines(out / "clips.jsonl")
-    skipped = _lines(out / "skipped.jsonl")
+    """Counts: what was there, what was kept, what was left out and why."""
     files = {source.file for source in chosen}
     reasons = Counter(line["reason"] for line in skipped)
     if left_out:
@@ -220,10 +226,6 @@ def report(
         "without_sound": sum(not line["sound"] for line in kept),
         "skipped": dict(reasons.most_common()),
     }
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _digest(chosen: Sequence[Source]) -> str:

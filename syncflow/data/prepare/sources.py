@@ -65,7 +65,8 @@ def find(path: Path, layout: str = "auto", videos: Path | None = None) -> tuple[
         layout = "list" if path.suffix.lower() in _READERS else "folder"
     if layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r}; known are auto, {', '.join(LAYOUTS)}")
-    if (layout in ("folder", "greatest-hits")) != path.is_dir() and path.suffix not in SUFFIXES:
+    is_video = path.suffix.lower() in SUFFIXES
+    if (layout in ("folder", "greatest-hits")) != path.is_dir() and not is_video:
         kind = "a folder or a video file" if layout == "folder" else f"what {layout} needs"
         raise ValueError(f"'{path}' is not {kind}")
     root = videos or (path if path.is_dir() else path.parent)

@@ -7,6 +7,7 @@ the others end too.
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -26,10 +27,10 @@ _AHEAD = 2
 
 def ordered(
     function: Callable[[Any], Any], items: Sequence[Any], workers: int,
-    crashed: Callable[[Any, str], Any], limit_s: float = LIMIT_S,
+    crashed: Callable[[Any], Any], limit_s: float = LIMIT_S,
 ) -> Iterator[Any]:
-    """Yields ``function(item)`` of every item in order, or ``crashed(item, reason)`` of an item
-    that ended its process or took longer than ``limit_s``. ``workers`` 0: in this process.
+    """Yields ``function(item)`` of every item in order, or ``crashed(item)`` of an item that
+    ended its process or took longer than ``limit_s``. ``workers`` 0: in this process.
 
     An exception of the function is raised here.
     """
@@ -48,7 +49,7 @@ def ordered(
             if not _died(error):
                 raise
             if alone:
-                yield crashed(items[done], str(error).splitlines()[0])
+                yield crashed(items[done])
                 done, alone = done + 1, 0
             else:  # one of those on their way: find out which
                 alone = min(workers * _AHEAD + workers, len(items) - done)
@@ -58,9 +59,8 @@ def _loader(
     function: Callable[[Any], Any], items: Sequence[Any], workers: int, limit_s: float
 ) -> DataLoader:
     return DataLoader(
-        _Mapped(function, items), batch_size=None, collate_fn=_same, num_workers=workers,
-        prefetch_factor=_AHEAD, multiprocessing_context=_context(), timeout=limit_s,
-        worker_init_fn=_begin,
+        _Mapped(function, items, limit_s), batch_size=None, collate_fn=_same, num_workers=workers,
+        prefetch_factor=_AHEAD, multiprocessing_context=_context(), worker_init_fn=_begin,
     )
 
 
@@ -76,18 +76,27 @@ def _context() -> multiprocessing.context.BaseContext:
 
 def _died(error: RuntimeError) -> bool:
     # An exception of the function itself speaks of a "DataLoader worker process" instead.
-    return "DataLoader worker (pid" in str(error) or "DataLoader timed out" in str(error)
+    return "DataLoader worker (pid" in str(error)
 
 
 class _Mapped(Dataset):
-    def __init__(self, function: Callable[[Any], Any], items: Sequence[Any]) -> None:
-        self.function, self.items = function, items
+    def __init__(
+        self, function: Callable[[Any], Any], items: Sequence[Any], limit_s: float
+    ) -> None:
+        self.function, self.items, self.limit_s = function, items, limit_s
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> Any:
-        return self.function(self.items[index])
+        # Works where Python itself hangs; the loader's own limit would also hide a dead process
+        # until it is over.
+        with open(os.devnull, "w") as nowhere:
+            faulthandler.dump_traceback_later(self.limit_s, exit=True, file=nowhere)
+            try:
+                return self.function(self.items[index])
+            finally:
+                faulthandler.cancel_dump_traceback_later()
 
 
 def _same(item: Any) -> Any:
