@@ -98,7 +98,7 @@ class PromptEncoder:
         rows = {text: self._read(text) for text in texts}
         missing = [text for text, row in rows.items() if row is None]
         if missing:
-            encoder = self.load()
+            encoder = self._load()
             for text in missing:
                 tokens_1LW, mask_1L = encoder.encode([text])
                 rows[text] = tokens_1LW[mask_1L].cpu()
@@ -110,8 +110,7 @@ class PromptEncoder:
         mask_BL = torch.arange(int(lengths.max()), device=self.device) < lengths[:, None]
         return torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True), mask_BL
 
-    def load(self) -> TextEncoder:
-        """T5 on ``device``, to stay."""
+    def _load(self) -> TextEncoder:
         config = self.config.model_copy(update={"name_or_path": str(self.folder)})
         return TextEncoder(config).eval().requires_grad_(False).to(self.device)
 

@@ -70,9 +70,10 @@ def run(args: argparse.Namespace) -> None:
     from syncflow.config import ModelConfig
     from syncflow.data.encoders import Encoders
     from syncflow.data.prepare.captions import Captioner
+    from syncflow.models.text_encoder import TextEncoder
+    from syncflow.text_cache import PromptEncoder
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    t5_dtype = torch.float32 if device == "cpu" else torch.bfloat16
     folder = model_folder.find(args.model)
     geometry = ModelConfig.load(folder / model_folder.CONFIG).geometry
     changes = {"seconds": args.seconds, "fps": args.fps}
@@ -81,7 +82,12 @@ def run(args: argparse.Namespace) -> None:
         geometry.model_copy(update={**changes, "height": height, "width": width}).spec
         for height, width in args.size or [(geometry.height, geometry.width)]
     ]
-    config, parts = model_folder.load_encoders(folder, t5_dtype)
+    config, parts = model_folder.load_encoders(folder)
+    if parts["text_encoder"] is None:  # T5, which elsewhere comes and goes, stays here
+        t5 = config.text_encoder
+        where = PromptEncoder(t5, folder).folder
+        encoder = TextEncoder(t5.model_copy(update={"name_or_path": str(where)}))
+        parts["text_encoder"] = encoder.eval().requires_grad_(False)
     encoders = Encoders(**parts, device=device)
     captioner = Captioner(args.captioner, device) if args.captioner else None
     for spec in specs:
