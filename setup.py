@@ -246,7 +246,8 @@ def ninja_file(cxx: str, torch: Path, output: Path, gpu: Cuda | None) -> str:
         lines += [
             "rule cuda",
             f"  command = {nvcc} -std=c++20 -O3 -Xcompiler -fPIC,-fvisibility=hidden "
-            f"{gpu.targets()} -ccbin {quote(cxx.split()[0])} -MMD -MF $out.d -c $in -o $out",
+            f"{gpu.targets()} --split-compile=0 -ccbin {quote(cxx.split()[0])} "
+            "-MMD -MF $out.d -c $in -o $out",
             "  depfile = $out.d",
             "  deps = gcc",
         ]
@@ -283,59 +284,80 @@ def quote(path: Path | str) -> str:
     return "'" + str(path).replace("$", "$$") + "'"
 
 
+def build_operators(package: Path) -> dict[str, object]:
+    """Compiles csrc/ into `_C` in `package` and writes `_C.json` beside it; never fails."""
+    output = package / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
+    package.mkdir(parents=True, exist_ok=True)
+    try:
+        record = compile_operators(output)
+    except (CannotBuildError, OSError) as error:
+        output.unlink(missing_ok=True)
+        record = {"reason": str(error)}
+        print(
+            f"\nsyncflow: no compiled operators, plain PyTorch instead: {error}\n",
+            file=sys.stderr,
+        )
+    (package / "_C.json").write_text(json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def run_ninja(folder: Path, build: str) -> str:
+    """Why the build failed, or an empty string."""
+    (folder / "build.ninja").write_text(build)
+    result = subprocess.run([ninja(), "-C", str(folder)], capture_output=True, text=True)
+    if not result.returncode:
+        return ""
+    (folder / "log.txt").write_text(result.stdout + result.stderr)
+    errors = re.findall(r"^.*(?:error: |undefined reference).*$", result.stdout, re.M)
+    why = errors[0] if errors else "see the log"
+    return f"compilation failed: {why} (log: {folder / 'log.txt'})"
+
+
+def compile_operators(output: Path) -> dict[str, object]:
+    cxx = compiler()
+    with runtime_torch() as (version, torch):
+        tag = f"{sysconfig.get_config_var('SOABI')}-torch-{version}"
+        folder = ROOT / "build" / f"operators-{tag}"
+        folder.mkdir(parents=True, exist_ok=True)
+        # Built aside and moved: a process that has the old one loaded keeps it, and a failure
+        # leaves no half file.
+        built = folder / output.name
+        gpu, why_no_cuda = cuda(torch)
+        error = run_ninja(folder, ninja_file(cxx, torch, built, gpu))
+        if error and gpu:
+            # The CPU's operators do not depend on nvcc's luck.
+            gpu, why_no_cuda = None, error
+            error = run_ninja(folder, ninja_file(cxx, torch, built, None))
+        if error:
+            raise CannotBuildError(error)
+    temporary = output.with_suffix(".new")
+    shutil.copy(built, temporary)
+    temporary.replace(output)
+    first_line = subprocess.run([*cxx.split(), "--version"], capture_output=True, text=True).stdout
+    return {
+        "torch": version,
+        "compiler": first_line.splitlines()[0] if first_line else cxx,
+        "cpu": list(CAPABILITIES),
+        "cuda_archs": list(gpu.archs) if gpu else [],
+        "cuda_reason": why_no_cuda,
+    }
+
+
 class BuildOperators(build_ext):
-    """Compiles csrc/ into `_C` and writes `_C.json` beside it; never fails the installation."""
+    """`build_operators` as a step of an installation."""
 
     def run(self) -> None:
         inplace = self.inplace or getattr(self, "editable_mode", False)
-        package = (ROOT if inplace else Path(self.build_lib)).resolve() / "syncflow"
-        output = package / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
-        package.mkdir(parents=True, exist_ok=True)
-        try:
-            record = self.compile(output)
-        except (CannotBuildError, OSError) as error:
-            output.unlink(missing_ok=True)
-            record = {"reason": str(error)}
-            print(
-                f"\nsyncflow: no compiled operators, plain PyTorch instead: {error}\n",
-                file=sys.stderr,
-            )
-        (package / "_C.json").write_text(json.dumps(record, indent=1) + "\n")
-
-    def compile(self, output: Path) -> dict[str, object]:
-        cxx = compiler()
-        with runtime_torch() as (version, torch):
-            tag = f"{sysconfig.get_config_var('SOABI')}-torch-{version}"
-            folder = ROOT / "build" / f"operators-{tag}"
-            folder.mkdir(parents=True, exist_ok=True)
-            # Built aside and moved: a process that has the old one loaded keeps it, and a failure
-            # leaves no half file.
-            built = folder / output.name
-            gpu, why_no_cuda = cuda(torch)
-            (folder / "build.ninja").write_text(ninja_file(cxx, torch, built, gpu))
-            result = subprocess.run([ninja(), "-C", str(folder)], capture_output=True, text=True)
-            if result.returncode:
-                (folder / "log.txt").write_text(result.stdout + result.stderr)
-                errors = re.findall(r"^.*(?:error: |undefined reference).*$", result.stdout, re.M)
-                why = errors[0] if errors else "see the log"
-                raise CannotBuildError(f"compilation failed: {why} (log: {folder / 'log.txt'})")
-        temporary = output.with_suffix(".new")
-        shutil.copy(built, temporary)
-        temporary.replace(output)
-        first_line = subprocess.run(
-            [*cxx.split(), "--version"], capture_output=True, text=True
-        ).stdout
-        return {
-            "torch": version,
-            "compiler": first_line.splitlines()[0] if first_line else cxx,
-            "cpu": list(CAPABILITIES),
-            "cuda_archs": list(gpu.archs) if gpu else [],
-            "cuda_reason": why_no_cuda,
-        }
+        build_operators((ROOT if inplace else Path(self.build_lib)).resolve() / "syncflow")
 
     def get_outputs(self) -> list[str]:
         package = Path(self.build_lib) / "syncflow"
         return [] if self.inplace else [str(p) for p in package.glob("_C*")]
 
 
+if sys.argv[1:] == ["operators"]:
+    # In place, and without the package's metadata, which older setuptools cannot read.
+    built = build_operators(ROOT / "syncflow")
+    print(built.get("reason") or f"cuda: {built['cuda_archs'] or built['cuda_reason']}")
+    sys.exit("reason" in built)
 setup(ext_modules=[Extension("syncflow._C", [])], cmdclass={"build_ext": BuildOperators})

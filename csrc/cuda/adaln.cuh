@@ -119,7 +119,9 @@ __global__ void __launch_bounds__(kForwardWarps* kWarp)
   const int lane = threadIdx.x % kWarp;
   const T* x = static_cast<const T*>(a.x) + start;
   const T* y = static_cast<const T*>(a.y) + start;
-  const T* normed = NORM == Norm::kPre ? x : NORM == Norm::kPost ? y : static_cast<T*>(a.sum) + start;
+  const T* normed = NORM == Norm::kPre    ? x
+                    : NORM == Norm::kPost ? y
+                                          : static_cast<T*>(a.sum) + start;
   float one[1], sum = 0.f;
   for (int64_t c = lane; c < a.channels; c += kWarp) {
     float value;

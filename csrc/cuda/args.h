@@ -6,6 +6,12 @@
 
 #include <cstdint>
 
+#ifdef __CUDACC__
+#define SYNCFLOW_HOST_DEVICE __host__ __device__
+#else
+#define SYNCFLOW_HOST_DEVICE
+#endif
+
 namespace syncflow::cuda {
 
 enum class DType : int32_t { kFloat = 0, kBFloat16 = 1, kHalf = 2 };
@@ -60,6 +66,9 @@ struct HeadTransform {
   int64_t slots = 0;
   void* grad_weight[2] = {nullptr, nullptr};
   int32_t grad_weight_is_float[2] = {0, 0};
+
+  // An index known only at run time would have the whole structure copied into local memory.
+  SYNCFLOW_HOST_DEVICE SmallRows gain(int which) const { return which ? weight[1] : weight[0]; }
 };
 
 // Softmax attention along T of a packed projection [B, T, S, 3, H, D]; out [B, T, S, H, D].

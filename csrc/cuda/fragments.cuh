@@ -1,12 +1,12 @@
 // A head's rows in the registers of a warp, as the tensor cores take them.
 //
 // A tile is 8 rows of D 16-bit numbers; lane 4 g + j holds a quarter of row g: of every 32 numbers
-// the eight from 8 j (one 16-byte vector), of a remaining 16 the four from 4 j, of a remaining 8 the
-// two from 2 j. Scores are sums over D, which may be taken in any order as long as both operands
+// the eight from 8 j (one 16-byte vector), of a remaining 16 the four from 4 j, of a remaining 8
+// the two from 2 j. Scores are sums over D, which may be taken in any order as long as both operands
 // have the same: so each register of such a tile is an A or a B operand as it stands, no number
 // changes lanes, and memory is read in whole vectors. Where rows must be summed over instead
-// (P v, and all of the backward pass), transposed() turns a register's 8 x 8 block; the product then
-// comes out in this same layout and is stored in the same vectors.
+// (P v, and all of the backward pass), transposed() turns a register's 8 x 8 block; the product
+// then comes out in this same layout and is stored in the same vectors.
 #pragma once
 
 #include "mma.cuh"
@@ -114,7 +114,7 @@ __device__ __forceinline__ void each_vector(F&& f) {
 template <class T, int D>
 __device__ __forceinline__ void norm_rope(Tile<D>& tile, const HeadTransform& transform, int which,
                                            int t, int end) {
-  const SmallRows& gain = transform.weight[which];
+  const SmallRows gain = transform.gain(which);
   float rstd = 1.f;
   if (gain.data) {
     float squares = 0.f;

@@ -1,5 +1,5 @@
-// RMSNorm and rotation of queries and keys on a packed projection [B, T, 3, H, D], forward (in place
-// or to another tensor) and backward.
+// RMSNorm and rotation of queries and keys on a packed projection [B, T, 3, H, D], forward (in
+// place or to another tensor) and backward.
 //
 // 16-bit numbers, pairs (2i, 2i + 1), D a multiple of 8: a warp takes eight heads of one token as
 // one tile, so every byte moves once and in 16-byte vectors. Other rows: one warp each.
@@ -150,8 +150,8 @@ __global__ void __launch_bounds__(kTokenWarps* kWarp)
   }
 #pragma unroll
   for (int out = 0; out < 2; ++out) {
-    if (out != which) raw.zero();
-    const RowPairs& total = out == which ? sums : raw;
+    RowPairs total = sums;
+    if (out != which) total.zero();
     total.store_row(a.transform.partial + (slot * 2 + out) * D, D, interleaved);
   }
 }

@@ -31,7 +31,7 @@ const char* temporal_attention_refusal(const TemporalAttentionArgs& a) {
   if (temporal_attention_is_matrix(a)) return nullptr;
   // The backward pass needs more than the forward: what can be computed can be trained.
   if (backward_shared(a.T, a.D) * static_cast<int64_t>(sizeof(float)) > kSharedLimit)
-    return "so many frames of so large heads have no CUDA kernel";
+    return "so many frames of so large heads have no CUDA kernel (see ops.reference_ops)";
   return nullptr;
 }
 

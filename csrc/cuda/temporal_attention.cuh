@@ -53,7 +53,7 @@ __device__ __forceinline__ void softmax(float (&c)[TILES][4], int end, float sca
 }
 
 // TILES key tiles of 8 rows; KEPT: keys and values stay in registers, else each 16 queries read
-// them again (through the cache). budget: 232 registers
+// them again (through the cache). budget: 255 registers
 template <class T, int D, int TILES, bool KEPT>
 __global__ void __launch_bounds__(kHeadWarps* kWarp, 1)
     temporal_attention_kernel(const TemporalAttentionArgs a) {
@@ -208,7 +208,7 @@ struct RowPairs {
   template <class T>
   __device__ __forceinline__ void norm_rope(const HeadTransform& transform, int which, int t,
                                             int D) {
-    const SmallRows& gain = transform.weight[which];
+    const SmallRows gain = transform.gain(which);
     const float rstd = gain.data ? this->rstd(D, transform.interleaved, transform.eps) : 1.f;
     each(D, transform.interleaved, [&](int i, PairPlace at, bool both) {
       if (gain.data) {
@@ -230,7 +230,7 @@ struct RowPairs {
   __device__ __forceinline__ void norm_rope_backward(const HeadTransform& transform, int which,
                                                      int t, int D, float rstd, const RowPairs& raw,
                                                      RowPairs& sums) {
-    const SmallRows& gain = transform.weight[which];
+    const SmallRows gain = transform.gain(which);
     float dot = 0.f;
     each(D, transform.interleaved, [&](int i, PairPlace at, bool both) {
       if (transform.rotation) turn(transform.rotation, t, D, i, -1.f);
@@ -269,7 +269,7 @@ __host__ __device__ inline int64_t forward_shared(int64_t T, int64_t D) {
   return T * (D | 1) + (D | 1) + T;
 }
 
-// budget: 96 registers
+// budget: 128 registers
 template <class T>
 __global__ void __launch_bounds__(4 * kWarp)
     temporal_attention_any_kernel(const TemporalAttentionArgs a) {

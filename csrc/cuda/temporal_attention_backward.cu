@@ -5,8 +5,8 @@ namespace syncflow::cuda {
 namespace {
 
 constexpr int64_t kMostWarps = 4;
-// Warps of the backward pass: 8 on each of an H100's 132 multiprocessors, as many as their registers
-// allow. A constant, so that the order of summation depends on the shape alone.
+// Warps of the backward pass: 8 on each of an H100's 132 multiprocessors, as many as their
+// registers allow. A constant, so that the order of summation depends on the shape alone.
 constexpr int64_t kMostSlots = 8 * 132;
 
 int64_t tiles(const TemporalAttentionArgs& a) {

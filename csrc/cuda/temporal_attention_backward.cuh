@@ -8,6 +8,7 @@
 // gains' gradients stay in its registers; reduce_gains_kernel adds the warps' in a fixed order.
 #pragma once
 
+#include "reduce_gains.cuh"
 #include "temporal_attention.cuh"
 
 namespace syncflow::cuda {
@@ -50,7 +51,7 @@ __device__ __forceinline__ void store_gradient(float (&c)[Tile<D>::kRegisters][4
                                                const HeadTransform& transform, int which, int t,
                                                int end, const T* rows, T* grad_rows, int64_t stride,
                                                float (&sums)[Tile<D>::kRegisters][2]) {
-  const SmallRows& gain = transform.weight[which];
+  const SmallRows gain = transform.gain(which);
   Tile<D> raw;
   float rstd = 1.f, dot = 0.f;
   if (gain.data) {
@@ -172,8 +173,9 @@ __global__ void __launch_bounds__(4 * kWarp, 1)
         for (int n = 0; n < TILES; ++n) {
           const int e = 2 * half;
           keep.block(0, m + half, n) = Pair<T>::pack(p[n][e], p[n][e + 1]);
-          keep.block(1, m + half, n) = Pair<T>::pack(p[n][e] * (dp[n][e] - delta) * a.scale,
-                                                     p[n][e + 1] * (dp[n][e + 1] - delta) * a.scale);
+          const float first = p[n][e] * (dp[n][e] - delta) * a.scale;
+          const float second = p[n][e + 1] * (dp[n][e + 1] - delta) * a.scale;
+          keep.block(1, m + half, n) = Pair<T>::pack(first, second);
         }
       }
     }
@@ -337,28 +339,6 @@ __global__ void __launch_bounds__(4 * kWarp)
   for (int which = 0; which < 2; ++which)
     if (a.transform.weight[which].data)
       sums[which].store_row(a.transform.partial + (slot * 2 + which) * D, D, interleaved);
-}
-
-// [slots, 2, D] -> the gains' gradients [D]; one block per number. budget: 40 registers
-template <class T>
-__global__ void __launch_bounds__(256) reduce_gains_kernel(const HeadTransform transform, int D) {
-  __shared__ float shared[8];
-  const int which = blockIdx.x / D, d = blockIdx.x - which * D;
-  if (!transform.grad_weight[which]) return;
-  float sum = 0.f;
-  for (int64_t i = threadIdx.x; i < transform.slots; i += 256)
-    sum += load_one(transform.partial + (i * 2 + which) * D + d);
-  sum = warp_sum(sum);
-  if (threadIdx.x % kWarp == 0) shared[threadIdx.x / kWarp] = sum;
-  __syncthreads();
-  if (threadIdx.x) return;
-  float total = 0.f;
-#pragma unroll
-  for (int w = 0; w < 8; ++w) total += shared[w];
-  if (transform.grad_weight_is_float[which])
-    store_one(static_cast<float*>(transform.grad_weight[which]) + d, total);
-  else
-    store_one(static_cast<T*>(transform.grad_weight[which]) + d, total);
 }
 
 }  // namespace syncflow::cuda

@@ -9,6 +9,7 @@ constexpr cudaError_t cudaSuccess = 0;
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 
 cudaError_t cudaGetLastError();
+inline cudaError_t cudaDeviceSynchronize() { return cudaGetLastError(); }
 cudaError_t emulation_allow_shared(int bytes);
 
 template <class Kernel>

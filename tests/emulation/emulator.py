@@ -6,6 +6,7 @@ The structures mirror csrc/cuda/args.h field by field; a size that differs fails
 import ctypes
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 from ctypes import c_float, c_int32, c_int64, c_void_p
@@ -19,6 +20,7 @@ ROOT = HERE.parent.parent
 KERNELS = ROOT / "csrc" / "cuda"
 CACHE = Path(os.environ.get("SYNCFLOW_EMULATION_CACHE", ROOT / "build" / "emulation"))
 FLAGS = ["-std=c++20", "-O1", "-fPIC", "-Wall", "-Wno-unknown-pragmas", "-ffp-contract=off"]
+FLAGS += shlex.split(os.environ.get("SYNCFLOW_EMULATION_FLAGS", ""))
 READ, WRITE, ONCE = 1, 2, 4
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
@@ -163,7 +165,8 @@ def compile_object(source: Path, kernels: Path) -> Path:
 
 def build(kernels: Path = KERNELS) -> Path:
     """A shared library of every launcher in `kernels`, on the emulated device."""
-    sources = [*sorted(kernels.glob("*.cu")), HERE / "emulation.cpp", HERE / "exports.cpp"]
+    own = ("emulation.cpp", "exports.cpp", "fragment_probe.cu")
+    sources = [*sorted(kernels.glob("*.cu")), *(HERE / name for name in own)]
     objects = [compile_object(source, kernels) for source in sources]
     digest = hashlib.sha256("".join(o.name for o in objects).encode()).hexdigest()[:20]
     output = CACHE / f"emulated-{digest}.so"
@@ -214,6 +217,18 @@ class Device:
         for key, (_, flags) in tensors.items():
             if flags & ONCE and (count := self.unwritten(key)):
                 raise EmulationError(f"{name}: {count} bytes of {key} were never written")
+
+    def fragments(self, words: Tensor) -> Tensor:
+        """What fragment_probe.cu makes of int32 [32, 6]: float32 [32, 18]."""
+        out = torch.empty(32, 18)
+        self.library.emulation_reset(ctypes.c_uint64(0))
+        for tensor, flags in ((words, READ), (out, WRITE | ONCE)):
+            size = ctypes.c_size_t(tensor.nbytes)
+            self.library.emulation_region(ctypes.c_void_p(tensor.data_ptr()), size, flags)
+        pointers = [ctypes.c_void_p(t.data_ptr()) for t in (words, out)]
+        if self.library.fragment_probe(*pointers):
+            raise EmulationError(self.library.emulation_error().decode())
+        return out
 
     def read(self, key: str) -> int:
         return self.library.emulation_read_bytes(self.regions[key])

@@ -53,7 +53,8 @@ std::tuple<Tensor, Tensor, Tensor> adaln_backward_op(const Tensor& grad_GSC, con
   const Tensor x = x_GSC.contiguous(), grad = dense("grad", grad_GSC, x);
   const Tensor grad_x = at::empty_like(x);
   const Small scale("scale", scale_GC, x);
-  const SmallGrad grad_shift(shift_GC.sizes(), shift_GC, x), grad_scale(scale_GC.sizes(), scale_GC, x);
+  const SmallGrad grad_shift(shift_GC.sizes(), shift_GC, x);
+  const SmallGrad grad_scale(scale_GC.sizes(), scale_GC, x);
   AdalnArgs args = arguments(x, eps);
   args.x = x.data_ptr(), args.scale = scale.rows;
   args.grad_out = grad.data_ptr(), args.grad_x = grad_x.data_ptr();
