@@ -145,14 +145,17 @@ def serve(model: SyncFlow, host: str = "127.0.0.1", port: int = 7860) -> None:
     """Serves the page until interrupted; on this machine alone unless ``host`` says otherwise."""
     studio = Studio(model)
     try:
-        page(studio).queue(max_size=16, default_concurrency_limit=1).launch(
+        blocks = page(studio).queue(max_size=16, default_concurrency_limit=1)
+        blocks.launch(
             server_name=host,
             server_port=port,
             share=False,
             show_error=True,
             quiet=True,
             allowed_paths=[str(studio.folder)],
-            prevent_thread_lock=False,
+            prevent_thread_lock=True,
         )
+        print(f"http://{host}:{port} (Ctrl-C stops it)", flush=True)
+        blocks.block_thread()
     finally:
         studio.close()

@@ -28,5 +28,4 @@ def run(args: argparse.Namespace) -> None:
     from syncflow import demo
 
     model = syncflow.load(args.model, device=args.device)
-    print(f"http://{args.host}:{args.port} (Ctrl-C stops it)")
     demo.serve(model, args.host, args.port)

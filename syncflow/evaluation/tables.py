@@ -36,9 +36,9 @@ READING = (
     "Contacts are found in the picture and onsets in the sound, by detectors that see pixels "
     "and samples only. Precision: share of onsets with a contact; recall: share of contacts "
     "with an onset; one-to-one. Median and p90: distance from every contact to the nearest "
-    "onset. Bias: onset minus contact. Correlation: of how much motion turns or ends in the picture "
-    "with how much begins in the sound. Count: exactly as many as the caption says, over the captions "
-    "that say it. Shuffled: the same clips with each other's soundtracks, averaged over several "
+    "onset. Bias: onset minus contact. Correlation: of how much motion turns or ends in the "
+    "picture with how much begins in the sound. Count: exactly as many as the caption says, over "
+    "the captions that say it. Shuffled: the same clips with each other's soundtracks, averaged over several "
     "shuffles: chance. Silent: no sound at all. Clips in which something sounds that is not in "
     "the picture are left out of every group but their own: no onset of theirs can be judged. "
     "Brackets: 95 % bootstrap intervals over clips."
@@ -101,7 +101,7 @@ def write_markdown(path: Path, report: dict[str, Any]) -> None:
             "## Recordings with written-down events\n\n" + markdown(report["recordings"], MAIN)
         )
     for name, found in report.get("calibration", {}).items():
-        parts.append(_calibration(name, found))
+        parts.append(calibration(name, found))
     if report.get("notes"):
         lines = "\n".join(f"- {name}: {text}" for name, text in report["notes"].items())
         parts.append(f"## What was not run, and why\n\n{lines}\n")
@@ -113,7 +113,7 @@ def write_markdown(path: Path, report: dict[str, Any]) -> None:
     path.write_text("\n".join(parts))
 
 
-def _calibration(name: str, found: dict[str, Any]) -> str:
+def calibration(name: str, found: dict[str, Any]) -> str:
     """The response curves as a table, a column per offset that is a multiple of 100 ms."""
     shown = [i for i, ms in enumerate(found["offsets_ms"]) if ms % 100 == 0]
     lines = [

@@ -21,12 +21,13 @@ class TrackSettings:
     """``noise`` is the pixel difference (0..1) below which nothing moved (at least; the clip's own
     noise raises it); ``shadow`` the weight of a pixel that is only darker; ``share`` of the mass
     above the reported row; ``minimum`` mass (share of the clip's typical one) of a frame that shows
-    the object; ``tip`` the share for
-    its lower end, used where that moves ``swing`` times as far; ``valley`` share of the busiest
-    column below which a column parts two objects, and ``other`` share of the greatest object that a
-    second one needs; ``slender`` how many times as wide as thick a stick is; ``rest`` share of frames in which a pixel must move to be suspected to hide an
-    object that rests or passes often, and of frames that then tell its background; ``trust`` the
-    distance (0..1) from the row's colour beyond which none of them does."""
+    the object; ``tip`` the share for its
+    lower end, used where that moves ``swing`` times as far; ``valley`` share of the busiest column
+    below which a column parts two objects, and ``other`` share of the greatest object that a second
+    one needs; ``slender`` how many times as wide as thick a stick is; ``rest`` share of frames in
+    which a pixel must move to be suspected to hide an object that rests or passes often, and of
+    frames that then tell its background; ``trust`` the distance (0..1) from the row's colour beyond
+    which none of them does."""
 
     noise: float = 0.06
     shadow: float = 0.15
