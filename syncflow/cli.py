@@ -18,6 +18,7 @@ from syncflow.commands import (
     impacts,
     import_,
     info,
+    paper,
     prepare,
     suite,
     sync,
@@ -37,7 +38,7 @@ _COMMANDS: dict[str, ModuleType] = {
 _GROUPS: dict[str, tuple[str, dict[str, ModuleType]]] = {
     "data": ("make training data", {"impacts": impacts}),
     "import": ("make a model from published weights", {"opensora": import_}),
-    "evaluate": ("measure a model", {"sync": sync, "suite": suite}),
+    "evaluate": ("measure a model", {"sync": sync, "suite": suite, "paper": paper}),
 }
 
 

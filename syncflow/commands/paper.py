@@ -1,0 +1,79 @@
+"""``syncflow evaluate paper``: the paper's tables and figures for any model and data set."""
+
+from __future__ import annotations
+
+import argparse
+
+from syncflow import arguments
+
+SUMMARY = "measure the paper's tables: FVD, FAD, KL, CLAP, ImageBind, in each of its settings"
+EXAMPLE = "syncflow evaluate paper --data clips/ --networks networks.json --out report"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add, count = parser.add_argument, arguments.count
+    add("--model", help="a model folder or hub id (default: the model in the package)")
+    what = "'impacts' (default), or a folder of clips with metadata.jsonl or a .txt beside each"
+    add("--data", default="impacts", metavar="DIR", help=what)
+    add("--clips", type=count, default=200, metavar="N", help="captions (default 200)")
+    add("--split", choices=("val", "test"), default="test", help="of impacts")
+    add("--levels", type=arguments.levels, default=[1], metavar="L,L", help="of impacts")
+    what = "which of 1,2,3 (tables) and 5 (figure 5) to run for the model (default all)"
+    add("--tables", default="1,2,3,5", metavar="T,T", help=what)
+    add("--sizes", default="128,256,512", metavar="PX,PX", help="zero-shot sizes")
+    what = "guidance weights of figure 5"
+    add("--guidances", default="1,2,4,6,8", metavar="W,W", help=what)
+    what = "a row of table 4: a model folder, or a folder of checkpoints' model folders"
+    add("--ablation", action="append", default=[], metavar="NAME=DIR", help=what)
+    what = "pictures of any text-to-video model and sounds: a folder, or module:function"
+    add("--cascade", action="append", default=[], metavar="NAME=VIDEOS,SOUNDS", help=what)
+    what = "a training run whose validation losses are figure 6"
+    add("--training", action="append", default=[], metavar="NAME=RUN", help=what)
+    what = "JSON: i3d, vggish, vggish_head, panns, audio_classifier, clap, imagebind, ..."
+    add("--networks", metavar="FILE", help=what)
+    add("--out", default="runs/paper", metavar="DIR", help="folder for the report")
+    add("--seed", type=arguments.seed, default=0)
+    add("--batch", type=count, default=8, metavar="N", help="clips made at once (default 8)")
+    add("--device", default="cpu", help="of the feature networks")
+
+
+def run(args: argparse.Namespace) -> None:
+    from syncflow.evaluation import paper
+
+    cascades = {}
+    for name, value in _named(args.cascade, "--cascade").items():
+        videos, comma, sounds = value.partition(",")
+        if not (videos and comma and sounds):
+            raise ValueError(f"--cascade takes NAME=VIDEOS,SOUNDS, got {value!r}")
+        cascades[name] = (videos, sounds)
+    known = {key for key in paper.paper_tables.TABLES if key != "4"}
+    wanted = args.tables.split(",")
+    if not set(wanted) <= known:
+        raise ValueError(f"--tables takes {', '.join(sorted(known))}, got {args.tables!r}")
+    paper.run(
+        args.model, args.data, args.out, clips=args.clips, split=args.split, levels=args.levels,
+        wanted=wanted, sizes=_numbers(args.sizes, int, "--sizes"),
+        guidances=_numbers(args.guidances, float, "--guidances"),
+        ablations=_named(args.ablation, "--ablation"), cascades=cascades,
+        training=_named(args.training, "--training"),
+        networks=paper.Networks.load(args.networks) if args.networks else None,
+        seed=args.seed, batch=args.batch, device=args.device,
+    )  # fmt: skip
+    print(args.out)
+
+
+def _named(values: list[str], option: str) -> dict[str, str]:
+    named = {}
+    for text in values:
+        name, found, value = text.partition("=")
+        if not (name and found and value) or name in named:
+            raise ValueError(f"{option} takes NAME=VALUE, every name once, got {text!r}")
+        named[name] = value
+    return named
+
+
+def _numbers(text: str, kind: type, option: str) -> list:
+    try:
+        return [kind(part) for part in text.split(",") if part]
+    except ValueError:
+        raise ValueError(f"{option} takes numbers with commas between, got {text!r}") from None

@@ -1,0 +1,192 @@
+"""The paper's settings end to end, on clips whose faults are known."""
+
+import json
+
+import pytest
+import stand_ins
+import torch
+
+from syncflow import cli
+from syncflow.clip import Clip
+from syncflow.data import media
+from syncflow.evaluation import datasets, paper, paper_systems, paper_tables
+from syncflow.evaluation.paper import Networks
+
+
+class Model:
+    """Answers with the real clips, the sound ``noise`` worse; refuses every size but its own."""
+
+    name = "stand-in"
+
+    def __init__(self, reals, noise=0.0):
+        self.reals, self.noise, self.calls = reals, noise, []
+
+    def generate(self, prompts, *, seed, progress, video=None, height=None, width=None, **options):
+        if height not in (None, 64):
+            raise ValueError(f"this model's size is fixed to 64x64, got {height}x{width}")
+        self.calls.append(options | {"video": video is not None})
+        made = []
+        for index, prompt in enumerate(prompts):
+            real = self.reals[prompt]
+            generator = torch.Generator().manual_seed(seed + index)
+            noise = self.noise * torch.randn(len(real.audio), generator=generator)
+            picture = real.video if video is None else video[index].video
+            made.append(Clip(picture, (real.audio + noise).clamp(-1, 1)))
+        return made
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """A folder of six clips with captions, and the clips by caption."""
+    folder, reals, lines = tmp_path_factory.mktemp("films"), {}, []
+    for index in range(6):
+        t = torch.arange(96000) / 48000
+        audio = 0.3 * torch.sin(2 * torch.pi * (200 + 100 * index) * t) * torch.exp(-2 * t)
+        video = torch.full((32, 3, 64, 64), 30 * index, dtype=torch.uint8)
+        video[:, :, :8, : 8 + 8 * index] = 255
+        media.write(folder / f"clip{index}.mp4", video, audio)
+        caption = f"bell {index}"
+        lines.append(json.dumps({"file": f"clip{index}.mp4", "caption": caption}))
+        reals[caption] = Clip(video, audio, prompt=caption)
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    return folder, reals
+
+
+def networks(folder):
+    return Networks(
+        vggish=str(stand_ins.vggish(folder)), vggish_head=str(stand_ins.head(folder)),
+        i3d=str(folder / "nothing.pt"),
+    )  # fmt: skip
+
+
+def test_every_setting_in_one_report(films, tmp_path):
+    folder, reals = films
+    runs = tmp_path / "run"
+    runs.mkdir()
+    lines = [{"step": 10, "loss": 1.0}, {"step": 20, "val_audio_clean": 0.5, "val_video": 1.0}]
+    (runs / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "cascades").mkdir()
+    for index in range(6):
+        media.write_wav(tmp_path / "cascades" / f"clip{index}.wav", torch.rand(100000) - 0.5)
+    model = Model(reals, noise=1e-3)
+    report = paper.run(
+        model, folder, tmp_path / "out", clips=4, sizes=(64, 128), guidances=(2.0,), batch=3,
+        cascades={"T2V + noise": (str(folder), str(tmp_path / "cascades"))},
+        training={"with adaptor": runs}, networks=networks(tmp_path), progress=False,
+    )  # fmt: skip
+    rows = {row["system"]: row for row in report["rows"]}
+    assert list(rows) == [
+        "real clips", "text to audio and video", "at 64x64", "at 128x128", "video to audio, paper",
+        "video to audio, one-pass", "guidance 2", "T2V + noise",
+    ]  # fmt: skip
+    # Worse sounds score worse, and only the sounds differ.
+    for name in ("FAD", "KL"):
+        real, model_, noise = (
+            rows[key]["metrics"][name]["value"][0]
+            for key in ("real clips", "text to audio and video", "T2V + noise")
+        )
+        assert real <= model_ < noise
+    assert rows["at 128x128"]["not_run"].endswith("got 128x128")
+    assert [call.get("v2a") for call in model.calls if call["video"]] == [
+        "paper", "paper", "one-pass", "one-pass"
+    ]  # fmt: skip
+    assert model.calls[-1]["guidance"] == 2.0
+    absent = rows["real clips"]["metrics_not_run"]
+    assert absent["CLAP"] == "not run: needs a CLAP model (laion/clap-htsat-unfused)"
+    assert "nothing.pt" in absent["FVD"]
+    assert absent["DeSync"] == "not run: needs Synchformer (synchformer.pt, TorchScript)"
+    page = (tmp_path / "out" / "report.md").read_text()
+    for text in ("| paper: SyncFlow-VGG |  | - | 2.530 | - | 0.182 |", "| 20 | 0.5000 |", "16000 Hz",
+                 "| paper: SyncFlow, zero-shot |  | - | - | 0.210 |", "3.690"):  # fmt: skip
+        assert text in page, text
+    saved = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert saved["rows"][0]["metrics"]["FAD"]["facts"]["sample_rate"].startswith("16000")
+
+
+def test_cascades(films, tmp_path):
+    folder, reals = films
+    items = datasets.folder(folder, 2)
+    truth = [item.real(64, 64) for item in items]
+    seen = []
+
+    def sound(video, prompt, *, fps, sample_rate, seed):
+        seen.append((tuple(video.shape), prompt, fps, sample_rate, seed))
+        return torch.ones(120000) * 0.1
+
+    made = paper_systems.cascade(folder, sound)(items, truth, 5)
+    assert seen == [((32, 3, 64, 64), f"bell {i}", 16, 48000, 5 + i) for i in range(2)]
+    assert [len(clip.audio) for clip in made] == [96000, 96000]
+    with pytest.raises(ValueError, match="at least 96000"):
+        short = paper_systems.cascade(folder, lambda *a, **k: torch.zeros(10))
+        short(items, truth, 0)
+    with pytest.raises(FileNotFoundError, match="clip0"):
+        paper_systems.cascade(tmp_path, sound)(items, truth, 0)
+    assert paper_systems.find_sound("math:sqrt")(4) == 2
+    for bad in ("math", "math:nothing", "no_such_module_here:f", "math:pi"):
+        with pytest.raises(ValueError):
+            paper_systems.find_sound(bad)
+
+
+def test_the_last_three_checkpoints_are_averaged(tmp_path):
+    for step in (100, 200, 300, 400):
+        (tmp_path / f"step{step}").mkdir()
+        (tmp_path / f"step{step}" / "config.json").write_text("{}")
+    names = [path.name for path in paper_systems.checkpoints(tmp_path)]
+    assert names == ["step200", "step300", "step400"]
+    single = tmp_path / "step100"
+    assert paper_systems.checkpoints(single) == [single]
+    parts = [{"FAD": {"value": [v, v - 1, v + 1], "better": "lower"}} for v in (1.0, 2.0, 6.0)]
+    assert paper.averaged(parts) == {"FAD": {"value": [3, 2, 4], "better": "lower"}}
+    # A metric that one of them lacks would be an average of other clips.
+    assert paper.averaged([*parts, {}]) == {}
+
+
+def test_data_folders(films, tmp_path):
+    folder, _ = films
+    items = datasets.folder(folder)
+    assert [item.key for item in items] == [f"clip{i}" for i in range(6)]
+    clip = items[1].real(32, 48)
+    assert clip.video.shape == (32, 3, 32, 48) and clip.sample_rate == 48000
+    (tmp_path / "a.mp4").write_bytes((folder / "clip0.mp4").read_bytes())
+    with pytest.raises(FileNotFoundError, match="no caption"):
+        datasets.folder(tmp_path)
+    (tmp_path / "a.txt").write_text("a bell\n")
+    assert datasets.folder(tmp_path)[0].prompt == "a bell"
+    (tmp_path / "metadata.jsonl").write_text('{"file": "../../secret.mp4", "caption": "x"}\n')
+    with pytest.raises(ValueError, match="outside"):
+        datasets.folder(tmp_path)
+    (tmp_path / "metadata.jsonl").write_text("[]\n")
+    with pytest.raises(ValueError, match="line 1"):
+        datasets.folder(tmp_path)
+
+
+def test_a_hash_change_is_seen(films, tmp_path):
+    """The report's facts tell two weights files of the same name apart."""
+    from syncflow.evaluation.networks import files
+
+    first = files.digest(stand_ins.vggish(tmp_path))
+    (tmp_path / "vggish.pth").write_bytes(b"x")
+    assert files.digest(tmp_path / "vggish.pth") != first
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--tables", "7"], "--tables takes"),
+        (["--ablation", "x"], "--ablation takes NAME=VALUE"),
+        (["--cascade", "x=only"], "--cascade takes NAME=VIDEOS,SOUNDS"),
+        (["--sizes", "big"], "--sizes takes numbers"),
+        (["--networks", "no.json"], "no.json"),
+        (["--training", "x=nowhere"], "no training log"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, capsys):
+    assert cli.main(["evaluate", "paper", *arguments]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and "\n" not in error
+
+
+def test_cells():
+    assert paper_tables.cell(None) == "-" and paper_tables.cell(0.182) == "0.182"
+    assert paper_tables.cell([0.0031, 0.001, 0.005]) == "0.0031 [0.001, 0.005]"
+    assert paper_tables.cell([123.456, 120, 130]) == "123.5 [120.0, 130.0]"
