@@ -186,7 +186,7 @@ def test_imagebind(folder, pairs):
     metric = imagebind.ImageBindScores(weights, words)
     metric.update(pairs[:4])
     scores = {result.name: result.value[0] for result in metric.results()}
-    assert set(scores) == set(imagebind.PAIRS) and all(abs(v) <= 1 for v in scores.values())
+    assert set(scores) == set(imagebind.PAIRS) and all(abs(v) < 1.0001 for v in scores.values())
     # Nearly the real sound against the real sound; noise, and another clip's sound, are farther.
     name = "IB (Gen-A&GT-A)"
     for bad in (worse_sound(pairs, 0.5), mixed(pairs)):

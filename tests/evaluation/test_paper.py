@@ -96,8 +96,10 @@ def test_every_setting_in_one_report(films, tmp_path):
     assert "nothing.pt" in absent["FVD"]
     assert absent["DeSync"] == "not run: needs Synchformer (synchformer.pt, TorchScript)"
     page = (tmp_path / "out" / "report.md").read_text()
-    for text in ("| paper: SyncFlow-VGG |  | - | 2.530 | - | 0.182 |", "| 20 | 0.5000 |", "16000 Hz",
-                 "| paper: SyncFlow, zero-shot |  | - | - | 0.210 |", "3.690"):  # fmt: skip
+    for text in (
+        "| paper: SyncFlow-VGG |  | - | 2.530 | - | 0.182 |", "| 20 | 0.5000 |", "16000 Hz",
+        "| paper: SyncFlow, zero-shot |  | - | - | 0.210 |", "3.690",
+    ):  # fmt: skip
         assert text in page, text
     saved = json.loads((tmp_path / "out" / "report.json").read_text())
     assert saved["rows"][0]["metrics"]["FAD"]["facts"]["sample_rate"].startswith("16000")
