@@ -38,9 +38,10 @@ READING = (
     "with an onset; one-to-one. Median and p90: distance from every contact to the nearest "
     "onset. Bias: onset minus contact. Correlation: of how much motion turns or ends in the "
     "picture with how much begins in the sound. Count: exactly as many as the caption says, over "
-    "the captions that say it. Shuffled: the same clips with each other's soundtracks, averaged over several "
-    "shuffles: chance. Silent: no sound at all. Clips in which something sounds that is not in "
-    "the picture are left out of every group but their own: no onset of theirs can be judged. "
+    "the captions that say it. Shuffled: the same clips with each other's soundtracks, averaged "
+    "over several shuffles: chance. Silent: no sound at all. Clips in which something sounds that "
+    "is not in the picture are left out of every group but their own: no onset of theirs can be "
+    "judged. "
     "Brackets: 95 % bootstrap intervals over clips."
 )
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from syncflow.clip import Clip
 from syncflow.evaluation import calibration, recordings, sync
 
 OFFSETS = (-500, -300, -200, -100, -50, 0, 50, 100, 200, 300, 500)
@@ -89,23 +88,6 @@ def test_bad_requests(clips):
         calibration.calibrate(clips[:1])
     with pytest.raises(ValueError, match=r"\[-200, 200\]"):
         calibration.calibrate(clips, offsets_ms=(-100, 0, 100))
-
-
-@pytest.fixture
-def greatest(tmp_path, cases, clips):
-    """A folder as the Greatest Hits has it, from rendered clips: two films of two clips each."""
-    for film in range(2):
-        pair = clips[2 * film : 2 * film + 2]
-        video = torch.cat([clip.video for clip in pair])
-        audio = torch.cat([clip.audio for clip in pair])
-        name = f"2015-02-16-16-49-0{film}"
-        Clip(video, audio).save(tmp_path / f"{name}_denoised.mp4")
-        (tmp_path / f"{name}_denoised_thumb.mp4").write_bytes(b"a picture for a list")
-        lines = []
-        for index, case in enumerate(cases[2 * film : 2 * film + 2]):
-            lines += [f"{t + 2 * index:.6f} {case.made_of} hit static" for t in case.seen]
-        (tmp_path / f"{name}_times.txt").write_text("\n".join(lines) + "\n")
-    return tmp_path
 
 
 def test_recordings_are_read_with_their_events(greatest, clips):

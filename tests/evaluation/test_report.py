@@ -9,7 +9,7 @@ from PIL import Image
 
 from syncflow.clip import Clip
 from syncflow.data import media
-from syncflow.evaluation import looks, materials, provenance, report, rows, sweep, systems
+from syncflow.evaluation import looks, materials, provenance, report, rows, sweep, systems, tables
 from syncflow.evaluation.probe import ProbeSettings
 
 SCOPE = report.Scope(
@@ -191,6 +191,19 @@ def test_sounds_from_outside_are_judged_apart():
     assert all(not set(apart) & set(members) for members in groups.values())
     assert len(groups["all clips"]) == len(cases) - len(outside)
     assert len(groups["level 1"]) == 30 and any(name.startswith("material ") for name in groups)
+
+
+def test_recordings_are_measured_and_set_to_sound(greatest, clips, renderer):
+    scope = report.Scope(recordings=greatest, calibrate=4)
+    found = {"calibration": {}}
+    sampling = {"seed": 0, "batch": 4, "progress": False}
+    report._recorded(found, renderer(), scope, clips[0], {}, sampling)
+    assert "agreement" in found["calibration"]["recordings"]["metrics"]
+    values = {row["system"]: row["f1_100"][0] for row in found["recordings"]}
+    assert values["recorded"] > 0.8 and values["video to audio"] == 0
+    assert values["recorded, kind hit"] == values["recorded"]
+    assert any(name.startswith("video to audio, material ") for name in values)
+    assert tables.markdown(found["recordings"], tables.MAIN).startswith("| system | clips |")
 
 
 def test_the_page_opens_from_disk_alone(written, folder):
