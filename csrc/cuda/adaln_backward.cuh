@@ -224,7 +224,7 @@ __global__ void __launch_bounds__(kBackwardWarps* kWarp)
 }
 
 // Of x + gate * y: grad_y = gate * grad and the sum of grad * y over tokens; a thread owns V
-// neighbouring channels for all tokens of the chunk. budget: 64 registers
+// neighbouring channels for all tokens of the chunk. budget: 128 registers
 template <class T, int V>
 __global__ void __launch_bounds__(kBackwardWarps* kWarp)
     gate_residual_backward_kernel(const AdalnArgs a) {

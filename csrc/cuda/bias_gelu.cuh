@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(kGeluThreads) bias_gelu_kernel(const BiasGeluA
 }
 
 // A thread owns V channels for a chunk of rows, so that the bias's gradient needs no atomics; the
-// chunks' sums are added by reduce_bias_kernel. budget: 64 registers
+// chunks' sums are added by reduce_bias_kernel. budget: 80 registers
 template <class T, int V>
 __global__ void __launch_bounds__(kGeluThreads) bias_gelu_backward_kernel(const BiasGeluArgs a) {
   const int64_t columns = divide(a.C + kGeluThreads * V - 1, kGeluThreads * V);
