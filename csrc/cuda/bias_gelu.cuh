@@ -38,7 +38,8 @@ __global__ void __launch_bounds__(kGeluThreads) bias_gelu_kernel(const BiasGeluA
 // A thread owns V channels for a chunk of rows, so that the bias's gradient needs no atomics; the
 // chunks' sums are added by reduce_bias_kernel. budget: 80 registers
 template <class T, int V>
-__global__ void __launch_bounds__(kGeluThreads) bias_gelu_backward_kernel(const BiasGeluArgs a) {
+__global__ void __launch_bounds__(kGeluThreads, 3)
+    bias_gelu_backward_kernel(const BiasGeluArgs a) {
   const int64_t columns = divide(a.C + kGeluThreads * V - 1, kGeluThreads * V);
   const int64_t chunk = divide(blockIdx.x, columns), column = blockIdx.x - chunk * columns;
   const int64_t c = (column * kGeluThreads + threadIdx.x) * V;
