@@ -69,6 +69,10 @@ def test_commands_are_understood(page: Path) -> None:
             extras = re.findall(r"\[(\w+)\]", rest[-1])
             project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
             assert set(extras) <= set(project["optional-dependencies"]), words
+        elif program in ("deepspeed", "torchrun"):
+            script = next(index for index, word in enumerate(rest) if word.endswith(".py"))
+            assert (ROOT / rest[script]).is_file(), words
+            cli._parser().parse_args(["train", *rest[script + 1 :]])
         else:
             assert program == "pytest", f"unknown command in {page.name}: {words}"
 

@@ -12,7 +12,7 @@ from syncflow import flow
 from syncflow.clip import Clip, ClipSpec, to_pixels
 from syncflow.config import SamplingConfig
 from syncflow.models.ddit import DDiT
-from syncflow.sampler import GuidedVelocity
+from syncflow.sampler import GuidedVelocity, encode_captions
 from syncflow.training import export
 from syncflow.training.settings import SamplesConfig
 
@@ -21,25 +21,34 @@ def sample(
     model: DDiT, batch: dict[str, Tensor], spec: ClipSpec, sampling: SamplingConfig
 ) -> tuple[Tensor, Tensor]:
     """Normalised latents, video [B, Cz, T, h, w] and audio [B, A, D]; always the same noise."""
-    count, device = len(batch["text"]), batch["text"].device
+    device = batch["text"].device
     generator = torch.Generator().manual_seed(0)
     start = tuple(
         torch.randn(batch[kind].shape, generator=generator).to(device)
         for kind in ("video", "audio")
     )
-    null, null_mask = model.video_tower.null_text(*batch["text"].shape[:2])
-    condition = model.prepare(
-        torch.cat([batch["text"], null.to(batch["text"].dtype)]),
-        torch.cat([batch["mask"].bool(), null_mask]), spec,
+    captions = encode_captions(
+        model, _Read(batch), ["-"] * len(batch["text"]), spec, batch["text"].dtype,
+        null_caption=sampling.null_caption,
     )
     guidance = sampling.guidance
     audio_guidance = guidance if sampling.audio_guidance is None else sampling.audio_guidance
-    velocity = GuidedVelocity(model, condition, count, guidance, audio_guidance)
+    velocity = GuidedVelocity(model, captions, guidance, audio_guidance)
     path = flow.schedule(
         sampling.schedule, sampling.steps,
         sampling.audio_steps if sampling.schedule == "cascade" else None, sampling.shift,
     )
     return flow.integrate(velocity, start, path, sampling.solver)
+
+
+class _Read:
+    """Stands in for a text encoder: the captions were read when the data were prepared."""
+
+    def __init__(self, batch: dict[str, Tensor]) -> None:
+        self.read = batch["text"], batch["mask"]
+
+    def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        return self.read
 
 
 def decode(video: Tensor, audio: Tensor, latents: Any, config: SamplesConfig) -> list[Clip]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from syncflow.training import optimizer
 from syncflow.training.average import decay_at
-from syncflow.training.parallel import Group
+from syncflow.training.parallel import Group, meet_alone
 from syncflow.training.replicas import Replicas, State
 from syncflow.training.settings import LoopConfig
 
@@ -50,11 +50,7 @@ class ZeroEngine(Replicas):
             )
         deepspeed = _import_deepspeed()
         group = self.group
-        if not torch.distributed.is_initialized():
-            raise ValueError(
-                "the deepspeed block needs a launcher: deepspeed or torchrun "
-                "(one process: torchrun --nproc_per_node 1 syncflow/train.py --config ...)"
-            )
+        meet_alone()
         deepspeed.init_distributed(dist_init_required=False, verbose=False)
         # DeepSpeed casts frozen weights too; what is not trained must come out as it went in.
         trained = self._trained(self.module.state_dict())
@@ -62,7 +58,7 @@ class ZeroEngine(Replicas):
             k: v.detach().to("cpu", copy=True)
             for k, v in self.module.state_dict().items() if group.leads and k not in trained
         }
-        # lr 0: DeepSpeed makes the optimizer's state by a step of its own.
+        # lr 0: ZeRO-3 makes the optimizer's state by a step of its own.
         (adamw,) = optimizer.build(self.module, self.config.model_copy(update={"lr": 0.0}))
         self.engine, self.zero, _, _ = deepspeed.initialize(
             model=_Objective(self.task), optimizer=adamw, config=self._deepspeed_config()
@@ -73,6 +69,8 @@ class ZeroEngine(Replicas):
             if self.stage == 3 else self.zero.single_partition_of_fp32_groups
         )
         self.ema = [s.detach().clone() for s in self.shards] if self.config.ema else []
+        if self.stage < 3:
+            self._make_moments()
         self._set_updates(0)
 
     def _deepspeed_config(self) -> dict[str, Any]:
@@ -88,6 +86,16 @@ class ZeroEngine(Replicas):
         }
         block.setdefault("steps_per_print", sys.maxsize)
         return block
+
+    def _make_moments(self) -> None:
+        """ZeRO 1 and 2 make them in the first step, and then find only those of the first group of
+        parameters again."""
+        for shard in self.shards:
+            self.zero.optimizer.state[shard] = {
+                "step": torch.zeros((), device=shard.device),
+                "exp_avg": torch.zeros_like(shard), "exp_avg_sq": torch.zeros_like(shard),
+            }
+        self.zero._lazy_init_hp_params_optimizer_state()
 
     def _set_updates(self, updates: int) -> None:
         for values in self.zero.optimizer.state.values():

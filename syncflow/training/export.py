@@ -30,12 +30,8 @@ def run_config(run: str | Path) -> settings.AnyTask:
     Raises:
         FileNotFoundError: the run is not finished.
     """
-    run = Path(run)
-    if (run / checkpoint.MANIFEST).exists():
-        text = checkpoint.Saved(run).about["config"]
-    elif (run / weights.FINAL).exists():
-        text = checkpoint.metadata(run / weights.FINAL)["config"]
-    else:
+    text = weights.about(run).get("config")
+    if not text:
         raise FileNotFoundError(f"{run} is not finished (no {weights.FINAL}); train it first")
     return settings.TrainConfig.parse({"run": json.loads(text)}, str(run)).run
 
@@ -69,31 +65,40 @@ def _below(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _check_latents(run: str | Path, latents: Latents) -> None:
-    """The statistics in a model folder must be those that its d-DiT was trained with.
+    """The latents must be of the encoders that the d-DiT's training data were made with.
 
     Raises:
-        ValueError: the latents are of other encoders than the run's data, or scaled otherwise.
+        ValueError: they are of others.
     """
-    run = Path(run)
-    if (run / model_folder.CONFIG).exists():
+    if (Path(run) / model_folder.CONFIG).exists():
         return
-    if (run / checkpoint.MANIFEST).exists():
-        known = checkpoint.Saved(run).about
+    known = weights.about(run).get("encoders")
+    if known:
+        expected = json.loads(known)
+    else:  # a run of an earlier version: its data may still be there
+        folder = Path(run_config(run).data)
+        if not (folder / "manifest.json").exists():
+            return
+        expected = Latents(folder).manifest["encoders"]
+    if latents.manifest["encoders"] != expected:
+        raise ValueError(
+            f"the latents have other encoders than the data that {run} was trained on; name that "
+            f"data's folder ({run_config(run).data})"
+        )
+
+
+def _check_null_caption(config: settings.ExportTask) -> None:
+    """Guidance must lead away from what stood in for dropped captions."""
+    path = Path(config.ddit) / model_folder.CONFIG
+    if path.exists():
+        trained = ModelConfig.load(path).sampling.null_caption
     else:
-        known = checkpoint.metadata(run / weights.FINAL)
-    for key in ("encoders", "statistics"):
-        if key not in known:  # a run of an earlier version: its data may still be there
-            folder = Path(run_config(run).data)
-            if not (folder / "manifest.json").exists():
-                continue
-            expected = Latents(folder).manifest[key]
-        else:
-            expected = json.loads(known[key])
-        if latents.manifest[key] != expected:
-            raise ValueError(
-                f"the latents have other {key} than the data that {run} was trained on; name that "
-                f"data's folder ({run_config(run).data})"
-            )
+        trained = run_config(config.ddit).null_caption
+    if config.sampling.null_caption != trained:
+        raise ValueError(
+            f"sampling.null_caption is {config.sampling.null_caption!r}, but {config.ddit} was "
+            f"trained with {trained!r}; say so in the export's sampling"
+        )
 
 
 def export(config: settings.ExportTask) -> Path:
@@ -110,7 +115,8 @@ def export(config: settings.ExportTask) -> Path:
     models: dict[str, Config] = {name: _part_config(run, name) for name, run in runs.items()}
     latents = Latents(config.latents)
     _check_latents(config.ddit, latents)
-    stats = latents.manifest["statistics"]
+    _check_null_caption(config)
+    stats = weights.statistics(config.ddit) or latents.manifest["statistics"]
     model = ModelConfig(
         name=config.name,
         geometry=GeometryConfig(**latents.manifest["geometry"]),

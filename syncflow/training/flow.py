@@ -55,7 +55,17 @@ class FlowTraining:
         self.device = self.group.device
         self.train = Latents(config.data)
         self.validation = Latents(config.validation, expected=self.train.manifest)
-        self.validation.scale = self.train.scale  # as the model will see everything
+        self.statistics = self.train.manifest["statistics"]
+        if config.statistics == "init":
+            self.statistics = self._statistics_of_init()
+        # As the model sees everything: validation, and later what it generates.
+        self.train.scale = self.validation.scale = {
+            kind: tuple(
+                torch.tensor(self.statistics[f"{kind}_{which}"]).view(shape)
+                for which in ("mean", "std")
+            )
+            for kind, shape in (("video", (-1, 1, 1, 1)), ("audio", (-1,)))
+        }
         self.trains_video, self.trains_audio = config.train != "audio", config.train != "video"
         self.module = DDiT(config.model)
         self._start()
@@ -79,10 +89,20 @@ class FlowTraining:
             }
             self.module.video_tower.load_state_dict(below or found)
 
+    def _statistics_of_init(self) -> dict[str, list[float]]:
+        init = self.config.init
+        found = weights.statistics(init) if init else None
+        if found is None:
+            raise ValueError(
+                f'statistics is "init", and init ({init}) does not say with which it was trained; '
+                'use "data"'
+            )
+        return found
+
     @property
     def provenance(self) -> dict[str, str]:
         """What the weights are tied to, for the weights' file: whoever exports must know."""
-        kept = {key: self.train.manifest[key] for key in ("encoders", "statistics")}
+        kept = {"encoders": self.train.manifest["encoders"], "statistics": self.statistics}
         return {key: json.dumps(value, sort_keys=True) for key, value in kept.items()}
 
     @property
@@ -117,9 +137,7 @@ class FlowTraining:
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         config, size = self.config, len(batch["video"])
         drop = self._uniform(size, source) < config.text_dropout
-        # The null caption is as long as the caption it stands for, as in sampling.
-        mask = batch["mask"]
-        text, _ = self.module.video_tower.drop_text(batch["text"], mask, drop)
+        text, mask = self._dropped(batch["text"], batch["mask"].bool(), drop)
         clocks = self._clocks(batch["video"].shape, source)
         losses = self._losses(batch, text, mask, clocks, source)
         out: dict[str, Tensor | float] = {}
@@ -136,6 +154,15 @@ class FlowTraining:
             total, out["audio"] = total + audio, audio.detach()
             out["audio_at"] = _by_time(losses["audio"], losses["audio_t"])
         return total, out
+
+    def _dropped(self, text: Tensor, mask: Tensor, drop_B: Tensor) -> tuple[Tensor, Tensor]:
+        """The null caption in place of some; the batch is then as long as the longest."""
+        tower = self.module.video_tower
+        null, null_mask = tower.unguided_text(mask, self.config.null_caption)
+        length = max(mask.shape[1], null_mask.shape[1])
+        text, mask, null, null_mask = (_longer(x, length) for x in (text, mask, null, null_mask))
+        text = torch.where(drop_B[:, None, None], null.to(text.dtype), text)
+        return text, torch.where(drop_B[:, None], null_mask, mask)
 
     def _clocks(self, shape: Sequence[int], source: Source) -> _Clocks:
         """Times of a batch of videos of that shape."""
@@ -276,7 +303,10 @@ class FlowTraining:
             return x_0
         gather = self.group.gather
         everyones, caption = gather(x_0), None if caption is None else gather(caption)
-        order = flow.couple(everyones, gather(x_1), self.config.coupling, caption)
+        # A clip that is not finite is for the step to leave out; the coupling must not stumble.
+        order = flow.couple(
+            everyones, gather(x_1).nan_to_num(), self.config.coupling, caption
+        )
         return everyones[order[self.group.rows(len(everyones))]]
 
     def _uniform(self, size: int, source: Source) -> Tensor:
@@ -310,5 +340,7 @@ def _stacked(clips: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _longer(value_BL: Tensor, length: int) -> Tensor:
+    if value_BL.shape[1] == length:
+        return value_BL
     padding = value_BL.new_zeros(len(value_BL), length - value_BL.shape[1], *value_BL.shape[2:])
     return torch.cat([value_BL, padding], dim=1)

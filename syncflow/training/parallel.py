@@ -116,6 +116,19 @@ def join(device: str | None, minutes: float = 10.0) -> Group:
     return Group(rank, world, where)
 
 
+def meet_alone() -> None:
+    """A process group of this process, for what needs one and finds none."""
+    if torch.distributed.is_initialized():
+        return
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    for name, value in alone.items():
+        os.environ.setdefault(name, value)
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    torch.distributed.init_process_group(
+        backend, store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+
+
 def leave() -> None:
     """Parts from the others, where there are any."""
     if torch.distributed.is_initialized():

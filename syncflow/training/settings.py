@@ -30,7 +30,7 @@ _LOOPS_OWN = {
 _DEEPSPEED_KEYS = {
     "zero_optimization", "communication_data_type", "prescale_gradients",
     "gradient_predivide_factor", "wall_clock_breakdown", "comms_logger", "flops_profiler", "aio",
-    "memory_breakdown", "steps_per_print", "data_types", "seq_parallel_communication_data_type",
+    "memory_breakdown", "steps_per_print",
 }  # fmt: skip
 
 
@@ -192,14 +192,16 @@ class FlowTask(Config):
     in stage 2, 0.35 in stage 3; 0 is the paper's); and ``decoupled``, where both times are drawn.
     ``conditioned``: share of samples whose first or last frames are given (``frame_mask``), for
     image-to-video and extension. ``clean_noise``: noise added to clean video latents, in standard
-    deviations. ``draws``: audio noises per video pass. ``coupling`` pairs noise and data within the
-    batch of all processes.
+    deviations. ``null_caption``: which part of the learned null caption stands in for a dropped one
+    (``SamplingConfig``). ``draws``: audio noises per video pass. ``coupling`` pairs noise and data
+    within the batch of all processes.
 
     ``time_kind``, ``time_mean``, ``time_std`` and ``time_shift`` say where training times fall
     (``flow.sample_times``): "uniform" is the paper's; a mean below 0 or a shift above 1 moves
     logit-normal times towards noise. ``uniform_share`` of logit-normal times are uniform all the
     same. ``init``: a finished run, a checkpoint or a model folder to start from; ``init_video``:
-    the video tower alone from there.
+    the video tower alone from there. ``statistics``: latents are normalised by those of the data,
+    or by those that ``init`` was trained with, which is right where its weights are to be kept.
     """
 
     task: Literal["flow"]
@@ -218,10 +220,12 @@ class FlowTask(Config):
     uniform_share: float = Field(0.2, ge=0, le=1)
     clean_video: float | None = Field(None, ge=0, le=1)
     clean_noise: float = Field(0.05, ge=0)
+    null_caption: Literal["full", "prompt"] = "prompt"
     decoupled: float = Field(0.0, ge=0, le=1)
     conditioned: float = Field(0.0, ge=0, le=1)
     draws: int = Field(1, gt=0)
     coupling: Literal["none", "ot", "c2ot"] = "none"
+    statistics: Literal["data", "init"] = "data"
     lora: LoraConfig | None = None
     samples: SamplesConfig | None = None
     loop: LoopConfig

@@ -2,57 +2,23 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
+from made import flow_config, write_latents
 from safetensors.torch import load_file
 
 from syncflow.training.flow import FlowTraining
 from syncflow.training.loop import fit
 from syncflow.training.settings import TrainConfig
 
-MODEL = {
-    "video": {
-        "hidden_size": 32, "depth": 1, "num_heads": 2, "in_channels": 2, "caption_channels": 8,
-        "model_max_length": 6, "pred_sigma": False, "mlp_ratio": 2,
-    },
-    "adaptor": {"num_heads": 2},
-    "audio": {
-        "hidden_size": 32, "num_heads": 2, "in_channels": 3, "condition": "both", "mlp_ratio": 2,
-        "upsampler_patches": 4, "upsampler_width": 16,
-    },
-}  # fmt: skip
-GEOMETRY = {"seconds": 1.0, "fps": 8, "height": 32, "width": 32, "sample_rate": 9600}
-
 
 @pytest.fixture
 def latents(tmp_path):
-    folder, rng, count = tmp_path / "latents", np.random.default_rng(0), 4
-    folder.mkdir()
-    shapes = {"video_mean": (2, 2, 4, 4), "audio_mean": (10, 3), "text": (6, 8)}
-    for name, shape in shapes.items():
-        values = rng.standard_normal((count, *shape)).astype(np.float16)
-        np.save(folder / f"{name}.npy", values)
-        if name.endswith("_mean"):
-            np.save(folder / f"{name[:5]}_std.npy", np.full_like(values, 0.01))
-    mask = np.zeros((count, 6), dtype=bool)
-    mask[:, :4] = True
-    np.save(folder / "text_mask.npy", mask)
-    statistics = {"video_mean": [0, 0], "video_std": [1, 1], "audio_mean": [0] * 3, "audio_std": [1] * 3}
-    manifest = {
-        "count": count, "encoders": {"video_vae": "x"}, "geometry": GEOMETRY, "text_tokens": 4,
-        "statistics": statistics,
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
+    return write_latents(tmp_path / "latents")
 
 
 def task(latents, tmp_path, train, steps=3, **changes):
-    loop = {"steps": steps, "batch_size": 4, "lr": 0.01, "ema": 0, "precision": "fp32", "warmup": 1}
-    config = {
-        "task": "flow", "out": str(tmp_path / train), "data": str(latents),
-        "validation": str(latents), "model": MODEL, "train": train, "loop": loop, **changes,
-    }
+    config = flow_config(latents, tmp_path / train, train, {"steps": steps}, **changes)
     return TrainConfig.parse({"run": config}).run
 
 

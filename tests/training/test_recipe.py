@@ -21,7 +21,9 @@ def model_folder(tmp_path_factory):
     at = lambda name: str(folder / name)  # noqa: E731
     loop = {"steps": 2, "batch_size": 2, "lr": 1e-3, "validate_every": 2, "threads": 1}
     video_vae = {"kind": "patch", "latent_channels": 2, "width": 16, "depth": 1}
-    audio_vae = {"kind": "spectral", "latent_channels": 3, "width": 32, "depth": 1, "oscillators": 16}
+    audio_vae = {
+        "kind": "spectral", "latent_channels": 3, "width": 32, "depth": 1, "oscillators": 16,
+    }  # fmt: skip
     text = {
         "kind": "bytes", "max_length": 64, "d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 1,
         "num_heads": 4, "pool": "word", "clean_caption": False,
@@ -58,12 +60,17 @@ def model_folder(tmp_path_factory):
     )
     flow = {
         "data": at("latents_train"), "validation": at("latents_val"), "model": ddit, "loop": loop,
+        "null_caption": "full",
     }
     init = {}
+    samples = {
+        "every": 2, "clips": 1, "video_vae": at("video_vae"), "audio_vae": at("audio_vae"),
+        "sampling": {"steps": 2, "guidance": 2.0, "schedule": "cascade"},
+    }  # fmt: skip
     for stage, train in enumerate(("video", "audio", "both"), start=1):
         write(
             folder, f"stage{stage}", task="flow", out=at(f"stage{stage}"), train=train, **flow,
-            **init,
+            **init, samples=samples if stage == 3 else None,
         )
         init = {"init": at(f"stage{stage}")}
     parts["video_vae"] = at("video_decoder")
@@ -145,3 +152,66 @@ def test_training_goes_on_from_a_model_folder(model_folder, tmp_path):
     more = weights_of.load(tmp_path / "more", "video_vae")
     kept = weights_of.load(model_folder, "video_vae")
     assert all(torch.equal(more[name], kept[name]) for name in kept)
+
+
+def test_clips_are_written_while_training(model_folder):
+    from syncflow import Clip
+
+    run = model_folder.parent / "stage3"
+    (path,) = (run / "samples").glob("*.mp4")
+    assert path.name == "00000002-0.mp4"
+    clip = Clip.load(path)
+    assert clip.video.shape[0] == 32 and clip.audio.shape[0] == 96000
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert "clip_0" in events.Tags()["images"] and "clip_0" in events.Tags()["audio"]
+    assert events.Images("clip_0")[0].encoded_image_string.startswith(b"GIF89a")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"latents": "other"}, "other encoders than the data that .*stage3 was trained on"),
+        ({"sampling": {"null_caption": "prompt"}}, "null_caption is 'prompt'.*with 'full'"),
+    ],
+)
+def test_an_export_of_what_does_not_belong_together_is_refused(
+    model_folder, tmp_path, change, message
+):
+    import shutil
+
+    folder = model_folder.parent
+    if "latents" in change:
+        shutil.copytree(folder / "latents_train", tmp_path / "other")
+        manifest = json.loads((tmp_path / "other" / "manifest.json").read_text())
+        manifest["encoders"]["audio_vae"] = "another"
+        (tmp_path / "other" / "manifest.json").write_text(json.dumps(manifest))
+        change = {"latents": str(tmp_path / "other")}
+    config = json.loads((folder / "export.json").read_text())
+    write(tmp_path, "export", **config | {"out": str(tmp_path / "model")} | change)
+    with pytest.raises(ValueError, match=message):
+        tasks.run(tmp_path / "export.json", progress=False)
+    assert not (tmp_path / "model").exists()
+
+
+def test_tuning_a_model_keeps_its_scale(model_folder, tmp_path):
+    """Weights know latents by their own statistics, whatever the new clips' are."""
+    from syncflow.config import ModelConfig
+
+    folder = model_folder.parent
+    config = json.loads((folder / "stage3.json").read_text())
+    config |= {"out": str(tmp_path / "tuned"), "init": str(model_folder), "statistics": "init"}
+    config |= {"data": str(folder / "latents_val"), "samples": None}
+    write(tmp_path, "tuned", **config)
+    tasks.run(tmp_path / "tuned.json", progress=False)
+    export = json.loads((folder / "export.json").read_text())
+    export |= {"out": str(tmp_path / "model"), "ddit": str(tmp_path / "tuned")}
+    write(tmp_path, "export", **export | {"latents": str(folder / "latents_val")})
+    tasks.run(tmp_path / "export.json", progress=False)
+    folders = (model_folder, tmp_path / "model")
+    before, after = (ModelConfig.load(folder / "config.json") for folder in folders)
+    assert before.latent_mean_video == after.latent_mean_video
+    assert before.latent_std_audio == after.latent_std_audio

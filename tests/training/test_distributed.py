@@ -1,0 +1,146 @@
+"""Two processes against one: replicas and ZeRO 1 to 3 learn the same, and share checkpoints.
+
+The two are started once for all tests of this page: most of their time is imports.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from made import flow_config, write_latents
+from safetensors.torch import load_file
+
+from syncflow.training import checkpoint, tasks
+
+HERE = Path(__file__).parent
+STEPS = 20
+LOOP = {
+    "steps": STEPS, "lr": 0.003, "ema": 0.9, "warmup": 2, "decay": 0.0, "randomness": "sample",
+    "log_every": 1, "validate_every": STEPS, "checkpoint_every": 10, "keep_every": 10,
+}  # fmt: skip
+OPTIONS = {"coupling": "ot", "conditioned": 0.3, "decoupled": 0.2}
+
+
+def start(arguments: list[str], rank: int, port: int, world: int = 2) -> subprocess.Popen:
+    environment = {
+        **os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "DS_ACCELERATOR": "cpu",
+        "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1]),
+    }  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", *arguments], env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def losses(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    pytest.importorskip("deepspeed")
+    folder = tmp_path_factory.mktemp("distributed")
+    latents = write_latents(folder / "latents", 12)
+
+    def write(name, zero=None, loop=None, train="both", **changes):
+        settings = {**LOOP, **(loop or {})}
+        if zero:
+            settings["deepspeed"] = {"zero_optimization": {"stage": zero}}
+        config = flow_config(latents, folder / name, train, settings, **{**OPTIONS, **changes})
+        (folder / f"{name}.json").write_text(json.dumps(config))
+        return folder / f"{name}.json"
+
+    tasks.run(write("one"), progress=False)
+    short = {"steps": 6, "max_nonfinite": 2}
+    jobs = [
+        write("replicas"), *(write(f"zero{stage}", stage) for stage in (1, 2, 3)),
+        write("accumulated", 2, {"batch_size": 2, "accumulate": 2}, coupling="none"),
+        write("frozen", 3, {"steps": 3, "precision": "bf16"}, "audio", init=str(folder / "one")),
+        write("poison", 1, short),
+        write("from_one", 2),
+    ]
+    tasks.run(write("whole", coupling="none"), progress=False)
+    begun = folder / "one" / "checkpoints" / "00000010"
+    shutil.copytree(begun, folder / "from_one" / "checkpoints" / begun.name)
+    port = free_port()
+    workers = [start([str(HERE / "worker.py"), *map(str, jobs)], rank, port) for rank in (0, 1)]
+    for worker in workers:
+        said, _ = worker.communicate(timeout=1200)
+        assert worker.returncode == 0, said[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("name", ["replicas", "zero1", "zero2", "zero3"])
+def test_two_processes_learn_what_one_does(folder, name):
+    one, two = losses(folder / "one"), losses(folder / name)
+    assert len(one) == len(two) == STEPS
+    assert max(abs(a - b) for a, b in zip(one, two, strict=True)) < 1e-4
+    ours, theirs = (load_file(folder / run / "model.safetensors") for run in ("one", name))
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():  # averaged weights, from every shard
+        torch.testing.assert_close(value, theirs[key], rtol=1e-3, atol=1e-4)
+
+
+def test_accumulated_parts_learn_what_a_batch_does(folder):
+    # A batch's losses are means over its moving videos, so parts weigh them a little differently.
+    runs = ("whole", "accumulated")
+    whole, parts = (load_file(folder / run / "model.safetensors") for run in runs)
+    far = max(float((whole[key] - parts[key]).abs().max()) for key in whole)
+    assert far < 0.05
+
+
+def test_what_is_frozen_comes_out_bit_identical(folder):
+    before = load_file(folder / "one" / "model.safetensors")
+    after = load_file(folder / "frozen" / "model.safetensors")
+    moved = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert moved == {"adaptors", "audio_tower", "upsampler"}
+
+
+def test_a_step_that_is_not_finite_is_left_out_by_zero(folder):
+    saved = checkpoint.newest(folder / "poison")
+    assert saved.about["step"] == 6 and saved.about["skipped"] == 1
+    values = load_file(folder / "poison" / "model.safetensors")
+    assert all(torch.isfinite(value).all() for value in values.values())
+
+
+@pytest.mark.parametrize("name", ["zero1", "zero3"])
+def test_one_process_goes_on_from_two(folder, tmp_path, name):
+    config = json.loads((folder / "one.json").read_text())
+    config["out"] = str(tmp_path / "run")
+    (tmp_path / "run.json").write_text(json.dumps(config))
+    begun = folder / name / "checkpoints" / "00000010"
+    shutil.copytree(begun, tmp_path / "run" / "checkpoints" / begun.name)
+    tasks.run(tmp_path / "run.json", progress=False)
+    expected = losses(folder / "one")[10:]
+    assert max(abs(a - b) for a, b in zip(losses(tmp_path / "run"), expected, strict=True)) < 1e-4
+
+
+def test_two_processes_go_on_from_one(folder):
+    found = losses(folder / "from_one")
+    assert len(found) == STEPS - 10
+    expected = losses(folder / "one")[10:]
+    assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) < 1e-4
+
+
+def test_a_checkpoint_of_zero3_is_a_place_to_start_from(folder, tmp_path):
+    config = json.loads((folder / "one.json").read_text())
+    saved = folder / "zero3" / "checkpoints" / f"{STEPS:08d}"
+    config |= {"out": str(tmp_path / "next"), "init": str(saved)}
+    config["loop"]["steps"] = 1
+    (tmp_path / "next.json").write_text(json.dumps(config))
+    tasks.run(tmp_path / "next.json", progress=False)
+    assert (tmp_path / "next" / "model.safetensors").exists()

@@ -1,0 +1,215 @@
+"""How training is started and stopped: launchers' arguments and environments, exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from made import flow_config, write_latents
+from test_distributed import free_port, losses, start
+
+from syncflow import train
+from syncflow.training import checkpoint, parallel, settings, tasks
+from syncflow.training.parallel import Group
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def nothing_set(monkeypatch):
+    for name in (*os.environ,):
+        launcher = name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+        if launcher or name.startswith("SLURM_"):
+            monkeypatch.delenv(name)
+    # What the code sets by itself is undone too.
+    monkeypatch.setenv("MASTER_ADDR", "")
+    monkeypatch.delenv("MASTER_ADDR")
+    monkeypatch.setenv("MASTER_PORT", "")
+    monkeypatch.delenv("MASTER_PORT")
+    return monkeypatch
+
+
+def test_alone_without_a_launcher(nothing_set):
+    assert parallel.environment() == (0, 1, 0)
+
+
+def test_torchrun_and_deepspeed(nothing_set):
+    for name, value in {"RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1"}.items():
+        nothing_set.setenv(name, value)
+    nothing_set.setenv("MASTER_ADDR", "10.0.0.1")
+    assert parallel.environment() == (9, 16, 1)
+
+
+def test_slurm_step(nothing_set):
+    slurm = {
+        "SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1",
+        "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7", "SLURM_JOB_ID": "123456",
+    }  # fmt: skip
+    for name, value in slurm.items():
+        nothing_set.setenv(name, value)
+    assert parallel.environment() == (5, 8, 1)
+    assert os.environ["MASTER_ADDR"] == "10.0.0.7" and os.environ["MASTER_PORT"] == "23456"
+
+
+def test_a_batch_script_alone_is_one_process(nothing_set):
+    nothing_set.setenv("SLURM_PROCID", "0")
+    nothing_set.setenv("SLURM_NTASKS", "8")  # of the job, not of a step
+    assert parallel.environment()[1] == 1
+
+
+def test_what_a_launcher_forgot_is_named(nothing_set):
+    nothing_set.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="MASTER_ADDR"):
+        parallel.environment()
+    nothing_set.setenv("WORLD_SIZE", "two")
+    with pytest.raises(ValueError, match="WORLD_SIZE is 'two'"):
+        parallel.environment()
+
+
+@pytest.mark.parametrize("flag", [["--local_rank=1"], ["--local-rank", "1"], []])
+def test_launchers_arguments_are_taken(nothing_set, capsys, tmp_path, flag):
+    nothing_set.setenv("LOCAL_RANK", "0")
+    assert train.main(["--config", str(tmp_path / "none.json"), "--device", "cpu", *flag]) == 2
+    assert "no config file" in capsys.readouterr().err
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    with pytest.raises(ValueError, match="batch_size 6 cannot be shared by 4"):
+        Group(0, 4).rows(6)
+    assert [Group(rank, 2).rows(6) for rank in (0, 1)] == [slice(0, 3), slice(3, 6)]
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"train_batch_size": 8}, "set by loop.batch_size"),
+        ({"fp16": {"enabled": True}}, "set by loop.precision"),
+        ({"zero_optimisation": {"stage": 1}}, "nearest is 'zero_optimization'"),
+        ({"zero_optimization": {"stage": 4}}, "stage must be 1, 2 or 3, got 4"),
+        ({}, "got None"),
+    ],
+)
+def test_the_deepspeed_block_is_strict(block, message):
+    loop = {"steps": 1, "batch_size": 1, "deepspeed": block}
+    with pytest.raises(ValueError, match=message):
+        settings.LoopConfig.parse(loop)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_the_papers_stages(stage):
+    config = tasks.read(ROOT / f"configs/stage{stage}.json")
+    assert config.train == {1: "video", 2: "audio", 3: "both"}[stage]
+    assert (config.model.video.hidden_size, config.model.video.depth) == (1152, 28)
+    assert config.text_dropout == 0.1 and config.coupling == "ot" and config.time_kind == "uniform"
+    paper = {2: (150_000, 16 * 32), 3: (20_000, 2 * 32)}
+    if stage in paper:
+        assert (config.loop.steps, config.loop.batch_size) == paper[stage]
+    # Complete: nothing but what is off is left to a default.
+    data = json.loads((ROOT / f"configs/stage{stage}.json").read_text())
+    left = set(type(config).model_fields) - data.keys()
+    assert left <= {
+        "init", "init_video", "lora", "samples", "time_mean", "time_std", "time_shift",
+        "uniform_share", "clean_video", "clean_noise", "decoupled", "draws",
+    }
+
+
+@pytest.fixture
+def long_run(tmp_path):
+    """A config whose run takes minutes, and the environment to start it in."""
+    loop = {
+        "steps": 100_000, "randomness": "sample", "log_every": 1, "validate_every": 10**6,
+        "checkpoint_every": 5, "decay": 0,
+    }  # fmt: skip
+    latents = write_latents(tmp_path / "latents")
+    config = flow_config(latents, tmp_path / "run", "video", loop)
+    (tmp_path / "run.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+def wait_for_checkpoint(run: Path, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not checkpoint.folders(run):
+        assert time.monotonic() < deadline, "no checkpoint"
+        time.sleep(0.1)
+
+
+def script(folder: Path) -> list[str]:
+    arguments = ["--config", str(folder / "run.json"), "--device", "cpu", "--no-progress"]
+    return [str(ROOT / "syncflow" / "train.py"), *arguments]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_stopped_it_has_saved(long_run, number, code):
+    process = start(script(long_run), 0, free_port(), world=1)
+    wait_for_checkpoint(long_run / "run")
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    saved = checkpoint.newest(long_run / "run")
+    assert f"stopped at step {saved.about['step']}" in said
+
+
+@pytest.mark.slow
+def test_one_preempted_process_stops_both_and_nothing_is_lost(long_run):
+    port = free_port()
+    both = [start(script(long_run), rank, port) for rank in (0, 1)]
+    wait_for_checkpoint(long_run / "run")
+    both[1].send_signal(signal.SIGTERM)
+    for process in both:
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    stopped = checkpoint.newest(long_run / "run").about["step"]
+    config = json.loads((long_run / "run.json").read_text())
+    config["loop"]["steps"] = stopped + 5
+    (long_run / "run.json").write_text(json.dumps(config))
+    tasks.run(long_run / "run.json", progress=False)
+    config["out"] = str(long_run / "whole")
+    (long_run / "whole.json").write_text(json.dumps(config))
+    tasks.run(long_run / "whole.json", progress=False)
+    ours, whole = losses(long_run / "run"), losses(long_run / "whole")
+    assert len(ours) == len(whole) == stopped + 5
+    assert max(abs(a - b) for a, b in zip(ours, whole, strict=True)) < 1e-4
+
+
+@pytest.mark.slow
+def test_a_killed_process_brings_the_other_down(long_run):
+    port = free_port()
+    both = [start(script(long_run), rank, port) for rank in (0, 1)]
+    wait_for_checkpoint(long_run / "run")
+    begun = time.monotonic()
+    both[1].kill()
+    both[1].communicate()
+    both[0].communicate(timeout=120)
+    assert both[0].returncode not in (0, None) and time.monotonic() - begun < 120
+    assert checkpoint.newest(long_run / "run") is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])
+def test_the_launchers_start_both(tmp_path, launcher):
+    pytest.importorskip("deepspeed")
+    loop = {"steps": 2, "randomness": "sample", "deepspeed": {"zero_optimization": {"stage": 2}}}
+    config = flow_config(write_latents(tmp_path / "latents"), tmp_path / "run", "both", loop)
+    (tmp_path / "run.json").write_text(json.dumps(config))
+    options = {
+        "torchrun": ["--standalone", "--nproc_per_node", "2"],
+        "deepspeed": ["--num_gpus", "2", "--master_port", str(free_port())],
+    }[launcher]  # fmt: skip
+    folder = Path(sys.executable).parent
+    environment = {
+        **os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "DS_ACCELERATOR": "cpu",
+        "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    done = subprocess.run(
+        [str(folder / launcher), *options, *script(tmp_path)], env=environment,
+        capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    saved = checkpoint.newest(tmp_path / "run").about
+    assert saved["world"] == 2 and (tmp_path / "run" / "model.safetensors").exists()
+
+

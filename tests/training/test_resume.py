@@ -1,0 +1,117 @@
+"""Whether a run may go on: its config, and checkpoints of earlier versions."""
+
+import json
+
+import pytest
+import torch
+from made import flow_config, write_latents
+from safetensors.torch import load_file
+
+from syncflow.training import checkpoint, resume, tasks, weights
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """Writes a config and runs it to step 4 of 8; returns how to change it and run it again."""
+    latents = write_latents(tmp_path / "latents")
+
+    def run(name="run", loop=None, **changes):
+        settings = {"steps": 8, "decay": 0, "optimizer": "muon", "ema": 0.9, **(loop or {})}
+        config = flow_config(latents, tmp_path / name, "both", settings, **changes)
+        (tmp_path / f"{name}.json").write_text(json.dumps(config))
+        tasks.run(tmp_path / f"{name}.json", progress=False)
+        return tmp_path / name
+
+    out = run(loop={"steps": 4})
+    (out / weights.FINAL).unlink()
+    return run
+
+
+def test_another_config_is_refused_by_its_keys(begun):
+    with pytest.raises(ValueError, match=r"loop.lr was 0.01 and is 0.02; text_dropout was 0.1"):
+        begun(loop={"lr": 0.02}, text_dropout=0.3)
+
+
+def test_what_is_harmless_may_change(begun, capsys):
+    begun(loop={"log_every": 3, "keep_last": 5, "checkpoint_minutes": 9, "recompute": "blocks"})
+    assert "resumed at step 4" in capsys.readouterr().out
+
+
+def test_a_share_of_the_batch_may_change_where_draws_are_by_clip(tmp_path):
+    base = {"randomness": "sample", "steps": 1, "batch_size": 4, "accumulate": 2}
+    folder = write_latents(tmp_path / "latents")
+
+    def text(**loop):
+        config = flow_config(folder, tmp_path, "both", {**base, **loop})
+        return json.dumps(config)
+
+    assert resume.differing(text(), text(batch_size=8, accumulate=1)) == []
+    (changed,) = resume.differing(text(), text(batch_size=8))
+    assert changed == "loop.batch_size * accumulate was 8 and is 16"
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on_exactly(begun, tmp_path):
+    """``checkpoint.pt`` with numbered optimizer states, as the first version wrote it."""
+    whole = load_file(begun("whole") / weights.FINAL)
+    saved = checkpoint.newest(tmp_path / "run")
+    state = {name: saved[name] for name in saved}
+    config = json.loads((tmp_path / "whole.json").read_text())
+    task = tasks.read(tmp_path / "whole.json")
+    from syncflow.training import optimizer
+    from syncflow.training.flow import FlowTraining
+
+    module = FlowTraining(task).module
+    names = {id(p): name for name, p in module.named_parameters()}
+    optimizers = []
+    for each in optimizer.build(module, task.loop):
+        values = each.state_dict()
+        order = [names[id(p)] for group in each.param_groups for p in group["params"]]
+        for index, name in enumerate(order):
+            kinds = [kind for kind in optimizer.STATES if f"{kind}/{name}" in state]
+            values["state"][index] = {kind: state[f"{kind}/{name}"] for kind in kinds}
+            if "exp_avg" in kinds:
+                values["state"][index]["step"] = torch.tensor(4.0)
+        optimizers.append(values)
+    below = lambda kind: {  # noqa: E731
+        k.removeprefix(f"{kind}/"): v for k, v in state.items() if k.startswith(f"{kind}/")
+    }
+    old = tmp_path / "old"
+    old.mkdir()
+    torch.save(
+        {
+            "step": 4, "skipped": 0, "seconds": 1.0, "model": below("model"), "ema": below("ema"),
+            "optimizers": optimizers,
+        },
+        old / "checkpoint.pt",
+    )
+    (tmp_path / "old.json").write_text(json.dumps({**config, "out": str(old)}))
+    tasks.run(tmp_path / "old.json", progress=False)
+    ours = load_file(old / weights.FINAL)
+    assert all(torch.equal(whole[name], ours[name]) for name in whole)
+
+
+def test_a_start_from_an_unfinished_run_is_refused_and_a_checkpoint_named(begun, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"not finished.*checkpoints/00000004"):
+        begun("next", init=str(tmp_path / "run"))
+    begun("next", init=str(tmp_path / "run" / "checkpoints" / "00000004"))
+
+
+def test_kept_checkpoints(begun, tmp_path):
+    out = begun("many", loop={"checkpoint_every": 1, "keep_last": 2, "keep_every": 3})
+    assert [int(folder.name) for folder in checkpoint.folders(out)] == [8, 7, 6, 3]
+
+
+def test_a_writer_that_fails_is_told(tmp_path):
+    writer = checkpoint.Writer(tmp_path, 0, 1, 2, 0)
+    (tmp_path / "checkpoints").write_text("a file is in the way")
+    writer.save({"model/x": torch.zeros(2)}, {"step": 1})
+    with pytest.raises(OSError, match="could not be written"):
+        writer.wait()
+
+
+def test_metrics_after_the_checkpoint_are_taken_back(begun, tmp_path):
+    path = tmp_path / "run" / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 7, "loss": 1.0}\n{"step": 8, "lo')
+    begun(loop={"log_every": 1})
+    steps = [json.loads(line)["step"] for line in path.read_text().splitlines()]
+    assert steps == sorted(steps) and steps.count(7) == 1
