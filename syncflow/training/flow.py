@@ -53,19 +53,13 @@ class FlowTraining:
         self.config = config
         self.group = group or Group(device=torch.device(device))
         self.device = self.group.device
-        self.train = Latents(config.data)
-        self.validation = Latents(config.validation, expected=self.train.manifest)
-        self.statistics = self.train.manifest["statistics"]
-        if config.statistics == "init":
-            self.statistics = self._statistics_of_init()
+        known = self._statistics_of_init() if config.statistics == "init" else None
+        self.train = Latents(config.data, statistics=known)
+        self.statistics = known or self.train.manifest["statistics"]
         # As the model sees everything: validation, and later what it generates.
-        self.train.scale = self.validation.scale = {
-            kind: tuple(
-                torch.tensor(self.statistics[f"{kind}_{which}"]).view(shape)
-                for which in ("mean", "std")
-            )
-            for kind, shape in (("video", (-1, 1, 1, 1)), ("audio", (-1,)))
-        }
+        self.validation = Latents(
+            config.validation, expected=self.train.manifest, statistics=self.statistics
+        )
         self.trains_video, self.trains_audio = config.train != "audio", config.train != "video"
         self.module = DDiT(config.model)
         self._start()
