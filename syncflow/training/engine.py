@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -253,6 +254,10 @@ def _import_deepspeed() -> Any:
             "the config has a deepspeed block and DeepSpeed is not installed: "
             "pip install 'syncflow[train]'", name="deepspeed",
         ) from None
+    # DeepSpeed calls collectives by names that PyTorch now warns of, at every call.
+    warnings.filterwarnings(
+        "ignore", message=".*(all_gather_into|reduce_scatter)_tensor.*", category=FutureWarning
+    )
     # Otherwise the first start on a CPU compiles an extension of which nothing here makes use.
     sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None
     return deepspeed
