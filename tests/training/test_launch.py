@@ -130,7 +130,7 @@ def long_run(tmp_path):
     return tmp_path
 
 
-def wait_for_checkpoint(run: Path, seconds: float = 120) -> None:
+def wait_for_checkpoint(run: Path, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not checkpoint.folders(run):
         assert time.monotonic() < deadline, "no checkpoint"
