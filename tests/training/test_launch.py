@@ -118,8 +118,24 @@ def test_the_papers_stages(stage):
 
 
 @pytest.fixture
+def begin():
+    """``start``, but what still runs when the test ends is ended."""
+    begun = []
+
+    def start_one(*arguments, **options):
+        begun.append(start(*arguments, **options))
+        return begun[-1]
+
+    yield start_one
+    for process in begun:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
 def long_run(tmp_path):
-    """A config whose run takes minutes, and the environment to start it in."""
+    """The folder with the config of a run that takes minutes."""
     loop = {
         "steps": 100_000, "randomness": "sample", "log_every": 1, "validate_every": 10**6,
         "checkpoint_every": 5, "decay": 0,
@@ -143,8 +159,8 @@ def script(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_stopped_it_has_saved(long_run, number, code):
-    process = start(script(long_run), 0, free_port(), world=1)
+def test_stopped_it_has_saved(long_run, begin, number, code):
+    process = begin(script(long_run), 0, free_port(), world=1)
     wait_for_checkpoint(long_run / "run")
     process.send_signal(number)
     said, _ = process.communicate(timeout=60)
@@ -154,9 +170,9 @@ def test_stopped_it_has_saved(long_run, number, code):
 
 
 @pytest.mark.slow
-def test_one_preempted_process_stops_both_and_nothing_is_lost(long_run):
+def test_one_preempted_process_stops_both_and_nothing_is_lost(long_run, begin):
     port = free_port()
-    both = [start(script(long_run), rank, port) for rank in (0, 1)]
+    both = [begin(script(long_run), rank, port) for rank in (0, 1)]
     wait_for_checkpoint(long_run / "run")
     both[1].send_signal(signal.SIGTERM)
     for process in both:
@@ -176,9 +192,9 @@ def test_one_preempted_process_stops_both_and_nothing_is_lost(long_run):
 
 
 @pytest.mark.slow
-def test_a_killed_process_brings_the_other_down(long_run):
+def test_a_killed_process_brings_the_other_down(long_run, begin):
     port = free_port()
-    both = [start(script(long_run), rank, port) for rank in (0, 1)]
+    both = [begin(script(long_run), rank, port) for rank in (0, 1)]
     wait_for_checkpoint(long_run / "run")
     begun = time.monotonic()
     both[1].kill()
