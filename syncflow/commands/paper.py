@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from syncflow import arguments
 
@@ -23,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sizes", default="128,256,512", metavar="PX,PX", help="zero-shot sizes")
     what = "guidance weights of figure 5"
     add("--guidances", default="1,2,4,6,8", metavar="W,W", help=what)
-    what = "a row of table 4: a model folder, or a folder of checkpoints' model folders"
+    what = "a row of table 4: a model folder, a folder of several, or a training run, of which the "
+    what += "last three checkpoints are averaged (their VAEs are those of --model)"
     add("--ablation", action="append", default=[], metavar="NAME=DIR", help=what)
     what = "pictures of any text-to-video model and sounds: a folder, or module:function"
     add("--cascade", action="append", default=[], metavar="NAME=VIDEOS,SOUNDS", help=what)
@@ -54,12 +56,41 @@ def run(args: argparse.Namespace) -> None:
         args.model, args.data, args.out, clips=args.clips, split=args.split, levels=args.levels,
         wanted=wanted, sizes=_numbers(args.sizes, int, "--sizes"),
         guidances=_numbers(args.guidances, float, "--guidances"),
-        ablations=_named(args.ablation, "--ablation"), cascades=cascades,
+        ablations={
+            name: _model(Path(folder), args.model, Path(args.out) / "models" / name)
+            for name, folder in _named(args.ablation, "--ablation").items()
+        },
+        cascades=cascades,
         training=_named(args.training, "--training"),
         networks=paper.Networks.load(args.networks) if args.networks else None,
         seed=args.seed, batch=args.batch, device=args.device,
     )  # fmt: skip
     print(args.out)
+
+
+def _model(folder: Path, base: str | None, out: Path) -> Path:
+    """A folder of models: itself, or what a training run's last three checkpoints make with the
+    VAEs, text encoder and sampling of the model ``base``, written into ``out``."""
+    from syncflow import model_folder
+    from syncflow.config import ModelConfig
+    from syncflow.training import checkpoint, export
+    from syncflow.training.settings import ExportTask
+
+    found = checkpoint.folders(folder)[:3]
+    if not found:
+        if not any(folder.glob("**/config.json")):
+            raise FileNotFoundError(f"'{folder}' is no model folder and no training run")
+        return folder
+    parts = model_folder.find(base)
+    sampling = ModelConfig.load(parts / model_folder.CONFIG).sampling
+    for saved in found:
+        task = ExportTask(
+            task="export", out=str(out / saved.name), name=out.name, ddit=str(saved),
+            latents=export.run_config(saved).data, sampling=sampling,
+            **dict.fromkeys(("video_vae", "audio_vae", "text_encoder"), str(parts)),
+        )  # fmt: skip
+        export.export(task)
+    return out
 
 
 def _named(values: list[str], option: str) -> dict[str, str]:

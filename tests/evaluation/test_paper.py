@@ -1,6 +1,7 @@
 """The paper's settings end to end, on clips whose faults are known."""
 
 import json
+from pathlib import Path
 
 import pytest
 import stand_ins
@@ -180,12 +181,33 @@ def test_a_hash_change_is_seen(films, tmp_path):
         (["--sizes", "big"], "--sizes takes numbers"),
         (["--networks", "no.json"], "no.json"),
         (["--training", "x=nowhere"], "no training log"),
+        (["--ablation", "x=nowhere"], "no model folder and no training run"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, capsys):
     assert cli.main(["evaluate", "paper", *arguments]) == 2
     error = capsys.readouterr().err.strip()
     assert message in error and "\n" not in error
+
+
+def test_each_ablation_removes_one_thing():
+    """Everything else is the same, and each starts from the shipped video tower alone."""
+    folder = Path(__file__).parents[2] / "configs/impacts/ablations"
+    full = json.loads((folder / "full.json").read_text())
+    changes = {
+        "no_adaptor": ("adaptor", "axis", "none"),
+        "no_aligned_path": ("audio", "upsampler_patches", 0),
+        "text_to_audio": ("audio", "condition", "text"),
+    }
+    for name, (part, key, value) in changes.items():
+        other = json.loads((folder / f"{name}.json").read_text())
+        assert other["model"][part].pop(key) == value != full["model"][part][key]
+        other["model"][part][key] = full["model"][part][key]
+        assert other.pop("out").endswith(name)
+        assert other | {"out": full["out"]} == full
+    assert full["init_video"] == "syncflow/pretrained" and "init" not in full
+    steps = json.loads((folder / "recipe.json").read_text())["steps"]
+    assert all((folder / step).is_file() for step in steps)
 
 
 def test_cells():
