@@ -113,6 +113,7 @@ class _Run:
         recompute(task.module, config.recompute)
         self.engine = engine.build(task, config, group)
         self.step, self.skipped = start.step, start.skipped
+        self.saved_step: int | None = None
         if start.state:
             self.engine.restore(start.state, start.step - start.skipped)
         self.begun = time.monotonic() - start.seconds
@@ -176,6 +177,10 @@ class _Run:
             self.log.close()
 
     def _save(self) -> None:
+        # Never a step twice: the one that leads may have renamed its folder while others write.
+        if self.saved_step == self.step:
+            return
+        self.saved_step = self.step
         state = self.engine.state()
         self.writer.save(
             state,

@@ -101,6 +101,18 @@ def test_kept_checkpoints(begun, tmp_path):
     assert [int(folder.name) for folder in checkpoint.folders(out)] == [8, 7, 6, 3]
 
 
+def test_no_step_is_saved_twice(begun, monkeypatch):
+    """Of two processes, one could find its folder renamed under it."""
+    steps = []
+    save = checkpoint.Writer.save
+    monkeypatch.setattr(
+        checkpoint.Writer, "save",
+        lambda self, state, about: steps.append(about["step"]) or save(self, state, about),
+    )
+    begun("often", loop={"checkpoint_every": 4})
+    assert steps == [4, 8]
+
+
 def test_a_writer_that_fails_is_told(tmp_path):
     writer = checkpoint.Writer(tmp_path, 0, 1, 2, 0)
     (tmp_path / "checkpoints").write_text("a file is in the way")
