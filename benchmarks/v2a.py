@@ -13,7 +13,8 @@ Matrix products and attention are counted; norms, activations and the text encod
 
 import argparse
 import json
-import platform
+import shlex
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -29,7 +30,7 @@ import syncflow
 from syncflow import flow, ops
 from syncflow.clip import ClipSpec
 from syncflow.config import AudioVAEConfig, DDiTConfig, SamplingConfig, VideoVAEConfig
-from syncflow.evaluation import contacts, onsets, sync, systems, tables
+from syncflow.evaluation import contacts, onsets, provenance, sync, systems, tables
 from syncflow.models.ddit import DDiT
 from syncflow.models.vae import build_audio_vae, build_video_vae
 from syncflow.sampler import Captions, GuidedVelocity
@@ -196,52 +197,65 @@ def measured(
     return costs, table
 
 
+def of_shipped(clips: int, takes: int, levels: list[int], paper_steps: list[int]) -> dict[str, Any]:
+    """The shipped model's costs, sync and their ratios."""
+    costs, table = measured(clips, takes, levels, paper_steps)
+    one = costs["v2a one-pass"]
+    ratios = {
+        f"{name} / one-pass": {
+            key: costs[name][key] / one[key] for key in ("seconds", "video tower", "towers")
+        }
+        for name in costs
+        if name.startswith("v2a paper")
+    }
+    single = costs["generate, 1 take"]
+    for name in costs:
+        if name.startswith(f"generate, {takes} take"):
+            ratios[f"{name} / 1 take"] = {
+                key: costs[name][key] / single[key] for key in ("seconds", "everything")
+            }
+    return {"ratios": ratios, "sync": table, "cost": costs}
+
+
+def of_xl2(axis: str) -> dict[str, Any]:
+    """The paper's model's costs and their ratios."""
+    costs = xl2(axis)
+    paper, one = costs["v2a paper"], costs["v2a one-pass"]
+    keys = ("video tower", "towers", "everything")
+    ratios: dict[str, Any] = {"v2a paper / one-pass": {key: paper[key] / one[key] for key in keys}}
+    for way in ("generate", "generate, joint"):
+        several, single = costs[f"{way}, 8 takes"], costs[f"{way}, 1 take"]
+        ratios[f"{way}, 8 takes / 1 take"] = several["everything"] / single["everything"]
+    return {"ratios": ratios, "cost": costs}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=48, help="real pictures (default 48)")
     parser.add_argument("--takes", type=int, default=8)
     parser.add_argument("--levels", type=int, nargs="+", default=[1])
     parser.add_argument("--paper-steps", type=int, nargs="*", default=[25])
-    parser.add_argument("--skip-xl2", action="store_true")
+    what = "shipped, xl2 (default both)"
+    parser.add_argument("--models", nargs="+", choices=("shipped", "xl2"), help=what)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    costs, table = measured(args.clips, args.takes, args.levels, args.paper_steps)
+    models = args.models or ["shipped", "xl2"]
     result: dict[str, Any] = {
         "facts": {
-            "command": "python benchmarks/v2a.py", "clips": args.clips, "levels": args.levels,
-            "torch": torch.__version__, "machine": platform.machine(), "threads": 1,
-            "seconds": "processor time a clip, one thread; takes: the best of four runs",
+            "command": shlex.join(["python", *sys.argv]), "clips": args.clips,
+            "levels": args.levels, "torch": torch.__version__, "threads": 1,
+            "machine": provenance.circumstances(None)["machine"],
+            "seconds": "processor time a clip, one thread; generate: the best of four runs",
+            "costs": "FLOPs; matrix products, convolutions and attention, without text encoder",
         },
-        "shipped model": {"cost": costs, "sync": table},
     }  # fmt: skip
-    one = costs["v2a one-pass"]
-    ratios = {
-        name: {key: costs[name][key] / one[key] for key in ("seconds", "video tower", "towers")}
-        for name in costs
-        if name.startswith("v2a paper")
-    }
-    singles, several = "generate, 1 take", f"generate, {args.takes} takes, ranked"
-    for name in (several, f"{several}, light"):
-        ratios[f"{name}, against 1"] = {
-            key: costs[name][key] / costs[singles][key] for key in ("seconds", "everything")
-        }
-    result["shipped model"]["ratios"] = ratios
-    if not args.skip_xl2:
-        result["XL/2, counted on the meta device"] = {}
-        for axis in ("full", "temporal"):
-            parts = xl2(axis)
-            paper, single = parts["v2a paper"], parts["v2a one-pass"]
-            parts["ratios"] = {
-                "paper / one-pass, video tower": paper["video tower"] / single["video tower"],
-                "paper / one-pass, towers and adaptors": paper["towers"] / single["towers"],
-                "paper / one-pass, everything": paper["everything"] / single["everything"],
-            }
-            for way in ("generate", "generate, joint"):
-                parts["ratios"][f"{way}, 8 takes / 1"] = (
-                    parts[f"{way}, 8 takes"]["everything"] / parts[f"{way}, 1 take"]["everything"]
-                )
-            result["XL/2, counted on the meta device"][f"adaptor axis {axis}"] = parts
+    if "shipped" in models:
+        result["shipped model"] = of_shipped(
+            args.clips, args.takes, args.levels, args.paper_steps
+        )
+    for axis in ("full", "temporal") if "xl2" in models else ():
+        result[f"XL/2, adaptor axis {axis}, on the meta device"] = of_xl2(axis)
     text = json.dumps(tables.finite(result), indent=1)
     print(text)
     if args.out:

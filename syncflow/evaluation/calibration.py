@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 
 from syncflow.clip import Clip
-from syncflow.evaluation import contacts, envelopes, onsets, sync, takes
+from syncflow.evaluation import av_align, contacts, envelopes, metric, onsets, sync, takes
 
 #: Milliseconds by which the sound is moved; positive is late.
 OFFSETS_MS = tuple(range(-500, 501, 50))
@@ -35,7 +36,8 @@ _SHUFFLES, _MARGIN = 4, 0.03
 @dataclass(frozen=True)
 class Evidence:
     """What a metric may look at: ``contacts`` and ``onsets`` (s), and the curves of picture and
-    sound (``envelopes``), which both are there between ``begin`` and ``end`` s."""
+    sound (``envelopes``), which both are there between ``begin`` and ``end`` s; ``motions`` and
+    ``beats`` are AV-Align's own events, where they are asked for, at ``fps`` frames a second."""
 
     contacts: list[float]
     onsets: list[float]
@@ -43,6 +45,9 @@ class Evidence:
     sound: np.ndarray
     begin: float
     end: float
+    motions: list[float] = field(default_factory=list)
+    beats: list[float] = field(default_factory=list)
+    fps: float = 16
 
     def curves(self) -> tuple[np.ndarray, np.ndarray]:
         """Picture and sound inside the window."""
@@ -91,6 +96,10 @@ def _correlation(clips: Sequence[Evidence]) -> Prepared:
     return _ratio([(envelopes.correlation(*clip.curves()), 1) for clip in clips])
 
 
+def _av_align(clips: Sequence[Evidence]) -> Prepared:
+    return _ratio([(av_align.overlap(e.beats, e.motions, e.fps), 1) for e in clips])
+
+
 def _median(clips: Sequence[Evidence]) -> Prepared:
     events = [(clip.contacts, clip.onsets) for clip in clips]
     far = [np.abs(sync.nearest(a, b)) * 1000 for a, b in events]
@@ -106,6 +115,8 @@ METRICS = {
     "median_ms": Metric("median distance, ms", "low", _median),
     "correlation": Metric("correlation of curves", "high", _correlation),
 }
+#: Read only where librosa and OpenCV are installed (the extra ``metrics``).
+AV_ALIGN = Metric("AV-Align", "high", _av_align)
 
 
 def moved(clip: Clip, offset: float) -> Clip:
@@ -119,9 +130,17 @@ def moved(clip: Clip, offset: float) -> Clip:
     return replace(clip, audio=audio_M)
 
 
-def evidence(clip: Clip, offset: float, seen: Sequence[float], picture: np.ndarray) -> Evidence:
-    """Of a clip with its sound moved; ``seen`` contacts and ``picture`` curve do not move."""
+def evidence(
+    clip: Clip,
+    offset: float,
+    seen: Sequence[float],
+    picture: np.ndarray,
+    motions: Sequence[float] | None = None,
+) -> Evidence:
+    """Of a clip with its sound moved; ``seen`` contacts, the ``picture`` curve and the ``motions``
+    of AV-Align (None: not asked for) do not move."""
     late = moved(clip, offset)
+    beats = [] if motions is None else av_align.onsets(metric.sound(late, av_align.RATE))
     first, last = max(0.0, -offset) + _MARGIN, clip.seconds - max(0.0, offset) - _MARGIN
     heard = onsets.times(late.audio, late.sample_rate)
     return Evidence(
@@ -131,6 +150,9 @@ def evidence(clip: Clip, offset: float, seen: Sequence[float], picture: np.ndarr
         envelopes.sound(late.audio, late.sample_rate, late.fps),
         max(0.0, offset) + _MARGIN,
         min(clip.seconds, clip.seconds + offset) - _MARGIN,
+        [t for t in motions or [] if first <= t <= last],
+        [t for t in beats if first <= t - offset <= last],
+        clip.fps,
     )
 
 
@@ -141,6 +163,7 @@ def calibrate(
     offsets_ms: Sequence[int] = OFFSETS_MS,
     resamples: int = 500,
     seed: int = 0,
+    with_av_align: bool | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Response curves of all metrics on real clips.
@@ -149,6 +172,7 @@ def calibrate(
         clips: real clips in sync, at least 2.
         seen: times of their contacts (s), where they are known; None = found in the picture.
         offsets_ms: must hold 0, and ``JUDGED_MS`` on both sides.
+        with_av_align: whether to read AV-Align too; None = where what it needs is installed.
 
     Returns:
         ``{"clips", "offsets_ms", "metrics": {name: {"label", "better", "curve" and "shuffled" and
@@ -166,34 +190,40 @@ def calibrate(
     if seen is None:
         seen = [contacts.times(clip.video, clip.fps) for clip in clips]
     pictures = [envelopes.picture(clip.video, clip.fps) for clip in clips]
-    rows = list(zip(clips, seen, pictures, strict=True))
+    metrics, motions = dict(METRICS), [None] * len(clips)
+    if with_av_align is None:
+        with_av_align = all(find_spec(name) for name in ("cv2", "librosa"))
+    if with_av_align:
+        metrics["av_align"] = AV_ALIGN
+        motions = [av_align.peaks(av_align.flow(clip.video), clip.fps) for clip in clips]
+    rows = list(zip(clips, seen, pictures, motions, strict=True))
     bar = tqdm(offsets_ms, desc="calibrate", disable=not progress, leave=False)
     moved_clips = {
-        ms: [evidence(clip, ms / 1000, times, curve) for clip, times, curve in rows] for ms in bar
+        ms: [evidence(clip, ms / 1000, *known) for clip, *known in rows] for ms in bar
     }
     right = moved_clips[0]
     rng = np.random.default_rng(seed)
     orders = [sync.derangement(len(clips), rng) for _ in range(_SHUFFLES)]
     shuffled = [
-        replace(right[n], onsets=right[s].onsets, sound=right[s].sound)
+        replace(right[n], onsets=right[s].onsets, sound=right[s].sound, beats=right[s].beats)
         for order in orders
         for n, s in enumerate(order)
     ]
-    silent = [replace(e, onsets=[], sound=np.zeros_like(e.sound)) for e in right]
+    silent = [replace(e, onsets=[], sound=np.zeros_like(e.sound), beats=[]) for e in right]
     drawn_RN = np.concatenate(
         [np.ones((1, len(clips))), sync.resampling(len(clips), resamples, seed)]
     )
     pairs_RN = np.concatenate([drawn_RN * drawn_RN[:, order] for order in orders], axis=1)
     result = {}
-    for name, metric in METRICS.items():
-        values = {ms: metric.prepare(part)(drawn_RN) for ms, part in moved_clips.items()}
+    for name, one in metrics.items():
+        values = {ms: one.prepare(part)(drawn_RN) for ms, part in moved_clips.items()}
         result[name] = {
-            "label": metric.label,
-            "better": metric.better,
+            "label": one.label,
+            "better": one.better,
             "curve": [_estimate(values[ms]) for ms in offsets_ms],
-            "shuffled": _estimate(metric.prepare(shuffled)(pairs_RN)),
-            "silent": _estimate(metric.prepare(silent)(drawn_RN)),
-            **_verdict(metric, values, metric.prepare(shuffled)(pairs_RN)),
+            "shuffled": _estimate(one.prepare(shuffled)(pairs_RN)),
+            "silent": _estimate(one.prepare(silent)(drawn_RN)),
+            **_verdict(one, values, one.prepare(shuffled)(pairs_RN)),
         }
     return {"clips": len(clips), "offsets_ms": list(offsets_ms), "metrics": result}
 
@@ -204,10 +234,10 @@ def _estimate(values_R: np.ndarray) -> list[float]:
 
 
 def _verdict(
-    metric: Metric, values: dict[int, np.ndarray], chance_R: np.ndarray
+    of: Metric, values: dict[int, np.ndarray], chance_R: np.ndarray
 ) -> dict[str, Any]:
     """Whether the curve falls on both sides, why not, and how small an offset it notices."""
-    sign = 1 if metric.better == "high" else -1
+    sign = 1 if of.better == "high" else -1
 
     def worse(ms: int) -> bool:
         """Significantly, on the same resamples."""

@@ -12,8 +12,9 @@ OFFSETS = (-500, -300, -200, -100, -50, 0, 50, 100, 200, 300, 500)
 @pytest.fixture(scope="module")
 def found(cases, clips):
     return calibration.calibrate(
-        clips, [case.seen for case in cases], offsets_ms=OFFSETS, resamples=200, progress=False
-    )
+        clips, [case.seen for case in cases], offsets_ms=OFFSETS, resamples=200,
+        with_av_align=False, progress=False,
+    )  # fmt: skip
 
 
 def test_moving_the_sound_moves_its_onsets(clips):
@@ -75,12 +76,25 @@ def test_a_blind_or_lopsided_metric_is_unfit(monkeypatch, cases, clips):
     }
     monkeypatch.setattr(calibration, "METRICS", made_up)
     metrics = calibration.calibrate(
-        clips, [c.seen for c in cases], offsets_ms=(-200, 0, 200), resamples=100, progress=False
-    )["metrics"]
+        clips, [c.seen for c in cases], offsets_ms=(-200, 0, 200), resamples=100,
+        with_av_align=False, progress=False,
+    )["metrics"]  # fmt: skip
     assert not any(metric["fit"] for metric in metrics.values())
     assert "no worse 200 ms early; no worse 200 ms late" in metrics["blind"]["why"]
     assert metrics["late"]["why"].startswith("best at +200 ms")
     assert "no better than chance" in metrics["upside down"]["why"]
+
+
+def test_av_align_is_read_where_its_libraries_are(cases, clips):
+    pytest.importorskip("cv2")
+    pytest.importorskip("librosa")
+    found = calibration.calibrate(
+        clips[:6], [c.seen for c in cases[:6]], offsets_ms=(-200, 0, 200), resamples=20,
+        with_av_align=True, progress=False,
+    )["metrics"]["av_align"]  # fmt: skip
+    assert all(0 <= value <= 1 for value, *_ in found["curve"])
+    assert found["curve"][1][0] > 0 and found["silent"][0] == 0
+    assert found["fit"] == (not found["why"])
 
 
 def test_bad_requests(clips):
@@ -99,7 +113,7 @@ def test_recordings_are_read_with_their_events(greatest, clips):
     assert sync.measure([w.times for w in found], heard, resamples=0)["f1_50"][0] > 0.8
     result = calibration.calibrate(
         [w.clip for w in found], [w.times for w in found], offsets_ms=(-200, 0, 200),
-        resamples=50, progress=False,
+        resamples=50, with_av_align=False, progress=False,
     )  # fmt: skip
     curve = [v for v, *_ in result["metrics"]["agreement"]["curve"]]
     assert curve[1] > max(curve[0], curve[2])
