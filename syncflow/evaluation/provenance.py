@@ -31,7 +31,8 @@ def load_model(model: Model | str | Path | None) -> tuple[Model, dict[str, str]]
 
 def circumstances(command: str | None) -> dict[str, str]:
     """Date, command and machine, for a report's head."""
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    program = Path(sys.argv[0]).name
+    words = ["syncflow" if program == "__main__.py" else program, *sys.argv[1:]]
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
