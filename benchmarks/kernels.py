@@ -1,10 +1,15 @@
-"""Time of each operator's kernel beside its plain PyTorch twin: `python benchmarks/kernels.py`.
+"""Time of every operator's kernel beside eager PyTorch: `python benchmarks/kernels.py`.
 
-Prints medians in microseconds, forward alone and forward with backward, and their ratio, twin /
-kernel. Both run in one process, turn about, so that a busy machine slows both.
+Prints median microseconds, forward alone and forward with backward, and their ratio, eager over
+kernel. Eager is the operator's plain PyTorch twin (for attention: rearrange, norm, rotation and
+PyTorch's scaled_dot_product_attention). Both run in one process, turn about, so that a busy machine
+slows both; where more processes run than there are processors, `--clock cpu` counts the process's
+own time. `model` is one denoising pass of both towers at the shipped model's size and batch 2 (a
+prompt and its null caption) beside the same weights on twins alone.
 """
 
 import argparse
+import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -13,91 +18,172 @@ import torch
 from torch import Tensor
 
 from syncflow import ops
-from syncflow.ops import adaln, native, temporal_attention
+from syncflow.ops import adaln, gelu, native, patchify3d, qk_norm_rope, self_attention
+from syncflow.ops import euler_cfg as euler
+from syncflow.ops import temporal_attention as temporal
+from syncflow.ops.rotation import frame_rotation
 
-SHAPES = [(32, 128, 128), (2, 2048, 1152)]
-TEMPORAL_SHAPES = [(2, 8, 64, 6, 32), (32, 8, 16, 4, 32), (1, 8, 256, 16, 72)]
+# (samples, tokens, width)
+TOKENS = [(2, 512, 192), (32, 128, 128), (2, 2048, 1152)]
+# (B, T, S, heads, head dim)
+TEMPORAL = [(2, 8, 64, 6, 32), (32, 8, 16, 4, 32), (1, 8, 256, 16, 72)]
+# (B, N, heads, head dim): the shipped model's frames, sounds and clips, and one XL/2 frame
+SELF = [(256, 16, 4, 32), (32, 100, 4, 32), (32, 128, 4, 32), (8, 256, 16, 72)]
+# (latents, patch, width)
+PATCHES = [((32, 8, 8, 8, 8), (1, 2, 2), 128), ((2, 4, 8, 32, 32), (1, 2, 2), 1152)]
+
+Case = tuple[str, Callable, list[Tensor], bool]  # shape, function, inputs, has a gradient
 
 
-def cases(dtype: torch.dtype) -> dict[str, list[tuple[str, Callable, list[Tensor]]]]:
-    """op -> [(shape, function, inputs)]."""
-    found: dict[str, list[tuple[str, Callable, list[Tensor]]]] = {}
-    for B, N, C in SHAPES:
+def cases(dtype: torch.dtype) -> dict[str, list[Case]]:
+    """By operator, what to time."""
+    found: dict[str, list[Case]] = {}
+
+    def add(name: str, shape: tuple, function: Callable, inputs: list[Tensor], grad: bool = True):
+        label = "x".join(map(str, shape))
+        found.setdefault(name, []).append((label, function, inputs, grad))
+
+    for B, T, S, H, D in TEMPORAL:
+        inputs = [torch.randn(B, T, S, 3, H, D, dtype=dtype), torch.ones(D), torch.ones(D)]
+        add("temporal_attention", (B, T, S, H, D), temporal.temporal_attention, inputs)
+    for B, N, H, D in SELF:
+        inputs = [torch.randn(B, N, 3, H, D, dtype=dtype), torch.ones(D), torch.ones(D)]
+        table = frame_rotation(N, D, 1e4, inputs[0].device, torch.float32)
+        add("self_attention", (B, N, H, D), self_attention.self_attention, inputs)
+        add("qk_norm_rope", (B, N, H, D), _rotating(table), inputs)
+    for B, N, C in TOKENS:
         x, y = torch.randn(2, B, N, C, dtype=dtype)
         shift, scale, gate = (0.1 * torch.randn(B, 6, C, dtype=dtype)).unbind(1)[:3]
-        weight, bias = torch.ones(C), torch.zeros(C)
-        inputs = {
+        tensors = {
             "adaln": [x, shift, scale],
             "gate_residual": [x, y, gate],
             "gate_residual_adaln": [x, y, gate, shift, scale],
-            "residual_layernorm": [x, y, weight, bias],
+            "residual_layernorm": [x, y, torch.ones(C), torch.zeros(C)],
         }
-        for name, tensors in inputs.items():
-            found.setdefault(name, []).append((f"{B}x{N}x{C}", getattr(adaln, name), tensors))
-    for B, T, S, H, D in TEMPORAL_SHAPES:
-        tensors = [torch.randn(B, T, S, 3, H, D, dtype=dtype), torch.ones(D), torch.ones(D)]
-        function = temporal_attention.temporal_attention
-        found.setdefault("temporal_attention", []).append(
-            (f"{B}x{T}x{S}x{H}x{D}", function, tensors)
-        )
+        for name, inputs in tensors.items():
+            add(name, (B, N, C), getattr(adaln, name), inputs)
+        wide = torch.randn(B * N, 4 * C, dtype=dtype)
+        add("bias_gelu", wide.shape, gelu.bias_gelu, [wide])
+    for shape, patch, C in PATCHES:
+        S, Z = shape[3] // patch[1] * shape[4] // patch[2], shape[1]
+        weight, table = torch.randn(C, Z, *patch, dtype=dtype), torch.randn(S, C)
+        inputs = [torch.randn(shape, dtype=dtype), weight, torch.zeros(C, dtype=dtype)]
+        add("patchify3d", (*shape, C), _with_positions(table), inputs)
+        tokens = torch.randn(shape[0], shape[2], S, Z * patch[0] * patch[1] * patch[2], dtype=dtype)
+        add("unpatchify3d", shape, _back(patch, Z, shape[2:]), [tokens])
+        inputs = [*torch.randn(3, *shape, dtype=dtype)]
+        add("euler_cfg", shape, lambda *t: euler.euler_cfg(*t, 6.0, 0.02), inputs, False)
     return found
 
 
-def once(function: Callable, tensors: list[Tensor], backward: bool) -> float:
+def _rotating(table: Tensor) -> Callable:
+    # On a copy, since the operator takes its argument over.
+    return lambda qkv, *w: qk_norm_rope.qk_norm_rope(qkv.clone(), *w, table)
+
+
+def _with_positions(table: Tensor) -> Callable:
+    return lambda *tensors: patchify3d.patchify3d(*tensors, table)
+
+
+def _back(patch: tuple, channels: int, size: tuple) -> Callable:
+    return lambda tokens: patchify3d.unpatchify3d(tokens, patch, channels, size)
+
+
+def model_case() -> Case:
+    """A denoising pass of the shipped model with random inputs: picture, context, sound."""
+    from syncflow.config import ModelConfig
+    from syncflow.model_folder import CONFIG, SHIPPED
+    from syncflow.models.ddit import DDiT
+
+    config = ModelConfig.load(SHIPPED / CONFIG)
+    model = DDiT(config.ddit).eval()
+    spec = config.geometry.spec
+    B, E = 2, config.ddit.video.caption_channels
+    text = model.prepare(torch.randn(B, 65, E), torch.ones(B, 65, dtype=torch.bool), spec)
+    video = torch.randn(B, config.ddit.video.in_channels, *spec.video_latent_shape)
+    audio = torch.randn(B, spec.audio_latent_length, config.ddit.audio.in_channels)
+    t = torch.full((B,), 0.5)
+
+    def denoise(video: Tensor, audio: Tensor) -> Tensor:
+        v_video, features = model.video_velocity(video, t, text)
+        context = model.audio_context(features, text)
+        return v_video, model.audio_velocity(audio, t, context, text)
+
+    return "shipped, 2 rows", denoise, [video, audio], False
+
+
+def once(function: Callable, tensors: list[Tensor], backward: bool, clock: Callable) -> float:
     """Seconds of one call."""
     leaves = [t.detach().requires_grad_(backward) for t in tensors]
-    start = time.perf_counter()
     with torch.set_grad_enabled(backward):
+        start = clock()
         out = function(*leaves)
         out = out if isinstance(out, tuple) else (out,)
         if backward:
             torch.autograd.grad(out, leaves, [torch.ones_like(o) for o in out])
-    return time.perf_counter() - start
+        return clock() - start
 
 
 def measure(
-    function: Callable, tensors: list[Tensor], backward: bool, seconds: float
+    function: Callable, tensors: list[Tensor], backward: bool, seconds: float, clock: Callable
 ) -> tuple[float, float]:
-    """Median microseconds of (kernel, twin)."""
+    """Median microseconds of (kernel, eager)."""
     times: tuple[list[float], list[float]] = ([], [])
-    stop = time.perf_counter() + seconds
-    while time.perf_counter() < stop or len(times[0]) < 7:
-        times[0].append(once(function, tensors, backward))
+    stop = clock() + seconds
+    while clock() < stop or len(times[0]) < 7:
+        times[0].append(once(function, tensors, backward, clock))
         with ops.reference_ops():
-            times[1].append(once(function, tensors, backward))
-    kernel, twin = (statistics.median(t[2:]) * 1e6 for t in times)
-    return kernel, twin
+            times[1].append(once(function, tensors, backward, clock))
+    kernel, eager = (statistics.median(t[2:]) * 1e6 for t in times)
+    return kernel, eager
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("ops", nargs="*", help="names of operators; all of them by default")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("ops", nargs="*", help="names of operators, or model; all by default")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seconds", type=float, default=0.5, help="time spent on each number")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     status = native.status()
     if not status["active"]:
         parser.error(f"the kernels are not active: {status['reason']}")
-    print(f"torch {torch.__version__}, {status['cpu_capability']}, {arguments.threads} thread(s)")
-    heads = ("kernel us", "twin us", "ratio")
-    print(f"{'op':20} {'shape':16} {'dtype':9} {'pass':8} " + " ".join(f"{h:>10}" for h in heads))
-    for dtype in (torch.bfloat16, torch.float32):
-        for name, rows in cases(dtype).items():
+    clock = time.perf_counter if arguments.clock == "wall" else time.process_time
+    print(
+        f"{_processor()}, {status['cpu_capability']}, torch {torch.__version__}, "
+        f"{arguments.threads} thread(s), {arguments.clock} clock"
+    )
+    heads = ("kernel us", "eager us", "ratio")
+    print(f"{'op':20} {'shape':22} {'dtype':9} {'pass':8} " + " ".join(f"{h:>10}" for h in heads))
+    for dtype in arguments.dtypes:
+        found = cases(getattr(torch, dtype))
+        if dtype == "float32":
+            found["model"] = [model_case()]
+        for name, rows in found.items():
             if arguments.ops and name not in arguments.ops:
                 continue
-            for shape, function, tensors in rows:
-                for backward in (False, True):
-                    kernel, twin = measure(function, tensors, backward, arguments.seconds)
+            for shape, function, tensors, has_gradient in rows:
+                for backward in (False, True)[: 1 + has_gradient]:
+                    kernel, eager = measure(function, tensors, backward, arguments.seconds, clock)
                     label = "fwd+bwd" if backward else "fwd"
                     print(
-                        f"{name:20} {shape:16} {str(dtype)[6:]:9} {label:8} "
-                        f"{kernel:10.0f} {twin:10.0f} {twin / kernel:10.2f}",
+                        f"{name:20} {shape:22} {dtype:9} {label:8} "
+                        f"{kernel:10.0f} {eager:10.0f} {eager / kernel:10.2f}",
                         flush=True,
                     )
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":")[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

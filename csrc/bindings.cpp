@@ -46,6 +46,48 @@ void each_op(Row&& row) {
       "(Tensor grad_GSC, Tensor y_GSC, Tensor weight_C, Tensor bias_C, float eps) -> (Tensor, "
       "Tensor, Tensor)",
       &cpu::residual_layernorm_backward);
+
+  // softmax(q k^T / sqrt(D)) v along T, of q and k normed per head and rotated
+  row("temporal_attention",
+      "(Tensor qkv_BTS3HD, Tensor? q_weight_D, Tensor? k_weight_D, Tensor? rotation_TP2, bool "
+      "interleaved, float eps) -> Tensor",
+      &cpu::temporal_attention);
+  row("temporal_attention_backward",
+      "(Tensor grad_BTSC, Tensor qkv_BTS3HD, Tensor? q_weight_D, Tensor? k_weight_D, Tensor? "
+      "rotation_TP2, bool interleaved, float eps) -> (Tensor, Tensor, Tensor)",
+      &cpu::temporal_attention_backward);
+
+  // q and k normed per head and rotated; v as it is
+  row("qk_norm_rope",
+      "(Tensor qkv_BN3HD, Tensor? q_weight_D, Tensor? k_weight_D, Tensor? rotation_NP2, bool "
+      "interleaved, float eps) -> Tensor",
+      &cpu::qk_norm_rope);
+  row("qk_norm_rope_",
+      "(Tensor(a!) qkv_BN3HD, Tensor? q_weight_D, Tensor? k_weight_D, Tensor? rotation_NP2, bool "
+      "interleaved, float eps) -> ()",
+      &cpu::qk_norm_rope_);
+  row("qk_norm_rope_backward",
+      "(Tensor grad_BN3HD, Tensor qkv_BN3HD, Tensor? q_weight_D, Tensor? k_weight_D, Tensor? "
+      "rotation_NP2, bool interleaved, float eps) -> (Tensor, Tensor, Tensor)",
+      &cpu::qk_norm_rope_backward);
+
+  // GELU(x + bias), tanh form
+  row("bias_gelu", "(Tensor x_NC, Tensor? bias_C) -> Tensor", &cpu::bias_gelu);
+  row("bias_gelu_backward", "(Tensor grad_NC, Tensor x_NC, Tensor? bias_C) -> (Tensor, Tensor)",
+      &cpu::bias_gelu_backward);
+
+  // patches of x times weight, + bias + positions; and tokens back in their places
+  row("patchify3d",
+      "(Tensor x_BZTHW, Tensor weight_CZpqr, Tensor? bias_C, Tensor? positions_SC) -> Tensor",
+      &cpu::patchify3d);
+  row("unpatchify3d",
+      "(Tensor tokens_BTSK, int[3] patch, int channels, int[3] size) -> Tensor",
+      &cpu::unpatchify3d);
+
+  // x + h (null + guidance (conditional - null))
+  row("euler_cfg",
+      "(Tensor x, Tensor conditional, Tensor? null, float guidance, float h) -> Tensor",
+      &cpu::euler_cfg);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // Every operator's C++ declaration. Axes: G groups of S tokens sharing one modulation row, C
-// channels. The mathematics is in syncflow/ops/<op>.py, beside the plain PyTorch twin.
+// channels; B batch, T frames, S places of a frame, N tokens, H heads, D head dim, P = D / 2 pairs.
+// The mathematics is in syncflow/ops/<op>.py, beside the plain PyTorch twin.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -36,5 +37,39 @@ std::tuple<Tensor, Tensor, Tensor> residual_layernorm_backward(const Tensor& gra
                                                                const Tensor& y_GSC,
                                                                const Tensor& weight_C,
                                                                const Tensor& bias_C, double eps);
+
+Tensor temporal_attention(const Tensor& qkv_BTS3HD, const OptionalTensor& q_weight_D,
+                          const OptionalTensor& k_weight_D, const OptionalTensor& rotation_TP2,
+                          bool interleaved, double eps);
+std::tuple<Tensor, Tensor, Tensor> temporal_attention_backward(
+    const Tensor& grad_BTSC, const Tensor& qkv_BTS3HD, const OptionalTensor& q_weight_D,
+    const OptionalTensor& k_weight_D, const OptionalTensor& rotation_TP2, bool interleaved,
+    double eps);
+
+Tensor qk_norm_rope(const Tensor& qkv_BN3HD, const OptionalTensor& q_weight_D,
+                    const OptionalTensor& k_weight_D, const OptionalTensor& rotation_NP2,
+                    bool interleaved, double eps);
+void qk_norm_rope_(const Tensor& qkv_BN3HD, const OptionalTensor& q_weight_D,
+                   const OptionalTensor& k_weight_D, const OptionalTensor& rotation_NP2,
+                   bool interleaved, double eps);
+std::tuple<Tensor, Tensor, Tensor> qk_norm_rope_backward(const Tensor& grad_BN3HD,
+                                                         const Tensor& qkv_BN3HD,
+                                                         const OptionalTensor& q_weight_D,
+                                                         const OptionalTensor& k_weight_D,
+                                                         const OptionalTensor& rotation_NP2,
+                                                         bool interleaved, double eps);
+
+Tensor bias_gelu(const Tensor& x_NC, const OptionalTensor& bias_C);
+std::tuple<Tensor, Tensor> bias_gelu_backward(const Tensor& grad_NC, const Tensor& x_NC,
+                                              const OptionalTensor& bias_C);
+
+// Z latent channels of [T', H', W'] latents; a patch is [p, q, r] of them.
+Tensor patchify3d(const Tensor& x_BZTHW, const Tensor& weight_CZpqr, const OptionalTensor& bias_C,
+                  const OptionalTensor& positions_SC);
+Tensor unpatchify3d(const Tensor& tokens_BTSK, at::IntArrayRef patch, int64_t channels,
+                    at::IntArrayRef size);
+
+Tensor euler_cfg(const Tensor& x, const Tensor& conditional, const OptionalTensor& null,
+                 double guidance, double h);
 
 }  // namespace syncflow::cpu

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from syncflow.clip import ClipSpec
 from syncflow.config import AdaptorConfig
 from syncflow.models.layers import Mlp
-from syncflow.ops.attention import attention
+from syncflow.ops.self_attention import self_attention
 
 
 class Adaptor(nn.Module):
@@ -51,8 +51,7 @@ class Adaptor(nn.Module):
             x_BMC = features_BTSC.flatten(1, 2)
         if self.axis != "none":
             qkv_BM3HD = self.qkv(x_BMC).unflatten(-1, (3, self.num_heads, -1))
-            q_BHMD, k_BHMD, v_BHMD = qkv_BM3HD.permute(2, 0, 3, 1, 4).unbind(0)
-            y_BMC = attention(q_BHMD, k_BHMD, v_BHMD).transpose(1, 2).reshape(x_BMC.shape)
+            y_BMC = self_attention(qkv_BM3HD)
             # The residual lets a token say where it is: without it an untrained attention hands
             # every audio token the same mean of the clip.
             x_BMC = self.norm(x_BMC + self.proj(y_BMC))

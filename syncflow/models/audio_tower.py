@@ -24,9 +24,10 @@ from syncflow.models.layers import (
     additive_mask,
     rotate,
     seconds_rotation,
+    seconds_rotation_table,
 )
 from syncflow.ops.adaln import adaln, residual_layernorm
-from syncflow.ops.attention import attention
+from syncflow.ops.self_attention import self_attention
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class AudioContext:
     keys_values: list[KeysValues]
     score_term: Tensor | None
     aligned_BAC: Tensor | None
-    self_rotation: Rotation | None
+    self_rotation_AP2: Tensor
     cross_rotation: Rotation | None
 
     def select(self, rows: slice) -> AudioContext:
@@ -124,21 +125,23 @@ class AudioTower(nn.Module):
         config, device = self.config, self.x_embedder.weight.device
         head_dim = config.hidden_size // config.num_heads
         clock = (head_dim, config.rope_frequency, config.rope_theta, torch.float32)
-        self_rotation = seconds_rotation(spec.audio_latent_times(device), *clock)
+        audio_times = spec.audio_latent_times(device)
+        self_rotation_AP2 = seconds_rotation_table(audio_times, *clock)
         if config.condition == "text":
-            return AudioContext(text.keys_values, text.score_term, None, self_rotation, None)
+            return AudioContext(text.keys_values, text.score_term, None, self_rotation_AP2, None)
         pairs = [
             layer.cross_attn.keys_values(x) for layer, x in zip(self.layers, tokens, strict=True)
         ]
         if config.align == "none":
-            return AudioContext(pairs, None, aligned_BAC, self_rotation, None)
+            return AudioContext(pairs, None, aligned_BAC, self_rotation_AP2, None)
         seconds_T = spec.video_latent_times(device)
         per_frame = pairs[0][0].shape[2] // len(seconds_T)
         # [M, 1, D] for tokens before heads; keys have heads before tokens.
         cos, sin = seconds_rotation(seconds_T.repeat_interleave(per_frame), *clock)
         key_rotation = (cos.transpose(0, 1), sin.transpose(0, 1))
         pairs = [(rotate(k_BHMD, key_rotation), v_BHMD) for k_BHMD, v_BHMD in pairs]
-        return AudioContext(pairs, None, aligned_BAC, self_rotation, self_rotation)
+        cross_rotation = seconds_rotation(audio_times, *clock)
+        return AudioContext(pairs, None, aligned_BAC, self_rotation_AP2, cross_rotation)
 
     def forward(
         self,
@@ -174,7 +177,7 @@ class AudioTower(nn.Module):
             keys_values = layer.with_time_token(context.keys_values[index], t_BC, repeats)
             x_BAC = layer(
                 x_BAC,
-                context.self_rotation,
+                context.self_rotation_AP2,
                 keys_values,
                 score_term,
                 context.cross_rotation,
@@ -206,14 +209,14 @@ class AudioLayer(nn.Module):
     def forward(
         self,
         x_BAC: Tensor,
-        self_rotation: Rotation,
+        self_rotation_AP2: Tensor,
         keys_values: KeysValues,
         score_term: Tensor | None,
         cross_rotation: Rotation | None,
         text: AudioText | None,
         index: int,
     ) -> Tensor:
-        x_BAC = self.self_norm(x_BAC, self.self_attention(x_BAC, self_rotation))
+        x_BAC = self.self_norm(x_BAC, self.self_attention(x_BAC, self_rotation_AP2))
         y_BAC = self.cross_attn(x_BAC, keys_values, score_term, cross_rotation)
         x_BAC = self.cross_norm(x_BAC, y_BAC)
         if text is not None:
@@ -221,15 +224,10 @@ class AudioLayer(nn.Module):
             x_BAC = self.text_norm(x_BAC, y_BAC)
         return self.mlp_norm(x_BAC, self.mlp(x_BAC))
 
-    def self_attention(self, x_BAC: Tensor, rotation: Rotation) -> Tensor:
+    def self_attention(self, x_BAC: Tensor, rotation_AP2: Tensor) -> Tensor:
         qkv_BA3HD = self.qkv(x_BAC).unflatten(-1, (3, self.num_heads, -1))
-        qk_BA2HD, v_BAHD = qkv_BA3HD.split((2, 1), dim=2)
-        # One rotation turns queries and keys: they share their times.
-        cos_A1D, sin_A1D = rotation
-        qk_BA2HD = rotate(qk_BA2HD, (cos_A1D[:, None], sin_A1D[:, None]))
-        q_BHAD, k_BHAD = qk_BA2HD.permute(2, 0, 3, 1, 4).unbind(0)
-        out_BHAD = attention(q_BHAD, k_BHAD, v_BAHD.squeeze(2).transpose(1, 2))
-        return self.proj(out_BHAD.transpose(1, 2).reshape(x_BAC.shape))
+        rotated = {"rotation_NP2": rotation_AP2, "interleaved": False}
+        return self.proj(self_attention(qkv_BA3HD, **rotated))
 
     def reads_text(self, text_BLC: Tensor) -> KeysValues:
         attn = self.cross_attn if self.text_attn is None else self.text_attn

@@ -10,10 +10,12 @@ import functools
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from syncflow.ops.attention import attention
+from syncflow.ops.gelu import bias_gelu
+from syncflow.ops.rotation import rotation_table
+from syncflow.ops.self_attention import self_attention
 from syncflow.ops.temporal_attention import temporal_attention
 
 Rotation = tuple[Tensor, Tensor]
@@ -58,29 +60,15 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, out or width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(gelu(self.fc1(x)))
-
-
-def gelu(x: Tensor) -> Tensor:
-    """GELU in its tanh form, as the released weights were trained.
-
-    PyTorch's CPU kernel of that form is four times slower in bfloat16 than the exact one, and the
-    two differ by less than 5e-4, which bfloat16 rounds away: there the exact form stands in.
-    """
-    exact = x.dtype == torch.bfloat16 and x.device.type == "cpu"
-    return F.gelu(x, approximate="none" if exact else "tanh")
+        return self.fc2(bias_gelu(self.fc1(x)))
 
 
 class RMSNorm(nn.Module):
-    """Per-head root-mean-square norm over the last axis; arithmetic in float32."""
+    """Holds the gain of a per-head root-mean-square norm, which attention applies (eps 1e-6)."""
 
-    def __init__(self, width: int, eps: float = 1e-6) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
 
 
 class SelfAttention(nn.Module):
@@ -99,14 +87,11 @@ class SelfAttention(nn.Module):
 
     def forward(self, x_BTSC: Tensor) -> Tensor:
         qkv_BTS3HD = self.qkv(x_BTSC).unflatten(-1, (3, self.num_heads, -1))
+        weights = (self.q_norm.weight, self.k_norm.weight) if self.q_norm else (None, None)
         if self.is_temporal:
-            weights = (self.q_norm.weight, self.k_norm.weight) if self.q_norm else (None, None)
             return self.proj(temporal_attention(qkv_BTS3HD, *weights))
-        q_NHSD, k_NHSD, v_NHSD = qkv_BTS3HD.flatten(0, 1).permute(2, 0, 3, 1, 4).unbind(0)
-        if self.q_norm is not None:
-            q_NHSD, k_NHSD = self.q_norm(q_NHSD), self.k_norm(k_NHSD)
-        out_NSHD = attention(q_NHSD, k_NHSD, v_NHSD).transpose(1, 2)
-        return self.proj(out_NSHD.reshape(x_BTSC.shape))
+        out_NSC = self_attention(qkv_BTS3HD.flatten(0, 1), *weights)
+        return self.proj(out_NSC.view(x_BTSC.shape))
 
 
 class CrossAttention(nn.Module):
@@ -166,14 +151,25 @@ def seconds_rotation(
     Pair i of D/2 turns ``frequency * theta ** (-2 i / D)`` times a second, so equal times of any
     two sequences meet at equal phases, whatever their rates.
     """
-    rate_D = frequency * theta ** (
+    angle_NP = _seconds_angles(seconds_N, head_dim, frequency, theta)
+    cos_NP, sin_NP = angle_NP.cos(), angle_NP.sin()
+    cos = torch.cat([cos_NP, cos_NP], dim=-1)[:, None]
+    sin = torch.cat([-sin_NP, sin_NP], dim=-1)[:, None]
+    return cos.to(dtype), sin.to(dtype)
+
+
+def seconds_rotation_table(
+    seconds_N: Tensor, head_dim: int, frequency: float, theta: float, dtype: torch.dtype
+) -> Tensor:
+    """The same positions as the table that `ops.self_attention` takes, [N, D/2, 2]."""
+    return rotation_table(_seconds_angles(seconds_N, head_dim, frequency, theta), dtype)
+
+
+def _seconds_angles(seconds_N: Tensor, head_dim: int, frequency: float, theta: float) -> Tensor:
+    rate_P = frequency * theta ** (
         -torch.arange(0, head_dim, 2, device=seconds_N.device, dtype=torch.float64) / head_dim
     )
-    angle_ND = 2 * math.pi * seconds_N.double()[:, None] * rate_D
-    cos_ND, sin_ND = angle_ND.cos(), angle_ND.sin()
-    cos = torch.cat([cos_ND, cos_ND], dim=-1)[:, None]
-    sin = torch.cat([-sin_ND, sin_ND], dim=-1)[:, None]
-    return cos.to(dtype), sin.to(dtype)
+    return 2 * math.pi * seconds_N.double()[:, None] * rate_P
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -25,6 +24,7 @@ from syncflow.models.layers import (
     plane_positions,
 )
 from syncflow.ops.adaln import adaln, gate_residual, gate_residual_adaln
+from syncflow.ops.patchify3d import patchify3d, unpatchify3d
 
 EPS = 1e-6
 
@@ -124,13 +124,14 @@ class VideoTower(nn.Module):
         frame_mask: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """``forward`` with prepared captions: once per step."""
-        x_BTSC, grid = self.x_embedder(x_BCTHW)
+        sizes = zip(x_BCTHW.shape[3:], self.config.patch_size[1:], strict=True)
+        rows, columns = (-(-size // patch) for size, patch in sizes)
         scale = (height * width) ** 0.5 / self.config.input_sq_size
-        base_size = round((grid[1] * grid[2]) ** 0.5)
+        base_size = round((rows * columns) ** 0.5)
         positions_SC = plane_positions(
-            grid[1], grid[2], self.config.hidden_size, scale, base_size, x_BTSC.device
+            rows, columns, self.config.hidden_size, scale, base_size, x_BCTHW.device
         )
-        x_BTSC = x_BTSC + positions_SC.to(x_BTSC.dtype)
+        x_BTSC = self.x_embedder(x_BCTHW, positions_SC)
 
         modulations, final_modulation = self._modulations(t_B, fps, frame_mask)
         features = []
@@ -142,12 +143,13 @@ class VideoTower(nn.Module):
 
         if self.config.compat == "opensora-1.2" and frame_mask is not None:
             x_BTSC = self._modulate_clean_frames_twice(x_BTSC, t_B, fps, frame_mask)
-        out_BTSP = self.final_layer(x_BTSC, *final_modulation, self.config.in_channels)
-        return self._unpatchify(out_BTSP.float(), grid, x_BCTHW.shape), features
+        out_BTSP = self.final_layer(x_BTSC, *final_modulation)
+        velocity_BCTHW = unpatchify3d(
+            out_BTSP, self.config.patch_size, self.config.in_channels, x_BCTHW.shape[2:]
+        )
+        return velocity_BCTHW, features
 
-    def unguided_text(
-        self, text_mask_BL: Tensor, kind: str = "full"
-    ) -> tuple[Tensor, Tensor]:
+    def unguided_text(self, text_mask_BL: Tensor, kind: str = "full") -> tuple[Tensor, Tensor]:
         """Null captions, one per row of the mask, for guidance to lead away from.
 
         Args:
@@ -232,13 +234,6 @@ class VideoTower(nn.Module):
         modulated_BTSC = adaln(x_BTSC, shift_BC, scale_BC, EPS)
         return torch.where(frame_mask.bool()[:, :, None, None], x_BTSC, modulated_BTSC)
 
-    def _unpatchify(self, x_BTSP: Tensor, grid: tuple[int, int, int], shape: torch.Size) -> Tensor:
-        pt, ph, pw = self.config.patch_size
-        T, H, W = grid
-        x = x_BTSP.reshape(len(x_BTSP), T, H, W, pt, ph, pw, -1)
-        x_BCTHW = x.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(len(x), -1, T * pt, H * ph, W * pw)
-        return x_BCTHW[:, :, : shape[2], : shape[3], : shape[4]]
-
     def _initialise(self) -> None:
         """As Open-Sora: temporal blocks and text start as no-ops, and so does the output.
 
@@ -289,29 +284,19 @@ class Block(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """Latents to tokens: [B, C_in, T, H, W] -> [B, T, S, C] and the grid (T, rows, columns).
-
-    The parameters are a Conv3d's, whose kernel is its stride; a matrix product gives the same.
-    """
+    """Latents to tokens: [B, C_in, T, H, W] -> [B, T, S, C]; the parameters are a Conv3d's."""
 
     def __init__(self, config: VideoTowerConfig) -> None:
         super().__init__()
-        self.patch_size = config.patch_size
         self.proj = nn.Conv3d(
             config.in_channels, config.hidden_size, config.patch_size, config.patch_size
         )
         nn.init.xavier_uniform_(self.proj.weight.view(config.hidden_size, -1))
         nn.init.zeros_(self.proj.bias)
 
-    def forward(self, x_BCTHW: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-        pt, ph, pw = self.patch_size
-        B, C, T, H, W = x_BCTHW.shape
-        x_BCTHW = F.pad(x_BCTHW, (0, -W % pw, 0, -H % ph, 0, -T % pt))
-        T, H, W = -(-T // pt), -(-H // ph), -(-W // pw)
-        x = x_BCTHW.reshape(B, C, T, pt, H, ph, W, pw).permute(0, 2, 4, 6, 1, 3, 5, 7)
-        weight = self.proj.weight.flatten(1)
-        x_BTSC = F.linear(x.reshape(B, T, H * W, -1).to(weight.dtype), weight, self.proj.bias)
-        return x_BTSC, (T, H, W)
+    def forward(self, x_BCTHW: Tensor, positions_SC: Tensor) -> Tensor:
+        weight = self.proj.weight
+        return patchify3d(x_BCTHW.to(weight.dtype), weight, self.proj.bias, positions_SC)
 
 
 class CaptionEmbedding(nn.Module):
@@ -337,7 +322,8 @@ class RotaryFrequencies(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """Modulated norm and the projection to patches; its first channels are the velocity."""
+    """Modulated norm and the projection to patches, channels last within one: the velocity, then
+    what else was predicted."""
 
     def __init__(self, config: VideoTowerConfig, out_channels: int) -> None:
         super().__init__()
@@ -345,9 +331,7 @@ class FinalLayer(nn.Module):
         pt, ph, pw = config.patch_size
         self.scale_shift_table = nn.Parameter(torch.randn(2, C) / C**0.5)
         self.linear = nn.Linear(C, pt * ph * pw * out_channels)
-        self.out_channels = out_channels
 
-    def forward(self, x_BTSC: Tensor, shift: Tensor, scale: Tensor, num_channels: int) -> Tensor:
-        """[B, T, S, C] -> [B, T, S, patch * num_channels], channels last within the patch."""
-        out = self.linear(adaln(x_BTSC, shift, scale, EPS))
-        return out.unflatten(-1, (-1, self.out_channels))[..., :num_channels].flatten(-2)
+    def forward(self, x_BTSC: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """[B, T, S, C] -> [B, T, S, patch * out_channels]."""
+        return self.linear(adaln(x_BTSC, shift, scale, EPS))

@@ -31,7 +31,7 @@ from syncflow.ops import native
 def adaln(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
     """LN(x) * (1 + scale) + shift, of x's dtype. x [B, ..., C]; the others [B, C] or [B, T, C]."""
     _check_modulation(x, shift=shift, scale=scale)
-    if not native.usable(x, shift, scale):
+    if not native.usable("adaln", x, shift, scale):
         return adaln_reference(x, shift, scale, eps)
     x_GSC, (shift_GC, scale_GC) = _grouped(x, shift, scale)
     return torch.ops.syncflow.adaln(x_GSC, shift_GC, scale_GC, eps).view(x.shape)
@@ -48,7 +48,7 @@ def gate_residual(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
     """x + gate * y, of x's dtype. x, y [B, ..., C]; gate [B, C] or [B, T, C]."""
     _check_same_shape(x, y)
     _check_modulation(x, gate=gate)
-    if not native.usable(x, y, gate):
+    if not native.usable("gate_residual", x, y, gate):
         return gate_residual_reference(x, y, gate)
     x_GSC, (gate_GC,) = _grouped(x, gate)
     return torch.ops.syncflow.gate_residual(x_GSC, y.reshape(x_GSC.shape), gate_GC).view(x.shape)
@@ -67,7 +67,7 @@ def gate_residual_adaln(
     """x' = x + gate * y and adaln(x', shift, scale), both of x's dtype. gate=None adds y itself."""
     _check_same_shape(x, y)
     _check_modulation(x, gate=gate, shift=shift, scale=scale)
-    if not native.usable(x, y, gate, shift, scale):
+    if not native.usable("gate_residual_adaln", x, y, gate, shift, scale):
         return gate_residual_adaln_reference(x, y, gate, shift, scale, eps)
     x_GSC, (gate_GC, shift_GC, scale_GC) = _grouped(x, gate, shift, scale)
     sum_GSC, out_GSC = torch.ops.syncflow.gate_residual_adaln(
@@ -91,7 +91,7 @@ def residual_layernorm(
     """x + LN(y) * weight + bias, of x's dtype; weight, bias [C]. The transformation y is normed."""
     _check_same_shape(x, y)
     _check_affine(x, weight=weight, bias=bias)
-    if not native.usable(x, y, weight, bias):
+    if not native.usable("residual_layernorm", x, y, weight, bias):
         return residual_layernorm_reference(x, y, weight, bias, eps)
     rows = (1, -1, x.shape[-1])
     out = torch.ops.syncflow.residual_layernorm(x.reshape(rows), y.reshape(rows), weight, bias, eps)
@@ -192,7 +192,8 @@ native.register(
 
 def _check_modulation(x: Tensor, **tensors: Tensor | None) -> None:
     for name, m in tensors.items():
-        if m is None:
+        # The usual case first: at small sizes this line costs as much as the kernel.
+        if m is None or (m.shape[-1:] == x.shape[-1:] and m.shape[:-1] == x.shape[: m.ndim - 1]):
             continue
         fits = 1 <= m.ndim <= x.ndim and m.shape[-1] == x.shape[-1]
         if not fits or any(a not in (1, b) for a, b in zip(m.shape[:-1], x.shape, strict=False)):
@@ -222,6 +223,13 @@ def _over_tokens(m: Tensor, x: Tensor) -> Tensor:
 
 def _grouped(x: Tensor, *modulations: Tensor | None) -> tuple[Tensor, list[Tensor | None]]:
     """x as [G, S, C] and each modulation as [G, C]: a group's tokens share one modulation row."""
+    shapes = {m.shape for m in modulations if m is not None}
+    if len(shapes) == 1:
+        (shape,) = shapes
+        if shape[:-1] == x.shape[: len(shape) - 1] and 2 <= len(shape) < x.ndim:
+            grouped = x.flatten(0, len(shape) - 2) if len(shape) > 2 else x
+            rows = [None if m is None else m.flatten(0, -2) for m in modulations]
+            return grouped.flatten(1, -2), rows
     depth = 0  # how many leading axes of x tell modulation rows apart
     for m in modulations:
         if m is not None:

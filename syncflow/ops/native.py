@@ -12,7 +12,7 @@ import torch
 from syncflow import ops
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_DTYPES = frozenset((torch.float32, torch.bfloat16, torch.float16, torch.float64))
 
 
 def _find() -> Path | None:
@@ -57,38 +57,66 @@ def _load() -> tuple[bool, str]:
     return True, ""
 
 
+def _kernel_devices() -> dict[str, frozenset[str]]:
+    """By op of the loaded extension, the device types for which it has a kernel."""
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    keys = {"cpu": "CPU", "cuda": "CUDA"}
+    names = [n for n in torch._C._dispatch_get_all_op_names() if n.startswith("syncflow::")]
+    return {
+        name.split("::")[1]: frozenset(device for device, key in keys.items() if has(name, key))
+        for name in names
+    }
+
+
 LOADED, _why_not = _load()
+_DEVICES = _kernel_devices() if LOADED else {}
 
 
-def usable(*tensors: torch.Tensor | None) -> bool:
-    """Whether the compiled kernels take these tensors now, by device, dtype and the switch.
+def usable(name: str, *tensors: torch.Tensor | None) -> bool:
+    """Whether the compiled op `name` takes these tensors now, by device, dtype and the switch.
 
     float64, which is there for checking gradients, does not mix with narrower types.
     """
-    if not LOADED or ops.reference_only():
+    devices = _DEVICES.get(name)
+    if not devices or ops.reference_only():
         return False
-    present = [t for t in tensors if t is not None]
-    if any(t.device.type != "cpu" or t.dtype not in _DTYPES for t in present):
-        return False
-    return len({t.dtype == torch.float64 for t in present}) == 1
+    first = None
+    for t in tensors:
+        if t is None:
+            continue
+        if first is None:
+            first, wide = t, t.dtype == torch.float64
+            if t.device.type not in devices:
+                return False
+        elif t.device.type != first.device.type or (t.dtype == torch.float64) != wide:
+            return False
+        if t.dtype not in _DTYPES:
+            return False
+    return True
 
 
 def register(
-    name: str, fake: Callable, backward: Callable, setup_context: Callable, backward_fake: Callable
+    name: str,
+    fake: Callable,
+    backward: Callable,
+    setup_context: Callable,
+    backward_fake: Callable | None = None,
 ) -> None:
-    """Tell tracing and autograd about the compiled op `name`, where the extension is loaded.
+    """Tell tracing and autograd about the compiled op `name`, where the extension has it.
 
     Args:
         fake, backward_fake: the outputs, uninitialised, of `name` and of `<name>_backward`, which
-            computes its gradient.
+            computes its gradient; None where no compiled op does.
         backward, setup_context: as in `torch.library.register_autograd`.
     """
-    if not LOADED:
+    if name not in _DEVICES:
         return
     op = f"syncflow::{name}"
     torch.library.register_fake(op, fake)
-    torch.library.register_fake(f"{op}_backward", backward_fake)
     torch.library.register_autograd(op, backward, setup_context=setup_context)
+    if backward_fake is None:
+        return
+    torch.library.register_fake(f"{op}_backward", backward_fake)
 
     def refuse(ctx: object, *grads: torch.Tensor) -> None:
         raise RuntimeError(
@@ -96,6 +124,12 @@ def register(
         )
 
     torch.library.register_autograd(f"{op}_backward", refuse)
+
+
+def register_fake(name: str, fake: Callable) -> None:
+    """Tell tracing about an op that has no gradient, where the extension has it."""
+    if name in _DEVICES:
+        torch.library.register_fake(f"syncflow::{name}", fake)
 
 
 def status() -> dict[str, object]:

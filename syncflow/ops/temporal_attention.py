@@ -7,13 +7,22 @@ temporal block):
     out = softmax(q k^T / sqrt(D)) v
 
 rope turns the interleaved pairs (2i, 2i+1) by t * theta^(-2i/D). Norm, rotation and softmax are
-float32; the result has the dtype of qkv.
+float32 (float64 for float64); the result has the dtype of qkv. Nothing but the result is written
+to memory, and backward saves the inputs alone.
 """
 
 import torch
 from torch import Tensor
 
+from syncflow.ops import native
 from syncflow.ops.attention import attention
+from syncflow.ops.qk_norm_rope import (
+    check_packed,
+    packed_gradients,
+    packed_gradients_fake,
+    qk_norm_rope_reference,
+)
+from syncflow.ops.rotation import frame_rotation
 
 
 def temporal_attention(
@@ -34,8 +43,12 @@ def temporal_attention(
     Returns:
         [B, T, S, H * D].
     """
-    _check(qkv_BTS3HD, q_weight_D, k_weight_D)
-    return temporal_attention_reference(qkv_BTS3HD, q_weight_D, k_weight_D, theta, eps)
+    rotation_TP2 = _rotation(qkv_BTS3HD, theta)
+    given = (qkv_BTS3HD, q_weight_D, k_weight_D, rotation_TP2)
+    check_packed(*given)
+    if not native.usable("temporal_attention", *given):
+        return _reference(*given, True, eps)
+    return torch.ops.syncflow.temporal_attention(*given, True, eps)
 
 
 def temporal_attention_reference(
@@ -46,51 +59,60 @@ def temporal_attention_reference(
     eps: float = 1e-6,
 ) -> Tensor:
     """`temporal_attention` in plain PyTorch."""
-    _check(qkv_BTS3HD, q_weight_D, k_weight_D)
+    rotation_TP2 = _rotation(qkv_BTS3HD, theta)
+    check_packed(qkv_BTS3HD, q_weight_D, k_weight_D, rotation_TP2)
+    return _reference(qkv_BTS3HD, q_weight_D, k_weight_D, rotation_TP2, True, eps)
+
+
+def _reference(
+    qkv_BTS3HD: Tensor,
+    q_weight_D: Tensor | None,
+    k_weight_D: Tensor | None,
+    rotation_TP2: Tensor | None,
+    interleaved: bool,
+    eps: float,
+) -> Tensor:
     B, T, S, _, H, D = qkv_BTS3HD.shape
-    q_BSHTD, k_BSHTD, v_BSHTD = qkv_BTS3HD.permute(3, 0, 2, 4, 1, 5).unbind(0)
-    cos_TD, sin_TD = rope_table(T, D, theta, qkv_BTS3HD.device, _compute_dtype(qkv_BTS3HD))
-    q_BSHTD = _rotate(_rms_norm(q_BSHTD, q_weight_D, eps), cos_TD, sin_TD).to(qkv_BTS3HD.dtype)
-    k_BSHTD = _rotate(_rms_norm(k_BSHTD, k_weight_D, eps), cos_TD, sin_TD).to(qkv_BTS3HD.dtype)
-    out_NHTD = attention(q_BSHTD.flatten(0, 1), k_BSHTD.flatten(0, 1), v_BSHTD.flatten(0, 1))
+    qkv_NT3HD = qkv_BTS3HD.transpose(1, 2).flatten(0, 1)
+    qkv_NT3HD = qk_norm_rope_reference(
+        qkv_NT3HD, q_weight_D, k_weight_D, rotation_TP2, interleaved, eps
+    )
+    out_NHTD = attention(*qkv_NT3HD.permute(2, 0, 3, 1, 4).unbind(0))
     return out_NHTD.reshape(B, S, H, T, D).permute(0, 3, 1, 2, 4).reshape(B, T, S, H * D)
 
 
-def rope_table(
-    T: int, D: int, theta: float, device: torch.device, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """cos and sin of t * theta^(-2i/D), each [T, D] with the angle of pair i at 2i and 2i+1."""
-    inverse = theta ** (-torch.arange(0, D, 2, device=device, dtype=torch.float64) / D)
-    angle_TD = torch.outer(
-        torch.arange(T, device=device, dtype=torch.float64), inverse
-    ).repeat_interleave(2, -1)
-    return angle_TD.cos().to(dtype), angle_TD.sin().to(dtype)
-
-
-def _check(qkv_BTS3HD: Tensor, q_weight_D: Tensor | None, k_weight_D: Tensor | None) -> None:
+def _rotation(qkv_BTS3HD: Tensor, theta: float) -> Tensor:
     if qkv_BTS3HD.ndim != 6 or qkv_BTS3HD.shape[3] != 3:
         raise ValueError(f"qkv must be [B, T, S, 3, H, D], not {tuple(qkv_BTS3HD.shape)}")
-    D = qkv_BTS3HD.shape[-1]
+    T, D = qkv_BTS3HD.shape[1], qkv_BTS3HD.shape[-1]
     if D % 2:
         raise ValueError(f"the head dimension must be even for rotary pairs, not {D}")
-    for name, weight in (("q_weight", q_weight_D), ("k_weight", k_weight_D)):
-        if weight is not None and weight.shape != (D,):
-            raise ValueError(
-                f"{name} of shape {tuple(weight.shape)} must be [{D}], the head dimension of qkv"
-            )
+    dtype = torch.float64 if qkv_BTS3HD.dtype == torch.float64 else torch.float32
+    return frame_rotation(T, D, theta, qkv_BTS3HD.device, dtype)
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+def _save(ctx, inputs, output):
+    *tensors, ctx.interleaved, ctx.eps = inputs
+    ctx.save_for_backward(*tensors)
 
 
-def _rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
-    x = x.to(_compute_dtype(x))
-    if weight is None:
-        return x
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
+def _backward(ctx, grad):
+    saved = ctx.saved_tensors
+    grads = torch.ops.syncflow.temporal_attention_backward(grad, *saved, ctx.interleaved, ctx.eps)
+    return *packed_gradients(grads, saved), None, None, None
 
 
-def _rotate(x: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
-    swapped = torch.stack((-x[..., 1::2], x[..., 0::2]), -1).flatten(-2)
-    return x * cos_TD + swapped * sin_TD
+def _fake(qkv_BTS3HD, *rest):
+    B, T, S, _, H, D = qkv_BTS3HD.shape
+    return qkv_BTS3HD.new_empty(B, T, S, H * D)
+
+
+native.register(
+    "temporal_attention",
+    fake=_fake,
+    backward=_backward,
+    setup_context=_save,
+    backward_fake=lambda grad, qkv, q_weight, k_weight, *rest: packed_gradients_fake(
+        qkv, q_weight, k_weight
+    ),
+)

@@ -10,6 +10,11 @@ from torch import Tensor
 from syncflow import ops
 from syncflow.ops import adaln as family
 from syncflow.ops import native
+from tests.ops.exactness import (
+    assert_as_good_as_eager,
+    assert_same_bits_for_any_number_of_threads,
+    results,
+)
 
 needs_kernels = pytest.mark.skipif(not native.LOADED, reason="the extension is not built")
 
@@ -43,33 +48,8 @@ def inputs(op: str, shape: tuple[int, ...], modulation: tuple[int, ...], dtype, 
     }[op]
 
 
-def run(op: str, tensors: list[Tensor | None], dtype=None) -> list[Tensor]:
-    """Outputs, then the gradient of every input, for one fixed gradient of the outputs."""
-    leaves = [
-        None if t is None else t.detach().to(dtype or t.dtype).requires_grad_() for t in tensors
-    ]
-    out = function(op)(*leaves)
-    out = out if isinstance(out, tuple) else (out,)
-    up = [
-        torch.randn(o.shape, generator=torch.Generator().manual_seed(i)) for i, o in enumerate(out)
-    ]
-    given = [t for t in leaves if t is not None]
-    # The gradient's rounding to the output's dtype belongs to the question, not to the error.
-    up = [u.to(tensors[0].dtype).to(o.dtype) for u, o in zip(up, out, strict=True)]
-    return [*(o.detach() for o in out), *torch.autograd.grad(out, given, up)]
-
-
-def assert_as_good_as_eager(op: str, tensors: list[Tensor | None]) -> None:
-    """Error against float64 at most twice plain PyTorch's in the same dtype, plus one rounding."""
-    exact = run(op, tensors, torch.float64)
-    kernel = run(op, tensors)
-    with ops.reference_ops():
-        eager = run(op, tensors)
-    for which, (k, e, x) in enumerate(zip(kernel, eager, exact, strict=True)):
-        assert k.dtype == e.dtype and k.shape == x.shape
-        error, allowed = ((t.double() - x).abs().max().item() for t in (k, e))
-        rounding = torch.finfo(k.dtype).eps * max(1.0, x.abs().max().item())
-        assert error <= 2 * allowed + rounding, f"result {which}: {error} > 2 * {allowed}"
+def run(op: str, tensors: list[Tensor | None]) -> list[Tensor]:
+    return results(function(op), tensors)
 
 
 SHAPES = [
@@ -91,7 +71,7 @@ SHAPES = [
 @pytest.mark.parametrize(("shape", "modulation"), SHAPES[:-1])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_kernel_is_as_exact_as_eager(op, shape, modulation, dtype):
-    assert_as_good_as_eager(op, inputs(op, shape, modulation, dtype))
+    assert_as_good_as_eager(function(op), inputs(op, shape, modulation, dtype))
 
 
 @needs_kernels
@@ -103,7 +83,7 @@ def test_mixed_dtypes(op, dtypes):
     tensors = inputs(op, (2, 3, 5, 40), (2, 3, 40), torch.float32)
     token, other = dtypes
     tensors = [t if t is None else t.to(token if i == 0 else other) for i, t in enumerate(tensors)]
-    assert_as_good_as_eager(op, tensors)
+    assert_as_good_as_eager(function(op), tensors)
     assert run(op, tensors)[0].dtype == token
 
 
@@ -156,16 +136,7 @@ def test_compiles_to_one_graph():
 @pytest.mark.parametrize("op", OPS)
 def test_same_bits_for_any_number_of_threads(op):
     tensors = inputs(op, (2, 700, 65), (2, 65), torch.float32)
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        one, again = run(op, tensors), run(op, tensors)
-        torch.set_num_threads(3)
-        three = run(op, tensors)
-    finally:
-        torch.set_num_threads(before)
-    for a, b, c in zip(one, again, three, strict=True):
-        assert torch.equal(a, b) and torch.equal(a, c)
+    assert_same_bits_for_any_number_of_threads(function(op), tensors)
 
 
 @needs_kernels

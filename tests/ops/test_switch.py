@@ -57,7 +57,7 @@ def test_kernels_run_by_default_and_not_in_the_block():
     if not ops.reference_only():
         assert "syncflow" in adaln.adaln(x, m, m).grad_fn.next_functions[0][0].name()
     with ops.reference_ops():
-        assert not native.usable(x)
+        assert not native.usable("adaln", x)
         assert native.status()["active"] is False
         assert "syncflow" not in str(adaln.adaln(x, m, m).grad_fn)
 
@@ -123,8 +123,8 @@ def test_a_broken_file_is_survived(package):
 
 def test_kernels_leave_what_they_cannot_do():
     half = torch.zeros(1, 2, 4, dtype=torch.float64)
-    assert not native.usable(half, torch.zeros(1, 4))
-    assert not native.usable(torch.zeros(1, device="meta"))
-    assert not native.usable(torch.zeros(1, dtype=torch.int32))
+    assert not native.usable("adaln", half, torch.zeros(1, 4))
+    assert not native.usable("adaln", torch.zeros(1, device="meta"))
+    assert not native.usable("adaln", torch.zeros(1, dtype=torch.int32))
     out = adaln.adaln(torch.empty(1, 2, 4, device="meta"), *torch.empty(2, 1, 4, device="meta"))
     assert out.shape == (1, 2, 4)

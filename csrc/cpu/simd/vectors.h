@@ -125,6 +125,30 @@ inline void narrow(const float* from, T* to, int64_t count) {
   }
 }
 
+// e^v. In float with vectors, for v up to 87: reduction by multiples of ln 2 and the polynomial of
+// Cephes' expf, off by a unit in the last place; inline, which the library's is not.
+template <class A>
+inline Vec<A> exponential(const Vec<A>& v) {
+#if defined(CPU_CAPABILITY_AVX2) || defined(CPU_CAPABILITY_AVX512)
+  if constexpr (std::is_same_v<A, float>) {
+    using V = Vec<float>;
+    const V x = at::vec::maximum(v, V(-87.0f));
+    const V n = (x * V(1.44269504088896341f)).round();
+    const V r = at::vec::fmadd(n, V(2.12194440e-4f), at::vec::fmadd(n, V(-0.693359375f), x));
+    V p = at::vec::fmadd(V(1.9875691500e-4f), r, V(1.3981999507e-3f));
+    p = at::vec::fmadd(p, r, V(8.3334519073e-3f));
+    p = at::vec::fmadd(p, r, V(4.1665795894e-2f));
+    p = at::vec::fmadd(p, r, V(1.6666665459e-1f));
+    p = at::vec::fmadd(p, r, V(5.0000001201e-1f));
+    p = at::vec::fmadd(p, r * r, r) + V(1.0f);
+    const auto exponent = at::vec::convert_to_int_of_same_size<float>(n);
+    const Vec<int32_t> bits = (exponent + Vec<int32_t>(127)) << Vec<int32_t>(23);
+    return p * at::vec::cast<float, int32_t>(bits);
+  }
+#endif
+  return v.exp();
+}
+
 // Row r: where it lies if it is of type A already, converted into `buffer` otherwise.
 template <class A>
 inline const A* read(const Rows& rows, int64_t r, Scratch<A>& buffer, int64_t channels) {

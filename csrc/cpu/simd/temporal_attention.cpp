@@ -1,0 +1,198 @@
+// Attention along time, one head of one place at a time: all of it stays in the first-level cache.
+#include "../temporal_attention.h"
+
+#include <cmath>
+#include <limits>
+
+#include "heads.h"
+#include "tile.h"
+
+namespace syncflow::cpu::CPU_CAPABILITY {
+namespace {
+
+// The cosines and signed sines of every position; empty where nothing is rotated.
+template <class A>
+struct Rotation {
+  Rotation(const HeadTransform& h, int64_t T, int64_t D)
+      : rotates(h.rotation), ld(padded<A>(D)), cos_(rotates ? T * ld : 0), sin_(cos_.size()) {
+    for (int64_t t = 0; rotates && t < T; ++t)
+      expand_rotation<A>(h, t, D, cos_.data() + t * ld, sin_.data() + t * ld);
+  }
+  const A* cos(int64_t t) const { return rotates ? cos_.data() + t * ld : nullptr; }
+  const A* sin(int64_t t) const { return rotates ? sin_.data() + t * ld : nullptr; }
+
+ private:
+  bool rotates;
+  int64_t ld;
+  std::vector<A> cos_, sin_;
+};
+
+struct Item {
+  int64_t b, s, h;
+};
+
+Item item_at(const PackedSizes& z, int64_t index) {
+  return {index / z.H / z.S, index / z.H % z.S, index % z.H};
+}
+
+// Rows of one head lie a frame apart, too far for the hardware to guess: ask for an item's rows while
+// the item before it is computed.
+void prefetch_item(const PackedSizes& z, const Packed& x, int parts, int64_t index) {
+  if (index >= z.B * z.S * z.H) return;
+  const auto [b, s, h] = item_at(z, index);
+  const int64_t size = c10::elementSize(x.dtype), bytes = z.D * size;
+  for (int64_t t = 0; t < z.T; ++t)
+    for (int part = 0; part < parts; ++part) {
+      const char* row = x.data + x.at(b, t, s, part, h) * size;
+      for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i);
+    }
+}
+
+// Rows become softmax(rows), their padding zero.
+template <class A>
+void softmax_rows(A* scores, int64_t ld, int64_t rows, int64_t T) {
+  const Vec<A> lowest(-std::numeric_limits<A>::infinity());
+  for (int64_t r = 0; r < rows; ++r) {
+    A* row = scores + r * ld;
+    Vec<A> largest = lowest;
+    for_vectors<A>(T, [&](int64_t i, int64_t n) {
+      largest = at::vec::maximum(largest, Vec<A>::set(lowest, Vec<A>::loadu(row + i), n));
+    });
+    const Vec<A> top(at::vec::vec_reduce_all<A>(
+        [](Vec<A>& a, Vec<A>& b) { return at::vec::maximum(a, b); }, largest));
+    Vec<A> total(0);
+    for_vectors<A>(T, [&](int64_t i, int64_t n) {
+      const Vec<A> e = Vec<A>::set(Vec<A>(0), exponential<A>(Vec<A>::loadu(row + i) - top), n);
+      e.store(row + i);
+      total = total + e;
+    });
+    const Vec<A> share(A(1) / reduce<A>(total));
+    for_vectors<A>(T, [&](int64_t i, int64_t) { (Vec<A>::loadu(row + i) * share).store(row + i); });
+  }
+}
+
+template <class A>
+void forward(const TemporalAttentionArgs& a, int64_t begin, int64_t end) {
+  const auto& [B, T, S, H, D] = a.sizes;
+  const int64_t Dp = padded<A>(D), Tp = padded<A>(T);
+  const Rotation<A> rotation(a.transform, T, D);
+  Scratch<A> q_(T * Dp), k_(T * Dp), v_(T * Dp), k_t_(D * Tp), scores_(kTileRows * Tp);
+  Scratch<A> out_(kTileRows * Dp), staging_(Dp), normed_(Dp);
+  A *q = q_.data(), *k = k_.data(), *v = v_.data(), *k_t = k_t_.data(), *out = out_.data();
+  const A factor = A(1) / std::sqrt(A(D));
+  for (int64_t index = begin * a.chunk; index < std::min(end * a.chunk, B * S * H); ++index) {
+    const auto [b, s, h] = item_at(a.sizes, index);
+    prefetch_item(a.sizes, a.qkv, 3, index + 1);
+    for (int64_t t = 0; t < T; ++t) {
+      const auto at = [&](int part) {
+        return read_head<A>(a.qkv, a.qkv.at(b, t, s, part, h), staging_.data(), D);
+      };
+      const auto turn = [&](int which, A scale, A* to) {
+        transform_head<A>(a.transform, which, at(which), rotation.cos(t), rotation.sin(t), scale,
+                          normed_.data(), to + t * Dp, D);
+      };
+      turn(0, factor, q);
+      turn(1, A(1), k);
+      copy_row<A>(at(2), v + t * Dp, D);
+    }
+    transpose<A>(T, D, k, Dp, k_t, Tp);
+    for (int64_t t = 0; t < T; t += kTileRows) {
+      const int64_t rows = std::min(kTileRows, T - t);
+      multiply<A>(rows, Tp, D, {q + t * Dp, Dp, 1}, k_t, Tp, scores_.data(), Tp);
+      softmax_rows<A>(scores_.data(), Tp, rows, T);
+      multiply<A>(rows, Dp, T, {scores_.data(), Tp, 1}, v, Dp, out, Dp);
+      for (int64_t r = 0; r < rows; ++r)
+        write_head<A>(a.out, a.out.at(b, t + r, s, 0, h), out + r * Dp, D);
+    }
+  }
+}
+
+// With P = softmax(q k^T) for the transformed q (scaled by 1 / sqrt(D)) and k:
+//   dP = dO v^T,  dS = P (dP - rowsum(P dP)),  dv = P^T dO,  dq = dS k / sqrt(D),  dk = dS^T q
+template <class A>
+void backward(const TemporalAttentionArgs& a, int64_t begin, int64_t end) {
+  const auto& [B, T, S, H, D] = a.sizes;
+  const int64_t Dp = padded<A>(D), Tp = padded<A>(T);
+  const Rotation<A> rotation(a.transform, T, D);
+  const bool stored = std::is_same_v<A, double> || a.qkv.dtype == c10::ScalarType::Float;
+  Scratch<A> q_(T * Dp), k_(T * Dp), v_(T * Dp), g_(T * Dp), transposed_(D * Tp);
+  Scratch<A> p_(T * Tp), ds_(T * Tp), result_(T * Dp);
+  Scratch<A> raw_(stored ? 0 : Dp), normed_(Dp), row_(Dp);
+  A *q = q_.data(), *k = k_.data(), *v = v_.data(), *g = g_.data(), *p = p_.data();
+  A *ds = ds_.data(), *result = result_.data(), *transposed = transposed_.data();
+  GainSums<A> d_weight(D);
+  const A factor = A(1) / std::sqrt(A(D));
+  for (int64_t chunk = begin; chunk < end; ++chunk) {
+    for (int64_t index = chunk * a.chunk; index < std::min((chunk + 1) * a.chunk, B * S * H);
+         ++index) {
+      const auto [b, s, h] = item_at(a.sizes, index);
+      prefetch_item(a.sizes, a.qkv, 3, index + 1);
+      prefetch_item(a.sizes, a.grad_out, 1, index + 1);
+      const auto at = [&](int64_t t, int part) {
+        return read_head<A>(a.qkv, a.qkv.at(b, t, s, part, h), raw_.data(), D);
+      };
+      for (int64_t t = 0; t < T; ++t) {
+        const auto turn = [&](int which, A scale, A* to) {
+          transform_head<A>(a.transform, which, at(t, which), rotation.cos(t), rotation.sin(t),
+                            scale, normed_.data(), to + t * Dp, D);
+        };
+        turn(0, factor, q);
+        turn(1, A(1), k);
+        copy_row<A>(at(t, 2), v + t * Dp, D);
+        copy_row<A>(read_head<A>(a.grad_out, a.grad_out.at(b, t, s, 0, h), row_.data(), D),
+                    g + t * Dp, D);
+      }
+      transpose<A>(T, D, k, Dp, transposed, Tp);
+      multiply<A>(T, Tp, D, {q, Dp, 1}, transposed, Tp, p, Tp);
+      softmax_rows<A>(p, Tp, T, T);
+      transpose<A>(T, D, v, Dp, transposed, Tp);
+      multiply<A>(T, Tp, D, {g, Dp, 1}, transposed, Tp, ds, Tp);
+      for (int64_t t = 0; t < T; ++t) {
+        A *p_row = p + t * Tp, *ds_row = ds + t * Tp;
+        Vec<A> products(0);
+        for_vectors<A>(Tp, [&](int64_t i, int64_t) {
+          products = at::vec::fmadd(Vec<A>::loadu(p_row + i), Vec<A>::loadu(ds_row + i), products);
+        });
+        const Vec<A> mean(reduce<A>(products));
+        for_vectors<A>(Tp, [&](int64_t i, int64_t) {
+          (Vec<A>::loadu(p_row + i) * (Vec<A>::loadu(ds_row + i) - mean)).store(ds_row + i);
+        });
+      }
+      const auto write = [&](int part, int64_t t, const A* row) {
+        write_head<A>(a.grad_qkv, a.grad_qkv.at(b, t, s, part, h), row, D);
+      };
+      const auto turn_back = [&](int which) {
+        for (int64_t t = 0; t < T; ++t) {
+          transform_head_backward<A>(a.transform, which, at(t, which), result + t * Dp,
+                                     rotation.cos(t), rotation.sin(t), d_weight[which],
+                                     normed_.data(), row_.data(), D);
+          write(which, t, row_.data());
+        }
+      };
+      multiply<A>(T, Dp, T, {p, 1, Tp}, g, Dp, result, Dp);
+      for (int64_t t = 0; t < T; ++t) write(2, t, result + t * Dp);
+      multiply<A>(T, Dp, T, {ds, 1, Tp}, q, Dp, result, Dp);
+      turn_back(1);
+      multiply<A>(T, Dp, T, {ds, Tp, 1}, k, Dp, result, Dp);
+      for_vectors<A>(T * Dp, [&](int64_t i, int64_t) {
+        (Vec<A>::loadu(result + i) * Vec<A>(factor)).store(result + i);
+      });
+      turn_back(0);
+      d_weight.add_to(static_cast<A*>(a.partial) + chunk * 2 * D);
+    }
+  }
+}
+
+}  // namespace
+
+void temporal_attention_forward(const TemporalAttentionArgs& args, bool is_double, int64_t begin,
+                                int64_t end) {
+  is_double ? forward<double>(args, begin, end) : forward<float>(args, begin, end);
+}
+
+void temporal_attention_backward(const TemporalAttentionArgs& args, bool is_double, int64_t begin,
+                                 int64_t end) {
+  is_double ? backward<double>(args, begin, end) : backward<float>(args, begin, end);
+}
+
+}  // namespace syncflow::cpu::CPU_CAPABILITY

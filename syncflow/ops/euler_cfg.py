@@ -1,0 +1,39 @@
+"""A sampler's step: classifier-free guidance and the solver's update in one pass.
+
+    x + h v,  v = null + guidance (conditional - null)
+
+Arithmetic is float32 (float64 for float64); the result has the dtype of x. It has no gradient.
+"""
+
+import torch
+from torch import Tensor
+
+from syncflow.ops import native
+
+
+def euler_cfg(
+    x: Tensor, conditional: Tensor, null: Tensor | None, guidance: float, h: float
+) -> Tensor:
+    """The state after a step h; all tensors of one shape. null=None: v is `conditional`."""
+    _check(x, conditional, null)
+    if not native.usable("euler_cfg", x, conditional, null):
+        return euler_cfg_reference(x, conditional, null, guidance, h)
+    return torch.ops.syncflow.euler_cfg(x, conditional, null, guidance, h)
+
+
+def euler_cfg_reference(
+    x: Tensor, conditional: Tensor, null: Tensor | None, guidance: float, h: float
+) -> Tensor:
+    """`euler_cfg` in plain PyTorch."""
+    _check(x, conditional, null)
+    v = conditional if null is None else null + guidance * (conditional - null)
+    return (x + h * v).to(x.dtype)
+
+
+def _check(x: Tensor, conditional: Tensor, null: Tensor | None) -> None:
+    for name, v in (("conditional", conditional), ("null", null)):
+        if v is not None and v.shape != x.shape:
+            raise ValueError(f"{name} of shape {tuple(v.shape)} must be {tuple(x.shape)}, as x is")
+
+
+native.register_fake("euler_cfg", lambda x, *rest: x.new_empty(x.shape))

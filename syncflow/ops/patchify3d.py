@@ -1,0 +1,176 @@
+"""Latents to tokens and back: the patch embedding with its positions, and its inverse.
+
+A patch is [p, q, r] latents in time, height and width; tokens of a frame go row by row.
+
+    patchify3d      token = weight . patch + bias + positions[place]: a Conv3d of stride [p, q, r]
+    unpatchify3d    the numbers of every token back at their places, as float32
+
+Sizes that are no multiple of the patch are padded with zeros at their ends, and cut back.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from syncflow.ops import native
+
+
+def patchify3d(
+    x_BZTHW: Tensor,
+    weight_CZpqr: Tensor,
+    bias_C: Tensor | None = None,
+    positions_SC: Tensor | None = None,
+) -> Tensor:
+    """Tokens [B, T', S, C] of latents, of the weight's dtype.
+
+    Args:
+        x_BZTHW: [B, Z, T, H, W].
+        weight_CZpqr, bias_C: a Conv3d's.
+        positions_SC: added to the tokens of every frame; a table, which gets no gradient.
+    """
+    _check(x_BZTHW, weight_CZpqr, positions_SC)
+    device = x_BZTHW.device.type
+    if torch.is_autocast_enabled(device):
+        # As linear layers do: the tokens' dtype is that of the whole tower.
+        weight_CZpqr = weight_CZpqr.to(torch.get_autocast_dtype(device))
+    given = (x_BZTHW, weight_CZpqr, bias_C, positions_SC)
+    if not native.usable("patchify3d", *given):
+        return patchify3d_reference(*given)
+    return torch.ops.syncflow.patchify3d(*given)
+
+
+def patchify3d_reference(
+    x_BZTHW: Tensor,
+    weight_CZpqr: Tensor,
+    bias_C: Tensor | None = None,
+    positions_SC: Tensor | None = None,
+) -> Tensor:
+    """`patchify3d` in plain PyTorch."""
+    _check(x_BZTHW, weight_CZpqr, positions_SC)
+    patches_BTSK = _patches(x_BZTHW, weight_CZpqr.shape[2:])
+    weight_CK = weight_CZpqr.flatten(1)
+    bias_C = None if bias_C is None else bias_C.to(weight_CK.dtype)
+    tokens_BTSC = F.linear(patches_BTSK.to(weight_CK.dtype), weight_CK, bias_C)
+    if positions_SC is None:
+        return tokens_BTSC
+    return tokens_BTSC + positions_SC.detach().to(tokens_BTSC.dtype)
+
+
+def unpatchify3d(
+    tokens_BTSK: Tensor, patch: tuple[int, int, int], channels: int, size: tuple[int, int, int]
+) -> Tensor:
+    """Latents [B, channels, T, H, W] of tokens, float32 (float64 of float64).
+
+    Args:
+        tokens_BTSK: K is p * q * r * Z' numbers, channels last, of which the first `channels` of Z'
+            are kept.
+        patch: (p, q, r).
+        size: (T, H, W), what padding is cut back to.
+    """
+    if not native.usable("unpatchify3d", tokens_BTSK):
+        return unpatchify3d_reference(tokens_BTSK, patch, channels, size)
+    return torch.ops.syncflow.unpatchify3d(tokens_BTSK, patch, channels, size)
+
+
+def unpatchify3d_reference(
+    tokens_BTSK: Tensor, patch: tuple[int, int, int], channels: int, size: tuple[int, int, int]
+) -> Tensor:
+    """`unpatchify3d` in plain PyTorch."""
+    (p, q, r), (T, H, W) = patch, size
+    grid = (-(-T // p), -(-H // q), -(-W // r))
+    x = tokens_BTSK.reshape(len(tokens_BTSK), *grid, p, q, r, -1)[..., :channels]
+    x = x.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+    x_BZTHW = x[:, :, :T, :H, :W]
+    wide = torch.float64 if x_BZTHW.dtype == torch.float64 else torch.float32
+    return x_BZTHW.to(wide)
+
+
+def _patches(x_BZTHW: Tensor, patch: tuple[int, int, int]) -> Tensor:
+    """[B, T', S, Z * p * q * r]."""
+    p, q, r = patch
+    B, Z, T, H, W = x_BZTHW.shape
+    x = F.pad(x_BZTHW, (0, -W % r, 0, -H % q, 0, -T % p))
+    x = x.reshape(B, Z, -(-T // p), p, -(-H // q), q, -(-W // r), r)
+    return x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(2, 3)
+
+
+def _check(x_BZTHW: Tensor, weight_CZpqr: Tensor, positions_SC: Tensor | None) -> None:
+    fits = x_BZTHW.ndim == 5 and weight_CZpqr.ndim == 5
+    if not fits or weight_CZpqr.shape[1] != x_BZTHW.shape[1]:
+        raise ValueError(
+            f"x {tuple(x_BZTHW.shape)} and weight {tuple(weight_CZpqr.shape)} must be "
+            f"[B, Z, T, H, W] and [C, Z, p, q, r]"
+        )
+    S = -(-x_BZTHW.shape[3] // weight_CZpqr.shape[3]) * -(
+        -x_BZTHW.shape[4] // weight_CZpqr.shape[4]
+    )
+    if positions_SC is not None and positions_SC.shape != (S, weight_CZpqr.shape[0]):
+        raise ValueError(
+            f"positions of shape {tuple(positions_SC.shape)} must be [{S}, {len(weight_CZpqr)}]"
+        )
+
+
+# The way back is one product with the patches, and one scatter of patches that autograd knows.
+
+
+def _save_patchify(ctx, inputs, output):
+    x, weight, bias, _ = inputs
+    ctx.bias_dtype = None if bias is None else bias.dtype
+    ctx.save_for_backward(x, weight)
+
+
+def _patchify_backward(ctx, grad_BTSC):
+    x_BZTHW, weight_CZpqr = ctx.saved_tensors
+    patch, weight_CK = weight_CZpqr.shape[2:], weight_CZpqr.flatten(1)
+    grad_MC = grad_BTSC.flatten(0, 2)
+    grad_x = grad_weight = grad_bias = None
+    if ctx.needs_input_grad[0]:
+        padded = [n + -n % k for n, k in zip(x_BZTHW.shape[2:], patch, strict=True)]
+        patches_BTSK = (grad_MC @ weight_CK).view(*grad_BTSC.shape[:3], -1)
+        # unpatchify3d has channels last within the patch, the weight has them first.
+        patches_BTSK = patches_BTSK.unflatten(-1, (-1, patch.numel())).transpose(-1, -2).flatten(-2)
+        grad_x = unpatchify3d_reference(patches_BTSK, patch, x_BZTHW.shape[1], padded)
+        T, H, W = x_BZTHW.shape[2:]
+        grad_x = grad_x[:, :, :T, :H, :W].to(x_BZTHW.dtype)
+    if ctx.needs_input_grad[1]:
+        patches_MK = _patches(x_BZTHW, patch).flatten(0, 2).to(grad_MC.dtype)
+        grad_weight = (grad_MC.T @ patches_MK).view_as(weight_CZpqr)
+    if ctx.needs_input_grad[2]:
+        grad_bias = grad_MC.sum(0, dtype=ctx.bias_dtype)
+    return grad_x, grad_weight, grad_bias, None
+
+
+def _patchify_fake(x, weight, bias, positions):
+    T, H, W = (-(-n // k) for n, k in zip(x.shape[2:], weight.shape[2:], strict=True))
+    return weight.new_empty(len(x), T, H * W, len(weight))
+
+
+def _save_unpatchify(ctx, inputs, output):
+    tokens, ctx.patch, _, _ = inputs
+    ctx.tokens_shape, ctx.dtype = tokens.shape, tokens.dtype
+
+
+def _unpatchify_backward(ctx, grad_BZTHW):
+    B, T, S, K = ctx.tokens_shape
+    Z = grad_BZTHW.shape[1]
+    p, q, r = ctx.patch
+    patches_BTSK = _patches(grad_BZTHW, ctx.patch).unflatten(-1, (Z, p * q * r)).transpose(-1, -2)
+    # Channels that were left out get no gradient.
+    patches_BTSK = F.pad(patches_BTSK, (0, K // (p * q * r) - Z))
+    return patches_BTSK.flatten(-2).to(ctx.dtype), None, None, None
+
+
+def _unpatchify_fake(tokens, patch, channels, size):
+    wide = torch.float64 if tokens.dtype == torch.float64 else torch.float32
+    return tokens.new_empty(len(tokens), channels, *size, dtype=wide)
+
+
+native.register(
+    "patchify3d", fake=_patchify_fake, backward=_patchify_backward, setup_context=_save_patchify
+)
+native.register(
+    "unpatchify3d",
+    fake=_unpatchify_fake,
+    backward=_unpatchify_backward,
+    setup_context=_save_unpatchify,
+)

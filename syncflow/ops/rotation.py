@@ -1,0 +1,45 @@
+"""Rotary positions as the kernels take them: a table [N, D/2, 2] of (cos, sin) per token and pair.
+
+Pairs of a row of D numbers are (2i, 2i+1) ("interleaved", as the video tower's weights were
+trained) or (i, i + D/2). A pair (a, b) turned by an angle is (a cos - b sin, b cos + a sin).
+"""
+
+import functools
+
+import torch
+from torch import Tensor
+
+
+def rotation_table(angle_NP: Tensor, dtype: torch.dtype) -> Tensor:
+    """Angles in radians, [N, D/2], best in float64, -> [N, D/2, 2]."""
+    return torch.stack((angle_NP.cos(), angle_NP.sin()), -1).to(dtype)
+
+
+@torch.compiler.assume_constant_result
+def frame_rotation(
+    T: int, D: int, theta: float, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Pair i of frame t turned by t * theta^(-2i/D): [T, D/2, 2]; not to be changed."""
+    return _frame_rotation(T, D, theta, device, dtype)
+
+
+@functools.lru_cache(maxsize=32)
+def _frame_rotation(
+    T: int, D: int, theta: float, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    # Made outside inference mode, since a cached tensor may next be used in training.
+    with torch.inference_mode(False), torch.no_grad():
+        rate_P = theta ** (-torch.arange(0, D, 2, device=device, dtype=torch.float64) / D)
+        t_T = torch.arange(T, device=device, dtype=torch.float64)
+        return rotation_table(torch.outer(t_T, rate_P), dtype)
+
+
+def rotate(x_NHD: Tensor, rotation_NP2: Tensor, interleaved: bool) -> Tensor:
+    """x [..., N, H, D] with every pair turned; arithmetic in the wider of the two dtypes."""
+    cos_N1P, sin_N1P = rotation_NP2[:, None].unbind(-1)
+    if interleaved:
+        a, b = x_NHD.unflatten(-1, (-1, 2)).unbind(-1)
+        turned = (a * cos_N1P - b * sin_N1P, b * cos_N1P + a * sin_N1P)
+        return torch.stack(turned, -1).flatten(-2)
+    a, b = x_NHD.chunk(2, -1)
+    return torch.cat((a * cos_N1P - b * sin_N1P, b * cos_N1P + a * sin_N1P), -1)

@@ -1,0 +1,41 @@
+"""Self-attention on a packed projection, by whichever route is fastest for device and length."""
+
+import torch
+from torch import Tensor
+
+from syncflow.ops import native
+from syncflow.ops.attention import attention
+from syncflow.ops.qk_norm_rope import check_packed, qk_norm_rope
+
+# Up to this many tokens the CPU's kernel of `temporal_attention`, which holds a head's whole
+# sequence in cache, is faster than norm, rotation and a library's attention one after another.
+_SHORT = 128
+
+
+def self_attention(
+    qkv_BN3HD: Tensor,
+    q_weight_D: Tensor | None = None,
+    k_weight_D: Tensor | None = None,
+    rotation_NP2: Tensor | None = None,
+    interleaved: bool = True,
+    eps: float = 1e-6,
+) -> Tensor:
+    """softmax(q k^T / sqrt(D)) v over N, of q and k as `qk_norm_rope` makes them.
+
+    Takes qkv over, as `qk_norm_rope` does; arguments are that function's.
+
+    Returns:
+        [B, N, H * D], of the dtype of qkv.
+    """
+    given = (qkv_BN3HD, q_weight_D, k_weight_D, rotation_NP2)
+    check_packed(*given)
+    short = qkv_BN3HD.device.type == "cpu" and qkv_BN3HD.shape[1] <= _SHORT
+    if short and native.usable("temporal_attention", *given):
+        # N tokens of one place each: attention along N in place of T.
+        out_BN1C = torch.ops.syncflow.temporal_attention(
+            qkv_BN3HD.unsqueeze(2), *given[1:], interleaved, eps
+        )
+        return out_BN1C.squeeze(2)
+    qkv_BN3HD = qk_norm_rope(*given, interleaved, eps)
+    out_BHND = attention(*qkv_BN3HD.permute(2, 0, 3, 1, 4).unbind(0))
+    return out_BHND.transpose(1, 2).flatten(2)
