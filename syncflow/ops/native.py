@@ -75,7 +75,8 @@ _DEVICES = _kernel_devices() if LOADED else {}
 def usable(name: str, *tensors: torch.Tensor | None) -> bool:
     """Whether the compiled op `name` takes these tensors now, by device, dtype and the switch.
 
-    float64, which is there for checking gradients, does not mix with narrower types.
+    float64, which is there for checking gradients, does not mix with narrower types and has kernels
+    on the CPU alone.
     """
     devices = _DEVICES.get(name)
     if not devices or ops.reference_only():
@@ -86,7 +87,7 @@ def usable(name: str, *tensors: torch.Tensor | None) -> bool:
             continue
         if first is None:
             first, wide = t, t.dtype == torch.float64
-            if t.device.type not in devices:
+            if t.device.type not in devices or (wide and t.device.type != "cpu"):
                 return False
         elif t.device.type != first.device.type or (t.dtype == torch.float64) != wide:
             return False

@@ -21,7 +21,7 @@ def results(
         torch.randn(o.shape, generator=torch.Generator().manual_seed(i)) for i, o in enumerate(out)
     ]
     # The gradient's rounding to the output's dtype belongs to the question, not to the error.
-    up = [u.to(tensors[0].dtype).to(o.dtype) for u, o in zip(up, out, strict=True)]
+    up = [u.to(tensors[0].dtype).to(o) for u, o in zip(up, out, strict=True)]
     given = [t for t in leaves if t is not None]
     grads = torch.autograd.grad(out, given, up, allow_unused=True)
     return [*(o.detach() for o in out), *(g for g in grads if g is not None)]

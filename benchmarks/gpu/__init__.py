@@ -1,0 +1,1 @@
+"""What `bash benchmarks/gpu_suite.sh` runs; see its first lines."""

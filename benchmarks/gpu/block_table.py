@@ -1,0 +1,199 @@
+"""Whole blocks (spatial, temporal, audio) and a denoising step of XL/2, against the same weights
+run in Open-Sora's eager way, with scaled_dot_product_attention, and compiled."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.gpu import baselines
+from benchmarks.gpu.timing import Clock, measure
+from syncflow import ops
+from syncflow.config import AudioTowerConfig, VideoTowerConfig
+from syncflow.models.audio_tower import AudioLayer
+from syncflow.models.layers import seconds_rotation, seconds_rotation_table
+from syncflow.models.video_tower import Block, VideoTower
+from syncflow.ops.euler_cfg import euler_cfg
+from syncflow.ops.rotation import frame_rotation
+
+
+def _video_config(dry: bool) -> VideoTowerConfig:
+    if not dry:
+        return VideoTowerConfig()
+    small = {"hidden_size": 144, "num_heads": 2, "depth": 1}
+    return VideoTowerConfig(**small, caption_channels=32, model_max_length=8)
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "cpu" else torch.bfloat16
+
+
+def video_block(device: torch.device, temporal: bool, dry: bool) -> dict[str, Callable[[], Tensor]]:
+    """Name -> a call on fixed inputs: two samples of 2 s at 256 x 256."""
+    config = _video_config(dry)
+    C, (B, T, S, L) = config.hidden_size, (2, 8, 16, 8) if dry else (2, 8, 256, 300)
+    with torch.device(device):
+        layer = Block(config, temporal).to(_dtype(device))
+        x, text = torch.randn(B, T, S, C), torch.randn(B, L, C)
+        modulation = tuple(0.3 * torch.randn(B, C) for _ in range(6))
+    x, text = x.to(_dtype(device)).requires_grad_(), text.to(_dtype(device))
+    modulation = tuple(m.to(_dtype(device)) for m in modulation)
+    table = frame_rotation(T, C // config.num_heads, 1e4, device, torch.float32)
+    cross = layer.cross_attn
+
+    def ours() -> Tensor:
+        # Keys and values of the captions are made once per prompt; in training once per step.
+        return layer(x, modulation, cross.keys_values(text), None)
+
+    run = functools.partial(baselines.block, temporal=temporal)
+    arguments = (layer, x, modulation, text, table)
+    sdpa = F.scaled_dot_product_attention
+    return {
+        "ours": ours,
+        "eager": lambda: run(*arguments, core=baselines.naive),
+        "eager sdpa": lambda: run(*arguments, core=sdpa),
+        **{name: functools.partial(f, *arguments, core=sdpa) for name, f in _compiled(run).items()},
+    }
+
+
+def audio_block(device: torch.device, dry: bool) -> dict[str, Callable[[], Tensor]]:
+    """A layer of the audio tower on two samples: 100 latents beside 2049 tokens of video."""
+    config = AudioTowerConfig(hidden_size=144, num_heads=2) if dry else AudioTowerConfig()
+    C, (B, A, M) = config.hidden_size, (2, 20, 33) if dry else (2, 100, 2049)
+    with torch.device(device):
+        layer = AudioLayer(config).to(_dtype(device))
+        x, tokens = torch.randn(B, A, C), torch.randn(B, M, C)
+    x, tokens = x.to(_dtype(device)).requires_grad_(), tokens.to(_dtype(device))
+    clock = (C // config.num_heads, config.rope_frequency, config.rope_theta, torch.float32)
+    seconds = torch.arange(A, device=device) / 50
+    own, cross = seconds_rotation_table(seconds, *clock), seconds_rotation(seconds, *clock)
+
+    def ours() -> Tensor:
+        keys_values = layer.cross_attn.keys_values(tokens)
+        return layer(x, own, keys_values, None, cross, None, 0)
+
+    plain = functools.partial(_reference, ours)
+    compiled = {name: functools.partial(_reference, f) for name, f in _compiled(ours).items()}
+    return {"ours": ours, "eager": plain, **compiled}
+
+
+def _reference(function: Callable[[], Tensor]) -> Tensor:
+    with ops.reference_ops():
+        return function()
+
+
+def _compiled(function: Callable) -> dict[str, Callable]:
+    return {
+        "compile": torch.compile(function),
+        "compile max-autotune": torch.compile(function, mode="max-autotune-no-cudagraphs"),
+    }
+
+
+def table(device: torch.device, clock: Clock, dry: bool) -> list[dict[str, object]]:
+    """Rows like the operators': block, pass, times in microseconds."""
+    rows = []
+    made = {
+        "spatial": lambda: video_block(device, False, dry),
+        "temporal": lambda: video_block(device, True, dry),
+        "audio": lambda: audio_block(device, dry),
+    }
+    for name, make in made.items():
+        calls = make()
+        for backward in (False, True):
+            row = {"block": name, "pass": "forward+backward" if backward else "forward"}
+            row["times"] = {k: timed(k, c, backward, clock, dry) for k, c in calls.items()}
+            rows.append(row)
+    return rows
+
+
+def timed(
+    name: str, call: Callable, backward: bool, clock: Clock, dry: bool
+) -> dict[str, object] | str:
+    """A time, or why there is none."""
+    if not clock.allows(name):
+        return "not run: out of time"
+    if dry and name.startswith("compile"):
+        return "not run: dry run"
+
+    def run() -> object:
+        with torch.set_grad_enabled(backward):
+            out = call()
+            if backward:
+                out.float().square().mean().backward()
+            return out
+
+    try:
+        found = measure([run], dry)
+    except Exception as error:
+        if dry:
+            raise
+        return f"not run: {type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
+    return "not run: dry run" if found is None else found.as_json()
+
+
+def step(device: torch.device, clock: Clock, dry: bool) -> dict[str, object]:
+    """One step of the video tower, guided, 256 x 256: forward of a doubled batch and the update."""
+    config = _video_config(dry)
+    size, L = (8, 32, 32) if not dry else (8, 8, 8), config.model_max_length
+    with torch.device(device):
+        tower = VideoTower(config).to(_dtype(device)).eval().requires_grad_(False)
+        for parameter in tower.parameters():  # nothing may be zero: zeros run faster
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.02)
+        x, t = torch.randn(1, 4, *size), torch.full((2,), 0.3)
+        text = torch.randn(2, L, config.caption_channels).to(_dtype(device))
+    place = {"fps": 16.0, "height": 256, "width": 256}
+    context = tower.prepare(text)
+    table = frame_rotation(8, config.hidden_size // config.num_heads, 1e4, device, torch.float32)
+    sdpa = functools.partial(baselines.block, core=F.scaled_dot_product_attention)
+    whole = [
+        torch.compile(functools.partial(sdpa, temporal=temporal)) for temporal in (False, True)
+    ]
+
+    def ours() -> Tensor:
+        velocity, _ = tower.step(torch.cat([x, x]), t, context, **place)
+        return euler_cfg(x, velocity[:1], velocity[1:], 6.0, 0.02)
+
+    def baseline(run_block: Callable) -> Callable[[], Tensor]:
+        def forward() -> Tensor:
+            words = tower.y_embedder(text)
+            with ops.reference_ops(), _other_blocks(tower, run_block, words, table):
+                velocity, _ = tower.step(torch.cat([x, x]), t, context, **place)
+            return x + 0.02 * (velocity[1:] + 6.0 * (velocity[:1] - velocity[1:]))
+
+        return forward
+
+    def eager(layer, *arguments, temporal: bool) -> Tensor:
+        return baselines.block(layer, *arguments, temporal=temporal, core=baselines.naive)
+
+    def compiled(layer, *arguments, temporal: bool) -> Tensor:
+        return whole[temporal](layer, *arguments)
+
+    calls = {
+        "ours": ours,
+        "eager": baseline(eager),
+        "compile": baseline(compiled),
+    }
+    with torch.no_grad():
+        times = {name: timed(name, call, False, clock, dry) for name, call in calls.items()}
+    return {"what": "video tower, one step, batch 1 with guidance, 256x256", "times": times}
+
+
+@contextlib.contextmanager
+def _other_blocks(tower: VideoTower, run: Callable, words: Tensor, table: Tensor) -> Iterator[None]:
+    """The tower with `run(block, x, modulation, words, table, temporal=)` for its blocks."""
+    blocks = [(b, False) for b in tower.spatial_blocks] + [(b, True) for b in tower.temporal_blocks]
+    for block, temporal in blocks:
+
+        def forward(x, modulation, *_, block=block, temporal=temporal) -> Tensor:
+            return run(block, x, modulation, words, table, temporal=temporal)
+
+        block.forward = forward
+    try:
+        yield
+    finally:
+        for block, _ in blocks:
+            del block.forward

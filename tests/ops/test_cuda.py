@@ -1,0 +1,224 @@
+"""The CUDA kernels on a device: exactness, determinism, streams, graphs, sizes beyond 2^31."""
+
+import ctypes
+import importlib.util
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from exactness import assert_as_good_as_eager, results
+
+from syncflow.ops import adaln, euler_cfg, gelu, native, patchify3d, qk_norm_rope, rotation
+from syncflow.ops.temporal_attention import temporal_attention
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+EMULATION = Path(__file__).resolve().parent.parent / "emulation"
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    assert native.LOADED, native.status()["reason"]
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def poison(seed) -> None:
+    """What an output forgets to write shows as NaN."""
+    torch.full((64 << 20,), float("nan"), device="cuda")
+
+
+def draw(*size: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.randn(*size, device="cuda").to(dtype)
+
+
+def test_every_op_has_a_kernel():
+    ops = ["adaln", "gate_residual", "gate_residual_adaln", "residual_layernorm"]
+    ops += ["temporal_attention", "qk_norm_rope", "bias_gelu"]
+    ops += [f"{op}_backward" for op in ops] + ["qk_norm_rope_"]
+    for op in [*ops, "patchify3d", "unpatchify3d", "euler_cfg"]:
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"syncflow::{op}", "CUDA"), op
+
+
+ROWS = [(2, 7, 64), (3, 5, 1), (2, 15, 97), (2, 6, 130), (1, 3, 1134), (2, 300, 1152),
+        (1, 9, 1536), (1, 4, 2304), (16, 40, 1152)]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", ROWS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_adaln_family(shape, dtype):
+    B, _, C = shape
+    x, y = draw(*shape, dtype=dtype) + 0.5, draw(*shape, dtype=dtype)
+    shift, scale, gate = (0.5 * draw(B, 6, C, dtype=dtype)).unbind(1)[:3]
+    assert_as_good_as_eager(adaln.adaln, [x, shift, scale])
+    assert_as_good_as_eager(adaln.gate_residual, [x, y, gate])
+    assert_as_good_as_eager(adaln.gate_residual_adaln, [x, y, gate, shift, scale])
+    assert_as_good_as_eager(adaln.gate_residual_adaln, [x, y, None, shift, scale])
+    weight, bias = draw(2, C, dtype=torch.float32).unbind(0)
+    assert_as_good_as_eager(adaln.residual_layernorm, [x, y, weight, bias])
+
+
+def test_adaln_of_two_modulations_by_frame():
+    x = draw(2, 5, 12, 1152, dtype=torch.bfloat16)
+    shift, scale = draw(2, 2, 5, 1152, dtype=torch.float32).unbind(0)
+    assert_as_good_as_eager(adaln.adaln, [x, shift, scale])
+
+
+@pytest.mark.parametrize("T", [1, 5, 8, 16, 20, 27, 32, 48, 64])
+@pytest.mark.parametrize("D", [24, 64, 72, 96, 128])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_temporal_attention(T, D, dtype):
+    qkv = draw(2, T, 3, 3, 4, D, dtype=dtype)
+    weights = [1 + 0.3 * draw(D, dtype=dtype) for _ in range(2)]
+    assert_as_good_as_eager(temporal_attention, [qkv, *weights])
+    assert_as_good_as_eager(temporal_attention, [qkv, None, None])
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 16, 72), (1, 3, 10, 64), (2, 30, 3, 48)])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("interleaved", [True, False])
+def test_qk_norm_rope(shape, dtype, interleaved):
+    B, N, H, D = shape
+    table = rotation.frame_rotation(N, D, 1e4, torch.device("cuda"), torch.float32)
+    weights = [1 + 0.3 * draw(D, dtype=dtype) for _ in range(2)]
+
+    def function(qkv, *weights):
+        return qk_norm_rope.qk_norm_rope(qkv * 1, *weights, table.to(qkv.dtype), interleaved)
+
+    qkv = draw(B, N, 3, H, D, dtype=dtype)
+    assert_as_good_as_eager(function, [qkv, *weights])
+    with torch.no_grad():
+        inside = qk_norm_rope.qk_norm_rope(qkv.clone(), *weights, table, interleaved)
+    assert torch.equal(inside, results(function, [qkv, *weights])[0])
+
+
+@pytest.mark.parametrize("shape", [(7, 64), (300, 4608), (1, 1), (5, 97)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bias_gelu(shape, dtype):
+    x, bias = 2 * draw(*shape, dtype=dtype), draw(shape[1], dtype=dtype)
+    assert_as_good_as_eager(gelu.bias_gelu, [x, bias])
+    assert_as_good_as_eager(gelu.bias_gelu, [x, None])
+
+
+@pytest.mark.parametrize("channels", [1152, 50])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_patches(channels, dtype):
+    weight = draw(channels, 4, 1, 2, 2, dtype=dtype)
+    positions = draw(12, channels, dtype=dtype)
+    x = draw(2, 4, 3, 5, 7, dtype=dtype)
+    bias = draw(channels, dtype=dtype)
+    assert_as_good_as_eager(
+        lambda x, w, b: patchify3d.patchify3d(x, w, b, positions.to(w.dtype)), [x, weight, bias]
+    )
+    tokens, size = draw(2, 3, 12, 32, dtype=dtype), (3, 5, 7)
+    got = patchify3d.unpatchify3d(tokens, (1, 2, 2), 4, size)
+    assert torch.equal(got, patchify3d.unpatchify3d_reference(tokens, (1, 2, 2), 4, size))
+
+
+def test_euler_cfg():
+    x, conditional, null = draw(3, 2, 4, 8, 31, dtype=torch.float32).unbind(0)
+    for guide in (null, None):
+        got = euler_cfg.euler_cfg(x, conditional, guide, 6.0, 0.02)
+        exact = euler_cfg.euler_cfg_reference(
+            *(None if t is None else t.double() for t in (x, conditional, guide)), 6.0, 0.02
+        )
+        torch.testing.assert_close(got.double(), exact, rtol=1e-6, atol=1e-6)
+
+
+def calls() -> dict[str, tuple]:
+    x, y = draw(2, 2, 300, 1152, dtype=torch.bfloat16).unbind(0)
+    m = draw(3, 2, 1152, dtype=torch.bfloat16)
+    qkv, w = draw(2, 8, 20, 3, 4, 72, dtype=torch.bfloat16), draw(72, dtype=torch.bfloat16)
+    return {
+        "adaln": (adaln.gate_residual_adaln, [x, y, m[2], m[0], m[1]]),
+        "temporal": (temporal_attention, [qkv, w, w]),
+        "gelu": (gelu.bias_gelu, [x, m[0, 0]]),
+    }
+
+
+@pytest.mark.parametrize("name", ["adaln", "temporal", "gelu"])
+def test_same_bits_again_and_on_another_stream(name):
+    function, tensors = calls()[name]
+    first = results(function, tensors)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        again = results(function, tensors)
+    stream.synchronize()
+    for a, b in zip(first, again, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["adaln", "temporal", "gelu"])
+def test_captured_in_a_graph(name):
+    function, tensors = calls()[name]
+    expected = results(function, tensors)[0]
+    with torch.no_grad():
+        function(*tensors)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = function(*tensors)
+    graph.replay()
+    assert torch.equal(out[0] if isinstance(out, tuple) else out, expected)
+
+
+@pytest.mark.parametrize("name", ["adaln", "temporal", "gelu"])
+def test_compiles_to_one_graph(name):
+    function, tensors = calls()[name]
+    compiled = torch.compile(function, fullgraph=True)
+    for a, b in zip(results(function, tensors), results(compiled, tensors), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_float64_uses_the_reference():
+    x = torch.randn(2, 3, 8, device="cuda", dtype=torch.float64)
+    assert adaln.adaln(x, x[:, 0], x[:, 1]).dtype == torch.float64
+
+
+def test_beyond_two_to_the_31():
+    free, _ = torch.cuda.mem_get_info()
+    rows, C = (1 << 31) // 1152 + 1000, 1152
+    if free < 4 * rows * C * 2:
+        pytest.skip("too little memory on the device")
+    x = torch.zeros(1, rows, C, device="cuda", dtype=torch.bfloat16)
+    x[0, -5:] = draw(5, C, dtype=torch.bfloat16)
+    shift, scale = draw(2, 1, C, dtype=torch.bfloat16).unbind(0)
+    out = adaln.adaln(x, shift, scale)
+    assert torch.equal(out[:, -5:], adaln.adaln(x[:, -5:].clone(), shift, scale))
+    out = gelu.bias_gelu(x, shift[0])
+    assert torch.equal(out[:, -5:], gelu.bias_gelu(x[:, -5:].clone(), shift[0]))
+
+
+def test_fragments_are_laid_out_as_emulated(tmp_path):
+    """The emulated tensor cores and the kernels come from one reading of the PTX manual: the
+    device has the last word."""
+    nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
+    if not Path(nvcc).exists():
+        pytest.skip("no nvcc")
+    spec = importlib.util.spec_from_file_location("emulator", EMULATION / "emulator.py")
+    emulator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(emulator)
+    major, minor = torch.cuda.get_device_capability()
+    library = tmp_path / "probe.so"
+    command = [nvcc, "-std=c++20", "-O1", f"-arch=sm_{major}{minor}", "-shared", "-Xcompiler"]
+    command += ["-fPIC", f"-I{emulator.KERNELS}", str(EMULATION / "fragment_probe.cu")]
+    subprocess.run([*command, "-o", str(library)], check=True)
+    # Small whole numbers: every sum is exact in both types, so the bits must agree.
+    for dtype in (torch.bfloat16, torch.float16):
+        words = torch.randint(-8, 9, (32, 12)).to(dtype).view(torch.int32)
+        device_words = words.cuda()
+        out = torch.zeros(32, 18, device="cuda")
+        torch.cuda.synchronize()
+        probe = ctypes.CDLL(str(library)).fragment_probe
+        pointers = [ctypes.c_void_p(t.data_ptr()) for t in (device_words, out)]
+        assert probe(*pointers) == 0
+        expected = emulator.Device().fragments(words).view(torch.int32)
+        got = out.cpu().view(torch.int32)
+        columns = slice(0, 8) if dtype == torch.bfloat16 else slice(8, 16)
+        assert torch.equal(got[:, columns], expected[:, columns])
+        assert torch.equal(got[:, 16:], expected[:, 16:])

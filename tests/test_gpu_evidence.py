@@ -1,0 +1,63 @@
+"""GPU results that documents quote are of the kernels that stand beside them, or say otherwise."""
+
+import json
+import os
+import subprocess
+import sys
+
+from benchmarks.gpu.evidence import MARK, ROOT, source_hash, stale_quotes
+
+
+def test_no_quoted_result_is_stale():
+    assert stale_quotes() == []
+
+
+def test_stale_quotes_are_found(tmp_path):
+    kernels = tmp_path / "csrc" / "cuda"
+    kernels.mkdir(parents=True)
+    (kernels / "a.cuh").write_text("one")
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    result = {"suite": "gpu", "csrc_cuda": source_hash(kernels)}
+    (results / "card-2026-01-01.json").write_text(json.dumps(result))
+    line = "Fast (benchmarks/results/card-2026-01-01.json)"
+    (tmp_path / "README.md").write_text(line)
+    assert stale_quotes(tmp_path) == []
+    (kernels / "a.cuh").write_text("two")
+    assert "README.md:1" in stale_quotes(tmp_path)[0]
+    (tmp_path / "README.md").write_text(f"{line}, {MARK}")
+    assert stale_quotes(tmp_path) == []
+    (tmp_path / "README.md").write_text("benchmarks/results/none.json")
+    assert "does not exist" in stale_quotes(tmp_path)[0]
+
+
+def test_hash_knows_names_and_contents(tmp_path):
+    (tmp_path / "a.cu").write_text("x")
+    first = source_hash(tmp_path)
+    (tmp_path / "a.cu").rename(tmp_path / "b.cu")
+    second = source_hash(tmp_path)
+    (tmp_path / "b.cu").write_text("y")
+    assert len({first, second, source_hash(tmp_path)}) == 3
+
+
+def test_dry_run_walks_every_step(tmp_path):
+    """Also where no more is installed than on a bare machine with PyTorch."""
+    missing = ["av", "deepspeed", "diffusers", "pydantic", "tensorboard"]
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, *rest):\n"
+        f"        if name in {missing}: raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+    )
+    done = subprocess.run(
+        ["bash", "benchmarks/gpu_suite.sh", "--dry-run"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    for step in ("build", "parity", "ceilings", "step", "blocks", "ops", "sanitizer"):
+        assert f"\n{step}:" in f"\n{done.stdout}", step
+    assert "not run" in done.stdout and "written" not in done.stdout
