@@ -28,7 +28,9 @@ class Config(BaseModel):
             for key in data:
                 if key not in cls.model_fields:
                     near = difflib.get_close_matches(str(key), cls.model_fields, n=1, cutoff=0.0)
-                    raise ValueError(f"unknown key {key!r} in {cls.__name__}; nearest is {near[0]!r}")
+                    raise ValueError(
+                        f"unknown key {key!r} in {cls.__name__}; nearest is {near[0]!r}"
+                    )
         return data
 
     @classmethod
@@ -96,7 +98,9 @@ class VideoTowerConfig(Config):
     def _check(self) -> VideoTowerConfig:
         _check_heads(self.hidden_size, self.num_heads)
         if self.hidden_size % 4:
-            raise ValueError(f"hidden_size {self.hidden_size} must be divisible by 4 (2-D positions)")
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must be divisible by 4 (2-D positions)"
+            )
         return self
 
 

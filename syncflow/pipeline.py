@@ -200,7 +200,8 @@ class SyncFlow:
         asked = resolve(
             self.config.sampling, prompts, steps=steps, audio_steps=audio_steps,
             guidance=guidance, audio_guidance=audio_guidance, solver=solver, schedule=schedule,
-            shift=shift, renewal=renewal, v2a=v2a, audio_takes=audio_takes, rank=rank, video=video, image=image,
+            shift=shift, renewal=renewal, v2a=v2a, audio_takes=audio_takes, rank=rank,
+            video=video, image=image,
         )  # fmt: skip
         spec = self.config.geometry.spec.with_size(height, width)
         given: list[GivenVideo] = []

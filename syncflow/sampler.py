@@ -45,7 +45,8 @@ def encode_captions(
     """Captions through the text encoder and into both towers: once per call.
 
     ``negative`` stands in for the null caption (of the kind ``null_caption``, see
-    ``VideoTower.unguided_text``); ``negative_audio`` does so in the audio tower alone. A model whose sound reads text only through the picture needs one more group for it.
+    ``VideoTower.unguided_text``); ``negative_audio`` does so in the audio tower alone. A model
+    whose sound reads text only through the picture needs one more group for it.
     """
     limit = model.config.video.model_max_length
     # An empty prompt is no caption: its row is then the null caption too.

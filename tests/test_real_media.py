@@ -179,7 +179,8 @@ class Short(Unchanged):
 def test_a_wrong_length_is_counted_and_ends_with_code_1(
     real_media, movie, tmp_path, monkeypatch, capsys
 ) -> None:
-    monkeypatch.setattr(real_media.provenance, "load_model", lambda model: (Short(), {"model": "x"}))
+    loaded = (Short(), {"model": "x"})
+    monkeypatch.setattr(real_media.provenance, "load_model", lambda model: loaded)
     options = ["--file", movie, "--out", tmp_path, "--sizes", 32, "--starts", 0.5, "--impacts", 0]
     assert real_media.main(list(map(str, options))) == 1
     assert "1 of 1 clips" in capsys.readouterr().err

@@ -100,7 +100,7 @@ def sweep(
 def main(argv: Sequence[str] | None = None) -> int:
     """``python -m syncflow.evaluation.sweep --grid '{"guidance": [1, 2]}' --out DIR``."""
     parser = argparse.ArgumentParser(prog="python -m syncflow.evaluation.sweep")
-    parser.add_argument("--model", help="a model folder or hub id (default: the one in the package)")
+    parser.add_argument("--model", help="a folder or hub id (default: the one in the package)")
     parser.add_argument("--grid", type=json.loads, action="append", help="JSON: option -> values")
     parser.add_argument("--clips", type=int, default=64)
     parser.add_argument("--out", default="runs/eval/val")

@@ -16,7 +16,7 @@ from syncflow.config import VideoVAEConfig
 from syncflow.models.posterior import DiagonalGaussian
 
 _PATCH = (2, 4, 4)
-_MERGE = tuple(stride // patch for stride, patch in zip(VIDEO_STRIDE, _PATCH))
+_MERGE = tuple(stride // patch for stride, patch in zip(VIDEO_STRIDE, _PATCH, strict=True))
 
 
 class SpatialConv(nn.Module):

@@ -59,7 +59,9 @@ class Synthesis(nn.Module):
         phase_On = self.omega_O[:, None] * n
         wave = torch.cat([phase_On.cos(), -phase_On.sin()])  # real and imaginary parts, [2O, 120]
         self.register_buffer(
-            "oscillator_basis", torch.cat([wave * (1 - fade), wave * fade]).float(), persistent=False
+            "oscillator_basis",
+            torch.cat([wave * (1 - fade), wave * fade]).float(),
+            persistent=False,
         )
         m = torch.arange(2 * _FRAME, dtype=torch.float64)
         k = torch.arange(_FRAME, dtype=torch.float64)[:, None]
