@@ -105,3 +105,8 @@ def test_wrong_shapes_are_named():
     if native.LOADED:
         with pytest.raises(ValueError, match="tokens has shape"):
             torch.ops.syncflow.unpatchify3d(torch.zeros(1, 2, 4, 8), [1, 2, 2], 4, [2, 4, 4])
+
+
+def test_sizes_are_known_without_memory():
+    x, weight = torch.empty(2, 4, 3, 8, 8, device="meta"), torch.empty(6, 4, 1, 2, 2, device="meta")
+    assert patchify3d(x, weight).shape == (2, 3, 16, 6)
