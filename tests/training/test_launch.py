@@ -113,7 +113,7 @@ def test_the_papers_stages(stage):
     left = set(type(config).model_fields) - data.keys()
     assert left <= {
         "init", "init_video", "lora", "samples", "time_mean", "time_std", "time_shift",
-        "uniform_share", "clean_video", "clean_noise", "decoupled", "draws",
+        "uniform_share", "clean_video", "clean_noise", "decoupled", "draws", "statistics",
     }
 
 
