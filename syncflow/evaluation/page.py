@@ -7,6 +7,7 @@ events on both, tables, distributions and curves. No library, no font and no scr
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -47,13 +48,15 @@ document.querySelectorAll('.card').forEach(card => {
 
 @dataclass(frozen=True)
 class Shown:
-    """A clip on the page: ``system`` made it for ``prompt``; times in seconds."""
+    """A clip on the page: ``system`` made it for ``prompt``; times in seconds. ``file``: where it
+    is already, to be copied; None = it is encoded."""
 
     system: str
     prompt: str
     clip: Clip
     seen: Sequence[float]
     heard: Sequence[float]
+    file: Path | None = None
 
 
 def write(out: Path, report: dict[str, Any], shown: Sequence[Shown]) -> Path:
@@ -150,9 +153,11 @@ def _clips(folder: Path, shown: Sequence[Shown]) -> str:
     for number, (prompt, items) in enumerate(by_prompt.items(), start=1):
         cards = []
         for item in items:
-            slug = "-".join(re.findall(r"[a-z0-9]+", item.system.lower()))
-            name = f"{number:03d}-{slug}"
-            item.clip.save(folder / f"{name}.mp4")
+            name = file_name(number, item.system)
+            if item.file is None:
+                item.clip.save(folder / f"{name}.mp4")
+            elif item.file != folder / f"{name}.mp4":
+                shutil.copy(item.file, folder / f"{name}.mp4")
             (folder / f"{name}.jpg").write_bytes(figures.strip(item.clip.video))
             drawing = figures.timeline(
                 item.clip.audio, item.clip.sample_rate, item.clip.seconds, item.seen, item.heard
@@ -169,6 +174,16 @@ def _clips(folder: Path, shown: Sequence[Shown]) -> str:
             f'<div class="cards">{"".join(cards)}</div></section>'
         )
     return "".join(parts)
+
+
+def file_name(number: int, system: str) -> str:
+    """Of a player's clip, without ending; captions count from 1."""
+    return f"{number:03d}-" + "-".join(re.findall(r"[a-z0-9]+", system.lower()))
+
+
+def place(number: int, many: int, count: int) -> int:
+    """Which of ``count`` clips is number ``number`` of ``many`` players: evenly over the levels."""
+    return int(number * count / many)
 
 
 def _distributions(report: dict[str, Any]) -> str:

@@ -8,7 +8,6 @@ generated and real clips with shuffled soundtracks (chance) or none (silent).
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -114,7 +113,7 @@ def run(
         systems.media_files(scope.real_media, cases[0].scene.seconds)
     if scope.recordings:
         recordings.find(scope.recordings)
-    curves = _training(scope.training) if scope.training else {}
+    curves = tables.losses(scope.training) if scope.training else {}
     loaded, named = provenance.load_model(model)
     others = {name: provenance.load_model(folder)[0] for name, folder in scope.compare.items()}
     out.mkdir(parents=True, exist_ok=True)
@@ -267,22 +266,6 @@ def _sizes(model: Model, prompt: str, sizes: Sequence[int]) -> dict[str, str]:
     return notes
 
 
-def _training(file: str | Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """Validation losses by run: name -> loss -> (step, value)."""
-    data = json.loads(Path(file).read_text())
-    curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for run_name, losses in data["runs"].items():
-        lines: dict[str, list[tuple[float, float]]] = {}
-        for entry in losses["validation"]:
-            for name in ("video", "audio_same", "audio_clean", "audio_other"):
-                if f"val_{name}" in entry:
-                    point = (entry["step"], entry[f"val_{name}"])
-                    lines.setdefault(name.replace("_", " "), []).append(point)
-        if any(len(points) > 1 for points in lines.values()):
-            curves[run_name] = lines
-    return curves
-
-
 def _fidelity(
     model: Model, made: dict[str, list[Clip]], real_media: Sequence[str | Path]
 ) -> dict[str, dict[str, float]]:
@@ -323,9 +306,8 @@ def _write(
     tables.histogram(
         out / "offsets.png", {k: np.array(v) / 1000 for k, v in report["offsets_ms"].items()}
     )
-    # Evenly over the levels: the first captions are all of the first.
     many = len(cases) if players is None else min(players, len(cases))
-    chosen = [int(i * len(cases) / many) for i in range(many)]
+    chosen = [page.place(i, many, len(cases)) for i in range(many)]
     page.write(
         out,
         report,

@@ -148,6 +148,22 @@ def write_csv(path: Path, records: Sequence[dict[str, Any]]) -> None:
             )
 
 
+def losses(file: str | Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Validation losses by run: name -> loss -> (step, value)."""
+    data = json.loads(Path(file).read_text())
+    curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for run_name, losses in data["runs"].items():
+        lines: dict[str, list[tuple[float, float]]] = {}
+        for entry in losses["validation"]:
+            for name in ("video", "audio_same", "audio_clean", "audio_other"):
+                if f"val_{name}" in entry:
+                    point = (entry["step"], entry[f"val_{name}"])
+                    lines.setdefault(name.replace("_", " "), []).append(point)
+        if any(len(points) > 1 for points in lines.values()):
+            curves[run_name] = lines
+    return curves
+
+
 def histogram(
     path: Path, offsets: dict[str, np.ndarray], limit_ms: float = 250, bin_ms: float = 10
 ) -> None:

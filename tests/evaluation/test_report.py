@@ -9,7 +9,17 @@ from PIL import Image
 
 from syncflow.clip import Clip
 from syncflow.data import media
-from syncflow.evaluation import looks, materials, provenance, report, rows, sweep, systems, tables
+from syncflow.evaluation import (
+    looks,
+    materials,
+    provenance,
+    redraw,
+    report,
+    rows,
+    sweep,
+    systems,
+    tables,
+)
 from syncflow.evaluation.probe import ProbeSettings
 
 SCOPE = report.Scope(
@@ -224,6 +234,27 @@ def test_the_page_opens_from_disk_alone(written, folder):
     parts = ("<h2>Clips", "<h2>Results", "How good the metrics are: impacts", "guidance")
     assert all(part in text for part in parts)
     assert text.count('class="timeline"') == 3 * systems_made and 'class="seen"' in text
+
+
+def test_a_page_is_drawn_again_with_other_curves(written, folder, tmp_path):
+    losses = {"runs": {"stage1": {"validation": [
+        {"step": 1, "val_video": 0.5}, {"step": 2, "val_video": 0.25},
+    ]}}}  # fmt: skip
+    (tmp_path / "losses.json").write_text(json.dumps(losses))
+    _, result = written
+    apart = {"what": "a world apart", **result["calibration"]["impacts"]}
+    tables.write_json(tmp_path / "curves.json", apart)
+    sweep_file = folder / "eval" / "guidance" / "sweep.json"
+    redraw.main([
+        str(folder / "eval"), "--out", str(tmp_path / "page"), "--sweep", str(sweep_file),
+        "--calibration", str(tmp_path / "curves.json"), "--training", str(tmp_path / "losses.json"),
+    ])  # fmt: skip
+    text = (tmp_path / "page" / "index.html").read_text()
+    assert "a world apart" in text and "Validation loss" in text and "Strength of guidance" in text
+    first = folder / "eval" / "clips" / "001-generated.mp4"
+    assert (tmp_path / "page" / "clips" / first.name).read_bytes() == first.read_bytes()
+    old = (folder / "eval" / "index.html").read_text()
+    assert text.count("<video") == old.count("<video") and text.count('class="seen"') > 0
 
 
 def test_the_reports_metrics_are_calibrated(written):
