@@ -155,6 +155,8 @@ def test_interrupting_is_one_line_and_leaves_no_half_file(tmp_path, workers) -> 
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A suite started in the background has SIGINT ignored, and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         deadline = time.monotonic() + 120
