@@ -131,10 +131,15 @@ def measure(
     times: tuple[list[float], list[float]] = ([], [])
     stop = clock() + seconds
     while clock() < stop or len(times[0]) < 7:
-        times[0].append(once(function, tensors, backward, clock))
+        # The first of two finds the caches as the other path has left them, and does not count.
+        for _ in range(2):
+            kernel = once(function, tensors, backward, clock)
         with ops.reference_ops():
-            times[1].append(once(function, tensors, backward, clock))
-    kernel, eager = (statistics.median(t[2:]) * 1e6 for t in times)
+            for _ in range(2):
+                eager = once(function, tensors, backward, clock)
+        times[0].append(kernel)
+        times[1].append(eager)
+    kernel, eager = (statistics.median(t) * 1e6 for t in times)
     return kernel, eager
 
 

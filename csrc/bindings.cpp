@@ -73,6 +73,7 @@ void each_op(Row&& row) {
 
   // GELU(x + bias), tanh form
   row("bias_gelu", "(Tensor x_NC, Tensor? bias_C) -> Tensor", &cpu::bias_gelu);
+  row("bias_gelu_", "(Tensor(a!) x_NC, Tensor? bias_C) -> ()", &cpu::bias_gelu_);
   row("bias_gelu_backward", "(Tensor grad_NC, Tensor x_NC, Tensor? bias_C) -> (Tensor, Tensor)",
       &cpu::bias_gelu_backward);
 

@@ -60,6 +60,7 @@ std::tuple<Tensor, Tensor, Tensor> qk_norm_rope_backward(const Tensor& grad_BN3H
                                                          bool interleaved, double eps);
 
 Tensor bias_gelu(const Tensor& x_NC, const OptionalTensor& bias_C);
+void bias_gelu_(const Tensor& x_NC, const OptionalTensor& bias_C);
 std::tuple<Tensor, Tensor> bias_gelu_backward(const Tensor& grad_NC, const Tensor& x_NC,
                                               const OptionalTensor& bias_C);
 

@@ -76,6 +76,15 @@ Tensor bias_gelu(const Tensor& x_NC, const OptionalTensor& bias_C) {
   return out;
 }
 
+void bias_gelu_(const Tensor& x_NC, const OptionalTensor& bias_C) {
+  check_input(x_NC, bias_C);
+  TORCH_CHECK_VALUE(x_NC.is_contiguous(), "x has strides ", x_NC.strides(),
+                    "; to be changed in place it must be contiguous");
+  Pass pass(x_NC, bias_C);
+  pass.args.x = pass.args.out = pass.rows(x_NC);
+  pass.run(SYNCFLOW_PICK(bias_gelu_forward));
+}
+
 std::tuple<Tensor, Tensor> bias_gelu_backward(const Tensor& grad_NC, const Tensor& x_NC,
                                               const OptionalTensor& bias_C) {
   check_input(x_NC, bias_C);

@@ -26,10 +26,14 @@ Capability capability();
   (capability() == Capability::kAvx512 ? &AVX512::function \
    : capability() == Capability::kAvx2 ? &AVX2::function   \
                                        : &DEFAULT::function)
+// For work on so few elements that half of every wider vector would be idle.
+#define SYNCFLOW_PICK_NARROW(function) \
+  (capability() == Capability::kDefault ? &DEFAULT::function : &AVX2::function)
 #else
 #define SYNCFLOW_DECLARE(...) \
   namespace DEFAULT {         \
   __VA_ARGS__;                \
   }
 #define SYNCFLOW_PICK(function) (&DEFAULT::function)
+#define SYNCFLOW_PICK_NARROW(function) (&DEFAULT::function)
 #endif

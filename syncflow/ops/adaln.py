@@ -191,9 +191,13 @@ native.register(
 
 
 def _check_modulation(x: Tensor, **tensors: Tensor | None) -> None:
+    right = None
     for name, m in tensors.items():
-        # The usual case first: at small sizes this line costs as much as the kernel.
-        if m is None or (m.shape[-1:] == x.shape[-1:] and m.shape[:-1] == x.shape[: m.ndim - 1]):
+        # The usual case first: at small sizes these checks cost as much as the kernel.
+        if m is None or m.shape == right:
+            continue
+        if m.shape[-1:] == x.shape[-1:] and m.shape[:-1] == x.shape[: m.ndim - 1]:
+            right = m.shape
             continue
         fits = 1 <= m.ndim <= x.ndim and m.shape[-1] == x.shape[-1]
         if not fits or any(a not in (1, b) for a, b in zip(m.shape[:-1], x.shape, strict=False)):
@@ -226,10 +230,8 @@ def _grouped(x: Tensor, *modulations: Tensor | None) -> tuple[Tensor, list[Tenso
     shapes = {m.shape for m in modulations if m is not None}
     if len(shapes) == 1:
         (shape,) = shapes
-        if shape[:-1] == x.shape[: len(shape) - 1] and 2 <= len(shape) < x.ndim:
-            grouped = x.flatten(0, len(shape) - 2) if len(shape) > 2 else x
-            rows = [None if m is None else m.flatten(0, -2) for m in modulations]
-            return grouped.flatten(1, -2), rows
+        if shape == (*x.shape[:1], x.shape[-1]) and x.ndim > 2:
+            return x.flatten(1, -2), list(modulations)
     depth = 0  # how many leading axes of x tell modulation rows apart
     for m in modulations:
         if m is not None:

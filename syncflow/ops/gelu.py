@@ -12,10 +12,18 @@ from syncflow.ops import native
 
 
 def bias_gelu(x: Tensor, bias_C: Tensor | None = None) -> Tensor:
-    """GELU(x + bias), of x's shape and dtype. x [..., C]; bias [C] or None."""
+    """GELU(x + bias), of x's shape and dtype. x [..., C]; bias [C] or None.
+
+    Takes x over: where nothing needs a gradient, its memory holds the result.
+    """
     _check(x, bias_C)
     if not native.usable("bias_gelu", x, bias_C):
         return bias_gelu_reference(x, bias_C)
+    given = [x] if bias_C is None else [x, bias_C]
+    keep = torch.is_grad_enabled() and any(t.requires_grad for t in given)
+    if not keep and x.is_contiguous() and native.usable("bias_gelu_", x, bias_C):
+        torch.ops.syncflow.bias_gelu_(x.view(-1, x.shape[-1]), bias_C)
+        return x
     return torch.ops.syncflow.bias_gelu(x.reshape(-1, x.shape[-1]), bias_C).view(x.shape)
 
 
@@ -55,3 +63,4 @@ native.register(
         x.new_empty(0) if bias is None else bias.new_empty(bias.shape),
     ),
 )
+native.register_fake("bias_gelu_", lambda x, bias: None)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from syncflow import ops
 from syncflow.ops import native
 from syncflow.ops.gelu import bias_gelu
 from tests.ops.exactness import (
@@ -51,6 +52,22 @@ def test_gradients_against_differences(bias):
 def test_registration(bias):
     tensors = [None if t is None else t.requires_grad_() for t in inputs(4, 9, bias=bias)]
     torch.library.opcheck(torch.ops.syncflow.bias_gelu.default, tuple(tensors))
+    detached = [None if t is None else t.detach().contiguous() for t in tensors]
+    torch.library.opcheck(torch.ops.syncflow.bias_gelu_.default, tuple(detached))
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_memory_is_reused_only_where_nothing_needs_a_gradient(dtype):
+    x, bias = (t.contiguous() for t in inputs(5, 97, dtype=dtype))
+    kept = x.clone().requires_grad_()
+    out = bias_gelu(kept, bias)
+    assert torch.equal(kept, x) and out.data_ptr() != kept.data_ptr()
+    given = x.clone()
+    assert torch.equal(bias_gelu(given, bias), out)
+    assert torch.equal(bias_gelu(x.T.contiguous().T, bias), out)
+    if not ops.reference_only():
+        assert torch.equal(given, out)
 
 
 @needs_kernels

@@ -19,16 +19,21 @@ Task task_at(const AdalnArgs& a, int64_t index) {
   return {group, group * a.tokens + start, group * a.tokens + std::min(start + a.chunk, a.tokens)};
 }
 
-// Two passes, as the row is in cache: one-pass variance loses digits when the mean is large.
 template <class A>
-void moments(const A* v, int64_t C, double eps, A& mean, A& rstd) {
-  mean = sum<A>(C, [&](int64_t i, int64_t n) { return load(v + i, n); }) / A(C);
+A total(const A* v, int64_t C) {
+  return sum<A>(C, [&](int64_t i, int64_t n) { return load(v + i, n); });
+}
+
+// One over the standard deviation. A pass of its own over the row, which is in cache: the mean of
+// squares less the square of the mean loses digits when the mean is large.
+template <class A>
+A inverse_deviation(const A* v, int64_t C, double eps, A mean) {
   const Vec<A> m(mean);
   const A squares = sum<A>(C, [&](int64_t i, int64_t n) {
     const Vec<A> d = load(v + i, n) - m;
     return n == Vec<A>::size() ? d * d : Vec<A>::set(Vec<A>(0), d * d, n);
   });
-  rstd = A(1) / std::sqrt(squares / A(C) + A(eps));
+  return A(1) / std::sqrt(squares / A(C) + A(eps));
 }
 
 // The group's multiplier of the normed row: 1 + scale before a block, the weight itself after one.
@@ -58,23 +63,31 @@ void forward(const AdalnArgs& a, int64_t begin, int64_t end) {
       const A* x = read<A>(a.x, r, x_buffer, C);
       const A* y = a.y.data ? read<A>(a.y, r, y_buffer, C) : nullptr;
       const A* normed = a.post_norm ? y : x;
+      A row_total = 0;
       if (a.sum.data) {
         A* s = target<A>(a.sum, r, sum_buffer);
         if (gate) {
-          for_vectors<A>(C, [&](int64_t i, int64_t n) {
-            at::vec::fmadd(load(gate + i, n), load(y + i, n), load(x + i, n)).store(s + i, n);
+          row_total = sum<A>(C, [&](int64_t i, int64_t n) {
+            const Vec<A> v = at::vec::fmadd(load(gate + i, n), load(y + i, n), load(x + i, n));
+            v.store(s + i, n);
+            return v;
           });
         } else {
-          for_vectors<A>(
-              C, [&](int64_t i, int64_t n) { (load(x + i, n) + load(y + i, n)).store(s + i, n); });
+          row_total = sum<A>(C, [&](int64_t i, int64_t n) {
+            const Vec<A> v = load(x + i, n) + load(y + i, n);
+            v.store(s + i, n);
+            return v;
+          });
         }
         write<A>(a.sum, r, s, C);
         if (!a.out.data) continue;
         // Norm the sum as it is stored: backward will see no other.
         normed = read<A>(a.sum, r, sum_buffer, C);
+        if (normed == sum_buffer.data()) row_total = total(normed, C);
+      } else {
+        row_total = total(normed, C);
       }
-      A mean, rstd;
-      moments<A>(normed, C, a.eps, mean, rstd);
+      const A mean = row_total / A(C), rstd = inverse_deviation(normed, C, a.eps, mean);
       const Vec<A> m(mean), r_(rstd);
       A* out = target<A>(a.out, r, out_buffer);
       if (a.post_norm) {
@@ -118,8 +131,7 @@ void backward(const AdalnArgs& a, int64_t begin, int64_t end) {
         const A* v = read<A>(normed_rows, r, v_buffer, C);
         const A* g = read<A>(a.grad_out, r, g_buffer, C);
         const A* extra = a.grad_sum.data ? read<A>(a.grad_sum, r, s_buffer, C) : nullptr;
-        A mean, rstd;
-        moments<A>(v, C, a.eps, mean, rstd);
+        const A mean = total(v, C) / A(C), rstd = inverse_deviation(v, C, a.eps, mean);
         const Vec<A> m(mean), r_(rstd);
         Vec<A> sum_gw(0), sum_gwn(0);
         for_vectors<A>(C, [&](int64_t i, int64_t n) {

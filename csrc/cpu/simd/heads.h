@@ -2,6 +2,8 @@
 // gradients of both.
 #pragma once
 
+#include <c10/macros/Macros.h>
+
 #include <cmath>
 
 #include "../packed.h"
@@ -81,23 +83,16 @@ inline void for_halves(int64_t D, Body&& body) {
   for_vectors<A>(half, [&](int64_t i, int64_t n) { body(i + half, i, n); });
 }
 
-// to = y rotated; `to` is not y.
+// to = y rotated, pairs being halves; `to` is not y.
 template <class A>
-inline void rotate(bool interleaved, const A* y, const A* cos, const A* sin, A* to, int64_t D) {
-  if (interleaved) {
-    for_vectors<A>(D, [&](int64_t i, int64_t n) {
-      const Vec<A> v = load(y + i, n);
-      at::vec::fmadd(swap_pairs<A>(v), load(sin + i, n), v * load(cos + i, n)).store(to + i, n);
-    });
-  } else {
-    for_halves<A>(D, [&](int64_t i, int64_t p, int64_t n) {
-      at::vec::fmadd(load(y + p, n), load(sin + i, n), load(y + i, n) * load(cos + i, n))
-          .store(to + i, n);
-    });
-  }
+inline void rotate_halves(const A* y, const A* cos, const A* sin, A* to, int64_t D) {
+  for_halves<A>(D, [&](int64_t i, int64_t p, int64_t n) {
+    at::vec::fmadd(load(y + p, n), load(sin + i, n), load(y + i, n) * load(cos + i, n))
+        .store(to + i, n);
+  });
 }
 
-// to = g rotated back: the transpose of `rotate`; `to` is not g.
+// to = g rotated back, the transpose of the rotation; `to` is not g.
 template <class A>
 inline void rotate_back(bool interleaved, const A* g, const A* cos, const A* sin, A* to,
                         int64_t D) {
@@ -128,19 +123,28 @@ inline A inverse_rms(const A* x, int64_t D, double eps) {
 // to = factor * rotation(weight * x / rms(x)); `cos` is nullptr where nothing is rotated. `scratch`
 // holds a row.
 template <class A>
-inline void transform_head(const HeadTransform& h, int which, const A* x, const A* cos,
-                           const A* sin, A factor, A* scratch, A* to, int64_t D) {
+C10_ALWAYS_INLINE void transform_head(const HeadTransform& h, int which, const A* x, const A* cos,
+                                      const A* sin, A factor, A* scratch, A* to, int64_t D) {
   const A* weight = static_cast<const A*>(h.weight[which]);
-  A* normed = cos ? scratch : to;
   const Vec<A> r(weight ? factor * inverse_rms(x, D, h.eps) : factor);
+  const auto each = [&](auto&& normed) {
+    if (cos && h.interleaved) {
+      // Pairs are neighbours: the normed row need not be stored.
+      for_vectors<A>(D, [&](int64_t i, int64_t n) {
+        const Vec<A> v = normed(i, n);
+        at::vec::fmadd(swap_pairs<A>(v), load(sin + i, n), v * load(cos + i, n)).store(to + i, n);
+      });
+      return;
+    }
+    A* target = cos ? scratch : to;
+    for_vectors<A>(D, [&](int64_t i, int64_t n) { normed(i, n).store(target + i, n); });
+    if (cos) rotate_halves(scratch, cos, sin, to, D);
+  };
   if (weight) {
-    for_vectors<A>(D, [&](int64_t i, int64_t n) {
-      (load(x + i, n) * r * load(weight + i, n)).store(normed + i, n);
-    });
+    each([&](int64_t i, int64_t n) { return load(x + i, n) * r * load(weight + i, n); });
   } else {
-    for_vectors<A>(D, [&](int64_t i, int64_t n) { (load(x + i, n) * r).store(normed + i, n); });
+    each([&](int64_t i, int64_t n) { return load(x + i, n) * r; });
   }
-  if (cos) rotate(h.interleaved, normed, cos, sin, to, D);
 }
 
 // The gradient of `transform_head` (with factor 1) by x, for g by its result; adds the gradient of

@@ -2,7 +2,6 @@
 #include "../temporal_attention.h"
 
 #include <cmath>
-#include <limits>
 
 #include "heads.h"
 #include "tile.h"
@@ -27,6 +26,9 @@ struct Rotation {
   std::vector<A> cos_, sin_;
 };
 
+// Rows whose gradients of the gains are added up before they join the chunk's.
+constexpr int64_t kSummedRows = 16;
+
 struct Item {
   int64_t b, s, h;
 };
@@ -48,37 +50,40 @@ void prefetch_item(const PackedSizes& z, const Packed& x, int parts, int64_t ind
     }
 }
 
-// Rows become softmax(rows), their padding zero.
+// Scores lie with keys down and queries across, so that a softmax over keys adds vectors and never
+// the lanes of one. Columns of [T, columns] become their softmax; columns past the last query, whose
+// scores are zero, become 1 / T and are not read.
 template <class A>
-void softmax_rows(A* scores, int64_t ld, int64_t rows, int64_t T) {
-  const Vec<A> lowest(-std::numeric_limits<A>::infinity());
-  for (int64_t r = 0; r < rows; ++r) {
-    A* row = scores + r * ld;
-    Vec<A> largest = lowest;
-    for_vectors<A>(T, [&](int64_t i, int64_t n) {
-      largest = at::vec::maximum(largest, Vec<A>::set(lowest, Vec<A>::loadu(row + i), n));
-    });
-    const Vec<A> top(at::vec::vec_reduce_all<A>(
-        [](Vec<A>& a, Vec<A>& b) { return at::vec::maximum(a, b); }, largest));
+void softmax_columns(A* scores, int64_t ld, int64_t columns, int64_t T) {
+  constexpr int64_t width = Vec<A>::size();
+  for (int64_t i = 0; i < columns; i += width) {
+    A* column = scores + i;
+    Vec<A> top = Vec<A>::loadu(column);
+    for (int64_t t = 1; t < T; ++t) top = at::vec::maximum(top, Vec<A>::loadu(column + t * ld));
     Vec<A> total(0);
-    for_vectors<A>(T, [&](int64_t i, int64_t n) {
-      const Vec<A> e = Vec<A>::set(Vec<A>(0), exponential<A>(Vec<A>::loadu(row + i) - top), n);
-      e.store(row + i);
+    for (int64_t t = 0; t < T; ++t) {
+      const Vec<A> e = exponential<A>(Vec<A>::loadu(column + t * ld) - top);
+      e.store(column + t * ld);
       total = total + e;
-    });
-    const Vec<A> share(A(1) / reduce<A>(total));
-    for_vectors<A>(T, [&](int64_t i, int64_t) { (Vec<A>::loadu(row + i) * share).store(row + i); });
+    }
+    const Vec<A> share = Vec<A>(1) / total;
+    for (int64_t t = 0; t < T; ++t)
+      (Vec<A>::loadu(column + t * ld) * share).store(column + t * ld);
   }
 }
 
 template <class A>
 void forward(const TemporalAttentionArgs& a, int64_t begin, int64_t end) {
+  constexpr int64_t width = Vec<A>::size();
   const auto& [B, T, S, H, D] = a.sizes;
   const int64_t Dp = padded<A>(D), Tp = padded<A>(T);
+  // Queries at a time: their scores stay in the first-level cache.
+  const int64_t block = std::min<int64_t>(Tp, 2 * width);
   const Rotation<A> rotation(a.transform, T, D);
-  Scratch<A> q_(T * Dp), k_(T * Dp), v_(T * Dp), k_t_(D * Tp), scores_(kTileRows * Tp);
-  Scratch<A> out_(kTileRows * Dp), staging_(Dp), normed_(Dp);
-  A *q = q_.data(), *k = k_.data(), *v = v_.data(), *k_t = k_t_.data(), *out = out_.data();
+  Scratch<A> q_(Tp * Dp), k_(T * Dp), v_(T * Dp), q_t_(Dp * Tp), p_(T * block), out_(block * Dp);
+  Scratch<A> staging_(Dp), normed_(Dp);
+  A *q = q_.data(), *k = k_.data(), *v = v_.data(), *q_t = q_t_.data(), *p = p_.data();
+  A* out = out_.data();
   const A factor = A(1) / std::sqrt(A(D));
   for (int64_t index = begin * a.chunk; index < std::min(end * a.chunk, B * S * H); ++index) {
     const auto [b, s, h] = item_at(a.sizes, index);
@@ -95,12 +100,12 @@ void forward(const TemporalAttentionArgs& a, int64_t begin, int64_t end) {
       turn(1, A(1), k);
       copy_row<A>(at(2), v + t * Dp, D);
     }
-    transpose<A>(T, D, k, Dp, k_t, Tp);
-    for (int64_t t = 0; t < T; t += kTileRows) {
-      const int64_t rows = std::min(kTileRows, T - t);
-      multiply<A>(rows, Tp, D, {q + t * Dp, Dp, 1}, k_t, Tp, scores_.data(), Tp);
-      softmax_rows<A>(scores_.data(), Tp, rows, T);
-      multiply<A>(rows, Dp, T, {scores_.data(), Tp, 1}, v, Dp, out, Dp);
+    transpose<A>(Tp, Dp, q, Dp, q_t, Tp);
+    for (int64_t t = 0; t < T; t += block) {
+      const int64_t columns = std::min(block, Tp - t), rows = std::min(block, T - t);
+      multiply<A>(T, columns, D, {k, Dp, 1}, q_t + t, Tp, p, block);
+      softmax_columns<A>(p, block, columns, T);
+      multiply<A>(rows, Dp, T, {p, 1, block}, v, Dp, out, Dp);
       for (int64_t r = 0; r < rows; ++r)
         write_head<A>(a.out, a.out.at(b, t + r, s, 0, h), out + r * Dp, D);
     }
@@ -109,15 +114,16 @@ void forward(const TemporalAttentionArgs& a, int64_t begin, int64_t end) {
 
 // With P = softmax(q k^T) for the transformed q (scaled by 1 / sqrt(D)) and k:
 //   dP = dO v^T,  dS = P (dP - rowsum(P dP)),  dv = P^T dO,  dq = dS k / sqrt(D),  dk = dS^T q
+// P and dS lie with keys down, as in `softmax_columns`.
 template <class A>
 void backward(const TemporalAttentionArgs& a, int64_t begin, int64_t end) {
+  constexpr int64_t width = Vec<A>::size();
   const auto& [B, T, S, H, D] = a.sizes;
   const int64_t Dp = padded<A>(D), Tp = padded<A>(T);
   const Rotation<A> rotation(a.transform, T, D);
-  const bool stored = std::is_same_v<A, double> || a.qkv.dtype == c10::ScalarType::Float;
-  Scratch<A> q_(T * Dp), k_(T * Dp), v_(T * Dp), g_(T * Dp), transposed_(D * Tp);
+  Scratch<A> q_(Tp * Dp), k_(T * Dp), v_(T * Dp), g_(Tp * Dp), transposed_(Dp * Tp);
   Scratch<A> p_(T * Tp), ds_(T * Tp), result_(T * Dp);
-  Scratch<A> raw_(stored ? 0 : Dp), normed_(Dp), row_(Dp);
+  Scratch<A> raw_(Dp), normed_(Dp), row_(Dp);
   A *q = q_.data(), *k = k_.data(), *v = v_.data(), *g = g_.data(), *p = p_.data();
   A *ds = ds_.data(), *result = result_.data(), *transposed = transposed_.data();
   GainSums<A> d_weight(D);
@@ -142,43 +148,46 @@ void backward(const TemporalAttentionArgs& a, int64_t begin, int64_t end) {
         copy_row<A>(read_head<A>(a.grad_out, a.grad_out.at(b, t, s, 0, h), row_.data(), D),
                     g + t * Dp, D);
       }
-      transpose<A>(T, D, k, Dp, transposed, Tp);
-      multiply<A>(T, Tp, D, {q, Dp, 1}, transposed, Tp, p, Tp);
-      softmax_rows<A>(p, Tp, T, T);
-      transpose<A>(T, D, v, Dp, transposed, Tp);
-      multiply<A>(T, Tp, D, {g, Dp, 1}, transposed, Tp, ds, Tp);
-      for (int64_t t = 0; t < T; ++t) {
-        A *p_row = p + t * Tp, *ds_row = ds + t * Tp;
+      transpose<A>(Tp, Dp, q, Dp, transposed, Tp);
+      multiply<A>(T, Tp, D, {k, Dp, 1}, transposed, Tp, p, Tp);
+      softmax_columns<A>(p, Tp, Tp, T);
+      transpose<A>(Tp, Dp, g, Dp, transposed, Tp);
+      multiply<A>(T, Tp, D, {v, Dp, 1}, transposed, Tp, ds, Tp);
+      for (int64_t i = 0; i < Tp; i += width) {
+        const auto each = [&](auto&& body) {
+          for (int64_t t = 0; t < T; ++t) body(p + t * Tp + i, ds + t * Tp + i);
+        };
         Vec<A> products(0);
-        for_vectors<A>(Tp, [&](int64_t i, int64_t) {
-          products = at::vec::fmadd(Vec<A>::loadu(p_row + i), Vec<A>::loadu(ds_row + i), products);
+        each([&](const A* p_t, const A* dp_t) {
+          products = at::vec::fmadd(Vec<A>::loadu(p_t), Vec<A>::loadu(dp_t), products);
         });
-        const Vec<A> mean(reduce<A>(products));
-        for_vectors<A>(Tp, [&](int64_t i, int64_t) {
-          (Vec<A>::loadu(p_row + i) * (Vec<A>::loadu(ds_row + i) - mean)).store(ds_row + i);
+        each([&](const A* p_t, A* ds_t) {
+          (Vec<A>::loadu(p_t) * (Vec<A>::loadu(ds_t) - products)).store(ds_t);
         });
       }
       const auto write = [&](int part, int64_t t, const A* row) {
         write_head<A>(a.grad_qkv, a.grad_qkv.at(b, t, s, part, h), row, D);
       };
+      A* totals = static_cast<A*>(a.partial) + chunk * 2 * D;
       const auto turn_back = [&](int which) {
         for (int64_t t = 0; t < T; ++t) {
+          if (t % kSummedRows == 0) d_weight.add_to(totals);
           transform_head_backward<A>(a.transform, which, at(t, which), result + t * Dp,
                                      rotation.cos(t), rotation.sin(t), d_weight[which],
                                      normed_.data(), row_.data(), D);
           write(which, t, row_.data());
         }
       };
-      multiply<A>(T, Dp, T, {p, 1, Tp}, g, Dp, result, Dp);
+      multiply<A>(T, Dp, T, {p, Tp, 1}, g, Dp, result, Dp);
       for (int64_t t = 0; t < T; ++t) write(2, t, result + t * Dp);
-      multiply<A>(T, Dp, T, {ds, 1, Tp}, q, Dp, result, Dp);
+      multiply<A>(T, Dp, T, {ds, Tp, 1}, q, Dp, result, Dp);
       turn_back(1);
-      multiply<A>(T, Dp, T, {ds, Tp, 1}, k, Dp, result, Dp);
+      multiply<A>(T, Dp, T, {ds, 1, Tp}, k, Dp, result, Dp);
       for_vectors<A>(T * Dp, [&](int64_t i, int64_t) {
         (Vec<A>::loadu(result + i) * Vec<A>(factor)).store(result + i);
       });
       turn_back(0);
-      d_weight.add_to(static_cast<A*>(a.partial) + chunk * 2 * D);
+      d_weight.add_to(totals);
     }
   }
 }

@@ -7,12 +7,13 @@
 namespace syncflow::cpu::CPU_CAPABILITY {
 namespace {
 
-// Rows of c that one pass keeps in registers.
+// Rows of c that one pass keeps in registers beside two vectors of columns, and beside one.
 #ifdef CPU_CAPABILITY_AVX512
 constexpr int64_t kTileRows = 8;
 #else
 constexpr int64_t kTileRows = 4;
 #endif
+constexpr int64_t kNarrowTileRows = 8;
 
 // a(m, k) lies at data[m * row + k * column]: a matrix or its transpose.
 template <class A>
@@ -43,11 +44,12 @@ inline void tile(int64_t K, const A* a, int64_t row, int64_t column, const A* b,
 template <class A, int64_t N>
 inline void column_of_tiles(int64_t M, int64_t K, Left<A> a, const A* b, int64_t ldb, A* c,
                             int64_t ldc) {
+  constexpr int64_t rows = N == 1 ? kNarrowTileRows : kTileRows;
   int64_t m = 0;
   const auto at = [&] { return a.data + m * a.row; };
-  for (; m + kTileRows <= M; m += kTileRows)
-    tile<A, kTileRows, N>(K, at(), a.row, a.column, b, ldb, c + m * ldc, ldc);
-  if constexpr (kTileRows > 4)
+  for (; m + rows <= M; m += rows)
+    tile<A, rows, N>(K, at(), a.row, a.column, b, ldb, c + m * ldc, ldc);
+  if constexpr (rows > 4)
     for (; m + 4 <= M; m += 4) tile<A, 4, N>(K, at(), a.row, a.column, b, ldb, c + m * ldc, ldc);
   for (; m + 2 <= M; m += 2) tile<A, 2, N>(K, at(), a.row, a.column, b, ldb, c + m * ldc, ldc);
   if (m < M) tile<A, 1, N>(K, at(), a.row, a.column, b, ldb, c + m * ldc, ldc);
@@ -64,24 +66,15 @@ inline void multiply(int64_t M, int64_t N, int64_t K, Left<A> a, const A* b, int
   if (n < N) column_of_tiles<A, 1>(M, K, a, b + n, ldb, c + n, ldc);
 }
 
-// to[n, m] = from[m, n].
+// to[n, m] = from[m, n] for M and N of whole vectors: partial blocks would cost more than the zeros.
 template <class A>
 inline void transpose(int64_t M, int64_t N, const A* from, int64_t ld_from, A* to, int64_t ld_to) {
   if constexpr (std::is_same_v<A, float>) {
     constexpr int64_t width = Vec<A>::size();
     for (int64_t m = 0; m < M; m += width)
-      for (int64_t n = 0; n < N; n += width) {
-        const float* source = from + m * ld_from + n;
-        float* target = to + n * ld_to + m;
-        const int64_t rows = std::min(width, M - m), columns = std::min(width, N - n);
-        // The whole block has an AVX2 form, the partial one has none.
-        if (rows == width && columns == width) {
-          at::vec::transpose_mxn<float, width, width>(source, ld_from, target, ld_to);
-        } else {
-          at::vec::transpose_mxn<float>(source, ld_from, target, ld_to, static_cast<int>(rows),
-                                        static_cast<int>(columns));
-        }
-      }
+      for (int64_t n = 0; n < N; n += width)
+        at::vec::transpose_mxn<float, width, width>(from + m * ld_from + n, ld_from,
+                                                    to + n * ld_to + m, ld_to);
   } else {
     for (int64_t m = 0; m < M; ++m)
       for (int64_t n = 0; n < N; ++n) to[n * ld_to + m] = from[m * ld_from + n];
