@@ -3,7 +3,8 @@
 Half of the clips are as rendered, half are worn (``wear``), because detectors must read generated
 clips too. A random search around the defaults keeps the settings with the best mean of F1 at 50 ms
 and count accuracy against the true times; then the median signed error on unworn clips becomes
-``bias``. Test clips are never touched.
+``bias``. Test clips are never touched. ``--check`` fits nothing: it holds the settings that are in
+use against the renderer, for every kind of event.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from syncflow.evaluation import contacts, onsets, sync, wear
+from syncflow.evaluation import contacts, onsets, sync, systems, wear
 from syncflow.evaluation.settings import PATH, Detectors
 from syncflow.evaluation.tracking import tracks
 
@@ -147,6 +148,25 @@ def fit(
     )
 
 
+def check(clips: int = 40, levels: Sequence[int] = (1,)) -> dict[str, dict[str, dict[str, float]]]:
+    """The settings in use against the true times of validation clips as rendered.
+
+    Returns event kind -> "contacts" and "onsets" -> "clips" and the columns of ``sync.score``.
+    """
+    cases = systems.cases("val", clips, levels)
+    kinds: dict[str, list[systems.Case]] = {}
+    for case in cases:
+        kinds.setdefault(case.kind, []).append(case)
+    result = {}
+    for kind, group in sorted(kinds.items()):
+        rendered = [systems.rendered(case, 64, 64) for case in group]
+        seen = contacts.score([clip.video for clip in rendered], [case.seen for case in group])
+        heard = onsets.score([clip.audio for clip in rendered], [case.heard for case in group])
+        rows = {"contacts": seen, "onsets": heard}
+        result[kind] = {name: {"clips": len(group), **row} for name, row in rows.items()}
+    return result
+
+
 def main() -> None:
     """Command line: fits and writes the package's settings, and prints what they reach."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -154,7 +174,14 @@ def main() -> None:
     parser.add_argument("--levels", type=int, nargs="+", default=[1])
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--out", type=Path, default=PATH)
+    parser.add_argument("--check", action="store_true", help="fit nothing, check what is in use")
     options = parser.parse_args()
+    if options.check:
+        for kind, rows in check(options.clips, options.levels).items():
+            for name, row in rows.items():
+                values = "  ".join(f"{key} {value:.3g}" for key, value in row.items())
+                print(f"{kind:8} {name:9} {values}")
+        return
     detectors = fit("val", options.clips, options.levels, options.trials)
     detectors.save(options.out)
     for name, value in detectors.fitted.items():

@@ -139,6 +139,18 @@ def test_fit_improves_bad_settings_and_refuses_test(monkeypatch):
     assert np.isclose(found.onsets.bias, found.fitted["onsets_clean"]["bias_ms"] / 1000, atol=1e-4)
 
 
+def test_check_splits_by_kind_and_reads_each_truth_with_its_detector(monkeypatch):
+    rows = fit.check(clips=8, levels=[2])
+    assert set(rows) == {"bounce", "strike"}
+    assert sum(row["contacts"]["clips"] for row in rows.values()) == 8
+    assert all(score["f1_50"] >= 0.9 for row in rows.values() for score in row.values())
+    times = onsets.times
+    monkeypatch.setattr(onsets, "times", lambda *a, **k: [x + 0.2 for x in times(*a, **k)])
+    late = fit.check(clips=8, levels=[2])["bounce"]
+    assert late["contacts"] == rows["bounce"]["contacts"]
+    assert late["onsets"]["f1_50"] < 0.5 and late["onsets"]["bias_ms"] != 0
+
+
 def test_wear_is_seeded_and_optional(clips):
     clip = clips[0]
     assert (
