@@ -144,10 +144,10 @@ def audio_decoding(spec: ClipSpec) -> float:
 
 
 def measured(
-    clips: int, takes: int, levels: list[int], paper_steps: list[int]
+    folder: str | None, clips: int, takes: int, levels: list[int], paper_steps: list[int]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Processor seconds and FLOPs a clip on the shipped model, and the sync of both ways."""
-    model = syncflow.load(device="cpu")
+    """Processor seconds and FLOPs a clip on a model, and the sync of both ways."""
+    model = syncflow.load(folder, device="cpu")
     spec = model.config.geometry.spec
     cases = systems.cases("test", clips, levels)
     real = [systems.rendered(case, spec.height, spec.width) for case in cases]
@@ -197,9 +197,11 @@ def measured(
     return costs, table
 
 
-def of_shipped(clips: int, takes: int, levels: list[int], paper_steps: list[int]) -> dict[str, Any]:
-    """The shipped model's costs, sync and their ratios."""
-    costs, table = measured(clips, takes, levels, paper_steps)
+def of_model(
+    folder: str | None, clips: int, takes: int, levels: list[int], paper_steps: list[int]
+) -> dict[str, Any]:
+    """A model's costs, sync and their ratios."""
+    costs, table = measured(folder, clips, takes, levels, paper_steps)
     one = costs["v2a one-pass"]
     ratios = {
         f"{name} / one-pass": {
@@ -237,10 +239,11 @@ def main() -> None:
     parser.add_argument("--paper-steps", type=int, nargs="*", default=[25])
     what = "shipped, xl2 (default both)"
     parser.add_argument("--models", nargs="+", choices=("shipped", "xl2"), help=what)
+    parser.add_argument("--model", help="measure this model folder, in the place of --models")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    models = args.models or ["shipped", "xl2"]
+    models = [] if args.model else args.models or ["shipped", "xl2"]
     result: dict[str, Any] = {
         "facts": {
             "command": shlex.join(["python", *sys.argv]), "clips": args.clips,
@@ -250,10 +253,10 @@ def main() -> None:
             "costs": "FLOPs; matrix products, convolutions and attention, without text encoder",
         },
     }  # fmt: skip
-    if "shipped" in models:
-        result["shipped model"] = of_shipped(
-            args.clips, args.takes, args.levels, args.paper_steps
-        )
+    folders = {"shipped model": None} if "shipped" in models else {}
+    folders |= {args.model: args.model} if args.model else {}
+    for name, folder in folders.items():
+        result[name] = of_model(folder, args.clips, args.takes, args.levels, args.paper_steps)
     for axis in ("full", "temporal") if "xl2" in models else ():
         result[f"XL/2, adaptor axis {axis}, on the meta device"] = of_xl2(axis)
     text = json.dumps(tables.finite(result), indent=1)

@@ -66,30 +66,39 @@ def write(out: Path, report: dict[str, Any], shown: Sequence[Shown]) -> Path:
     parts = [_head(report), _tables(report), _clips(folder, shown), _distributions(report)]
     parts += [_calibration(name, part) for name, part in report.get("calibration", {}).items()]
     parts += [_guidance(report), _training(report), _notes(report), _reading(report)]
+    return document(out / "index.html", "syncflow: sync report", parts, _SCRIPT)
+
+
+def document(path: Path, title: str, parts: Sequence[str], script: str = "") -> Path:
+    """Writes one page that needs nothing beside it: the parts that are not empty, with style."""
     style = Path(__file__).with_name(_STYLE).read_text()
     text = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>syncflow: sync report</title><style>{style}</style></head><body><main>"
+        f"<title>{escape(title)}</title><style>{style}</style></head><body><main>"
         + "\n".join(part for part in parts if part)
-        + f"</main><script>{_SCRIPT}</script></body></html>\n"
+        + "</main>" + (f"<script>{script}</script>" if script else "") + "</body></html>\n"
     )
-    with media.replacing(out / "index.html") as temporary:
+    with media.replacing(path) as temporary:
         temporary.write_text(text)
-    return out / "index.html"
+    return path
 
 
-def _head(report: dict[str, Any]) -> str:
-    facts = "".join(
+def facts(report: dict[str, Any]) -> str:
+    """What was run, folded."""
+    lines = "".join(
         f"<dt>{escape(str(key))}</dt><dd>{escape(str(value))}</dd>"
         for key, value in report["facts"].items()
     )
+    return f"<details><summary>What was run</summary><dl>{lines}</dl></details>"
+
+
+def _head(report: dict[str, Any]) -> str:
     return (
         "<h1>Does the sound happen when the picture says so?</h1>"
         "<p>Contacts are found in the picture from pixels alone, onsets in the sound from samples "
         "alone. <b class=seen-text>Red</b>: a contact seen. <b class=heard-text>Blue</b>: an onset "
-        "heard. A line of the one should continue as a line of the other.</p>"
-        f"<details><summary>What was run</summary><dl>{facts}</dl></details>"
+        "heard. A line of the one should continue as a line of the other.</p>" + facts(report)
     )
 
 

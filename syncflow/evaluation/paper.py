@@ -162,8 +162,8 @@ def averaged(parts: Sequence[dict[str, dict[str, Any]]]) -> dict[str, dict[str, 
 
 
 def loss_curves(runs: dict[str, str | Path]) -> dict[str, dict[str, list[list[float]]]]:
-    """Validation losses of training runs (figure 6): run -> loss -> [[step, value], ...], from the
-    ``metrics.jsonl`` that training writes."""
+    """Validation losses of training runs (figure 6): run -> loss -> [[step, value, low, high], ...]
+    with 95 % intervals over clips, from the ``metrics.jsonl`` that training writes."""
     curves = {}
     for name, folder in runs.items():
         file = Path(folder) / "metrics.jsonl"
@@ -173,8 +173,10 @@ def loss_curves(runs: dict[str, str | Path]) -> dict[str, dict[str, list[list[fl
         for line in file.read_text().splitlines():
             entry = json.loads(line)
             for key, value in entry.items():
-                if key.startswith("val_audio"):
-                    losses.setdefault(key, []).append([entry["step"], value])
+                if key.startswith("val_audio") and not key.endswith("_se"):
+                    margin = 1.96 * entry.get(f"{key}_se", 0.0)
+                    point = [entry["step"], value, value - margin, value + margin]
+                    losses.setdefault(key, []).append(point)
         curves[name] = losses
     return curves
 
@@ -195,7 +197,7 @@ def settings_of(
     ways = ("paper", "one-pass")
     rows += [System(f"video to audio, {way}", ("3",), (v2a(model, way),)) for way in ways]
     rows += [
-        System(f"guidance {weight:g}", ("5",), (text(model, guidance=weight),))
+        System(f"guidance {weight:g}", ("5",), (text(model, guidance=weight),), weight)
         for weight in guidances
     ]
     return [row for row in rows if set(row.tables) & set(wanted)]
@@ -293,7 +295,7 @@ def _row(
     progress: bool,
 ) -> dict[str, Any]:
     begun, parts, missing = time.perf_counter(), [], {}
-    row: dict[str, Any] = {"system": system.name, "tables": list(system.tables)}
+    row: dict[str, Any] = {"system": system.name, "tables": list(system.tables), "at": system.at}
     try:
         for make in system.makes:
             found, absent = measure(

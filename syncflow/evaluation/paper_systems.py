@@ -30,11 +30,13 @@ class SoundGenerator(Protocol):
 
 @dataclass(frozen=True)
 class System:
-    """One row: ``tables`` it belongs to, ``makes`` one entry per checkpoint to average over."""
+    """One row: ``tables`` it belongs to, ``makes`` one entry per checkpoint to average over, ``at``
+    its place on a figure's axis."""
 
     name: str
     tables: tuple[str, ...]
     makes: tuple[Make, ...]
+    at: float | None = None
 
 
 def text_to_clip(model: Model, **options: Any) -> Make:

@@ -29,6 +29,12 @@ PUBLISHED: dict[str, list[tuple[str, dict[str, float]]]] = {
     ],
     "3": [("paper: SyncFlow, zero-shot", {"IB (Gen-A&Gen-V)": 0.210})],
 }
+LOSSES = "Figure 6: validation loss"
+EXPLAINED = (
+    "Brackets: 95 % intervals over clips; over several checkpoints, the means of their values and "
+    "bounds. A Fréchet distance grows as clips get fewer, so compare only rows with the same "
+    "number of clips. Lines marked `paper` are from its text, on VGGSound."
+)
 #: Shown below every table where there is something to show.
 MORE = (
     "AV-Align", "AV-Align, shuffled", "DeSync", "F1 at 50 ms", "F1 at 100 ms", "median ms",
@@ -56,40 +62,43 @@ def _digits(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
 
 
-def table(rows: Sequence[dict[str, Any]], columns: Sequence[str], published: str = "") -> str:
-    """Markdown of all columns of a table of the paper's (``published``), else of those that any row
-    has."""
+def grid(
+    rows: Sequence[dict[str, Any]], columns: Sequence[str], published: str = ""
+) -> list[list[str]]:
+    """Heading and lines of all columns of a table of the paper's (``published``), else of those
+    that any row has; empty where there is nothing to show."""
     paper = PUBLISHED.get(published, [])
     better = {n: v["better"] for row in rows for n, v in row.get("metrics", {}).items()}
     shown = [name for name in columns if published or name in better]
     if not shown:
-        return ""
+        return []
     heads = [f"{name} {_ARROW[better[name]]}" if name in better else name for name in shown]
-    lines = ["| " + " | ".join(["system", "clips", *heads]) + " |", "|" + "---|" * (len(shown) + 2)]
-    for name, values in paper:
-        lines.append("| " + " | ".join([name, "", *(cell(values.get(c)) for c in shown)]) + " |")
+    lines = [["system", "clips", *heads]]
+    lines += [[name, "", *(cell(values.get(c)) for c in shown)] for name, values in paper]
     for row in rows:
-        if "not_run" in row:
-            lines.append(f"| {row['system']} | - |" + " - |" * len(shown))
-            continue
-        cells = [cell(row["metrics"].get(name, {}).get("value")) for name in shown]
-        lines.append("| " + " | ".join([row["system"], str(row["clips"]), *cells]) + " |")
-    return "\n".join(lines) + "\n"
+        found = row.get("metrics", {})
+        values = [cell(found.get(name, {}).get("value")) for name in shown]
+        lines.append([row["system"], str(row.get("clips", "-")), *values])
+    return lines
 
 
-def curves(series: dict[str, dict[str, list[list[float]]]]) -> str:
-    """Markdown of validation losses: one column a run and loss, one line a step."""
+def losses(series: dict[str, dict[str, list[list[float]]]]) -> list[list[str]]:
+    """Heading and lines of validation losses: one column a run and loss, one line a step."""
     columns = {
-        f"{run}, {name}": dict(map(tuple, points))
+        f"{run}, {name}": {step: values for step, *values in points}
         for run, losses in series.items()
         for name, points in losses.items()
     }
     steps = sorted({step for points in columns.values() for step in points})
-    lines = ["| step | " + " | ".join(columns) + " |", "|" + "---|" * (len(columns) + 1)]
-    for step in steps:
-        cells = (f"{points[step]:.4f}" if step in points else "-" for points in columns.values())
-        lines.append(f"| {step:g} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    lines = [["step", *columns]]
+    lines += [[f"{step:g}", *(cell(c.get(step)) for c in columns.values())] for step in steps]
+    return lines
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A table with its first line as the heading."""
+    rows = ["| " + " | ".join(line) + " |\n" for line in lines]
+    return "".join([rows[0], "|" + "---|" * len(lines[0]) + "\n", *rows[1:]])
 
 
 def page(report: dict[str, Any]) -> str:
@@ -101,19 +110,13 @@ def page(report: dict[str, Any]) -> str:
         if not rows:
             continue
         parts.append(f"## {title}\n")
-        parts += [part for part in (table(rows, columns, key), table(rows, MORE)) if part]
+        grids = (grid(rows, columns, key), grid(rows, MORE))
+        parts += [markdown(lines) for lines in grids if lines]
     if report.get("curves"):
-        parts.append("## Figure 6: validation loss\n\n" + curves(report["curves"]))
-    missing = {
-        f"- {name}: {reason}"
-        for row in report["rows"]
-        for name, reason in [
-            *row.get("metrics_not_run", {}).items(),
-            *([(row["system"], row["not_run"])] if "not_run" in row else []),
-        ]
-    }
+        parts.append(f"## {LOSSES}\n\n" + markdown(losses(report["curves"])))
+    missing = [f"- {line}\n" for line in not_run(report)]
     if missing:
-        parts.append("## Not run\n\n" + "\n".join(sorted(missing)) + "\n")
+        parts.append("## Not run\n\n" + "".join(missing))
     made = {}
     for row in report["rows"]:
         for name, value in row.get("metrics", {}).items():
@@ -122,18 +125,27 @@ def page(report: dict[str, Any]) -> str:
         f"- **{name}**: " + "; ".join(f"{key} {value}" for key, value in facts.items())
         for name, facts in made.items()
     ]
-    explained = (
-        "Brackets: 95 % intervals over clips; over several checkpoints, the means of their values "
-        "and bounds. A Fréchet distance grows as clips get fewer, so compare only rows with the "
-        "same number of clips. Lines marked `paper` are from its text, on VGGSound."
-    )
-    parts.append("\n".join(["## How the numbers were made\n", *lines, "", explained, ""]))
+    parts.append("\n".join(["## How the numbers were made\n", *lines, "", EXPLAINED, ""]))
     return "\n".join(parts)
 
 
-def write(folder: Path, report: dict[str, Any]) -> None:
-    """``report.json`` and ``report.md``."""
-    from syncflow.evaluation import tables
+def not_run(report: dict[str, Any]) -> list[str]:
+    """What was left out, and why, each once."""
+    missing = {
+        f"{name}: {reason}"
+        for row in report["rows"]
+        for name, reason in [
+            *row.get("metrics_not_run", {}).items(),
+            *([(row["system"], row["not_run"])] if "not_run" in row else []),
+        ]
+    }
+    return sorted(missing)
 
+
+def write(folder: Path, report: dict[str, Any]) -> None:
+    """``report.json``, ``report.md`` and ``index.html``."""
+    from syncflow.evaluation import paper_page, tables
+
+    paper_page.write(folder, report)
     tables.write_json(folder / "report.json", report)
     (folder / "report.md").write_text(page(report))

@@ -238,7 +238,8 @@ class FlowTraining:
         return losses
 
     def validate(self, module: nn.Module) -> dict[str, float]:
-        """Losses at fixed clips, times and noise; ``audio_other`` is with another clip's video."""
+        """Losses at fixed clips, times and noise, each with the standard error (``_se``) of its
+        mean over clips; ``audio_other`` is with another clip's video."""
         rows = np.arange(min(_VALIDATION_CLIPS, len(self.validation)))
         variants = (("video", False, None),)
         if self.trains_audio:
@@ -247,7 +248,7 @@ class FlowTraining:
                 ("audio_same", False, None), ("audio_clean", True, None),
                 ("audio_other", True, other),
             )
-        sums: dict[str, list[float]] = {}
+        found: dict[str, list[Tensor]] = {}
         for index, time in enumerate(_VALIDATION_TIMES):
             batch = self.validation.batch(rows, np.random.default_rng(index))
             batch = {name: value.to(self.device) for name, value in batch.items()}
@@ -262,10 +263,16 @@ class FlowTraining:
                     torch.Generator().manual_seed(index), context_rows,
                 )
                 if not is_clean:
-                    sums.setdefault("video", []).append(losses["video"].mean().item())
+                    found.setdefault("video", []).append(losses["video"])
                 if "audio" in losses:
-                    sums.setdefault(name, []).append(losses["audio"].mean().item())
-        return {name: float(np.mean(values)) for name, values in sums.items()}
+                    a_clip = losses["audio"].unflatten(0, (len(rows), self.config.draws))
+                    found.setdefault(name, []).append(a_clip.mean(1))
+        means: dict[str, float] = {}
+        for name, values in found.items():
+            clip_N = torch.stack(values).double().mean(0)
+            means[name] = clip_N.mean().item()
+            means[f"{name}_se"] = (clip_N.std() / len(rows) ** 0.5).item()
+        return means
 
     def clips(self, module: nn.Module) -> list:
         """Clips of the first captions of the validation set, in the process that leads."""

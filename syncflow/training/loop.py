@@ -272,7 +272,8 @@ class _Run:
         values = {f"val_{k}": v for k, v in found.items() if math.isfinite(v)}
         self._tell(values)
         if self.group.leads:
-            what = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
+            shown = {k: v for k, v in values.items() if not k.endswith("_se")}
+            what = "  ".join(f"{k} {v:.4g}" for k, v in shown.items())
             self.bar.write(f"{self.out.name} {self.step}: {what}")
 
     def _clips(self) -> None:

@@ -1,6 +1,7 @@
 """The paper's settings end to end, on clips whose faults are known."""
 
 import json
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -64,21 +65,22 @@ def test_every_setting_in_one_report(films, tmp_path):
     folder, reals = films
     runs = tmp_path / "run"
     runs.mkdir()
-    lines = [{"step": 10, "loss": 1.0}, {"step": 20, "val_audio_clean": 0.5, "val_video": 1.0}]
+    lines = [{"step": 10, "loss": 1.0}, {"step": 20, "val_audio_clean": 0.5, "val_video": 1.0},
+             {"step": 30, "val_audio_clean": 0.25, "val_audio_clean_se": 0.025}]  # fmt: skip
     (runs / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (tmp_path / "cascades").mkdir()
     for index in range(6):
         media.write_wav(tmp_path / "cascades" / f"clip{index}.wav", torch.rand(100000) - 0.5)
     model = Model(reals, noise=1e-3)
     report = paper.run(
-        model, folder, tmp_path / "out", clips=4, sizes=(64, 128), guidances=(2.0,), batch=3,
+        model, folder, tmp_path / "out", clips=4, sizes=(64, 128), guidances=(2.0, 1.0), batch=3,
         cascades={"T2V + noise": (str(folder), str(tmp_path / "cascades"))},
         training={"with adaptor": runs}, networks=networks(tmp_path), progress=False,
     )  # fmt: skip
     rows = {row["system"]: row for row in report["rows"]}
     assert list(rows) == [
         "real clips", "text to audio and video", "at 64x64", "at 128x128", "video to audio, paper",
-        "video to audio, one-pass", "guidance 2", "T2V + noise",
+        "video to audio, one-pass", "guidance 2", "guidance 1", "T2V + noise",
     ]  # fmt: skip
     # Worse sounds score worse, and only the sounds differ.
     for name in ("FAD", "KL"):
@@ -91,17 +93,26 @@ def test_every_setting_in_one_report(films, tmp_path):
     assert [call.get("v2a") for call in model.calls if call["video"]] == [
         "paper", "paper", "one-pass", "one-pass"
     ]  # fmt: skip
-    assert model.calls[-1]["guidance"] == 2.0
+    assert model.calls[-1]["guidance"] == 1.0
     absent = rows["real clips"]["metrics_not_run"]
     assert absent["CLAP"] == "not run: needs a CLAP model (laion/clap-htsat-unfused)"
     assert "nothing.pt" in absent["FVD"]
     assert absent["DeSync"] == "not run: needs Synchformer (synchformer.pt, TorchScript)"
     page = (tmp_path / "out" / "report.md").read_text()
     for text in (
-        "| paper: SyncFlow-VGG |  | - | 2.530 | - | 0.182 |", "| 20 | 0.5000 |", "16000 Hz",
+        "| paper: SyncFlow-VGG |  | - | 2.530 | - | 0.182 |", "| 20 | 0.500 |",
+        "| 30 | 0.250 [0.201, 0.299] |", "16000 Hz",
         "| paper: SyncFlow, zero-shot |  | - | - | 0.210 |", "3.690",
     ):  # fmt: skip
         assert text in page, text
+    html = (tmp_path / "out" / "index.html").read_text()
+    HTMLParser().feed(html)
+    losses = html.split("Figure 6: validation loss")[1]
+    assert losses.count("<circle") == 2 and "20: 0.500" in losses and "[0.201, 0.299]" in losses
+    guidance = html.split("Figure 5: guidance")[1].split("<h2>")[0]
+    fad = guidance.split('aria-label="FAD"')[1].split("</figure>")[0]
+    assert [x.split(":")[0] for x in fad.split("<title>")[1:]] == ["1", "2"], "in order of weight"
+    assert "needs a CLAP model" in html and "2.530" in html and "src=" not in html
     saved = json.loads((tmp_path / "out" / "report.json").read_text())
     assert saved["rows"][0]["metrics"]["FAD"]["facts"]["sample_rate"].startswith("16000")
 
@@ -205,6 +216,10 @@ def test_each_ablation_removes_one_thing():
         other["model"][part][key] = full["model"][part][key]
         assert other.pop("out").endswith(name)
         assert other | {"out": full["out"]} == full
+    for name, share in (("joint", 0.0), ("mixed", 0.5)):
+        other = json.loads((folder / f"{name}.json").read_text())
+        assert other.pop("clean_video") == share and other.pop("out").endswith(name)
+        assert other | {"out": full["out"]} == full and "clean_video" not in full
     assert full["init_video"] == "syncflow/pretrained" and "init" not in full
     steps = json.loads((folder / "recipe.json").read_text())["steps"]
     assert all((folder / step).is_file() for step in steps)

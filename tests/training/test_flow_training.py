@@ -64,6 +64,23 @@ def test_draws_share_one_video_pass(latents, tmp_path):
     assert passes == [4] and torch.isfinite(loss) and set(parts) == {"audio", "audio_at"}
 
 
+def test_validation_tells_the_standard_error_over_clips(latents, tmp_path, monkeypatch):
+    training = FlowTraining(task(latents, tmp_path, "audio", draws=2))
+    clips = len(training.validation)
+    means = torch.arange(float(clips))
+
+    def losses(batch, text, mask, clocks, source, context_rows=None):
+        noise = torch.tensor([-1.0, 1.0]).repeat(clips)  # of the two draws of a clip
+        return {"video": 2 * means, "audio": means.repeat_interleave(2) + noise}
+
+    monkeypatch.setattr(training, "_losses", losses)
+    found = training.validate(training.module)
+    error = float(means.double().std() / clips**0.5)
+    assert found["audio_clean"] == pytest.approx(float(means.mean()))
+    assert found["audio_clean_se"] == pytest.approx(error)
+    assert found["video_se"] == pytest.approx(2 * error)
+
+
 @pytest.mark.parametrize("coupling", ["ot", "c2ot"])
 def test_couplings_run(latents, tmp_path, coupling):
     config = task(latents, tmp_path, "both", coupling=coupling)
