@@ -82,22 +82,9 @@ def unpack_torch_wheel(scratch: Path) -> tuple[str, Path]:
     environment = {
         k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PIP_BUILD_TRACKER")
     }
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--only-binary=:all:",
-    ]
-    result = subprocess.run(
-        [*command, "--dest", str(scratch), TORCH],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=os.sep,
-    )
+    options = ["--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(scratch)]
+    command = [sys.executable, "-m", "pip", "download", *options, TORCH]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=os.sep)
     wheels = list(scratch.glob("torch-*.whl"))
     if not wheels:
         why = (result.stderr.strip().splitlines() or ["pip download gave no reason"])[-1]

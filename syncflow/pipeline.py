@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from syncflow import flow, hub, model_folder
+from syncflow import coding, flow, hub, model_folder, noise
 from syncflow.clip import Clip, ClipSpec, to_model, to_pixels
+from syncflow.coding import Scale
 from syncflow.config import ModelConfig
 from syncflow.inputs import GivenVideo, first_frame, given_videos, resolve
 from syncflow.sampler import GuidedVelocity, Progress, encode_captions
@@ -77,6 +78,8 @@ class SyncFlow:
         self.config, self.folder = config, folder
         self.ddit, self.video_vae, self.audio_vae = ddit, video_vae, audio_vae
         self._text_encoder = text_encoder
+        self._video = Scale.of_video(config.latent_mean_video, config.latent_std_video)
+        self._audio = Scale.of_audio(config.latent_mean_audio, config.latent_std_audio)
         self.device, self.dtype = torch.device("cpu"), torch.float32
         for part in (ddit, video_vae, audio_vae, text_encoder):
             if part is not None:
@@ -215,15 +218,18 @@ class SyncFlow:
             self.ddit, self.text_encoder, prompts, spec, self.dtype, negative_prompt,
             negative_audio_prompt, self.config.sampling.null_caption,
         )  # fmt: skip
-        generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
-        x_video, x_audio = self._noise(generators, audio_takes, spec)
+        sources = noise.generators(seed, len(prompts))
+        channels = self.config.ddit.video.in_channels, self.config.ddit.audio.in_channels
+        video_shape = channels[0], *spec.video_latent_shape
+        audio_shape = spec.audio_latent_length, channels[1]
+        x_video, x_audio = noise.start(sources, video_shape, audio_shape, self.device, audio_takes)
         frame_mask = given_velocity = None
         if given:
-            x_1 = self._encode_video(torch.stack([item.frames for item in given]))
+            x_1 = self._encode_video([item.frames for item in given])
             given_velocity = flow.velocity(x_video, x_1) if v2a == "paper" else None
             x_video = x_1 if v2a == "one-pass" else x_video
         elif image is not None:
-            x_video[:, :, :1] = self._encode_video(first_frame(image, spec)[None])
+            x_video[:, :, :1] = self._encode_video([first_frame(image, spec)])
             frame_mask = torch.ones(x_video.shape[0], x_video.shape[2], dtype=torch.bool)
             frame_mask[:, 0] = False
             frame_mask = frame_mask.to(self.device)
@@ -241,7 +247,7 @@ class SyncFlow:
             state = (x_video, x_audio)
             x_video, x_audio = flow.integrate(
                 velocity, state, asked.path, asked.solver, after_step,
-                self._refresh(generators, asked.renewal, frame_mask) if not given else None,
+                None if given else noise.refresh(sources, asked.renewal, frame_mask),
             )  # fmt: skip
         clips = self._decode(x_video, x_audio, prompts, audio_takes, spec, given)
         if audio_takes > 1 and rank == "sync":
@@ -282,42 +288,8 @@ class SyncFlow:
                 f"{patches} patches), got {spec.height}x{spec.width}"
             )
 
-    def _noise(
-        self, generators: list[torch.Generator], takes: int, spec: ClipSpec
-    ) -> tuple[Tensor, Tensor]:
-        """Video [P, ...] and audio [P*K, ...]; drawn on the CPU, the same on every device."""
-        channels = self.config.ddit.video.in_channels
-        audio_shape = (spec.audio_latent_length, self.config.ddit.audio.in_channels)
-        video, audio = [], []
-        for generator in generators:
-            video.append(torch.randn((channels, *spec.video_latent_shape), generator=generator))
-            audio += [torch.randn(audio_shape, generator=generator) for _ in range(takes)]
-        return torch.stack(video).to(self.device), torch.stack(audio).to(self.device)
-
-    def _refresh(
-        self, generators: list[torch.Generator], share: float, frame_mask: Tensor | None
-    ) -> flow.Refresh | None:
-        """Renews the noise of the picture, except where frames are given, and not of the sound."""
-        if not share:
-            return None
-
-        def refresh(part: int, x_0: Tensor) -> Tensor:
-            if part:
-                return x_0
-            noise = torch.stack([torch.randn(x_0.shape[1:], generator=g) for g in generators])
-            renewed = flow.renew(x_0, share, noise.to(x_0))
-            if frame_mask is None:
-                return renewed
-            return torch.where(frame_mask[:, None, :, None, None], renewed, x_0)
-
-        return refresh
-
-    def _encode_video(self, pixels_PFCHW: Tensor) -> Tensor:
-        """uint8 frames -> normalised latents, one clip at a time."""
-        clips = (to_model(one)[None].to(self.device) for one in pixels_PFCHW)
-        latents = [self.video_vae.encode(clip).mode() for clip in clips]
-        mean, std = self._statistics("video")
-        return (torch.cat(latents).float() - mean) / std
+    def _encode_video(self, clips_FCHW: Sequence[Tensor]) -> Tensor:
+        return coding.encode_video(self.video_vae, clips_FCHW, self._video, self.device)
 
     def _decode(
         self,
@@ -328,8 +300,7 @@ class SyncFlow:
         spec: ClipSpec,
         given: list[GivenVideo],
     ) -> list[Clip]:
-        """Latents -> clips, in float32 and one at a time, so that memory does not grow."""
-        (video_mean, video_std), (audio_mean, audio_std) = map(self._statistics, ("video", "audio"))
+        """Latents -> clips; a given picture is handed back as it was."""
         clips = []
         for index, prompt in enumerate(prompts):
             seconds, file = spec.seconds, None
@@ -337,23 +308,12 @@ class SyncFlow:
                 video, fps = given[index].original, given[index].fps
                 seconds, file = given[index].seconds, given[index].file
             else:
-                latent = x_video[index : index + 1] * video_std + video_mean
-                pixels = self.video_vae.decode(latent, num_frames=spec.num_frames)
-                video, fps = to_pixels(pixels[0]).cpu(), spec.fps
+                latent, fps = x_video[index], spec.fps
+                video = coding.decode_video(self.video_vae, latent, self._video, spec.num_frames)
             samples = round(seconds * spec.sample_rate)
-            for take in range(index * takes, (index + 1) * takes):
-                latent = x_audio[take : take + 1] * audio_std + audio_mean
-                audio = self.audio_vae.decode(latent, num_samples=spec.num_samples)
-                audio = audio[0].float().clamp(-1, 1).cpu()[:samples]
+            for latent in x_audio[index * takes : (index + 1) * takes]:
+                audio = coding.decode_audio(self.audio_vae, latent, self._audio, spec.num_samples)
+                audio = audio[:samples]
                 audio = F.pad(audio, (0, samples - len(audio)))
                 clips.append(Clip(video, audio, fps, spec.sample_rate, prompt or None, file))
         return clips
-
-    def _statistics(self, kind: str) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the latents' channels, shaped to broadcast."""
-        shape = (1, -1, 1, 1, 1) if kind == "video" else (1, 1, -1)
-        mean, std = (getattr(self.config, f"latent_{k}_{kind}") for k in ("mean", "std"))
-        return tuple(
-            torch.tensor(values or [default], device=self.device).reshape(shape)
-            for values, default in ((mean, 0.0), (std, 1.0))
-        )

@@ -18,8 +18,10 @@ ALLOWED = {
     "clip": set(),
     "flow": set(),
     "config": {"clip"},
+    "coding": {"clip"},
+    "noise": {"flow"},
     "models": {"models", "ops", "clip", "config"},
-    "data": {"data", "models", "clip", "config"},
+    "data": {"data", "models", "clip", "config", "coding"},
     "interop": {"interop", "models", "config", "clip", "flow", "hub", "model_folder", "model_card"},
     "sampler": {"models", "flow", "clip", "config"},
     "hub": set(),
@@ -29,10 +31,10 @@ ALLOWED = {
     "inputs": {"data.media", "clip", "flow", "config"},
     # Takes are ranked by detectors, which know no model.
     "pipeline": {"models", "flow", "data.media", "clip", "config", "sampler", "model_folder"}
-    | {"inputs", "pipeline", "evaluation.takes", "text_cache", "hub"},
+    | {"inputs", "pipeline", "evaluation.takes", "text_cache", "hub", "coding", "noise"},
     # A model's folder is what training leaves behind; its detectors judge a decoder as it trains.
     "training": {"training", "models", "flow", "data", "clip", "config", "model_folder", "sampler"}
-    | {"evaluation.contacts", "evaluation.onsets"},
+    | {"evaluation.contacts", "evaluation.onsets", "coding", "noise", "inputs"},
     "evaluation": {"evaluation", "models", "flow", "data", "clip", "config", "pipeline", "ops"},
 }
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import syncflow
-from syncflow import flow, inputs, model_folder, pipeline
+from syncflow import flow, inputs, model_folder, noise, pipeline
 from syncflow.clip import Clip, ClipSpec
 from syncflow.config import ModelConfig
 from syncflow.sampler import encode_captions
@@ -282,7 +282,7 @@ def test_a_first_frame_stays_through_sampling(model, tmp_path) -> None:
     run(model, image=image, callback=lambda step, x, t: seen.append(x[0][:, :, :1].clone()))
     assert len(seen) == 6 and all(torch.equal(s, seen[0]) for s in seen)
     frames = inputs.first_frame(image, ClipSpec(1.0, height=32, width=32))
-    assert torch.equal(seen[0], model._encode_video(frames[None]))
+    assert torch.equal(seen[0], model._encode_video([frames]))
     from PIL import Image
 
     spec = ClipSpec(1.0, height=32, width=32)
@@ -329,7 +329,7 @@ def test_progress_and_callback(model, capsys) -> None:
 def test_latents_are_denormalised_before_decoding(model) -> None:
     """A given picture's normalised latents decode to what the VAE alone reconstructs."""
     video = picture(16)
-    latents = model._encode_video(video[None])
+    latents = model._encode_video([video])
     spec = ClipSpec(1.0, height=32, width=32)
     clip = model._decode(latents, torch.zeros(1, 50, 6), ["x"], 1, spec, [])[0]
     expected = model.reconstruct(Clip(video, torch.zeros(48000))).video
@@ -448,15 +448,16 @@ def test_one_video_pass_equals_joint_steps_on_clean_video(model) -> None:
     with torch.inference_mode():
         captions = encode_captions(model.ddit, model.text_encoder, [PROMPT], spec, model.dtype)
         condition = captions.of((0,))
-        clean = model._encode_video(picture()[None])
-        audio = model._noise([torch.Generator().manual_seed(0)], 1, spec)[1]
+        clean = model._encode_video([picture()])
+        sources = noise.generators(0, 1)
+        audio = noise.start(sources, clean.shape[1:], (50, 6), clean.device)[1]
         for t in flow.times(3)[:-1].tolist():
             _, features = model.ddit.video_velocity(clean, torch.ones(1), condition)
             context = model.ddit.audio_context(features, condition)
             audio = audio + model.ddit.audio_velocity(
                 audio, torch.tensor([t]), context, condition
             ) / 3
-        mean, std = model._statistics("audio")
+        mean, std = (torch.tensor(CONFIG[f"latent_{k}_audio"]) for k in ("mean", "std"))
         expected = model.audio_vae.decode(audio * std + mean, num_samples=48000)[0].clamp(-1, 1)
     got = run(model, video=picture(), guidance=1.0).audio
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)

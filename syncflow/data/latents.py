@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from syncflow.clip import ClipSpec
+from syncflow.coding import Scale
 from syncflow.data.encoders import Encoders
 from syncflow.data.latent_shards import MANIFEST, POSTERIORS, Shard, ShardWriter, locked, write_json
 from syncflow.data.shards import ClipShards
@@ -155,8 +156,8 @@ class Latents:
         self.spec = ClipSpec(**self.manifest["geometry"])
         stats = statistics or (expected or {}).get("statistics") or self.manifest["statistics"]
         self.scale = {
-            "video": tuple(_column(stats[f"video_{k}"], 4) for k in ("mean", "std")),
-            "audio": tuple(torch.tensor(stats[f"audio_{k}"]) for k in ("mean", "std")),
+            "video": Scale.of_video(stats["video_mean"], stats["video_std"]),
+            "audio": Scale.of_audio(stats["audio_mean"], stats["audio_std"]),
         }
 
     def __len__(self) -> int:
@@ -173,8 +174,7 @@ class Latents:
                 for k in ("mean", "std")
             )
             noise = torch.from_numpy(rng.standard_normal(tuple(mean.shape), dtype=np.float32))
-            centre, spread = self.scale[kind]
-            out[kind] = (mean + std * noise - centre) / spread
+            out[kind] = self.scale[kind].normal(mean + std * noise)
         texts = [shard.text(row).float() for shard, row in found]
         length = torch.tensor([len(text) for text in texts])
         out["mask"] = torch.arange(int(length.max())) < length[:, None]
@@ -201,7 +201,3 @@ class _Arrays:
 
     def text(self, row: int) -> Tensor:
         return self.tensors["text"][row, : int(self._length[row])]
-
-
-def _column(values: list[float], trailing: int) -> Tensor:
-    return torch.tensor(values).view(-1, *[1] * (trailing - 1))

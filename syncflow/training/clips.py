@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from syncflow import flow
-from syncflow.clip import Clip, ClipSpec, to_pixels
+from syncflow import coding, flow, noise
+from syncflow.clip import Clip, ClipSpec
 from syncflow.config import SamplingConfig
+from syncflow.inputs import resolve
 from syncflow.models.ddit import DDiT
 from syncflow.sampler import GuidedVelocity, encode_captions
 from syncflow.training import export
@@ -21,24 +21,17 @@ def sample(
     model: DDiT, batch: dict[str, Tensor], spec: ClipSpec, sampling: SamplingConfig
 ) -> tuple[Tensor, Tensor]:
     """Normalised latents, video [B, Cz, T, h, w] and audio [B, A, D]; always the same noise."""
-    device = batch["text"].device
-    generator = torch.Generator().manual_seed(0)
-    start = tuple(
-        torch.randn(batch[kind].shape, generator=generator).to(device)
-        for kind in ("video", "audio")
-    )
+    count, device = len(batch["text"]), batch["text"].device
+    asked = resolve(sampling, ["-"] * count)
+    sources = noise.generators(0, count)
+    start = noise.start(sources, batch["video"].shape[1:], batch["audio"].shape[1:], device)
     captions = encode_captions(
-        model, _Read(batch), ["-"] * len(batch["text"]), spec, batch["text"].dtype,
+        model, _Read(batch), ["-"] * count, spec, batch["text"].dtype,
         null_caption=sampling.null_caption,
-    )
-    guidance = sampling.guidance
-    audio_guidance = guidance if sampling.audio_guidance is None else sampling.audio_guidance
-    velocity = GuidedVelocity(model, captions, guidance, audio_guidance)
-    path = flow.schedule(
-        sampling.schedule, sampling.steps,
-        sampling.audio_steps if sampling.schedule == "cascade" else None, sampling.shift,
-    )
-    return flow.integrate(velocity, start, path, sampling.solver)
+    )  # fmt: skip
+    velocity = GuidedVelocity(model, captions, asked.guidance, asked.audio_guidance)
+    refresh = noise.refresh(sources, asked.renewal)
+    return flow.integrate(velocity, start, asked.path, asked.solver, refresh=refresh)
 
 
 class _Read:
@@ -54,16 +47,14 @@ class _Read:
 def decode(video: Tensor, audio: Tensor, latents: Any, config: SamplesConfig) -> list[Clip]:
     """Latents -> clips; the VAEs are there only meanwhile. ``latents`` has scale and geometry."""
     spec: ClipSpec = latents.spec
-    video_mean, video_std = latents.scale["video"]
-    audio_mean, audio_std = latents.scale["audio"]
-    pixels, sounds = [], []
     vae = export.load_part(config.video_vae, "video_vae").to(video.device)
-    for one in video.float() * video_std.to(video.device) + video_mean.to(video.device):
-        pixels.append(to_pixels(vae.decode(one[None], num_frames=spec.num_frames)[0]).cpu())
+    pixels = [
+        coding.decode_video(vae, one, latents.scale["video"], spec.num_frames) for one in video
+    ]
     vae = export.load_part(config.audio_vae, "audio_vae").to(audio.device)
-    for one in audio.float() * audio_std.to(audio.device) + audio_mean.to(audio.device):
-        sound = vae.decode(one[None], num_samples=spec.num_samples)[0]
-        sounds.append(sound.float().clamp(-1, 1).cpu())
+    sounds = [
+        coding.decode_audio(vae, one, latents.scale["audio"], spec.num_samples) for one in audio
+    ]
     rates = (spec.fps, spec.sample_rate)
     return [Clip(*both, *rates) for both in zip(pixels, sounds, strict=True)]
 

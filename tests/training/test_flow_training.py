@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from made import flow_config, write_latents
 from safetensors.torch import load_file
 
+from syncflow.config import SamplingConfig
 from syncflow.training.flow import FlowTraining
 from syncflow.training.loop import fit
 from syncflow.training.settings import TrainConfig
@@ -120,3 +122,18 @@ def test_times_fall_where_the_config_says(latents, tmp_path):
     assert narrow._times(100, torch.Generator().manual_seed(0)).std() < 0.01
     with pytest.raises(ValueError, match="time_shift"):
         task(latents, tmp_path, "video", time_shift=0)
+
+
+def test_clips_made_meanwhile_draw_their_noise_anew(latents, tmp_path):
+    from syncflow.training import clips
+
+    training = FlowTraining(task(latents, tmp_path, "both"))
+    batch = training.validation.batch(np.arange(2), np.random.default_rng(0))
+
+    def sample(renewal):
+        sampling = SamplingConfig(steps=3, guidance=1.0, schedule="cascade", renewal=renewal)
+        return clips.sample(training.module, batch, training.train.spec, sampling)
+
+    old, new, again = sample(0.0), sample(1.0), sample(1.0)
+    assert all(map(torch.equal, new, again))
+    assert not torch.equal(old[0], new[0])

@@ -1,0 +1,53 @@
+"""The noise that clips start from, and what of it is drawn anew on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from syncflow import flow
+
+#: One per prompt: a prompt's noise does not depend on what else is in the batch.
+Generators = list[torch.Generator]
+
+
+def generators(seed: int, count: int) -> Generators:
+    """Prompt i draws from seed + i, on the CPU: the same noise on every device."""
+    return [torch.Generator().manual_seed(seed + i) for i in range(count)]
+
+
+def start(
+    sources: Generators,
+    video_shape: Sequence[int],
+    audio_shape: Sequence[int],
+    device: torch.device,
+    takes: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """x_0: video [P, *video_shape] and audio [P * takes, *audio_shape]."""
+    video, audio = [], []
+    for source in sources:
+        video.append(torch.randn(tuple(video_shape), generator=source))
+        audio += [torch.randn(tuple(audio_shape), generator=source) for _ in range(takes)]
+    return torch.stack(video).to(device), torch.stack(audio).to(device)
+
+
+def refresh(
+    sources: Generators, share: float, frame_mask_PT: Tensor | None = None
+) -> flow.Refresh | None:
+    """Draws ``share`` of the picture's noise anew, not that of the sound nor that of given frames
+    (False in the mask)."""
+    if not share:
+        return None
+
+    def anew(part: int, x_0: Tensor) -> Tensor:
+        if part:
+            return x_0
+        noise = torch.stack([torch.randn(x_0.shape[1:], generator=source) for source in sources])
+        renewed = flow.renew(x_0, share, noise.to(x_0))
+        if frame_mask_PT is None:
+            return renewed
+        return torch.where(frame_mask_PT[:, None, :, None, None], renewed, x_0)
+
+    return anew
