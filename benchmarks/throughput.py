@@ -123,7 +123,7 @@ def _measure(args: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any
         task = FlowTraining(config, group=group)
         recompute(task.module, loop.recompute)
         engine = Replicas(task, loop, group)
-        return _run(args, task, engine, config, report.Stopwatch(device), report)
+        return _run(args, task, engine, config, group.watch, report)
 
 
 def _run(
@@ -132,6 +132,7 @@ def _run(
     import torch
 
     from syncflow.training.draws import SampleGenerators
+    from syncflow.training.stopwatch import PHASES
 
     loop, device = config.loop, engine.group.device
     phases: list[dict[str, float]] = []
@@ -145,8 +146,7 @@ def _run(
             index = step * loop.accumulate + part
             with watch.phase("data"):
                 batch = task.batch(index)
-            places = range(index * loop.batch_size, (index + 1) * loop.batch_size)
-            source = SampleGenerators(0, places)
+            source = SampleGenerators(0, task.places(index))
             with watch.phase("forward"):
                 if step == 0 and part == 0:
                     with _Kept(device) as counted:
@@ -164,7 +164,7 @@ def _run(
     middle = {k: sorted(p[k] for p in phases)[len(phases) // 2] for k in phases[0]}
     samples = loop.batch_size * loop.accumulate
     peak = report.peak_flops(device, args.peak_tflops)
-    speed, flops = samples / middle["wall"], task.flops
+    speed, flops = samples / middle["wall"], task.flops(0)
     parameters = list(task.module.parameters())
     return {
         "config": {
@@ -181,7 +181,7 @@ def _run(
         "tflops": speed * flops / 1e12,
         "mfu": speed * flops / peak if peak else None,
         "memory_gib": report.memory_gib(device),
-        "split": {phase: middle[phase] for phase in report.PHASES},
+        "split": {phase: middle[phase] for phase in PHASES},
         "measured": {
             "forward": middle["forward"] / loop.accumulate,
             "backward": middle["backward"] / loop.accumulate,

@@ -86,7 +86,7 @@ def _model(folder: Path, base: str | None, out: Path) -> Path:
     for saved in found:
         task = ExportTask(
             task="export", out=str(out / saved.name), name=out.name, ddit=str(saved),
-            latents=export.run_config(saved).data, sampling=sampling,
+            latents=export.latents_of(saved), sampling=sampling,
             **dict.fromkeys(("video_vae", "audio_vae", "text_encoder"), str(parts)),
         )  # fmt: skip
         export.export(task)

@@ -137,12 +137,8 @@ class Latents:
         if not (folder / MANIFEST).exists():
             raise FileNotFoundError(f"no finished latents in {folder} (no {MANIFEST})")
         self.manifest = json.loads((folder / MANIFEST).read_text())
-        for key in ("encoders", "geometry") if expected else ():
-            if self.manifest[key] != expected[key]:
-                raise ValueError(
-                    f"{folder} was made with other {key}: {self.manifest[key]}, "
-                    f"expected {expected[key]}; encode it again"
-                )
+        if expected:
+            self.require(folder, expected, "encoders", "geometry")
         self._shards: list[Any] = []
         counts = []
         for entry in self.manifest.get("shards", [{"file": None, "count": len(self)}]):
@@ -154,7 +150,21 @@ class Latents:
             counts.append(entry["count"])
         self._ends = list(accumulate(counts))
         self.spec = ClipSpec(**self.manifest["geometry"])
-        stats = statistics or (expected or {}).get("statistics") or self.manifest["statistics"]
+        known = (expected or {}).get("statistics")
+        self.normalise(statistics or known or self.manifest["statistics"])
+
+    def require(self, folder: str | Path, expected: dict[str, Any], *keys: str) -> None:
+        """Raises ValueError where these keys of the manifest are not the expected one's."""
+        for key in keys:
+            if self.manifest[key] != expected[key]:
+                raise ValueError(
+                    f"{folder} was made with other {key}: {self.manifest[key]}, "
+                    f"expected {expected[key]}; encode it again"
+                )
+
+    def normalise(self, stats: dict[str, list[float]]) -> None:
+        """From now on latents are given less these means and over these deviations."""
+        self.statistics = stats
         self.scale = {
             "video": Scale.of_video(stats["video_mean"], stats["video_std"]),
             "audio": Scale.of_audio(stats["audio_mean"], stats["audio_std"]),

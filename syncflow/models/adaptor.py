@@ -26,6 +26,7 @@ class Adaptor(nn.Module):
     def __init__(self, config: AdaptorConfig, video_width: int, audio_width: int) -> None:
         super().__init__()
         self.axis, self.num_heads = config.axis, config.num_heads
+        self.attend = self_attention  # training may share it among processes
         if config.axis == "none":
             same = video_width == audio_width
             self.linear = nn.Identity() if same else nn.Linear(video_width, audio_width)
@@ -51,7 +52,7 @@ class Adaptor(nn.Module):
             x_BMC = features_BTSC.flatten(1, 2)
         if self.axis != "none":
             qkv_BM3HD = self.qkv(x_BMC).unflatten(-1, (3, self.num_heads, -1))
-            y_BMC = self_attention(qkv_BM3HD)
+            y_BMC = self.attend(qkv_BM3HD)
             # The residual lets a token say where it is: without it an untrained attention hands
             # every audio token the same mean of the clip.
             x_BMC = self.norm(x_BMC + self.proj(y_BMC))

@@ -130,7 +130,7 @@ class AudioTower(nn.Module):
         if config.condition == "text":
             return AudioContext(text.keys_values, text.score_term, None, self_rotation_AP2, None)
         pairs = [
-            layer.cross_attn.keys_values(x) for layer, x in zip(self.layers, tokens, strict=True)
+            layer.reads_video(x) for layer, x in zip(self.layers, tokens, strict=True)
         ]
         if config.align == "none":
             return AudioContext(pairs, None, aligned_BAC, self_rotation_AP2, None)
@@ -232,6 +232,9 @@ class AudioLayer(nn.Module):
     def reads_text(self, text_BLC: Tensor) -> KeysValues:
         attn = self.cross_attn if self.text_attn is None else self.text_attn
         return attn.keys_values(text_BLC)
+
+    def reads_video(self, tokens_BMC: Tensor) -> KeysValues:
+        return self.cross_attn.keys_values(tokens_BMC)
 
     def with_time_token(self, context: KeysValues, t_BC: Tensor, repeats: int) -> KeysValues:
         """The context and, as one more token, the flow time of every draw."""

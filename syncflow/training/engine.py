@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,13 @@ from syncflow.training.average import decay_at
 from syncflow.training.parallel import Group, meet_alone
 from syncflow.training.replicas import Replicas, State
 from syncflow.training.settings import LoopConfig
+from syncflow.training.stopwatch import Stopwatch
+
+_COLLECTIVES = (
+    "all_reduce", "all_reduce_coalesced", "reduce", "reduce_scatter", "reduce_scatter_tensor",
+    "broadcast", "all_gather", "all_gather_into_tensor", "all_gather_base", "all_gather_coalesced",
+    "all_to_all_single",
+)  # fmt: skip
 
 
 def build(task: Any, config: LoopConfig, group: Group) -> Replicas:
@@ -53,6 +61,8 @@ class ZeroEngine(Replicas):
         group = self.group
         meet_alone()
         deepspeed.init_distributed(dist_init_required=False, verbose=False)
+        if group.world > 1:
+            _time_collectives(group.watch)
         # DeepSpeed casts frozen weights too; what is not trained must come out as it went in.
         trained = self._trained(self.module.state_dict())
         self._frozen = {
@@ -78,7 +88,7 @@ class ZeroEngine(Replicas):
         config = self.config
         block = {k: v for k, v in config.deepspeed.items()}
         block |= {
-            "train_micro_batch_size_per_gpu": config.batch_size // self.group.world,
+            "train_micro_batch_size_per_gpu": config.batch_size // self.group.replicas,
             "gradient_accumulation_steps": config.accumulate,
             "gradient_clipping": config.clip,
             "zero_allow_untested_optimizer": True,
@@ -244,6 +254,14 @@ class ZeroEngine(Replicas):
         if self.group.leads:
             out |= {k: v.detach().cpu() for k, v in self.module.named_buffers()}
         return out if self.group.leads else {}
+
+
+def _time_collectives(watch: Stopwatch) -> None:
+    """What DeepSpeed's backend sends and receives is timed as communication."""
+    backend = sys.modules["deepspeed.comm.comm"].cdb
+    for name in _COLLECTIVES:  # from the class: an earlier stage's watch must not count too
+        plain = getattr(type(backend), name)
+        setattr(backend, name, watch.communicating(partial(plain, backend)))
 
 
 def _import_deepspeed() -> Any:

@@ -52,6 +52,12 @@ def load_part(run: str | Path, part: str = "ddit") -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
+def latents_of(run: str | Path) -> str:
+    """The folder of latents that a d-DiT was trained on, the first of several."""
+    data = run_config(run).data
+    return data if isinstance(data, str) else data[0].data
+
+
 def _part_config(run: str | Path, part: str) -> Config:
     """The config of a run's module, or of a model folder's ``part``."""
     path = Path(run) / model_folder.CONFIG
@@ -76,14 +82,14 @@ def _check_latents(run: str | Path, latents: Latents) -> None:
     if known:
         expected = json.loads(known)
     else:  # a run of an earlier version: its data may still be there
-        folder = Path(run_config(run).data)
+        folder = Path(latents_of(run))
         if not (folder / "manifest.json").exists():
             return
         expected = Latents(folder).manifest["encoders"]
     if latents.manifest["encoders"] != expected:
         raise ValueError(
             f"the latents have other encoders than the data that {run} was trained on; name that "
-            f"data's folder ({run_config(run).data})"
+            f"data's folder ({latents_of(run)})"
         )
 
 

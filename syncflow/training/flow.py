@@ -8,40 +8,28 @@ stage 3 both. Video and audio each have a clock: in a share of the samples the v
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from syncflow import flow
-from syncflow.data.latents import Latents
 from syncflow.models.ddit import DDiT
-from syncflow.training import draws, lora, weights
+from syncflow.training import clocks, draws, lora, plan, sequence, weights
+from syncflow.training.clocks import Clocks
 from syncflow.training.draws import Source
-from syncflow.training.loop import epoch_indices
 from syncflow.training.parallel import Group
+from syncflow.training.plan import Bucket
 from syncflow.training.settings import FlowTask
+
+# Tensors by name, and ``bucket``, the Bucket that they are of.
+Batch = dict[str, Any]
 
 _VALIDATION_CLIPS = 128
 _VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 _STRETCHES = 5  # of flow time, in which the losses are told apart
-
-
-@dataclass(frozen=True)
-class _Clocks:
-    """Flow times of a batch: of the videos [B], which of them are clean, the time that a sound not
-    apart from its video has, which are apart, and, where they are given, those of the draws [B*K].
-    """
-
-    video_B: Tensor
-    clean_B: Tensor
-    joint_B: Tensor
-    apart_B: Tensor
-    frame_mask_BT: Tensor | None = None
-    audio_N: Tensor | None = None
 
 
 class FlowTraining:
@@ -54,12 +42,10 @@ class FlowTraining:
         self.group = group or Group(device=torch.device(device))
         self.device = self.group.device
         known = self._statistics_of_init() if config.statistics == "init" else None
-        self.train = Latents(config.data, statistics=known)
-        self.statistics = known or self.train.manifest["statistics"]
+        self.plan = plan.training_buckets(config.data, config.loop, known)
         # As the model sees everything: validation, and later what it generates.
-        self.validation = Latents(
-            config.validation, expected=self.train.manifest, statistics=self.statistics
-        )
+        self.statistics = self.plan.statistics
+        self.validation = plan.validation_buckets(config.validation, self.plan)
         self.trains_video, self.trains_audio = config.train != "audio", config.train != "video"
         self.module = DDiT(config.model)
         self._start()
@@ -70,7 +56,24 @@ class FlowTraining:
             self.module.upsampler.requires_grad_(self.trains_audio)
         if config.lora is not None:
             lora.inject(self.module, config.lora)
+        for bucket in self.plan.buckets:
+            self._check(bucket)
+        sequence.share(self.module, self.group)
         self.clips_every = config.samples.every if config.samples else 0
+
+    def _check(self, bucket: Bucket) -> None:
+        """Raises ValueError where the processes or the model cannot have its clips."""
+        self.group.rows(bucket.batch_size)
+        sequence.check(self.config.model, bucket.spec, self.group)
+        _, height, width = bucket.spec.video_latent_shape
+        patch = self.config.model.video.patch_size
+        patches = -(-height // patch[1]) * -(-width // patch[2])
+        expected = self.config.model.audio.upsampler_patches
+        if self.trains_audio and expected not in (0, patches):
+            raise ValueError(
+                f"model.audio.upsampler_patches is {expected}, but {bucket.name} (height x width x "
+                f"frames) has {patches} patches a frame; 0 leaves the aligned path out"
+            )
 
     def _start(self) -> None:
         if self.config.init:
@@ -96,57 +99,63 @@ class FlowTraining:
     @property
     def provenance(self) -> dict[str, str]:
         """What the weights are tied to, for the weights' file: whoever exports must know."""
-        kept = {"encoders": self.train.manifest["encoders"], "statistics": self.statistics}
+        encoders = self.plan.buckets[0].latents.manifest["encoders"]
+        kept = {"encoders": encoders, "statistics": self.statistics}
         return {key: json.dumps(value, sort_keys=True) for key, value in kept.items()}
 
-    @property
-    def flops(self) -> float | None:
-        """Floating point operations of one training sample."""
-        if not hasattr(self, "_flops"):
-            from syncflow.training.flops import training_flops
+    def places(self, index: int) -> range:
+        """The numbers of the clips of a pass, counted through the run."""
+        return self.plan.at(index).places
 
-            length = int(self.train.manifest.get("text_tokens") or 1)
-            self._flops = training_flops(
-                self.config.model, self.train.spec, length, self.config.train, self.config.draws
-            )
-        return self._flops
+    def flops(self, index: int) -> float:
+        """Floating point operations of one training sample of a pass."""
+        from syncflow.training.flops import training_flops
 
-    def batch(self, step: int) -> dict[str, Tensor]:
-        loop = self.config.loop
-        rows = epoch_indices(len(self.train), loop.seed, step, loop.batch_size)
+        bucket, config = self.plan.at(index).bucket, self.config
+        length = int(bucket.latents.manifest.get("text_tokens") or 1)
+        return training_flops(config.model, bucket.spec, length, config.train, config.draws)
+
+    def batch(self, index: int) -> Batch:
+        loop, seen = self.config.loop, self.plan.at(index)
+        latents = seen.bucket.latents
         if loop.randomness == "batch":
-            batch = self.train.batch(rows, np.random.default_rng([loop.seed, 2, step]))
+            values = latents.batch(seen.rows, np.random.default_rng([loop.seed, 2, index]))
         else:
-            share, first = self.group.rows(loop.batch_size), step * loop.batch_size
-            batch = _stacked(
-                [
-                    self.train.batch(rows[i : i + 1], draws.data_rng(loop.seed, first + i))
-                    for i in range(share.start, share.stop)
-                ]
+            share = self.group.rows(len(seen.rows))
+            clips = zip(seen.rows[share], seen.places[share], strict=True)
+            values = _stacked(
+                [latents.batch(np.array([r]), draws.data_rng(loop.seed, p)) for r, p in clips]
             )
-        return {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
+        return self._on_device(values, seen.bucket)
+
+    def _on_device(self, values: dict[str, Tensor], bucket: Bucket) -> Batch:
+        there = {k: value.to(self.device, non_blocking=True) for k, value in values.items()}
+        return {**there, "bucket": bucket}
 
     def loss(
-        self, batch: dict[str, Tensor], source: Source
+        self, batch: Batch, source: Source
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         config, size = self.config, len(batch["video"])
         drop = self._uniform(size, source) < config.text_dropout
         text, mask = self._dropped(batch["text"], batch["mask"].bool(), drop)
-        clocks = self._clocks(batch["video"].shape, source)
-        losses = self._losses(batch, text, mask, clocks, source)
+        when = clocks.draw(config, batch["video"].shape, source, self.device)
+        losses = self._losses(batch, text, mask, when, source)
         out: dict[str, Tensor | float] = {}
         total = torch.zeros((), device=self.device)
         if self.trains_video:
-            moving = ~clocks.clean_B
+            moving = ~when.clean_B
             # Over all processes, or else a process with few moving videos would count for more.
             counted = self.group.sum(moving.sum().float()) / self.group.world
             video = (losses["video"] * moving).sum() / counted.clamp(min=1 / self.group.world)
             total, out["video"] = total + video, video.detach()
-            out["video_at"] = _by_time(losses["video"], clocks.video_B, moving)
+            out["video_at"] = _by_time(losses["video"], when.video_B, moving)
         if self.trains_audio:
             audio = losses["audio"].mean()
             total, out["audio"] = total + audio, audio.detach()
             out["audio_at"] = _by_time(losses["audio"], losses["audio_t"])
+        if len(self.plan.buckets) > 1:
+            name = batch["bucket"].name
+            out |= {f"{kind}/{name}": out[kind] for kind in ("video", "audio") if kind in out}
         return total, out
 
     def _dropped(self, text: Tensor, mask: Tensor, drop_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,42 +167,9 @@ class FlowTraining:
         text = torch.where(drop_B[:, None, None], null.to(text.dtype), text)
         return text, torch.where(drop_B[:, None], null_mask, mask)
 
-    def _clocks(self, shape: Sequence[int], source: Source) -> _Clocks:
-        """Times of a batch of videos of that shape."""
-        config, size = self.config, shape[0]
-        t_B = self._times(size, source)
-        clean = self._uniform(size, source) < config.clean_share
-        t_video = torch.where(clean, torch.ones_like(t_B), t_B)
-        # A setting that is off draws nothing: with it or without, the other numbers stay.
-        apart = clean
-        if config.decoupled:
-            apart = clean | (self._uniform(size, source) < config.decoupled)
-        frame_mask = self._frame_mask(shape, clean, source) if config.conditioned else None
-        return _Clocks(t_video, clean, t_B, apart, frame_mask)
-
-    def _audio_times(self, clocks: _Clocks, source: Source) -> Tensor:
-        """[B*K]: the video's time, or one of each draw's own where the two are apart."""
-        config, repeats = self.config, self.config.draws
-        t_N = clocks.joint_B.repeat_interleave(repeats)
-        if repeats == 1 and not config.decoupled:
-            return t_N
-        own_N = self._times(len(t_N), source)
-        return torch.where(clocks.apart_B.repeat_interleave(repeats), own_N, t_N)
-
-    def _frame_mask(self, shape: Sequence[int], clean: Tensor, source: Source) -> Tensor | None:
-        """[B, T], False = given: in a share of the samples a run of 1 to T - 1 first frames or, in
-        every fourth of them, last ones."""
-        B, _, T = shape[:3]
-        chosen, length, side = (self._uniform(B, source) for _ in range(3))
-        given = 1 + (length * (T - 1)).long().clamp(max=max(0, T - 2))
-        place = torch.arange(T, device=self.device).expand(B, T)
-        place = torch.where((side < 0.25)[:, None], T - 1 - place, place)
-        hidden = (chosen < self.config.conditioned) & ~clean & (T > 1)
-        return ~(hidden[:, None] & (place < given[:, None]))
-
     def _losses(
-        self, batch: dict[str, Tensor], text: Tensor, mask: Tensor, clocks: _Clocks,
-        source: Source, context_rows: Tensor | None = None,
+        self, batch: Batch, text: Tensor, mask: Tensor, when: Clocks, source: Source,
+        context_rows: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Loss per sample [B] (audio: [B * draws], with its times) of each modality asked for.
 
@@ -201,13 +177,13 @@ class FlowTraining:
         learned from the picture.
         """
         config, model = self.config, self.module
-        condition = model.prepare(text, mask, self.train.spec)
+        condition = model.prepare(text, mask, batch["bucket"].spec)
         caption = _mean_token(text, mask) if config.coupling == "c2ot" else None
-        x_1, frame_mask = batch["video"], clocks.frame_mask_BT
+        x_1, frame_mask = batch["video"], when.frame_mask_BT
         x_0 = self._noise(x_1, caption, source)
-        x_t = flow.interpolate(x_0, x_1, clocks.video_B)
+        x_t = flow.interpolate(x_0, x_1, when.video_B)
         noise = draws.normal(x_1.shape, source).to(self.device)
-        given = clocks.clean_B[:, None, None, None, None]
+        given = when.clean_B[:, None, None, None, None]
         moving = None
         if frame_mask is not None:
             moving = frame_mask[:, None, :, None, None]
@@ -216,7 +192,7 @@ class FlowTraining:
         x_t = x_t + config.clean_noise * (noise * given)
         # Not inference mode: what it makes could not enter the adaptors' backward pass.
         with torch.set_grad_enabled(self.trains_video and torch.is_grad_enabled()):
-            velocity, features = model.video_velocity(x_t, clocks.video_B, condition, frame_mask)
+            velocity, features = model.video_velocity(x_t, when.video_B, condition, frame_mask)
         losses = {"video": flow.loss(velocity, flow.velocity(x_0, x_1), moving)}
         if not self.trains_audio:
             return losses
@@ -228,9 +204,7 @@ class FlowTraining:
         if caption is not None:
             caption = caption.repeat_interleave(repeats, 0)
         y_0 = self._noise(y_1, caption, source)
-        t_N = clocks.audio_N
-        if t_N is None:
-            t_N = self._audio_times(clocks, source)
+        t_N = clocks.audio_times(config, when, source)
         y_t = flow.interpolate(y_0, y_1, t_N)
         velocity = model.audio_velocity(y_t, t_N, context, condition, repeat=repeats)
         losses["audio_t"] = t_N
@@ -239,8 +213,22 @@ class FlowTraining:
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         """Losses at fixed clips, times and noise, each with the standard error (``_se``) of its
-        mean over clips; ``audio_other`` is with another clip's video."""
-        rows = np.arange(min(_VALIDATION_CLIPS, len(self.validation)))
+        mean over clips; ``audio_other`` is with another clip's video.
+
+        Of several buckets, each's (``video/64x96x32``) and their mean.
+        """
+        each = {bucket.name: self._validate(bucket) for bucket in self.validation}
+        if len(each) == 1:
+            return next(iter(each.values()))
+        out = {f"{k}/{name}": v for name, found in each.items() for k, v in found.items()}
+        for key in each[self.validation[0].name]:
+            values = np.array([found[key] for found in each.values()])
+            error = key.endswith("_se")
+            out[key] = float(np.hypot.reduce(values) / len(each) if error else values.mean())
+        return out
+
+    def _validate(self, bucket: Bucket) -> dict[str, float]:
+        rows = np.arange(min(_VALIDATION_CLIPS, len(bucket.latents)))
         variants = (("video", False, None),)
         if self.trains_audio:
             other = torch.arange(len(rows), device=self.device).roll(1)
@@ -250,8 +238,8 @@ class FlowTraining:
             )
         found: dict[str, list[Tensor]] = {}
         for index, time in enumerate(_VALIDATION_TIMES):
-            batch = self.validation.batch(rows, np.random.default_rng(index))
-            batch = {name: value.to(self.device) for name, value in batch.items()}
+            values = bucket.latents.batch(rows, np.random.default_rng(index))
+            batch = self._on_device(values, bucket)
             t_B = torch.full((len(rows),), time, device=self.device)
             for name, is_clean, context_rows in variants:
                 clean = torch.full((len(rows),), is_clean, device=self.device)
@@ -259,7 +247,7 @@ class FlowTraining:
                 t_audio = t_B.repeat_interleave(self.config.draws)
                 losses = self._losses(
                     batch, batch["text"], batch["mask"],
-                    _Clocks(t_video, clean, t_B, clean, audio_N=t_audio),
+                    Clocks(t_video, clean, t_B, clean, audio_N=t_audio),
                     torch.Generator().manual_seed(index), context_rows,
                 )
                 if not is_clean:
@@ -279,23 +267,17 @@ class FlowTraining:
         from syncflow.training import clips
 
         config = self.config.samples
-        batch = self.validation.batch(np.arange(config.clips), np.random.default_rng(0))
-        batch = {name: value.to(self.device) for name, value in batch.items()}
-        video, audio = clips.sample(self.module, batch, self.train.spec, config.sampling)
-        return clips.decode(video, audio, self.train, config) if self.group.leads else []
+        bucket = self.validation[0]
+        values = bucket.latents.batch(np.arange(config.clips), np.random.default_rng(0))
+        batch = self._on_device(values, bucket)
+        video, audio = clips.sample(self.module, batch, bucket.spec, config.sampling)
+        return clips.decode(video, audio, bucket.latents, config) if self.group.leads else []
 
     def finish(self, values: dict[str, Tensor], out: Path) -> dict[str, Tensor]:
         """The final weights as a d-DiT's: additions of low rank are kept apart and merged in."""
         if self.config.lora is None:
             return values
         return lora.finish(values, self.config.lora, out)
-
-    def _times(self, size: int, source: Source) -> Tensor:
-        config = self.config
-        return draws.times(
-            size, source, kind=config.time_kind, uniform_share=config.uniform_share,
-            mean=config.time_mean, std=config.time_std, shift=config.time_shift,
-        ).to(self.device)
 
     def _noise(self, x_1: Tensor, caption: Tensor | None, source: Source) -> Tensor:
         """Noise for each sample, paired with the data of all processes by the coupling."""

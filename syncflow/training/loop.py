@@ -9,12 +9,10 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -24,11 +22,13 @@ from syncflow.training.draws import SampleGenerators, Source
 from syncflow.training.parallel import Group
 from syncflow.training.recompute import recompute
 from syncflow.training.settings import LoopConfig
+from syncflow.training.stopping import StopOnSignal
 
 
 class Task(Protocol):
-    """What the loop needs to know of a task. It may also have ``flops``, the floating point
-    operations of a training sample, and ``clips(module)``, finished clips to look at."""
+    """What the loop needs to know of a task. It may also have ``places(index)``, the numbers of the
+    clips of a pass, where they are not ``batch_size`` at a time; ``flops(index)``, the floating
+    point operations of a sample of it; and ``clips(module)``, finished clips to look at."""
 
     module: nn.Module  # what is trained and saved
 
@@ -41,19 +41,6 @@ class Task(Protocol):
 
 class Diverged(RuntimeError):
     """Too many steps had a loss or gradient that is not finite."""
-
-
-def epoch_indices(size: int, seed: int, step: int, batch_size: int) -> np.ndarray:
-    """Which samples step ``step`` sees: every epoch is a new permutation, none is repeated or
-    skipped within it."""
-    first = step * batch_size
-    places = np.arange(first, first + batch_size)
-    out = np.empty(batch_size, dtype=np.int64)
-    for epoch in np.unique(places // size):
-        here = places // size == epoch
-        permutation = np.random.default_rng([seed, int(epoch)]).permutation(size)
-        out[here] = permutation[places[here] % size]
-    return out
 
 
 def fit(
@@ -130,7 +117,8 @@ class _Run:
             if start.step:
                 print(f"{out}: resumed at step {start.step}", flush=True)
         group.barrier()
-        self.watch = report.Stopwatch(group.device)
+        self.watch = group.watch
+        self.pace = report.Pace()
         self.batches = _Batches(task, config.prefetch)
         shown = progress and group.leads
         self.bar = tqdm(
@@ -139,7 +127,7 @@ class _Run:
 
     def go(self) -> Path:
         config, group, saved = self.config, self.group, time.monotonic()
-        with _StopOnSignal() as stop, self.bar, self.batches:
+        with StopOnSignal() as stop, self.bar, self.batches:
             while self.step < config.steps:
                 late = time.monotonic() - saved > 60 * config.checkpoint_minutes
                 stopping, saving = group.any(stop.asked is not None, late and group.leads)
@@ -198,12 +186,12 @@ class _Run:
         self.watch.begin(told)
         begun = time.perf_counter()
         loss, metrics = self._accumulate()
-        with self.watch.phase("communication"):
-            self.engine.synchronise()
+        self.engine.synchronise()
         lr = optimizer.learning_rate(self.step, config)
         with self.watch.phase("optimizer"):
             norm = self.engine.step(lr, self.step, loss)
-        seconds = time.perf_counter() - begun
+        self.watch.end()
+        self.pace.add(time.perf_counter() - begun, *self._seen(), told)
         self.step = next_step
         self.bar.update()
         if norm is None:
@@ -214,7 +202,7 @@ class _Run:
             self.bar.set_postfix(
                 {k: f"{values[k]:.3g}" for k in ("loss", "grad_norm", "lr")}, refresh=False
             )
-            values |= self._speed(seconds)
+            values |= self._speed()
             self._tell(values)
         if self.step % config.validate_every == 0 or self.step == config.steps:
             self._validate()
@@ -240,9 +228,24 @@ class _Run:
         config = self.config
         if config.randomness == "batch":
             return torch.Generator().manual_seed(config.seed * 1_000_003 + index)
-        rows = self.group.rows(config.batch_size)
-        first = index * config.batch_size
-        return SampleGenerators(config.seed, range(first + rows.start, first + rows.stop))
+        places = self._places(index)
+        return SampleGenerators(config.seed, places[self.group.rows(len(places))])
+
+    def _places(self, index: int) -> range:
+        """The numbers of the clips of a pass of all processes."""
+        if hasattr(self.task, "places"):
+            return self.task.places(index)
+        size = self.config.batch_size
+        return range(index * size, (index + 1) * size)
+
+    def _seen(self) -> tuple[int, float]:
+        """Samples of this update, and its floating point operations where they are known."""
+        parts = self.config.accumulate
+        passes = range(self.step * parts, (self.step + 1) * parts)
+        sizes = [len(self._places(index)) for index in passes]
+        flops = getattr(self.task, "flops", None)
+        each = [flops(index) for index in passes] if flops else [0.0] * parts
+        return sum(sizes), sum(n * one for n, one in zip(sizes, each, strict=True))
 
     def _skip(self) -> None:
         self.skipped += 1
@@ -254,17 +257,15 @@ class _Run:
                 f"{self.config.lr}) or resume from an earlier checkpoint in {self.out}"
             )
 
-    def _speed(self, seconds: float) -> dict[str, float]:
-        config = self.config
-        samples = config.batch_size * config.accumulate / seconds
+    def _speed(self) -> dict[str, float]:
+        samples, flops = self.pace.take()
         out = {
             "seconds": time.monotonic() - self.begun, "samples_per_second": samples,
             "memory_gib": report.memory_gib(self.group.device), **self.watch.split(),
         }
-        flops = getattr(self.task, "flops", None)
-        peak = report.peak_flops(self.group.device, config.peak_tflops)
+        peak = report.peak_flops(self.group.device, self.config.peak_tflops)
         if flops and peak:
-            out["mfu"] = samples * flops / (peak * self.group.world)
+            out["mfu"] = flops / (peak * self.group.world)
         return out
 
     def _validate(self) -> None:
@@ -272,7 +273,7 @@ class _Run:
         values = {f"val_{k}": v for k, v in found.items() if math.isfinite(v)}
         self._tell(values)
         if self.group.leads:
-            shown = {k: v for k, v in values.items() if not k.endswith("_se")}
+            shown = {k: v for k, v in values.items() if "_se" not in k}
             what = "  ".join(f"{k} {v:.4g}" for k, v in shown.items())
             self.bar.write(f"{self.out.name} {self.step}: {what}")
 
@@ -313,24 +314,3 @@ class _Batches:
     def take(self, index: int) -> Any:
         future = self.waiting.pop(index, None)
         return self.task.batch(index) if future is None else future.result()
-
-
-class _StopOnSignal:
-    """Turns SIGTERM and Ctrl-C into a request to save and stop: ``asked`` is the signal."""
-
-    def __enter__(self) -> _StopOnSignal:
-        self.asked: int | None = None
-        self.before: dict[int, Callable | int | None] = {}
-        try:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self.before[number] = signal.signal(number, self._ask)
-        except ValueError:  # not the main thread: signals stay as they are
-            pass
-        return self
-
-    def _ask(self, number: int, *_: Any) -> None:
-        self.asked = number
-
-    def __exit__(self, *_: Any) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)

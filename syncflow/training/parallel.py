@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from syncflow.training.stopwatch import Stopwatch
 
 _SLURM = {
     "RANK": "SLURM_PROCID",
@@ -18,31 +21,60 @@ _SLURM = {
 
 @dataclass(frozen=True)
 class Group:
-    """``world`` processes, of which this is number ``rank``, on ``device``."""
+    """``world`` processes, of which this is number ``rank``, on ``device``.
+
+    ``sequence`` neighbours share every sample between them (``sequence.py``) and talk through
+    ``neighbours``, a process group. ``watch`` times the steps.
+    """
 
     rank: int = 0
     world: int = 1
     device: torch.device = torch.device("cpu")
+    sequence: int = 1
+    neighbours: Any = None
+    watch: Stopwatch = field(default_factory=Stopwatch, compare=False)
 
     @property
     def leads(self) -> bool:
         """Whether this process writes, prints and keeps the clock."""
         return self.rank == 0
 
+    @property
+    def replicas(self) -> int:
+        """How many share a batch: processes, or groups of neighbours."""
+        return self.world // self.sequence
+
+    def of_neighbours(self, size: int) -> Group:
+        """The same processes, ``size`` neighbours to a sample. All call it, in the same order.
+
+        Raises:
+            ValueError: their number is no multiple of ``size``.
+        """
+        if size == self.sequence:
+            return self
+        if self.world % size:
+            raise ValueError(
+                f"loop.sequence_parallel is {size}, and {self.world} "
+                f"{'process is' if self.world == 1 else 'processes are'} no multiple of it"
+            )
+        firsts = range(0, self.world, size)
+        groups = [torch.distributed.new_group(list(range(i, i + size))) for i in firsts]
+        return replace(self, sequence=size, neighbours=groups[self.rank // size])
+
     def sum(self, value: Tensor) -> Tensor:
         """The sum of ``value`` over all processes."""
         if self.world > 1:
             value = value.detach().clone()
-            torch.distributed.all_reduce(value)
+            self.watch.communicating(torch.distributed.all_reduce)(value)
         return value
 
     def gather(self, value: Tensor) -> Tensor:
-        """Everybody's rows, in the order of their ranks."""
-        if self.world == 1:
+        """Everybody's rows, in the order of their ranks; neighbours have the same, once."""
+        if self.replicas == 1:
             return value
         parts = [torch.empty_like(value) for _ in range(self.world)]
-        torch.distributed.all_gather(parts, value.contiguous())
-        return torch.cat(parts)
+        self.watch.communicating(torch.distributed.all_gather)(parts, value.contiguous())
+        return torch.cat(parts[:: self.sequence])
 
     def any(self, *flags: bool) -> list[bool]:
         """For each flag, whether any process raised it."""
@@ -61,12 +93,14 @@ class Group:
         Raises:
             ValueError: the processes cannot share it evenly.
         """
-        if total % self.world:
+        if total % self.replicas:
+            sharing = "processes" if self.sequence == 1 else f"groups of {self.sequence} processes"
             raise ValueError(
-                f"batch_size {total} cannot be shared by {self.world} processes; make it a multiple"
+                f"batch_size {total} cannot be shared by {self.replicas} {sharing}; make it a "
+                "multiple"
             )
-        size = total // self.world
-        return slice(self.rank * size, (self.rank + 1) * size)
+        size, own = total // self.replicas, self.rank // self.sequence
+        return slice(own * size, (own + 1) * size)
 
 
 def environment() -> tuple[int, int, int]:

@@ -62,10 +62,11 @@ class Replicas:
             self._reduce(bucket)
 
     def _reduce(self, grads: list[Tensor]) -> None:
-        flat = torch.cat([grad.flatten() for grad in grads]) / self.group.world
-        torch.distributed.all_reduce(flat)
-        pieces = flat.split([grad.numel() for grad in grads])
-        torch._foreach_copy_(grads, [p.view_as(g) for p, g in zip(pieces, grads, strict=True)])
+        with self.group.watch.phase("communication"):
+            flat = torch.cat([grad.flatten() for grad in grads]) / self.group.world
+            torch.distributed.all_reduce(flat)
+            pieces = flat.split([grad.numel() for grad in grads])
+            torch._foreach_copy_(grads, [p.view_as(g) for p, g in zip(pieces, grads, strict=True)])
 
     def step(self, lr: float, number: int, loss: Tensor) -> float | None:
         """One update, the ``number``-th from 0; its gradient norm, or None where something was not

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +15,25 @@ from syncflow.training.parallel import Group
 
 #: Dense bfloat16 TFLOP/s by a part of the device's name (the makers' data sheets).
 PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "RTX 4090": 165.2}
-PHASES = ("data", "forward", "backward", "communication", "optimizer")
 
 
-class Stopwatch:
-    """Seconds of each phase of a step. On a GPU a phase ends when the device is done, so only the
-    steps that are told about are timed."""
+class Pace:
+    """Samples and floating point operations a second since the last time that was asked.
 
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.timed = device, False
-        self.seconds: dict[str, float] = {}
+    Steps whose phases are timed count only where there are no others: timing slows them down.
+    """
 
-    def begin(self, timed: bool) -> None:
-        self.timed, self.seconds = timed, dict.fromkeys(PHASES, 0.0)
+    def __init__(self) -> None:
+        self._steps: list[tuple[bool, float, int, float]] = []
 
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        if not self.timed:
-            yield
-            return
-        begun = time.perf_counter()
-        yield
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.seconds[name] += time.perf_counter() - begun
+    def add(self, seconds: float, samples: int, flops: float, timed: bool) -> None:
+        self._steps.append((timed, seconds, samples, flops))
 
-    def split(self) -> dict[str, float]:
-        return {f"time/{name}": seconds for name, seconds in self.seconds.items()}
+    def take(self) -> tuple[float, float]:
+        steps = [step for step in self._steps if not step[0]] or self._steps
+        _, seconds, samples, flops = (sum(column) for column in zip(*steps, strict=True))
+        self._steps = []
+        return samples / seconds, flops / seconds
 
 
 def peak_flops(device: torch.device, stated_tflops: float | None) -> float | None:

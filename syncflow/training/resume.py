@@ -19,7 +19,7 @@ _FREE = {"out", "validation", "samples"}
 _FREE_LOOP = {
     "steps", "threads", "checkpoint_minutes", "checkpoint_every", "keep_last", "keep_every",
     "log_every", "validate_every", "max_nonfinite", "prefetch", "recompute", "wandb",
-    "peak_tflops", "deepspeed",
+    "peak_tflops", "deepspeed", "sequence_parallel",
 }  # fmt: skip
 
 
@@ -86,7 +86,10 @@ def _decisive(text: str) -> dict[str, Any]:
     values = {k: v for k, v in values.items() if k not in _FREE}
     loop = {k: v for k, v in values.get("loop", {}).items() if k not in _FREE_LOOP}
     if loop.get("randomness") == "sample":
-        loop["batch_size * accumulate"] = loop.pop("batch_size") * loop.pop("accumulate")
+        parts = loop.pop("accumulate")
+        loop["batch_size * accumulate"] = loop.pop("batch_size") * parts
+        for bucket in values["data"] if isinstance(values.get("data"), list) else ():
+            bucket["batch_size"] = (bucket["batch_size"] or 0) * parts
     return values | {"loop": loop}
 
 

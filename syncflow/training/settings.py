@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from syncflow.config import (
     AudioVAEConfig,
@@ -47,7 +47,7 @@ class LoopConfig(Config):
     steps; the newest ``keep_last`` stay and those of every ``keep_every`` steps. ``prefetch``
     batches are made ahead. ``recompute``: see ``recompute.py``. ``wandb``: a project of Weights &
     Biases. ``peak_tflops``: of one device, for MFU where its name says nothing. ``deepspeed``:
-    DeepSpeed's own block.
+    DeepSpeed's own block. ``sequence_parallel``: so many processes share every sample.
     """
 
     steps: int = Field(gt=0)
@@ -76,6 +76,7 @@ class LoopConfig(Config):
     max_nonfinite: int = 20
     wandb: str | None = None
     peak_tflops: float | None = Field(None, gt=0)
+    sequence_parallel: int = Field(1, gt=0)
     deepspeed: dict[str, Any] | None = None
 
     @field_validator("deepspeed")
@@ -182,6 +183,30 @@ class SamplesConfig(Config):
     sampling: SamplingConfig = SamplingConfig()
 
 
+class BucketConfig(Config):
+    """One of several folders of latents; its own size and duration. A folder's name alone is one.
+
+    ``weight``: how often its clips come, where 1 is as often as anybody's. ``batch_size``: in place
+    of the loop's.
+    """
+
+    data: str
+    weight: float = Field(1.0, gt=0)
+    batch_size: int | None = Field(None, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"data": value} if isinstance(value, str) else value
+
+
+_Data = Annotated[
+    Annotated[str, Tag("folder")]
+    | Annotated[list[BucketConfig], Field(min_length=1), Tag("folders")],
+    Discriminator(lambda value: "folders" if isinstance(value, list) else "folder"),
+]
+
+
 class FlowTask(Config):
     """One stage of rectified-flow training of the d-DiT (paper section 3.2).
 
@@ -202,12 +227,13 @@ class FlowTask(Config):
     same. ``init``: a finished run, a checkpoint or a model folder to start from; ``init_video``:
     the video tower alone from there. ``statistics``: latents are normalised by those of the data,
     or by those that ``init`` was trained with, which is right where its weights are to be kept.
+    ``data`` and ``validation`` may be lists of folders, each of one size and duration.
     """
 
     task: Literal["flow"]
     out: str
-    data: str
-    validation: str
+    data: _Data
+    validation: str | list[str] = Field(min_length=1)
     model: DDiTConfig
     init: str | None = None
     init_video: str | None = None

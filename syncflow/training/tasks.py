@@ -64,6 +64,7 @@ def _fit(config: settings.AnyTask, group: Group, progress: bool) -> None:
 
     if config.loop.randomness == "sample" and not isinstance(config, settings.FlowTask):
         raise ValueError(f"loop.randomness 'sample' is for flow tasks, not for {config.task!r}")
+    group = group.of_neighbours(config.loop.sequence_parallel)
     torch.manual_seed(config.loop.seed)
     task = _training(config, group)
     text = config.model_dump_json()

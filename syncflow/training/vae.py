@@ -11,7 +11,7 @@ from syncflow.data.shards import ClipShards
 from syncflow.models.posterior import DiagonalGaussian
 from syncflow.models.vae import build_audio_vae, build_video_vae
 from syncflow.training import losses, weights
-from syncflow.training.loop import epoch_indices
+from syncflow.training.plan import epoch_indices
 from syncflow.training.settings import AudioVAETask, VAETask, VideoVAETask
 
 _VALIDATION_CLIPS = 32

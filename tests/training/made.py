@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from syncflow.clip import ClipSpec
+
 MODEL = {
     "video": {
         "hidden_size": 32, "depth": 1, "num_heads": 2, "in_channels": 2, "caption_channels": 8,
@@ -19,10 +21,14 @@ MODEL = {
 GEOMETRY = {"seconds": 1.0, "fps": 8, "height": 32, "width": 32, "sample_rate": 9600}
 
 
-def write_latents(folder: Path, count: int = 4) -> Path:
+def write_latents(folder: Path, count: int = 4, **geometry: float) -> Path:
     rng = np.random.default_rng(0)
     folder.mkdir()
-    shapes = {"video_mean": (2, 2, 4, 4), "audio_mean": (10, 3), "text": (6, 8)}
+    spec = ClipSpec(**GEOMETRY | geometry)
+    shapes = {
+        "video_mean": (2, *spec.video_latent_shape), "audio_mean": (spec.audio_latent_length, 3),
+        "text": (6, 8),
+    }  # fmt: skip
     for name, shape in shapes.items():
         values = rng.standard_normal((count, *shape)).astype(np.float16)
         np.save(folder / f"{name}.npy", values)
@@ -36,8 +42,8 @@ def write_latents(folder: Path, count: int = 4) -> Path:
         "video_mean": [0, 0], "video_std": [1, 1], "audio_mean": [0] * 3, "audio_std": [1] * 3,
     }  # fmt: skip
     manifest = {
-        "count": count, "encoders": {"video_vae": "x"}, "geometry": GEOMETRY, "text_tokens": 4,
-        "statistics": statistics,
+        "count": count, "encoders": {"video_vae": "x"}, "geometry": GEOMETRY | geometry,
+        "text_tokens": 4, "statistics": statistics,
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder

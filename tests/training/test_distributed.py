@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from made import flow_config, write_latents
+from made import MODEL, flow_config, write_latents
 from safetensors.torch import load_file
 
 from syncflow.training import checkpoint, tasks
@@ -24,6 +24,7 @@ LOOP = {
     "steps": STEPS, "lr": 0.003, "ema": 0.9, "warmup": 2, "decay": 0.0, "randomness": "sample",
     "log_every": 1, "validate_every": STEPS, "checkpoint_every": 10, "keep_every": 10,
 }  # fmt: skip
+UNALIGNED = {**MODEL, "audio": {**MODEL["audio"], "upsampler_patches": 0}}
 OPTIONS = {"coupling": "ot", "conditioned": 0.3, "decoupled": 0.2}
 
 
@@ -64,7 +65,12 @@ def folder(tmp_path_factory):
         (folder / f"{name}.json").write_text(json.dumps(config))
         return folder / f"{name}.json"
 
+    wide = write_latents(folder / "wide", 6, width=48)
+    buckets = [str(latents), {"data": str(wide), "batch_size": 2}]
+    several = {"data": buckets, "validation": [str(latents), str(wide)], "model": UNALIGNED}
+
     tasks.run(write("one"), progress=False)
+    tasks.run(write("buckets_one", **several), progress=False)
     short = {"steps": 6, "max_nonfinite": 2}
     jobs = [
         write("replicas"), *(write(f"zero{stage}", stage) for stage in (1, 2, 3)),
@@ -72,6 +78,9 @@ def folder(tmp_path_factory):
         write("frozen", 3, {"steps": 3, "precision": "bf16"}, "audio", init=str(folder / "one")),
         write("poison", 1, short),
         write("from_one", 2),
+        write("buckets", 2, **several),
+        write("sequence", None, {"sequence_parallel": 2}),
+        write("sequence_zero3", 3, {"sequence_parallel": 2}),
     ]
     tasks.run(write("whole", coupling="none"), progress=False)
     begun = folder / "one" / "checkpoints" / "00000010"
@@ -84,7 +93,9 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", ["replicas", "zero1", "zero2", "zero3"])
+@pytest.mark.parametrize(
+    "name", ["replicas", "zero1", "zero2", "zero3", "sequence", "sequence_zero3"]
+)
 def test_two_processes_learn_what_one_does(folder, name):
     one, two = losses(folder / "one"), losses(folder / name)
     assert len(one) == len(two) == STEPS
@@ -92,7 +103,33 @@ def test_two_processes_learn_what_one_does(folder, name):
     ours, theirs = (load_file(folder / run / "model.safetensors") for run in ("one", name))
     assert ours.keys() == theirs.keys()
     for key, value in ours.items():  # averaged weights, from every shard
-        torch.testing.assert_close(value, theirs[key], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(value, theirs[key], rtol=1e-3, atol=3e-4)
+
+
+def told(run: Path, key: str) -> list[float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line[key] for line in lines if key in line]
+
+
+@pytest.mark.parametrize("name", ["sequence", "sequence_zero3"])
+def test_gradients_of_a_shared_sample_are_the_whole_ones(folder, name):
+    one, two = (told(folder / run, "grad_norm") for run in ("one", name))
+    assert one == pytest.approx(two, rel=1e-4) and len(one) == STEPS
+
+
+def test_buckets_are_the_same_for_two_processes(folder):
+    for key in ("loss", "video/32x32x8", "audio/32x48x8", "val_video/32x48x8"):
+        one, two = (told(folder / run, key) for run in ("buckets_one", "buckets"))
+        assert one and one == pytest.approx(two, abs=1e-4), key
+    steps = [told(folder / "buckets", f"video/{name}") for name in ("32x32x8", "32x48x8")]
+    assert len(steps[0]) + len(steps[1]) == STEPS
+
+
+@pytest.mark.parametrize("name", ["one", "replicas", "zero1", "zero2", "zero3", "sequence"])
+def test_communication_is_timed_where_there_is_any(folder, name):
+    seconds = told(folder / name, "time/communication")
+    assert len(seconds) == STEPS
+    assert all(each == 0 if name == "one" else 0 < each < 60 for each in seconds)
 
 
 def test_accumulated_parts_learn_what_a_batch_does(folder):

@@ -9,6 +9,7 @@ from made import flow_config, write_latents
 from safetensors.torch import load_file
 
 from syncflow.config import SamplingConfig
+from syncflow.training import clocks
 from syncflow.training.flow import FlowTraining
 from syncflow.training.loop import fit
 from syncflow.training.settings import TrainConfig
@@ -112,14 +113,14 @@ def test_an_unknown_key_names_the_nearest(latents, tmp_path):
 def test_times_fall_where_the_config_says(latents, tmp_path):
     def mean(**changes):
         training = FlowTraining(task(latents, tmp_path, "video", **changes))
-        return training._times(4000, torch.Generator().manual_seed(0)).mean().item()
+        return clocks.times(training.config, 4000, torch.Generator().manual_seed(0)).mean().item()
 
     assert mean() == pytest.approx(0.5, abs=0.02)
     assert mean(time_kind="uniform") == pytest.approx(0.5, abs=0.02)
     assert mean(time_mean=-1.0, uniform_share=0) < 0.35
     assert mean(time_shift=3.0) < 0.35
     narrow = FlowTraining(task(latents, tmp_path, "video", time_std=0.01, uniform_share=0))
-    assert narrow._times(100, torch.Generator().manual_seed(0)).std() < 0.01
+    assert clocks.times(narrow.config, 100, torch.Generator().manual_seed(0)).std() < 0.01
     with pytest.raises(ValueError, match="time_shift"):
         task(latents, tmp_path, "video", time_shift=0)
 
@@ -128,11 +129,12 @@ def test_clips_made_meanwhile_draw_their_noise_anew(latents, tmp_path):
     from syncflow.training import clips
 
     training = FlowTraining(task(latents, tmp_path, "both"))
-    batch = training.validation.batch(np.arange(2), np.random.default_rng(0))
+    bucket = training.validation[0]
+    batch = bucket.latents.batch(np.arange(2), np.random.default_rng(0))
 
     def sample(renewal):
         sampling = SamplingConfig(steps=3, guidance=1.0, schedule="cascade", renewal=renewal)
-        return clips.sample(training.module, batch, training.train.spec, sampling)
+        return clips.sample(training.module, batch, bucket.spec, sampling)
 
     old, new, again = sample(0.0), sample(1.0), sample(1.0)
     assert all(map(torch.equal, new, again))

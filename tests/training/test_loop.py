@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from syncflow.training import checkpoint, optimizer
-from syncflow.training.loop import Diverged, epoch_indices, fit
+from syncflow.training.loop import Diverged, fit
+from syncflow.training.plan import epoch_indices
 from syncflow.training.settings import LoopConfig
 
 REPOSITORY = Path(__file__).parents[2]

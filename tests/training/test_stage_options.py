@@ -9,11 +9,22 @@ import torch
 from made import flow_config, write_latents
 from safetensors.torch import load_file
 
-from syncflow.training import draws, export, flops, lora, recompute, report, settings, tasks
+from syncflow.training import (
+    clocks,
+    draws,
+    export,
+    flops,
+    lora,
+    recompute,
+    report,
+    settings,
+    tasks,
+)
 from syncflow.training.draws import SampleGenerators
 from syncflow.training.flow import FlowTraining
 from syncflow.training.parallel import Group
 from syncflow.training.settings import TrainConfig
+from syncflow.training.stopwatch import PHASES
 
 
 @pytest.fixture
@@ -36,20 +47,20 @@ SHAPE = (400, 2, 5, 4, 4)
 
 def test_times_are_joint_as_in_the_paper_where_nothing_else_is_asked_for(latents):
     training = task(latents, "audio", clean_video=0, draws=3)
-    clocks = training._clocks(SHAPE, generator())
-    assert not clocks.clean_B.any()
-    audio = training._audio_times(clocks, generator())
-    assert torch.equal(audio, clocks.video_B.repeat_interleave(3))
+    when = clocks.draw(training.config, SHAPE, generator())
+    assert not when.clean_B.any()
+    audio = clocks.audio_times(training.config, when, generator())
+    assert torch.equal(audio, when.video_B.repeat_interleave(3))
 
 
 def test_shares_of_clean_and_decoupled_samples(latents):
     training = task(latents, clean_video=0.2, decoupled=0.5)
-    clocks = training._clocks(SHAPE, generator())
-    audio = training._audio_times(clocks, generator(1))
-    assert clocks.clean_B.float().mean() == pytest.approx(0.2, abs=0.06)
-    assert (clocks.video_B[clocks.clean_B] == 1).all()
-    apart = audio != clocks.joint_B
-    assert torch.equal(apart, clocks.apart_B)
+    when = clocks.draw(training.config, SHAPE, generator())
+    audio = clocks.audio_times(training.config, when, generator(1))
+    assert when.clean_B.float().mean() == pytest.approx(0.2, abs=0.06)
+    assert (when.video_B[when.clean_B] == 1).all()
+    apart = audio != when.joint_B
+    assert torch.equal(apart, when.apart_B)
     assert apart.float().mean() == pytest.approx(0.6, abs=0.08)
 
 
@@ -62,8 +73,8 @@ def test_the_stage_decides_how_many_videos_are_clean(latents):
 
 def test_given_frames_are_data_and_carry_no_loss(latents):
     training = task(latents, conditioned=0.5, clean_video=0.25, clean_noise=0)
-    clocks = training._clocks(SHAPE, generator())
-    mask = clocks.frame_mask_BT
+    when = clocks.draw(training.config, SHAPE, generator())
+    mask = when.frame_mask_BT
     some = ~mask.all(1)
     assert some.float().mean() == pytest.approx(0.5 * 0.75, abs=0.08)
     assert mask[some].any(1).all(), "a sample with every frame given has nothing to learn"
@@ -104,7 +115,8 @@ def test_validation_is_scaled_as_training_is(latents, tmp_path):
     manifest["statistics"]["video_mean"] = [5, 5]
     (other / "manifest.json").write_text(json.dumps(manifest))
     training = task(latents, validation=str(other))
-    assert training.validation.batch(np.arange(2), np.random.default_rng(0))["video"].mean() > -1
+    seen = training.validation[0].latents.batch(np.arange(2), np.random.default_rng(0))
+    assert seen["video"].mean() > -1
 
 
 @pytest.mark.parametrize("kind", ["blocks", "selective"])
@@ -202,7 +214,7 @@ def test_every_part_of_a_step_is_timed(latents, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(config))
     tasks.run(tmp_path / "run.json", progress=False)
     first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
-    assert {f"time/{phase}" for phase in report.PHASES} <= first.keys()
+    assert {f"time/{phase}" for phase in PHASES} <= first.keys()
     assert first["samples_per_second"] > 0 and first["memory_gib"] > 0 and 0 < first["mfu"] < 1
     assert {"loss", "video", "audio", "grad_norm", "lr"} <= first.keys()
     assert any(name.startswith("audio_at_") for name in first)

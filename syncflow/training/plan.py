@@ -1,0 +1,189 @@
+"""What a run sees, and when: clips of one folder, or of several in batches of one bucket each.
+
+Everything follows from the seed and the number of the pass, so a resumed run sees what an
+uninterrupted one does, whatever the number of processes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from syncflow.clip import ClipSpec
+from syncflow.data.latents import Latents
+from syncflow.training.settings import BucketConfig, LoopConfig
+
+_BLOCK = 256  # updates in which every bucket has its share
+_ORDER = 5  # the stream of random numbers that orders the buckets
+
+
+def epoch_indices(size: int, seed: int, step: int, batch_size: int) -> np.ndarray:
+    """Which samples step ``step`` sees: every epoch is a new permutation, none is repeated or
+    skipped within it."""
+    first = step * batch_size
+    places = np.arange(first, first + batch_size)
+    out = np.empty(batch_size, dtype=np.int64)
+    for epoch in np.unique(places // size):
+        here = places // size == epoch
+        permutation = np.random.default_rng([seed, int(epoch)]).permutation(size)
+        out[here] = permutation[places[here] % size]
+    return out
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Clips of one geometry. ``name`` stands in logs, ``batch_size`` is that of a pass of all
+    processes."""
+
+    name: str
+    latents: Latents
+    batch_size: int
+
+    @property
+    def spec(self) -> ClipSpec:
+        return self.latents.spec
+
+
+@dataclass(frozen=True)
+class Pass:
+    """``rows`` of ``bucket``; ``places`` number them through the run, for their draws."""
+
+    bucket: Bucket
+    rows: np.ndarray
+    places: range
+
+
+class Plan:
+    """Which bucket and which of its rows a pass sees; ``statistics`` normalise all of them.
+
+    An update is of one bucket. Of every 256 updates a bucket has its share, rounded up or down, in
+    an order drawn anew; its rows come in epochs of their own. The share is that of the batches in
+    an epoch of its clips, times its weight.
+
+    Args:
+        buckets: at least one.
+        weights: one each.
+        loop: its seed, batch size and accumulation.
+    """
+
+    def __init__(
+        self, buckets: Sequence[Bucket], weights: Sequence[float], loop: LoopConfig
+    ) -> None:
+        self.buckets, self.loop = list(buckets), loop
+        batches = [
+            weight * len(bucket.latents) / bucket.batch_size
+            for bucket, weight in zip(buckets, weights, strict=True)
+        ]
+        self.shares = np.array(batches) / sum(batches)
+        self._before = [np.zeros(len(self.buckets), dtype=np.int64)]  # each block
+        self._lock = threading.Lock()  # the next batch is made by another thread
+        self.statistics = self.buckets[0].latents.statistics
+        self._largest = max(bucket.batch_size for bucket in self.buckets)
+
+    def at(self, index: int) -> Pass:
+        """Pass ``index``; ``accumulate`` of them are an update."""
+        parts, seed = self.loop.accumulate, self.loop.seed
+        update, part = divmod(index, parts)
+        number, earlier = self._bucket(update)
+        bucket = self.buckets[number]
+        size = bucket.batch_size
+        rows = epoch_indices(len(bucket.latents), seed, earlier * parts + part, size)
+        # By the update and the largest batch: another accumulation must not number otherwise.
+        first = update * parts * self._largest + part * size
+        return Pass(bucket, rows, range(first, first + size))
+
+    def _bucket(self, update: int) -> tuple[int, int]:
+        """The bucket of an update, and how many updates it had before."""
+        if len(self.buckets) == 1:
+            return 0, update
+        block, place = divmod(update, _BLOCK)
+        with self._lock:
+            while len(self._before) <= block:
+                order = self._block(len(self._before) - 1)
+                seen = np.bincount(order, minlength=len(self.buckets))
+                self._before.append(self._before[-1] + seen)
+            before = self._before[block]
+        order = self._block(block)
+        number = int(order[place])
+        return number, int(before[number] + np.count_nonzero(order[:place] == number))
+
+    def _block(self, number: int) -> np.ndarray:
+        """The buckets of the updates of a block."""
+        rng = np.random.default_rng([self.loop.seed, _ORDER, number])
+        points = (np.arange(_BLOCK) + rng.random()) / _BLOCK
+        drawn = np.searchsorted(self.shares.cumsum()[:-1], points, side="right")
+        return rng.permutation(drawn)
+
+
+def training_buckets(
+    data: str | Sequence[str | BucketConfig], loop: LoopConfig,
+    statistics: dict[str, list[float]] | None = None,
+) -> Plan:
+    """The plan of a training set; all its latents are normalised by ``statistics``, or by those of
+    all of them.
+
+    Raises:
+        ValueError: two folders are of different encoders.
+        FileNotFoundError: a folder has no finished latents.
+    """
+    entries = [data] if isinstance(data, str) else data
+    chosen = [BucketConfig(data=entry) if isinstance(entry, str) else entry for entry in entries]
+    latents = [Latents(entry.data, statistics=statistics) for entry in chosen]
+    for entry, other in zip(chosen[1:], latents[1:], strict=True):
+        other.require(entry.data, latents[0].manifest, "encoders")
+    if statistics is None and len(latents) > 1:
+        statistics = _pooled(latents)
+        for each in latents:
+            each.normalise(statistics)
+    sizes = [entry.batch_size or loop.batch_size for entry in chosen]
+    buckets = [Bucket(*each) for each in zip(_names(latents), latents, sizes, strict=True)]
+    return Plan(buckets, [entry.weight for entry in chosen], loop)
+
+
+def validation_buckets(
+    folders: str | Sequence[str], plan: Plan
+) -> list[Bucket]:
+    """Validation sets, each of a geometry and of the encoders that are trained on, and normalised
+    as those are.
+
+    Raises:
+        ValueError: one is not.
+    """
+    trained = {bucket.spec: bucket.latents.manifest for bucket in reversed(plan.buckets)}
+    first = plan.buckets[0].latents.manifest
+    latents = []
+    for folder in [folders] if isinstance(folders, str) else folders:
+        found = Latents(folder, statistics=plan.statistics)
+        found.require(folder, trained.get(found.spec, first), "encoders", "geometry")
+        latents.append(found)
+    names = _names(latents)
+    return [Bucket(name, each, len(each)) for name, each in zip(names, latents, strict=True)]
+
+
+def _names(latents: Sequence[Latents]) -> list[str]:
+    """Height x width x frames; the second of the same has a number."""
+    out: list[str] = []
+    for spec in (each.spec for each in latents):
+        name = f"{spec.height}x{spec.width}x{spec.num_frames}"
+        again = sum(other.split("_")[0] == name for other in out)
+        out.append(f"{name}_{again + 1}" if again else name)
+    return out
+
+
+def _pooled(latents: Sequence[Latents]) -> dict[str, list[float]]:
+    """Mean and deviation per channel over all latents of all folders."""
+    out: dict[str, list[float]] = {}
+    volumes = {
+        "video": [len(each) * np.prod(each.spec.video_latent_shape) for each in latents],
+        "audio": [len(each) * each.spec.audio_latent_length for each in latents],
+    }
+    for kind, weight in volumes.items():
+        stats = [each.manifest["statistics"] for each in latents]
+        mean, std = (np.array([one[f"{kind}_{key}"] for one in stats]) for key in ("mean", "std"))
+        centre = np.average(mean, axis=0, weights=weight)
+        square = np.average(mean**2 + std**2, axis=0, weights=weight) - centre**2
+        out |= {f"{kind}_mean": centre.tolist(), f"{kind}_std": np.sqrt(square).tolist()}
+    return out
