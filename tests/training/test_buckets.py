@@ -138,6 +138,8 @@ def test_cut_off_in_the_middle_it_goes_on_bit_for_bit(folders, tmp_path):
     assert {f"val_audio_clean/{name}" for name in names} <= last.keys()
     each = [last[f"val_video/{name}"] for name in names]
     assert last["val_video"] == pytest.approx(np.mean(each)) and len(set(each)) == 3
+    errors = [last[f"val_video_se/{name}"] for name in names]
+    assert last["val_video_se"] == pytest.approx(np.linalg.norm(errors) / 3)
     assert sum(key.startswith("video/") for line in lines for key in line) == 6
 
 

@@ -69,7 +69,7 @@ def test_draws_share_one_video_pass(latents, tmp_path):
 
 def test_validation_tells_the_standard_error_over_clips(latents, tmp_path, monkeypatch):
     training = FlowTraining(task(latents, tmp_path, "audio", draws=2))
-    clips = len(training.validation)
+    clips = len(training.validation[0].latents)
     means = torch.arange(float(clips))
 
     def losses(batch, text, mask, clocks, source, context_rows=None):
