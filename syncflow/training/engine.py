@@ -23,7 +23,6 @@ from syncflow.training.average import decay_at
 from syncflow.training.parallel import Group, meet_alone
 from syncflow.training.replicas import Replicas, State
 from syncflow.training.settings import LoopConfig
-from syncflow.training.stopwatch import Stopwatch
 
 _COLLECTIVES = (
     "all_reduce", "all_reduce_coalesced", "reduce", "reduce_scatter", "reduce_scatter_tensor",
@@ -62,7 +61,7 @@ class ZeroEngine(Replicas):
         meet_alone()
         deepspeed.init_distributed(dist_init_required=False, verbose=False)
         if group.world > 1:
-            _time_collectives(group.watch)
+            _adjust_backend(group)
         # DeepSpeed casts frozen weights too; what is not trained must come out as it went in.
         trained = self._trained(self.module.state_dict())
         self._frozen = {
@@ -256,12 +255,14 @@ class ZeroEngine(Replicas):
         return out if self.group.leads else {}
 
 
-def _time_collectives(watch: Stopwatch) -> None:
-    """What DeepSpeed's backend sends and receives is timed as communication."""
+def _adjust_backend(group: Group) -> None:
+    """What DeepSpeed's backend sends and receives is timed as communication, and waits no longer
+    than the loop's messages do; by itself it makes groups of PyTorch's half an hour."""
     backend = sys.modules["deepspeed.comm.comm"].cdb
     for name in _COLLECTIVES:  # from the class: an earlier stage's watch must not count too
         plain = getattr(type(backend), name)
-        setattr(backend, name, watch.communicating(partial(plain, backend)))
+        setattr(backend, name, group.watch.communicating(partial(plain, backend)))
+    backend.new_group = partial(torch.distributed.new_group, timeout=group.timeout)
 
 
 def _import_deepspeed() -> Any:

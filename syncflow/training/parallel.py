@@ -24,7 +24,8 @@ class Group:
     """``world`` processes, of which this is number ``rank``, on ``device``.
 
     ``sequence`` neighbours share every sample between them (``sequence.py``) and talk through
-    ``neighbours``, a process group. ``watch`` times the steps.
+    ``neighbours``, a process group. ``watch`` times the steps; no message takes longer than
+    ``timeout``.
     """
 
     rank: int = 0
@@ -32,6 +33,7 @@ class Group:
     device: torch.device = torch.device("cpu")
     sequence: int = 1
     neighbours: Any = None
+    timeout: timedelta | None = None
     watch: Stopwatch = field(default_factory=Stopwatch, compare=False)
 
     @property
@@ -58,7 +60,8 @@ class Group:
                 f"{'process is' if self.world == 1 else 'processes are'} no multiple of it"
             )
         firsts = range(0, self.world, size)
-        groups = [torch.distributed.new_group(list(range(i, i + size))) for i in firsts]
+        ranks = [list(range(first, first + size)) for first in firsts]
+        groups = [torch.distributed.new_group(each, timeout=self.timeout) for each in ranks]
         return replace(self, sequence=size, neighbours=groups[self.rank // size])
 
     def sum(self, value: Tensor) -> Tensor:
@@ -142,12 +145,13 @@ def join(device: str | None, minutes: float = 10.0) -> Group:
     if where.type == "cuda" and where.index is None:
         where = torch.device("cuda", local)
         torch.cuda.set_device(where)
+    timeout = timedelta(minutes=minutes)
     if world > 1:
         torch.distributed.init_process_group(
             "nccl" if where.type == "cuda" else "gloo", rank=rank, world_size=world,
-            timeout=timedelta(minutes=minutes),
+            timeout=timeout,
         )
-    return Group(rank, world, where)
+    return Group(rank, world, where, timeout=timeout)
 
 
 def meet_alone() -> None:

@@ -14,6 +14,7 @@ Axis letters: B batch, T latent frames, S patches, M tokens of an adaptor, H hea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -155,7 +156,9 @@ def _exchanged(
 
 def _sent(group: Group, parts: Sequence[Tensor], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
     """What the neighbours send, of these shapes, while part i goes to neighbour i."""
-    received = [parts[0].new_empty(shape) for shape in shapes]
-    send = group.watch.communicating(torch.distributed.all_to_all)
-    send(received, [part.contiguous() for part in parts], group=group.neighbours)
-    return received
+    flat = torch.cat([part.flatten() for part in parts])
+    sizes = [math.prod(shape) for shape in shapes]
+    received = flat.new_empty(sum(sizes))
+    send = group.watch.communicating(torch.distributed.all_to_all_single)
+    send(received, flat, sizes, [part.numel() for part in parts], group=group.neighbours)
+    return [part.view(*shape) for part, shape in zip(received.split(sizes), shapes, strict=True)]

@@ -181,3 +181,39 @@ def test_a_checkpoint_of_zero3_is_a_place_to_start_from(folder, tmp_path):
     (tmp_path / "next.json").write_text(json.dumps(config))
     tasks.run(tmp_path / "next.json", progress=False)
     assert (tmp_path / "next" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_four_processes_share_batches_and_samples(tmp_path):
+    """Two groups of two, and one of four with patches that four do not divide."""
+    pytest.importorskip("deepspeed")
+    latents = write_latents(tmp_path / "latents", 8, seconds=2.0, width=48)
+    model = {**UNALIGNED, "adaptor": {"num_heads": 4}}
+    temporal = {**UNALIGNED, "adaptor": {"num_heads": 4, "axis": "temporal"}}
+
+    def write(name, loop=None, **changes):
+        settings = {**LOOP, "steps": 8, **(loop or {})}
+        made = flow_config(
+            latents, tmp_path / name, "both", settings, **{"model": model, **OPTIONS, **changes}
+        )
+        (tmp_path / f"{name}.json").write_text(json.dumps(made))
+        return tmp_path / f"{name}.json"
+
+    tasks.run(write("one"), progress=False)
+    tasks.run(write("one_temporal", model=temporal), progress=False)
+    zero = {"deepspeed": {"zero_optimization": {"stage": 2}}}
+    jobs = [
+        write("two_by_two", {"sequence_parallel": 2, **zero}),
+        write("four", {"sequence_parallel": 4, "recompute": "blocks"}),
+        write("temporal", {"sequence_parallel": 2}, model=temporal),
+    ]
+    port = free_port()
+    arguments = [str(HERE / "worker.py"), *map(str, jobs)]
+    workers = [start(arguments, rank, port, world=4) for rank in range(4)]
+    for worker in workers:
+        said, _ = worker.communicate(timeout=600)
+        assert worker.returncode == 0, said[-3000:]
+    for name in ("two_by_two", "four", "temporal"):
+        one = tmp_path / ("one_temporal" if name == "temporal" else "one")
+        for key, near in (("loss", 1e-4), ("grad_norm", 1e-4)):
+            assert told(tmp_path / name, key) == pytest.approx(told(one, key), rel=near), name

@@ -205,6 +205,24 @@ def test_a_killed_process_brings_the_other_down(long_run, begin):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("zero", [0, 2])
+def test_a_silent_process_is_waited_for_so_long_and_no_longer(long_run, begin, zero):
+    if zero:
+        pytest.importorskip("deepspeed")
+        config = json.loads((long_run / "run.json").read_text())
+        config["loop"]["deepspeed"] = {"zero_optimization": {"stage": zero}}
+        (long_run / "run.json").write_text(json.dumps(config))
+    port = free_port()
+    arguments = [*script(long_run), "--timeout-minutes", "0.25"]
+    both = [begin(arguments, rank, port) for rank in (0, 1)]
+    wait_for_checkpoint(long_run / "run")
+    both[1].send_signal(signal.SIGSTOP)
+    begun = time.monotonic()
+    both[0].communicate(timeout=120)
+    assert both[0].returncode != 0 and 5 < time.monotonic() - begun < 60
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])
 def test_the_launchers_start_both(tmp_path, launcher):
     pytest.importorskip("deepspeed")
