@@ -274,6 +274,11 @@ def test_desync(folder):
         metric.update([Pair(flash(1.0, late, 4.8), None, "")])
         found.append(metric.results()[0].value[0])
     assert found == pytest.approx([0.0, 0.6, 1.2], abs=0.25) and found == sorted(found)
+    early, late = flash(0.6, 0.0, 4.8), flash(1.9, 0.0, 4.8)
+    swapped = [replace(early, audio=late.audio), replace(late, audio=early.audio)]
+    metric = desync.DeSync(weights)
+    metric.update([Pair(clip, None, "") for clip in swapped])
+    assert metric.results()[0].value[0] == pytest.approx(1.3, abs=0.25), "soundtracks exchanged"
     with pytest.raises(ValueError, match=r"not defined for clips of 2 s: Synchformer reads 4\.8 s"):
         desync.DeSync(weights).update([Pair(Clip(shade(0), tone(0)), None, "")])
 
