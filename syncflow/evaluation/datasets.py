@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from syncflow.clip import Clip
+from syncflow.data import json_lines
 from syncflow.evaluation import systems
 
 _MEDIA = (".mp4", ".mkv", ".webm", ".mov", ".m4v")
@@ -76,14 +77,10 @@ def folder(
 
 def _lines(path: Path) -> dict[str, str]:
     captions = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        try:
-            entry = json.loads(line)
-            captions[str(entry["file"])] = str(entry["caption"])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"'{path}' line {number} is not an object with file and caption"
-            ) from error
+    for row in json_lines.read(path):
+        if not (row.get("file") and row.get("caption")):
+            raise ValueError(f"'{path}' has a line without file or caption: {json.dumps(row)}")
+        captions[str(row["file"])] = str(row["caption"])
     return captions
 
 

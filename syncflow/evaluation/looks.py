@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,18 +70,7 @@ def load(cache: str | Path | None, settings: probe.ProbeSettings | None = None) 
         for seed in range(4)
     ]
     name = f"colour-{probe.fingerprint(settings, _CODE, labels, seen)}"
-
-    def learn() -> tuple[nn.Module, dict[str, Any]]:
-        inputs, names = _examples("train", settings.clips, settings.levels)
-        targets = torch.tensor([labels.index(n) for n in names])
-        torch.manual_seed(settings.seed)
-        network = probe.train(_network(len(labels)), torch.stack(inputs), targets, settings)
-        inputs, names = _examples("val", settings.held, settings.levels)
-        guesses = probe.Probe(network, labels, {}).predict(inputs)
-        right = sum(a == b for a, b in zip(guesses, names, strict=True)) / len(names)
-        return network, {"accuracy": right, "fingerprint": name}
-
-    return probe.cached(cache, name, lambda: _network(len(labels)), learn, labels)
+    return probe.learned(cache, name, labels, settings, _network, _examples)
 
 
 def predict(trained: probe.Probe, videos: Sequence[Tensor]) -> list[str]:

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -110,20 +109,7 @@ def load(cache: str | Path | None, settings: probe.ProbeSettings | None = None) 
         for seed in range(8)
     ]
     name = f"material-{probe.fingerprint(settings, _CODE, labels, heard)}"
-
-    def learn() -> tuple[nn.Module, dict[str, Any]]:
-        inputs, names = _examples("train", settings.clips, settings.levels)
-        targets = torch.tensor([labels.index(n) for n in names])
-        torch.manual_seed(settings.seed)
-        network = probe.train(
-            MaterialNet(len(labels)), torch.stack(inputs), targets, settings, _augment
-        )
-        inputs, names = _examples("val", settings.held, settings.levels)
-        guesses = probe.Probe(network, labels, {}).predict(inputs)
-        right = sum(a == b for a, b in zip(guesses, names, strict=True)) / len(names)
-        return network, {"accuracy": right, "fingerprint": name}
-
-    return probe.cached(cache, name, lambda: MaterialNet(len(labels)), learn, labels)
+    return probe.learned(cache, name, labels, settings, MaterialNet, _examples, _augment)
 
 
 def predict(trained: probe.Probe, audio: Sequence[Tensor]) -> list[str]:

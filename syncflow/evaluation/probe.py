@@ -90,7 +90,32 @@ def train(
     return network.eval()
 
 
-def cached(
+def learned(
+    cache: str | Path | None,
+    name: str,
+    labels: Sequence[str],
+    settings: ProbeSettings,
+    network: Callable[[int], nn.Module],
+    examples: Callable[[str, int, Sequence[int]], tuple[list[Tensor], list[str]]],
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+) -> Probe:
+    """The probe ``name`` from ``cache``, or one that learns from training clips and is judged by
+    validation clips: ``examples(split, clips, levels)`` gives features and labels."""
+
+    def learn() -> tuple[nn.Module, dict[str, Any]]:
+        inputs, names = examples("train", settings.clips, settings.levels)
+        targets = torch.tensor([labels.index(n) for n in names])
+        torch.manual_seed(settings.seed)
+        trained = train(network(len(labels)), torch.stack(inputs), targets, settings, augment)
+        inputs, names = examples("val", settings.held, settings.levels)
+        guesses = Probe(trained, labels, {}).predict(inputs)
+        right = sum(a == b for a, b in zip(guesses, names, strict=True)) / len(names)
+        return trained, {"accuracy": right, "fingerprint": name}
+
+    return _cached(cache, name, lambda: network(len(labels)), learn, labels)
+
+
+def _cached(
     cache: str | Path | None,
     name: str,
     network: Callable[[], nn.Module],

@@ -25,7 +25,7 @@ def test_a_folder_with_captions_beside_the_files(tmp_path) -> None:
     (tmp_path / "sub/a.json").write_text('{"caption": "a cat"}')
     (tmp_path / "c.json").write_text("not json")
     (tmp_path / "metadata.jsonl").write_text(
-        '{"file": "d.mov", "caption": "a bird"}\n{"file": "b.mp4", "caption": "not this one"}\n'
+        '{"file": "d.mov", "caption": "a bird"}\n\n{"file": "b.mp4", "caption": "not this one"}\n'
     )
     assert found(tmp_path) == [
         ("b.mp4", 0, None, "a dog barks"), ("c.webm", 0, None, None), ("d.mov", 0, None, "a bird"),

@@ -1,5 +1,6 @@
 """Open-Sora v1.2 weights: sizes from shapes, and refusals that name what is wrong."""
 
+import miniature
 import pytest
 import torch
 
@@ -8,22 +9,10 @@ from syncflow.interop import opensora
 from syncflow.models.video_tower import VideoTower
 from syncflow.models.video_vae import VideoVAE
 
-SPATIAL = {
-    "block_out_channels": [4, 8],
-    "layers_per_block": 1,
-    "norm_num_groups": 2,
-    "latent_channels": 4,
-    "scaling_factor": 0.18215,
-}
+SPATIAL = {**miniature.SPATIAL, "block_out_channels": [4, 8]}
 TEMPORAL = {
-    "filters": 4,
-    "num_res_blocks": 1,
-    "channel_multipliers": [1, 2],
-    "temporal_downsample": [True],
-    "num_groups": 2,
-    "latent_embed_dim": 4,
-    "embed_dim": 4,
-}
+    **miniature.TEMPORAL, "channel_multipliers": [1, 2], "temporal_downsample": [True],
+}  # fmt: skip
 SMALL_TOWER = VideoTowerConfig(
     hidden_size=24, depth=2, num_heads=3, mlp_ratio=2.0, caption_channels=10, model_max_length=7
 )

@@ -13,17 +13,22 @@ VIDEO = dict(
 )
 
 
-def model(axis: str = "full", seed: int = 0, **audio) -> DDiT:
-    """A small model in which nothing is silent; the towers differ in width."""
+def untrained(axis: str = "full", seed: int = 0, **audio) -> DDiT:
+    """A small model as training starts with it; the towers differ in width."""
     torch.manual_seed(seed)
     audio = {"hidden_size": 24, "num_heads": 2, "in_channels": 5, **audio}
-    ddit = DDiT(
+    return DDiT(
         DDiTConfig(
             video=VideoTowerConfig(**VIDEO),
             adaptor=AdaptorConfig(axis=axis, num_heads=4),
             audio=AudioTowerConfig(**audio),
         )
     )
+
+
+def model(axis: str = "full", seed: int = 0, **audio) -> DDiT:
+    """The same in which nothing is silent."""
+    ddit = untrained(axis, seed, **audio)
     with torch.no_grad():
         for p in ddit.parameters():
             p.copy_(torch.randn_like(p) * (0.5 if p.ndim < 2 else p[0].numel() ** -0.5))
@@ -139,13 +144,7 @@ def test_state_dict_round_trip_and_bfloat16() -> None:
 
 
 def test_starts_as_zero_velocity() -> None:
-    torch.manual_seed(0)
-    config = DDiTConfig(
-        video=VideoTowerConfig(**VIDEO),
-        adaptor=AdaptorConfig(num_heads=4),
-        audio=AudioTowerConfig(hidden_size=24, num_heads=2, in_channels=5, norm_init=0.3),
-    )
-    ddit = DDiT(config)
+    ddit = untrained(norm_init=0.3)
     with torch.no_grad():
         v_video, v_audio = ddit(**batch())
     assert v_video.abs().max() == 0 and v_audio.abs().max() == 0
@@ -154,13 +153,7 @@ def test_starts_as_zero_velocity() -> None:
 def test_a_few_steps_of_training_reduce_both_losses() -> None:
     from syncflow import flow
 
-    torch.manual_seed(0)
-    config = DDiTConfig(
-        video=VideoTowerConfig(**VIDEO),
-        adaptor=AdaptorConfig(num_heads=4),
-        audio=AudioTowerConfig(hidden_size=24, num_heads=2, in_channels=5, norm_init=0.3),
-    )
-    ddit = DDiT(config)
+    ddit = untrained(norm_init=0.3)
     inputs = batch()
     video, audio = inputs["video_x_t"] * 0.1 + 2, inputs["audio_x_t"] * 0.1 - 1
     optimizer = torch.optim.AdamW(ddit.parameters(), 3e-3)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from syncflow.data import json_lines
+
 #: Longer ones are cut: no text encoder here reads more, and a sidecar may be anything.
 _MAX_LETTERS = 2000
 _ACTIONS = {"hit": "hits", "scratch": "scratches"}
@@ -42,19 +44,13 @@ def metadata(folder: Path) -> dict[str, str]:
     and data sets on the hub have it.
 
     Raises:
-        ValueError: a line is not JSON.
+        ValueError: a line is not a JSON object.
     """
     path = folder / "metadata.jsonl"
     if not path.is_file():
         return {}
     out = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"'{path}', line {number} is not JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"'{path}', line {number} is not an object")
+    for row in json_lines.read(path):
         name, said = row.get("file") or row.get("file_name"), row.get("caption") or row.get("text")
         if name and said:
             out[str(name)] = one_line(str(said))

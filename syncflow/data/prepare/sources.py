@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from syncflow.data import json_lines
 from syncflow.data.prepare import captions
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
@@ -139,20 +139,6 @@ def _csv(path: Path) -> Iterable[dict[str, Any]]:
         yield from csv.DictReader(file)
 
 
-def _jsonl(path: Path) -> Iterable[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"'{path}', line {number} is not JSON: {error}") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"'{path}', line {number} is not an object")
-            yield row
-
-
 def _parquet(path: Path) -> Iterable[dict[str, Any]]:
     from pyarrow import ArrowInvalid, parquet
 
@@ -220,7 +206,7 @@ def _rank(name: str) -> int:
 
 
 _READERS: dict[str, Callable[[Path], Iterable[dict[str, Any]]]] = {
-    ".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet,
+    ".csv": _csv, ".jsonl": json_lines.read, ".parquet": _parquet,
 }  # fmt: skip
 LAYOUTS: dict[str, Callable[[Path, Path], list[Source]]] = {
     "folder": _folder, "list": _list, "vggsound": _vggsound, "greatest-hits": _greatest_hits,
