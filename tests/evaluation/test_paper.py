@@ -216,6 +216,10 @@ def test_each_ablation_removes_one_thing():
         other["model"][part][key] = full["model"][part][key]
         assert other.pop("out").endswith(name)
         assert other | {"out": full["out"]} == full
+    neither = json.loads((folder / "neither.json").read_text())
+    plain = json.loads((folder / "no_aligned_path.json").read_text())
+    assert neither["model"].pop("adaptor") == {**plain["model"].pop("adaptor"), "axis": "none"}
+    assert neither.pop("out").endswith("neither") and plain.pop("out") and neither == plain
     for name, share in (("joint", 0.0), ("mixed", 0.5)):
         other = json.loads((folder / f"{name}.json").read_text())
         assert other.pop("clean_video") == share and other.pop("out").endswith(name)
