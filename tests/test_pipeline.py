@@ -168,6 +168,15 @@ def test_work_is_not_done_twice(model) -> None:
     assert rows_of_passes(model, audio_takes=3, audio_steps=2, steps=1) == ([2, 2], [6, 6])
 
 
+def test_a_folder_has_a_guidance_of_its_own_for_the_sound() -> None:
+    """Unless one is asked for, or only the one for both."""
+    sampling = {**CONFIG["sampling"], "audio_guidance": 1.0}
+    model = build(sampling=sampling)
+    assert rows_of_passes(model) == ([2, 2, 2, 1], [1] * 3)
+    assert rows_of_passes(model, audio_guidance=2.0) == ([2] * 4, [2] * 3)
+    assert rows_of_passes(model, guidance=3.0) == ([2] * 4, [2] * 3)
+
+
 def test_sound_that_reads_no_picture_runs_no_video_tower_for_it() -> None:
     audio = {**CONFIG["ddit"]["audio"], "condition": "text", "upsampler_patches": 0}
     model = build(ddit={**CONFIG["ddit"], "audio": audio})

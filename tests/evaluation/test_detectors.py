@@ -144,11 +144,12 @@ def test_check_splits_by_kind_and_reads_each_truth_with_its_detector(monkeypatch
     assert set(rows) == {"bounce", "strike"}
     assert sum(row["contacts"]["clips"] for row in rows.values()) == 8
     assert all(score["f1_50"] >= 0.9 for row in rows.values() for score in row.values())
-    times = onsets.times
-    monkeypatch.setattr(onsets, "times", lambda *a, **k: [x + 0.2 for x in times(*a, **k)])
-    late = fit.check(clips=8, levels=[2])["bounce"]
-    assert late["contacts"] == rows["bounce"]["contacts"]
-    assert late["onsets"]["f1_50"] < 0.5 and late["onsets"]["bias_ms"] != 0
+    case = dataclasses.replace(systems.cases("val", 2, [1])[0], seen=(0.5,), heard=(1.5,))
+    monkeypatch.setattr(systems, "cases", lambda *a: [case])
+    monkeypatch.setattr(contacts, "score", lambda clips, true: {"true": list(true)})
+    monkeypatch.setattr(onsets, "score", lambda clips, true: {"true": list(true)})
+    told = fit.check(clips=1)[case.kind]
+    assert told["contacts"]["true"] == [(0.5,)] and told["onsets"]["true"] == [(1.5,)]
 
 
 def test_wear_is_seeded_and_optional(clips):

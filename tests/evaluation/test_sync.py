@@ -76,6 +76,12 @@ def test_worse_systems_score_worse():
     assert chance["f1_50"] < 0.35 and chance["median_ms"] > 60
 
 
+def test_a_count_is_right_neither_when_more_nor_when_fewer_are_found():
+    true = [[0.1, 0.5], [0.1, 0.5], [0.1, 0.5], []]
+    found = [[0.1, 0.5], [0.1, 0.5, 0.9], [0.1], []]
+    assert sync.score(found, true)["count_accuracy"] == 0.5
+
+
 def test_bias_has_the_sign_of_a_late_sound_and_swapping_shows():
     contacts, onsets = _world()
     late = [np.asarray(o) + 0.03 for o in onsets]
