@@ -121,7 +121,7 @@ class FlowTraining:
         if loop.randomness == "batch":
             values = latents.batch(seen.rows, np.random.default_rng([loop.seed, 2, index]))
         else:
-            share = self.group.rows(len(seen.rows))
+            share = self.group.rows(len(seen.places))
             clips = zip(seen.rows[share], seen.places[share], strict=True)
             values = _stacked(
                 [latents.batch(np.array([r]), draws.data_rng(loop.seed, p)) for r, p in clips]

@@ -119,6 +119,8 @@ class _Run:
         group.barrier()
         self.watch = group.watch
         self.pace = report.Pace()
+        counted = hasattr(task, "flops")
+        self.peak = report.peak_flops(group.device, config.peak_tflops) if counted else None
         self.batches = _Batches(task, config.prefetch)
         shown = progress and group.leads
         self.bar = tqdm(
@@ -239,12 +241,13 @@ class _Run:
         return range(index * size, (index + 1) * size)
 
     def _seen(self) -> tuple[int, float]:
-        """Samples of this update, and its floating point operations where they are known."""
+        """Samples of this update, and its floating point operations where they will be told."""
         parts = self.config.accumulate
         passes = range(self.step * parts, (self.step + 1) * parts)
         sizes = [len(self._places(index)) for index in passes]
-        flops = getattr(self.task, "flops", None)
-        each = [flops(index) for index in passes] if flops else [0.0] * parts
+        if not self.peak:
+            return sum(sizes), 0.0
+        each = [self.task.flops(index) for index in passes]
         return sum(sizes), sum(n * one for n, one in zip(sizes, each, strict=True))
 
     def _skip(self) -> None:
@@ -263,9 +266,8 @@ class _Run:
             "seconds": time.monotonic() - self.begun, "samples_per_second": samples,
             "memory_gib": report.memory_gib(self.group.device), **self.watch.split(),
         }
-        peak = report.peak_flops(self.group.device, self.config.peak_tflops)
-        if flops and peak:
-            out["mfu"] = flops / (peak * self.group.world)
+        if self.peak:
+            out["mfu"] = flops / (self.peak * self.group.world)
         return out
 
     def _validate(self) -> None:

@@ -49,11 +49,18 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Pass:
-    """``rows`` of ``bucket``; ``places`` number them through the run, for their draws."""
+    """Clips of ``bucket`` in its ``turn``-th pass; ``places`` number them through the run, for
+    their draws."""
 
     bucket: Bucket
-    rows: np.ndarray
+    turn: int
     places: range
+    seed: int
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Which clips; asked for by whoever reads them, since it costs a permutation of all."""
+        return epoch_indices(len(self.bucket.latents), self.seed, self.turn, len(self.places))
 
 
 class Plan:
@@ -85,15 +92,15 @@ class Plan:
 
     def at(self, index: int) -> Pass:
         """Pass ``index``; ``accumulate`` of them are an update."""
-        parts, seed = self.loop.accumulate, self.loop.seed
+        parts = self.loop.accumulate
         update, part = divmod(index, parts)
         number, earlier = self._bucket(update)
         bucket = self.buckets[number]
         size = bucket.batch_size
-        rows = epoch_indices(len(bucket.latents), seed, earlier * parts + part, size)
         # By the update and the largest batch: another accumulation must not number otherwise.
         first = update * parts * self._largest + part * size
-        return Pass(bucket, rows, range(first, first + size))
+        places = range(first, first + size)
+        return Pass(bucket, earlier * parts + part, places, self.loop.seed)
 
     def _bucket(self, update: int) -> tuple[int, int]:
         """The bucket of an update, and how many updates it had before."""
