@@ -99,6 +99,14 @@ def test_the_exported_folder_generates(model_folder, tmp_path):
     assert torch.equal(clip.video, again.video) and torch.equal(clip.audio, again.audio)
 
 
+def test_the_exported_folder_normalises_as_its_training_did(model_folder):
+    config = syncflow.load(model_folder).config
+    found = model_folder.parent / "latents_train" / "manifest.json"
+    for name, values in json.loads(found.read_text())["statistics"].items():
+        kind, what = name.split("_")
+        assert getattr(config, f"latent_{what}_{kind}") == values, name
+
+
 def test_frozen_encoder_stays_bit_identical(model_folder):
     from syncflow.training import weights as weights_of
 
