@@ -57,6 +57,17 @@ void each_op(Row&& row) {
       "rotation_TP2, bool interleaved, float eps) -> (Tensor, Tensor, Tensor)",
       &cpu::temporal_attention_backward);
 
+  // softmax(rotated q k^T / sqrt(D) + term) v over the keys of a context and one of the row's own
+  row("cross_attention",
+      "(Tensor q_RNHD, Tensor k_BHMD, Tensor v_BHMD, Tensor? own_k_RHOD, Tensor? own_v_RHOD, "
+      "Tensor? term_BM, Tensor? rotation_NP2) -> Tensor",
+      &cpu::cross_attention);
+  row("cross_attention_backward",
+      "(Tensor grad_RNC, Tensor q_RNHD, Tensor k_BHMD, Tensor v_BHMD, Tensor? own_k_RHOD, Tensor? "
+      "own_v_RHOD, Tensor? term_BM, Tensor? rotation_NP2) -> (Tensor, Tensor, Tensor, Tensor, "
+      "Tensor)",
+      &cpu::cross_attention_backward);
+
   // q and k normed per head and rotated; v as it is
   row("qk_norm_rope",
       "(Tensor qkv_BN3HD, Tensor? q_weight_D, Tensor? k_weight_D, Tensor? rotation_NP2, bool "

@@ -46,6 +46,15 @@ std::tuple<Tensor, Tensor, Tensor> temporal_attention_backward(
     const OptionalTensor& k_weight_D, const OptionalTensor& rotation_TP2, bool interleaved,
     double eps);
 
+// R = K B rows of queries, K for each of B contexts of M keys; O = 1 key of a row's own.
+Tensor cross_attention(const Tensor& q_RNHD, const Tensor& k_BHMD, const Tensor& v_BHMD,
+                       const OptionalTensor& own_k_RHOD, const OptionalTensor& own_v_RHOD,
+                       const OptionalTensor& term_BM, const OptionalTensor& rotation_NP2);
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> cross_attention_backward(
+    const Tensor& grad_RNC, const Tensor& q_RNHD, const Tensor& k_BHMD, const Tensor& v_BHMD,
+    const OptionalTensor& own_k_RHOD, const OptionalTensor& own_v_RHOD,
+    const OptionalTensor& term_BM, const OptionalTensor& rotation_NP2);
+
 Tensor qk_norm_rope(const Tensor& qkv_BN3HD, const OptionalTensor& q_weight_D,
                     const OptionalTensor& k_weight_D, const OptionalTensor& rotation_NP2,
                     bool interleaved, double eps);

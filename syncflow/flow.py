@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -23,8 +24,24 @@ Solver = Literal["euler", "midpoint", "heun", "ab2"]
 SOLVERS = ("euler", "midpoint", "heun", "ab2")
 
 State = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Guided:
+    """A velocity whose guidance is yet to be applied, so that a step can do both in one pass."""
+
+    conditional: Tensor
+    null: Tensor
+    weight: float
+
+    def velocity(self) -> Tensor:
+        return guide(self.conditional, self.null, self.weight)
+
+
 #: velocity(x, t, moving) -> one velocity per part of the state; None where ``moving`` is False.
-Velocity = Callable[[State, tuple[float, ...], tuple[bool, ...]], Sequence[Tensor | None]]
+Velocity = Callable[[State, tuple[float, ...], tuple[bool, ...]], Sequence[Tensor | Guided | None]]
+#: advance(x, v, h) -> x + h v.
+Advance = Callable[[Tensor, Tensor | Guided, float], Tensor]
 #: callback(step, x, t) after every step, step counting from 1.
 Callback = Callable[[int, State, tuple[float, ...]], None]
 #: refresh(part, x_0) -> the noise to go on with, instead of the noise x_0 that x was found to hold.
@@ -189,6 +206,11 @@ def schedule(
     return torch.cat([video_leg, audio_leg[1:]])
 
 
+def advance(x: Tensor, v: Tensor | Guided, h: float) -> Tensor:
+    """x + h v."""
+    return x + h * _velocity(v)
+
+
 def integrate(
     velocity: Velocity,
     x: State,
@@ -196,6 +218,7 @@ def integrate(
     solver: Solver = "euler",
     callback: Callback | None = None,
     refresh: Refresh | None = None,
+    advance: Advance = advance,
 ) -> State:
     """Solves dx_m = v_m dt_m along a path of clocks and returns the end state.
 
@@ -210,11 +233,18 @@ def integrate(
         refresh: makes the solver stochastic: a step ends at (1 - t) refresh(x_0) + t x_1, with the
             x_0 and x_1 that its velocity points from and to, so that later steps can mend what
             earlier ones got wrong.
+        advance: another way to compute ``flow.advance``.
     """
     if solver not in SOLVERS:
         raise ValueError(f"unknown solver {solver!r}; known are {', '.join(SOLVERS)}")
     if path.ndim != 2 or path.shape[1] != len(x):
         raise ValueError(f"path {list(path.shape)} must be [steps + 1, {len(x)}]")
+
+    def moved(x: State, v: Sequence[Tensor | Guided | None], h: Sequence[float]) -> State:
+        parts = zip(x, v, h, strict=True)
+        return tuple(advance(x_m, v_m, h_m) if h_m and v_m is not None else x_m
+                     for x_m, v_m, h_m in parts)  # fmt: skip
+
     rows = [tuple(row) for row in path.tolist()]
     last: list[tuple[Tensor, float] | None] = [None] * len(x)
     for step, (t, t_next) in enumerate(zip(rows[:-1], rows[1:], strict=True), start=1):
@@ -223,22 +253,25 @@ def integrate(
         v = velocity(x, t, moving)
         if solver == "midpoint":
             middle = tuple((a + b) / 2 for a, b in zip(t, t_next, strict=True))
-            v = velocity(_advance(x, v, tuple(h_m / 2 for h_m in h)), middle, moving)
+            v = velocity(moved(x, v, tuple(h_m / 2 for h_m in h)), middle, moving)
         elif solver == "heun":
-            v_next = velocity(_advance(x, v, h), t_next, moving)
-            v = [a if a is None else (a + b) / 2 for a, b in zip(v, v_next, strict=True)]
+            v_next = velocity(moved(x, v, h), t_next, moving)
+            pairs = zip(map(_velocity, v), map(_velocity, v_next), strict=True)
+            v = [a if a is None else (a + b) / 2 for a, b in pairs]
         elif solver == "ab2":
+            v = [_velocity(v_m) for v_m in v]
             here = [(v_m, h_m) if h_m else None for v_m, h_m in zip(v, h, strict=True)]
             v = [
                 v_m if now is None or old is None else v_m + now[1] / (2 * old[1]) * (v_m - old[0])
                 for v_m, now, old in zip(v, here, last, strict=True)
             ]
             last = here
-        end = _advance(x, v, h)
+        end = moved(x, v, h)
         if refresh is not None:
             end = tuple(
                 e + (1 - t_next[m]) * (refresh(m, x_0) - x_0) if h[m] else e
-                for m, (e, x_0) in enumerate(zip(end, _noise_of(x, v, t), strict=True))
+                # x_0 = x - t v is where the path through x with velocity v begins.
+                for m, (e, x_0) in enumerate(zip(end, moved(x, v, [-s for s in t]), strict=True))
             )
         x = end
         if callback is not None:
@@ -246,16 +279,8 @@ def integrate(
     return x
 
 
-def _advance(x: State, v: Sequence[Tensor | None], h: tuple[float, ...]) -> State:
-    """x + h v for the parts that move."""
-    parts = zip(x, v, h, strict=True)
-    return tuple(x_m + h_m * v_m if h_m else x_m for x_m, v_m, h_m in parts)
-
-
-def _noise_of(x: State, v: Sequence[Tensor | None], t: tuple[float, ...]) -> State:
-    """x_0 = x - t v, where the path through x with velocity v begins."""
-    parts = zip(x, v, t, strict=True)
-    return tuple(x_m if v_m is None else x_m - t_m * v_m for x_m, v_m, t_m in parts)
+def _velocity(v: Tensor | Guided | None) -> Tensor | None:
+    return v.velocity() if isinstance(v, Guided) else v
 
 
 def renew(x_0: Tensor, share: float, noise: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from syncflow.clip import Clip, ClipSpec, to_model, to_pixels
 from syncflow.coding import Scale
 from syncflow.config import ModelConfig
 from syncflow.inputs import GivenVideo, first_frame, given_videos, resolve
-from syncflow.sampler import GuidedVelocity, Progress, encode_captions
+from syncflow.sampler import GuidedVelocity, Progress, advance, encode_captions
 from syncflow.text_cache import PromptEncoder
 
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -248,6 +248,7 @@ class SyncFlow:
             x_video, x_audio = flow.integrate(
                 velocity, state, asked.path, asked.solver, after_step,
                 None if given else noise.refresh(sources, asked.renewal, frame_mask),
+                advance,
             )  # fmt: skip
         clips = self._decode(x_video, x_audio, prompts, audio_takes, spec, given)
         if audio_takes > 1 and rank == "sync":

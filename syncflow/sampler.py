@@ -16,6 +16,7 @@ from syncflow import flow
 from syncflow.clip import ClipSpec
 from syncflow.models.audio_tower import AudioContext
 from syncflow.models.ddit import Condition, DDiT
+from syncflow.ops.euler_cfg import euler_cfg
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class GuidedVelocity:
 
     def __call__(
         self, x: flow.State, t: tuple[float, ...], moving: tuple[bool, ...]
-    ) -> Sequence[Tensor | None]:
+    ) -> Sequence[Tensor | flow.Guided | None]:
         video, audio = x
         moves_video, moves_audio = moving
         heard = (0, self.captions.audio_null) if self.audio_guidance != 1 else (0,)
@@ -136,7 +137,7 @@ class GuidedVelocity:
 
     def _moving_video(
         self, video: Tensor, t: float, heard: tuple[int, ...]
-    ) -> tuple[Tensor, AudioContext | None]:
+    ) -> tuple[Tensor | flow.Guided, AudioContext | None]:
         """The picture's velocity and, where it is heard, the context from the same pass."""
         own: tuple[int, ...] = ()
         if self.given is None:
@@ -201,12 +202,19 @@ class Progress:
         self.bar.update()
 
 
+def advance(x: Tensor, v: Tensor | flow.Guided, h: float) -> Tensor:
+    """``flow.advance`` with guidance and step in one pass."""
+    if isinstance(v, flow.Guided):
+        return euler_cfg(x, v.conditional, v.null, v.weight, h)
+    return euler_cfg(x, v, None, 1.0, h)
+
+
 def _guide(
     velocity: Tensor, rows: int, groups: tuple[int, ...], wanted: tuple[int, ...], weight: float
-) -> Tensor:
+) -> Tensor | flow.Guided:
     """Guidance between the ``wanted`` groups of a batch of ``groups``; one alone is as it is."""
     parts = [velocity[i * rows : (i + 1) * rows] for i in map(groups.index, wanted)]
-    return parts[0] if len(parts) == 1 else flow.guide(*parts, weight)
+    return parts[0] if len(parts) == 1 else flow.Guided(*parts, weight)
 
 
 def _rows(groups: tuple[int, ...], count: int) -> slice | list[int]:

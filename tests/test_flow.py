@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from syncflow import flow
+from syncflow import flow, sampler
 
 GOLDEN = Path(
     os.environ.get("SYNCFLOW_GOLDEN", Path(__file__).parents[1].parent / "shared" / "golden")
@@ -139,6 +139,37 @@ def test_a_stochastic_solver_still_ends_at_the_only_data_there_is(solver: str) -
         torch.testing.assert_close(end, ends[0][0], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(ends[0][1], ends[1][1])
     assert not torch.allclose(ends[0][1], ends[2][1], atol=0.1)
+
+
+@pytest.mark.parametrize("solver", flow.SOLVERS)
+@pytest.mark.parametrize("renewal", [0.0, 0.5])
+def test_guidance_inside_the_step_changes_nothing(solver: str, renewal: float) -> None:
+    """Guidance applied by the step, plainly or by the operator, ends where it did before it."""
+    x_0, x_1 = pair(3)
+
+    def velocity(x, t, moving):
+        return (x_1 - x[0], x[0] * (t[0] - 1)), None
+
+    def end(form, advance=flow.advance):
+        generator = torch.Generator().manual_seed(0)
+        return flow.integrate(
+            lambda *given: [form(*velocity(*given)[0]), None],
+            (x_0, x_1),
+            torch.cat([diagonal(4)[:, :1], torch.ones(5, 1)], 1),
+            solver,
+            refresh=lambda part, noise: flow.renew(
+                noise, renewal, torch.randn(noise.shape, generator=generator)
+            ),
+            advance=advance,
+        )
+
+    expected = end(lambda c, n: flow.guide(c, n, 3.0))
+    for found in (
+        end(lambda c, n: flow.Guided(c, n, 3.0)),
+        end(lambda c, n: flow.Guided(c, n, 3.0), sampler.advance),
+        end(lambda c, n: flow.guide(c, n, 3.0), sampler.advance),
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_renewed_noise_keeps_its_variance() -> None:

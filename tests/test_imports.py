@@ -23,7 +23,7 @@ ALLOWED = {
     "models": {"models", "ops", "clip", "config"},
     "data": {"data", "models", "clip", "config", "coding"},
     "interop": {"interop", "models", "config", "clip", "flow", "hub", "model_folder", "model_card"},
-    "sampler": {"models", "flow", "clip", "config"},
+    "sampler": {"models", "ops", "flow", "clip", "config"},
     "hub": set(),
     "model_card": {"config"},
     "text_cache": {"models", "config", "hub"},

@@ -14,7 +14,7 @@ from benchmarks.gpu.timing import Clock, measure
 from syncflow import ops
 from syncflow.config import AudioTowerConfig, VideoTowerConfig
 from syncflow.models.audio_tower import AudioLayer
-from syncflow.models.layers import seconds_rotation, seconds_rotation_table
+from syncflow.models.layers import seconds_rotation
 from syncflow.models.video_tower import Block, VideoTower
 from syncflow.ops.euler_cfg import euler_cfg
 from syncflow.ops.rotation import frame_rotation
@@ -69,11 +69,11 @@ def audio_block(device: torch.device, dry: bool) -> dict[str, Callable[[], Tenso
     x, tokens = x.to(_dtype(device)).requires_grad_(), tokens.to(_dtype(device))
     clock = (C // config.num_heads, config.rope_frequency, config.rope_theta, torch.float32)
     seconds = torch.arange(A, device=device) / 50
-    own, cross = seconds_rotation_table(seconds, *clock), seconds_rotation(seconds, *clock)
+    rotation, t = seconds_rotation(seconds, *clock), x[:, 0].detach()
 
     def ours() -> Tensor:
         keys_values = layer.cross_attn.keys_values(tokens)
-        return layer(x, own, keys_values, None, cross, None, 0)
+        return layer(x, rotation, t, keys_values, None, rotation, None, 0)
 
     plain = functools.partial(_reference, ours)
     compiled = {name: functools.partial(_reference, f) for name, f in _compiled(ours).items()}

@@ -17,16 +17,14 @@ from syncflow.clip import ClipSpec
 from syncflow.config import AudioTowerConfig
 from syncflow.models.layers import (
     CrossAttention,
-    KeysValues,
     Mlp,
-    Rotation,
     ScalarEmbedder,
     additive_mask,
-    rotate,
     seconds_rotation,
-    seconds_rotation_table,
 )
 from syncflow.ops.adaln import adaln, residual_layernorm
+from syncflow.ops.cross_attention import KeysValues
+from syncflow.ops.rotation import rotate
 from syncflow.ops.self_attention import self_attention
 
 
@@ -55,7 +53,7 @@ class AudioContext:
     score_term: Tensor | None
     aligned_BAC: Tensor | None
     self_rotation_AP2: Tensor
-    cross_rotation: Rotation | None
+    cross_rotation_AP2: Tensor | None
 
     def select(self, rows: slice) -> AudioContext:
         """The context of some of the batch."""
@@ -126,7 +124,7 @@ class AudioTower(nn.Module):
         head_dim = config.hidden_size // config.num_heads
         clock = (head_dim, config.rope_frequency, config.rope_theta, torch.float32)
         audio_times = spec.audio_latent_times(device)
-        self_rotation_AP2 = seconds_rotation_table(audio_times, *clock)
+        self_rotation_AP2 = seconds_rotation(audio_times, *clock)
         if config.condition == "text":
             return AudioContext(text.keys_values, text.score_term, None, self_rotation_AP2, None)
         pairs = [
@@ -136,12 +134,9 @@ class AudioTower(nn.Module):
             return AudioContext(pairs, None, aligned_BAC, self_rotation_AP2, None)
         seconds_T = spec.video_latent_times(device)
         per_frame = pairs[0][0].shape[2] // len(seconds_T)
-        # [M, 1, D] for tokens before heads; keys have heads before tokens.
-        cos, sin = seconds_rotation(seconds_T.repeat_interleave(per_frame), *clock)
-        key_rotation = (cos.transpose(0, 1), sin.transpose(0, 1))
-        pairs = [(rotate(k_BHMD, key_rotation), v_BHMD) for k_BHMD, v_BHMD in pairs]
-        cross_rotation = seconds_rotation(audio_times, *clock)
-        return AudioContext(pairs, None, aligned_BAC, self_rotation_AP2, cross_rotation)
+        key_rotation_MP2 = seconds_rotation(seconds_T.repeat_interleave(per_frame), *clock)
+        pairs = [(_rotate_keys(k_BHMD, key_rotation_MP2), v_BHMD) for k_BHMD, v_BHMD in pairs]
+        return AudioContext(pairs, None, aligned_BAC, self_rotation_AP2, self_rotation_AP2)
 
     def forward(
         self,
@@ -166,7 +161,6 @@ class AudioTower(nn.Module):
         assert len(x_BAD) == repeats * videos, f"{len(x_BAD)} draws, {videos} videos, {repeat=}"
         t_BC = self.t_embedder(1000 * t_B.float())
         x_BAC = self.x_embedder(x_BAD.to(self.x_embedder.weight.dtype)) + t_BC[:, None]
-        score_term = _with_time_token(context.score_term, repeats)
         aligned_BAC = context.aligned_BAC
         if aligned_BAC is not None:
             aligned_BAC = aligned_BAC.to(x_BAC.dtype).repeat_interleave(repeats, 0)
@@ -174,13 +168,13 @@ class AudioTower(nn.Module):
         for index, layer in enumerate(self.layers):
             if aligned_BAC is not None:
                 x_BAC = torch.addcmul(x_BAC, aligned_BAC, scales[index])
-            keys_values = layer.with_time_token(context.keys_values[index], t_BC, repeats)
             x_BAC = layer(
                 x_BAC,
                 context.self_rotation_AP2,
-                keys_values,
-                score_term,
-                context.cross_rotation,
+                t_BC,
+                context.keys_values[index],
+                context.score_term,
+                context.cross_rotation_AP2,
                 text if layer.text_attn is not None else None,
                 index,
             )
@@ -210,14 +204,17 @@ class AudioLayer(nn.Module):
         self,
         x_BAC: Tensor,
         self_rotation_AP2: Tensor,
+        t_BC: Tensor,
         keys_values: KeysValues,
         score_term: Tensor | None,
-        cross_rotation: Rotation | None,
+        cross_rotation_AP2: Tensor | None,
         text: AudioText | None,
         index: int,
     ) -> Tensor:
         x_BAC = self.self_norm(x_BAC, self.self_attention(x_BAC, self_rotation_AP2))
-        y_BAC = self.cross_attn(x_BAC, keys_values, score_term, cross_rotation)
+        # The flow time of every draw is one more token of its context.
+        time = self.cross_attn.keys_values(t_BC[:, None])
+        y_BAC = self.cross_attn(x_BAC, keys_values, score_term, cross_rotation_AP2, time)
         x_BAC = self.cross_norm(x_BAC, y_BAC)
         if text is not None:
             y_BAC = self.text_attn(x_BAC, text.keys_values[index], text.score_term)
@@ -236,12 +233,6 @@ class AudioLayer(nn.Module):
     def reads_video(self, tokens_BMC: Tensor) -> KeysValues:
         return self.cross_attn.keys_values(tokens_BMC)
 
-    def with_time_token(self, context: KeysValues, t_BC: Tensor, repeats: int) -> KeysValues:
-        """The context and, as one more token, the flow time of every draw."""
-        time = self.cross_attn.keys_values(t_BC[:, None])
-        pair = zip(context, time, strict=True)
-        return tuple(torch.cat([_repeat(c, repeats).to(t.dtype), t], dim=2) for c, t in pair)
-
 
 class PostNorm(nn.Module):
     """x + LN(y): the norm after a transformation, its gain starting at ``gain``."""
@@ -255,12 +246,6 @@ class PostNorm(nn.Module):
         return residual_layernorm(x, y, self.weight, self.bias)
 
 
-def _repeat(x: Tensor, repeats: int) -> Tensor:
-    """Each row ``repeats`` times, side by side, without copying one that is not repeated."""
-    return x if repeats == 1 else x.repeat_interleave(repeats, 0)
-
-
-def _with_time_token(score_term: Tensor | None, repeats: int) -> Tensor | None:
-    if score_term is None:
-        return None
-    return torch.nn.functional.pad(_repeat(score_term, repeats), (0, 1))
+def _rotate_keys(k_BHMD: Tensor, rotation_MP2: Tensor) -> Tensor:
+    k_BMHD = rotate(k_BHMD.transpose(1, 2), rotation_MP2, False)
+    return k_BMHD.to(k_BHMD.dtype).transpose(1, 2)

@@ -12,14 +12,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from syncflow.ops.attention import attention
+from syncflow.ops.cross_attention import KeysValues, cross_attention
 from syncflow.ops.gelu import bias_gelu
 from syncflow.ops.rotation import rotation_table
 from syncflow.ops.self_attention import self_attention
 from syncflow.ops.temporal_attention import temporal_attention
-
-Rotation = tuple[Tensor, Tensor]
-KeysValues = tuple[Tensor, Tensor]
 
 
 def sinusoid(value_B: Tensor, width: int = 256, max_period: float = 1e4) -> Tensor:
@@ -118,76 +115,58 @@ class CrossAttention(nn.Module):
         self,
         x: Tensor,
         keys_values: KeysValues,
-        mask: Tensor | None = None,
-        rotation: Rotation | None = None,
+        term_BM: Tensor | None = None,
+        rotation_NP2: Tensor | None = None,
+        own: KeysValues | None = None,
     ) -> Tensor:
-        """x [B*K, ..., C] -> the same; ``mask`` is added to the scores, [B, 1, 1, M]; ``rotation``
-        turns the queries, of which there must be as many as it has rows."""
-        k_BHMD, v_BHMD = keys_values
-        q = self.q_linear(x).unflatten(-1, (self.num_heads, -1))
-        if rotation is not None:
-            q = rotate(q, rotation)
-        q_BHND = q.reshape(k_BHMD.shape[0], -1, *q.shape[-2:]).transpose(1, 2)
-        out_BHND = attention(q_BHND, k_BHMD, v_BHMD, mask)
-        return self.proj(out_BHND.transpose(1, 2).reshape(x.shape))
+        """x [B*K, ..., C] -> the same; the other arguments are those of `ops.cross_attention`."""
+        q_RNHD = self.q_linear(x).unflatten(-1, (self.num_heads, -1)).flatten(1, -3)
+        out_RNC = cross_attention(q_RNHD, keys_values, term_BM, rotation_NP2, own)
+        return self.proj(out_RNC.view(x.shape))
 
 
 def additive_mask(mask_BM: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """True = may be attended -> a term for the scores, [B, 1, 1, M].
+    """True = may be attended -> a term for the scores, [B, M].
 
     The least finite number and not -inf: a row without any token then gives a mean, not NaN.
     """
     if mask_BM is None:
         return None
     term_BM = torch.zeros(mask_BM.shape, dtype=dtype, device=mask_BM.device)
-    return term_BM.masked_fill_(~mask_BM.bool(), torch.finfo(dtype).min)[:, None, None, :]
+    return term_BM.masked_fill_(~mask_BM.bool(), torch.finfo(dtype).min)
 
 
 def seconds_rotation(
     seconds_N: Tensor, head_dim: int, frequency: float, theta: float, dtype: torch.dtype
-) -> Rotation:
-    """Rotary positions on a clock in seconds: cosines and signed sines, each [N, 1, D].
+) -> Tensor:
+    """Rotary positions on a clock in seconds, as `ops.rotation` takes them: [N, D/2, 2].
 
     Pair i of D/2 turns ``frequency * theta ** (-2 i / D)`` times a second, so equal times of any
     two sequences meet at equal phases, whatever their rates.
     """
-    angle_NP = _seconds_angles(seconds_N, head_dim, frequency, theta)
-    cos_NP, sin_NP = angle_NP.cos(), angle_NP.sin()
-    cos = torch.cat([cos_NP, cos_NP], dim=-1)[:, None]
-    sin = torch.cat([-sin_NP, sin_NP], dim=-1)[:, None]
-    return cos.to(dtype), sin.to(dtype)
-
-
-def seconds_rotation_table(
-    seconds_N: Tensor, head_dim: int, frequency: float, theta: float, dtype: torch.dtype
-) -> Tensor:
-    """The same positions as the table that `ops.self_attention` takes, [N, D/2, 2]."""
-    return rotation_table(_seconds_angles(seconds_N, head_dim, frequency, theta), dtype)
-
-
-def _seconds_angles(seconds_N: Tensor, head_dim: int, frequency: float, theta: float) -> Tensor:
     rate_P = frequency * theta ** (
         -torch.arange(0, head_dim, 2, device=seconds_N.device, dtype=torch.float64) / head_dim
     )
-    return 2 * math.pi * seconds_N.double()[:, None] * rate_P
+    return rotation_table(2 * math.pi * seconds_N.double()[:, None] * rate_P, dtype)
 
 
-def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Turns the pairs (i, i + D/2) of x [..., N, H, D] by the angles of ``seconds_rotation``."""
-    cos_N1D, sin_N1D = rotation
-    half = x.shape[-1] // 2
-    return torch.addcmul(x * cos_N1D.to(x.dtype), x.roll(half, -1), sin_N1D.to(x.dtype))
-
-
-@functools.lru_cache(maxsize=32)
+@torch.compiler.assume_constant_result
 def plane_positions(
     height: int, width: int, channels: int, scale: float, base_size: int, device: torch.device
 ) -> Tensor:
     """Sine-cosine positions of a grid of patches, [S, C] float32, as Open-Sora v1.2 has them.
 
     The first half of the channels tells the column and the second the row; each half is sines then
-    cosines. Positions are divided by ``scale`` and stretched to ``base_size`` on both axes.
+    cosines. Positions are divided by ``scale`` and stretched to ``base_size`` on both axes. Not to
+    be changed: the table is kept.
     """
+    return _plane_positions(height, width, channels, scale, base_size, device)
+
+
+@functools.lru_cache(maxsize=32)
+def _plane_positions(
+    height: int, width: int, channels: int, scale: float, base_size: int, device: torch.device
+) -> Tensor:
     # Made outside inference mode, since a cached tensor may next be used in training.
     with torch.inference_mode(False), torch.no_grad():
         half = channels // 2

@@ -16,7 +16,6 @@ from torch.utils.checkpoint import checkpoint
 from syncflow.config import VideoTowerConfig
 from syncflow.models.layers import (
     CrossAttention,
-    KeysValues,
     Mlp,
     ScalarEmbedder,
     SelfAttention,
@@ -24,6 +23,7 @@ from syncflow.models.layers import (
     plane_positions,
 )
 from syncflow.ops.adaln import adaln, gate_residual, gate_residual_adaln
+from syncflow.ops.cross_attention import KeysValues
 from syncflow.ops.patchify3d import patchify3d, unpatchify3d
 
 EPS = 1e-6

@@ -12,7 +12,7 @@ from syncflow.clip import Clip, ClipSpec
 from syncflow.config import SamplingConfig
 from syncflow.inputs import resolve
 from syncflow.models.ddit import DDiT
-from syncflow.sampler import GuidedVelocity, encode_captions
+from syncflow.sampler import GuidedVelocity, advance, encode_captions
 from syncflow.training import export
 from syncflow.training.settings import SamplesConfig
 
@@ -31,7 +31,9 @@ def sample(
     )  # fmt: skip
     velocity = GuidedVelocity(model, captions, asked.guidance, asked.audio_guidance)
     refresh = noise.refresh(sources, asked.renewal)
-    return flow.integrate(velocity, start, asked.path, asked.solver, refresh=refresh)
+    return flow.integrate(
+        velocity, start, asked.path, asked.solver, refresh=refresh, advance=advance
+    )
 
 
 class _Read:

@@ -7,7 +7,8 @@ from syncflow.clip import ClipSpec
 from syncflow.config import AdaptorConfig, AudioTowerConfig
 from syncflow.models.adaptor import Adaptor, TemporalUpsampler
 from syncflow.models.audio_tower import AudioTower
-from syncflow.models.layers import additive_mask, rotate, seconds_rotation
+from syncflow.models.layers import additive_mask, seconds_rotation
+from syncflow.ops.rotation import rotate
 
 SPEC = ClipSpec(seconds=1.0, height=32, width=32)
 
@@ -29,7 +30,7 @@ def test_scores_depend_on_the_difference_of_seconds_alone() -> None:
         clock = (8, 8.0, 1000.0, torch.float64)
         seconds = torch.tensor([at, key_at], dtype=torch.float64)[:, None]
         turned = [
-            rotate(x.double(), seconds_rotation(s, *clock))
+            rotate(x.double(), seconds_rotation(s, *clock), False)
             for x, s in zip((q, k), seconds, strict=True)
         ]
         return (turned[0] * turned[1]).sum().item()
@@ -40,9 +41,10 @@ def test_scores_depend_on_the_difference_of_seconds_alone() -> None:
 
 
 def test_the_fastest_pair_turns_rope_frequency_times_a_second() -> None:
-    cos, sin = seconds_rotation(torch.tensor([0.0, 1 / 32, 1 / 8]), 8, 8.0, 1000.0, torch.float64)
-    assert cos[:, 0, 0].tolist() == pytest.approx([1, 0, 1], abs=1e-6)  # a quarter turn, a turn
-    assert sin[1, 0, 4].item() == pytest.approx(1) and sin[1, 0, 0].item() == pytest.approx(-1)
+    seconds = torch.tensor([0.0, 1 / 32, 1 / 8])
+    cos, sin = seconds_rotation(seconds, 8, 8.0, 1000.0, torch.float64)[:, 0].unbind(-1)
+    assert cos.tolist() == pytest.approx([1, 0, 1], abs=1e-6)  # a quarter turn, a turn
+    assert sin[1].item() == pytest.approx(1)
 
 
 def test_sound_finds_the_frame_of_its_own_time() -> None:
@@ -50,8 +52,8 @@ def test_sound_finds_the_frame_of_its_own_time() -> None:
     spec = ClipSpec()
     clock = (16, 2.0, 20.0, torch.float64)
     one = torch.ones(1, 1, 16, dtype=torch.float64)
-    q = rotate(one.expand(100, 1, 16), seconds_rotation(spec.audio_latent_times(), *clock))
-    k = rotate(one.expand(8, 1, 16), seconds_rotation(spec.video_latent_times(), *clock))
+    q = rotate(one.expand(100, 1, 16), seconds_rotation(spec.audio_latent_times(), *clock), False)
+    k = rotate(one.expand(8, 1, 16), seconds_rotation(spec.video_latent_times(), *clock), False)
     found = spec.video_latent_times()[(q[:, 0] @ k[:, 0].T).argmax(-1)]
     inside = (spec.audio_latent_times() > 0.1) & (spec.audio_latent_times() < 1.84)
     away = (found - spec.audio_latent_times())[inside].abs().max()
@@ -72,15 +74,27 @@ def test_rope_is_what_tells_video_times_apart(align: str) -> None:
 
 
 def test_the_flow_time_is_a_token_of_the_context() -> None:
+    """Its value counts, and with a key that drowns all others it is all that is read."""
     audio = tower()
-    tokens = [torch.randn(2, 4, 16) for _ in range(2)]
-    context = audio.context(tokens, SPEC)
-    time = audio.t_embedder(torch.tensor([100.0, 900.0]))
-    keys, values = audio.layers[0].with_time_token(context.keys_values[0], time, 1)
-    assert keys.shape == values.shape == (2, 2, 5, 8)
-    assert torch.equal(keys[:, :, :4], context.keys_values[0][0])
-    expected = audio.layers[0].cross_attn.keys_values(time[:, None])[0]
-    assert torch.equal(keys[:, :, 4:], expected)
+    with torch.no_grad():
+        context = audio.context([torch.randn(2, 4, 16) for _ in range(2)], SPEC)
+    layer, x, t = audio.layers[0], torch.randn(2, 50, 16), torch.randn(2, 16)
+    seen = []
+
+    def read(module, inputs):
+        seen.append(inputs)
+
+    layer.cross_attn.register_forward_pre_hook(read)
+    with torch.no_grad():
+        layer(x, context.self_rotation_AP2, t, context.keys_values[0], None, None, None, 0)
+        queries, keys_values, *_, own = seen[0]
+        value = own[1]
+        drowned = (torch.zeros_like(own[0]), value)
+        out = layer.cross_attn(queries, keys_values, torch.full((2, 4), -1e4), None, drowned)
+    expected = layer.cross_attn.proj(value.transpose(1, 2).reshape(2, 1, 16)).expand_as(out)
+    torch.testing.assert_close(out, expected)
+    own_key = layer.cross_attn.kv_linear(t).chunk(2, -1)[0]
+    torch.testing.assert_close(own[0].flatten(1), own_key)
 
 
 def test_norm_follows_each_transformation() -> None:
@@ -95,7 +109,7 @@ def test_norm_follows_each_transformation() -> None:
 
 def test_mask_term_is_finite() -> None:
     term = additive_mask(torch.tensor([[True, False]]), torch.bfloat16)
-    assert term.shape == (1, 1, 1, 2) and term.isfinite().all() and term[0, 0, 0, 0] == 0
+    assert term.shape == (1, 2) and term.isfinite().all() and term[0, 0] == 0
 
 
 @pytest.mark.parametrize(("axis", "tokens"), [("full", 12), ("temporal", 4), ("none", 12)])

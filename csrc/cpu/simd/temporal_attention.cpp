@@ -3,28 +3,10 @@
 
 #include <cmath>
 
-#include "heads.h"
-#include "tile.h"
+#include "scores.h"
 
 namespace syncflow::cpu::CPU_CAPABILITY {
 namespace {
-
-// The cosines and signed sines of every position; empty where nothing is rotated.
-template <class A>
-struct Rotation {
-  Rotation(const HeadTransform& h, int64_t T, int64_t D)
-      : rotates(h.rotation), ld(padded<A>(D)), cos_(rotates ? T * ld : 0), sin_(cos_.size()) {
-    for (int64_t t = 0; rotates && t < T; ++t)
-      expand_rotation<A>(h, t, D, cos_.data() + t * ld, sin_.data() + t * ld);
-  }
-  const A* cos(int64_t t) const { return rotates ? cos_.data() + t * ld : nullptr; }
-  const A* sin(int64_t t) const { return rotates ? sin_.data() + t * ld : nullptr; }
-
- private:
-  bool rotates;
-  int64_t ld;
-  std::vector<A> cos_, sin_;
-};
 
 // Rows whose gradients of the gains are added up before they join the chunk's.
 constexpr int64_t kSummedRows = 16;
@@ -48,28 +30,6 @@ void prefetch_item(const PackedSizes& z, const Packed& x, int parts, int64_t ind
       const char* row = x.data + x.at(b, t, s, part, h) * size;
       for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i);
     }
-}
-
-// Scores lie with keys down and queries across, so that a softmax over keys adds vectors and never
-// the lanes of one. Columns of [T, columns] become their softmax; columns past the last query, whose
-// scores are zero, become 1 / T and are not read.
-template <class A>
-void softmax_columns(A* scores, int64_t ld, int64_t columns, int64_t T) {
-  constexpr int64_t width = Vec<A>::size();
-  for (int64_t i = 0; i < columns; i += width) {
-    A* column = scores + i;
-    Vec<A> top = Vec<A>::loadu(column);
-    for (int64_t t = 1; t < T; ++t) top = at::vec::maximum(top, Vec<A>::loadu(column + t * ld));
-    Vec<A> total(0);
-    for (int64_t t = 0; t < T; ++t) {
-      const Vec<A> e = exponential<A>(Vec<A>::loadu(column + t * ld) - top);
-      e.store(column + t * ld);
-      total = total + e;
-    }
-    const Vec<A> share = Vec<A>(1) / total;
-    for (int64_t t = 0; t < T; ++t)
-      (Vec<A>::loadu(column + t * ld) * share).store(column + t * ld);
-  }
 }
 
 template <class A>
@@ -117,7 +77,6 @@ void forward(const TemporalAttentionArgs& a, int64_t begin, int64_t end) {
 // P and dS lie with keys down, as in `softmax_columns`.
 template <class A>
 void backward(const TemporalAttentionArgs& a, int64_t begin, int64_t end) {
-  constexpr int64_t width = Vec<A>::size();
   const auto& [B, T, S, H, D] = a.sizes;
   const int64_t Dp = padded<A>(D), Tp = padded<A>(T);
   const Rotation<A> rotation(a.transform, T, D);
@@ -153,18 +112,7 @@ void backward(const TemporalAttentionArgs& a, int64_t begin, int64_t end) {
       softmax_columns<A>(p, Tp, Tp, T);
       transpose<A>(Tp, Dp, g, Dp, transposed, Tp);
       multiply<A>(T, Tp, D, {v, Dp, 1}, transposed, Tp, ds, Tp);
-      for (int64_t i = 0; i < Tp; i += width) {
-        const auto each = [&](auto&& body) {
-          for (int64_t t = 0; t < T; ++t) body(p + t * Tp + i, ds + t * Tp + i);
-        };
-        Vec<A> products(0);
-        each([&](const A* p_t, const A* dp_t) {
-          products = at::vec::fmadd(Vec<A>::loadu(p_t), Vec<A>::loadu(dp_t), products);
-        });
-        each([&](const A* p_t, A* ds_t) {
-          (Vec<A>::loadu(p_t) * (Vec<A>::loadu(ds_t) - products)).store(ds_t);
-        });
-      }
+      softmax_columns_backward<A>(p, ds, Tp, Tp, T);
       const auto write = [&](int part, int64_t t, const A* row) {
         write_head<A>(a.grad_qkv, a.grad_qkv.at(b, t, s, part, h), row, D);
       };

@@ -1,0 +1,131 @@
+"""Attention of one sequence to another that was made before it, and may serve several.
+
+    out = softmax(turn(q) k^T / sqrt(D) + term) v
+
+Rows of queries come in draws: the K neighbours q[K b .. K b + K - 1] read one context b. A row may
+have one key of its own beside the context's. turn rotates the pairs (i, i + D/2) of a query; keys
+are given as they are met. Softmax is float32 (float64 for float64); the result has the dtype of q.
+Neither the context's repetitions, nor its joining with a row's own key, nor the scores are written
+to memory, masked keys are not read, and backward saves the inputs alone.
+"""
+
+import torch
+from torch import Tensor
+
+from syncflow.ops import native
+from syncflow.ops.attention import attention
+from syncflow.ops.rotation import rotate
+
+KeysValues = tuple[Tensor, Tensor]
+
+
+def cross_attention(
+    q_RNHD: Tensor,
+    keys_values: KeysValues,
+    term_BM: Tensor | None = None,
+    rotation_NP2: Tensor | None = None,
+    own: KeysValues | None = None,
+) -> Tensor:
+    """Attention of R = K * B rows of queries to B contexts.
+
+    Args:
+        q_RNHD: queries [R, N, H, D].
+        keys_values: of the contexts, each [B, H, M, D].
+        term_BM: added to the scores of a key, float, without a gradient; where some key of a
+            context has none below -1e30, keys with one below it are not read.
+        rotation_NP2: a table of `syncflow.ops.rotation`, [N, D/2, 2].
+        own: one more key and value for each row, each [R, H, 1, D].
+
+    Returns:
+        [R, N, H * D].
+    """
+    given = (q_RNHD, *keys_values, *(own or (None, None)), term_BM, rotation_NP2)
+    _check(*given)
+    if not native.usable("cross_attention", *given):
+        return cross_attention_reference(q_RNHD, keys_values, term_BM, rotation_NP2, own)
+    return torch.ops.syncflow.cross_attention(*given)
+
+
+def cross_attention_reference(
+    q_RNHD: Tensor,
+    keys_values: KeysValues,
+    term_BM: Tensor | None = None,
+    rotation_NP2: Tensor | None = None,
+    own: KeysValues | None = None,
+) -> Tensor:
+    """`cross_attention` in plain PyTorch."""
+    k_BHMD, v_BHMD = keys_values
+    _check(q_RNHD, k_BHMD, v_BHMD, *(own or (None, None)), term_BM, rotation_NP2)
+    R, N, H, D = q_RNHD.shape
+    B, dtype = len(k_BHMD), q_RNHD.dtype
+    if rotation_NP2 is not None:
+        q_RNHD = rotate(q_RNHD, rotation_NP2, False).to(dtype)
+    keys_values, mask = (k_BHMD.to(dtype), v_BHMD.to(dtype)), None
+    if term_BM is not None:
+        mask = term_BM.to(dtype)[:, None, None]
+    if own is not None:
+        repeated = [x if R == B else x.repeat_interleave(R // B, 0) for x in keys_values]
+        pairs = zip(repeated, own, strict=True)
+        keys_values = [torch.cat([x, y.to(dtype)], dim=2) for x, y in pairs]
+        if mask is not None:
+            mask = torch.nn.functional.pad(mask.repeat_interleave(R // B, 0), (0, 1))
+    elif R:
+        q_RNHD = q_RNHD.reshape(B, -1, H, D)
+    out_BHND = attention(q_RNHD.transpose(1, 2), *keys_values, mask)
+    return out_BHND.transpose(1, 2).reshape(R, N, H * D)
+
+
+def _check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    own_k: Tensor | None,
+    own_v: Tensor | None,
+    term: Tensor | None,
+    rotation: Tensor | None,
+) -> None:
+    if q.ndim != 4 or k.ndim != 4:
+        raise ValueError(
+            f"q must be [R, N, H, D] and k [B, H, M, D], not {tuple(q.shape)}, {tuple(k.shape)}"
+        )
+    (R, N, H, D), (B, _, M, _) = q.shape, k.shape
+    if R % B if B else R:
+        raise ValueError(f"{R} rows of queries cannot be shared out among {B} contexts")
+    wanted = {
+        "k": (k, (B, H, M, D)),
+        "v": (v, (B, H, M, D)),
+        "own k": (own_k, (R, H, 1, D)),
+        "own v": (own_v, (R, H, 1, D)),
+        "term": (term, (B, M)),
+        "rotation": (rotation, (N, D // 2, 2)),
+    }
+    for name, (tensor, shape) in wanted.items():
+        if tensor is not None and tensor.shape != shape:
+            raise ValueError(f"{name} of shape {tuple(tensor.shape)} must be {shape}")
+    if rotation is not None and D % 2:
+        raise ValueError(f"the head dimension must be even for rotary pairs, not {D}")
+
+
+def _save(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx, grad):
+    saved = ctx.saved_tensors
+    grads = torch.ops.syncflow.cross_attention_backward(grad, *saved)
+    return *(None if t is None else g for g, t in zip(grads, saved, strict=False)), None, None
+
+
+def _backward_fake(grad, q, k, v, own_k, own_v, *rest):
+    shapes = (t.shape if t is not None else (0,) for t in (q, k, v, own_k, own_v))
+    like = (t if t is not None else q for t in (q, k, v, own_k, own_v))
+    return tuple(t.new_empty(shape) for t, shape in zip(like, shapes, strict=True))
+
+
+native.register(
+    "cross_attention",
+    fake=lambda q, *rest: q.new_empty(*q.shape[:2], q.shape[2] * q.shape[3]),
+    backward=_backward,
+    setup_context=_save,
+    backward_fake=_backward_fake,
+)
