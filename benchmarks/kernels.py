@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from syncflow import ops
-from syncflow.ops import adaln, gelu, native, patchify3d, qk_norm_rope, self_attention
+from syncflow.ops import adaln, cross_attention, gelu, native, patchify3d, qk_norm_rope, self_attention
 from syncflow.ops import euler_cfg as euler
 from syncflow.ops import temporal_attention as temporal
 from syncflow.ops.rotation import frame_rotation
@@ -29,6 +29,13 @@ TOKENS = [(2, 512, 192), (32, 128, 128), (2, 2048, 1152)]
 TEMPORAL = [(2, 8, 64, 6, 32), (32, 8, 16, 4, 32), (1, 8, 256, 16, 72)]
 # (B, N, heads, head dim): the shipped model's frames, sounds and clips, and one XL/2 frame
 SELF = [(256, 16, 4, 32), (32, 100, 4, 32), (32, 128, 4, 32), (8, 256, 16, 72)]
+# (rows, queries, keys, heads, head dim, a key of the row's own): the shipped model's picture and
+# sound reading text, its sound reading the picture, and XL/2's picture reading text
+CROSS = [
+    (32, 128, 65, 4, 32, False),
+    (32, 100, 128, 4, 32, True),
+    (2, 512, 300, 16, 72, False),
+]
 # (latents, patch, width)
 PATCHES = [((32, 8, 8, 8, 8), (1, 2, 2), 128), ((2, 4, 8, 32, 32), (1, 2, 2), 1152)]
 
@@ -51,6 +58,11 @@ def cases(dtype: torch.dtype) -> dict[str, list[Case]]:
         table = frame_rotation(N, D, 1e4, inputs[0].device, torch.float32)
         add("self_attention", (B, N, H, D), self_attention.self_attention, inputs)
         add("qk_norm_rope", (B, N, H, D), _rotating(table), inputs)
+    for B, N, M, H, D, own in CROSS:
+        q, kv = torch.randn(B, N, H, D, dtype=dtype), torch.randn(B, M, 2, H, D, dtype=dtype)
+        inputs = [q, *kv.permute(2, 0, 3, 1, 4).unbind(0)]
+        inputs += [*torch.randn(2, B, H, 1, D, dtype=dtype)] if own else []
+        add("cross_attention", (B, N, M, H, D), _reading, inputs)
     for B, N, C in TOKENS:
         x, y = torch.randn(2, B, N, C, dtype=dtype)
         shift, scale, gate = (0.1 * torch.randn(B, 6, C, dtype=dtype)).unbind(1)[:3]
@@ -79,6 +91,10 @@ def cases(dtype: torch.dtype) -> dict[str, list[Case]]:
 def _rotating(table: Tensor) -> Callable:
     # On a copy, since the operator takes its argument over.
     return lambda qkv, *w: qk_norm_rope.qk_norm_rope(qkv.clone(), *w, table)
+
+
+def _reading(q: Tensor, k: Tensor, v: Tensor, *own: Tensor) -> Tensor:
+    return cross_attention.cross_attention(q, (k, v), own=own or None)
 
 
 def _with_positions(table: Tensor) -> Callable:
