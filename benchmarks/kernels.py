@@ -18,7 +18,15 @@ import torch
 from torch import Tensor
 
 from syncflow import ops
-from syncflow.ops import adaln, cross_attention, gelu, native, patchify3d, qk_norm_rope, self_attention
+from syncflow.ops import (
+    adaln,
+    cross_attention,
+    gelu,
+    native,
+    patchify3d,
+    qk_norm_rope,
+    self_attention,
+)
 from syncflow.ops import euler_cfg as euler
 from syncflow.ops import temporal_attention as temporal
 from syncflow.ops.rotation import frame_rotation

@@ -127,9 +127,7 @@ class AudioTower(nn.Module):
         self_rotation_AP2 = seconds_rotation(audio_times, *clock)
         if config.condition == "text":
             return AudioContext(text.keys_values, text.score_term, None, self_rotation_AP2, None)
-        pairs = [
-            layer.reads_video(x) for layer, x in zip(self.layers, tokens, strict=True)
-        ]
+        pairs = [layer.reads_video(x) for layer, x in zip(self.layers, tokens, strict=True)]
         if config.align == "none":
             return AudioContext(pairs, None, aligned_BAC, self_rotation_AP2, None)
         seconds_T = spec.video_latent_times(device)
