@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from syncflow import ops
 from syncflow.ops import native
 from syncflow.ops.patchify3d import (
     patchify3d,
@@ -35,6 +36,13 @@ def inputs(shape, patch, C, dtype=torch.float32):
     return [x[..., :-1], weight, bias, positions]
 
 
+def kernel(x, weight, bias=None, positions=None):
+    """The compiled op also where `patchify3d` would take its twin."""
+    compiled = native.LOADED and not ops.reference_only()
+    function = torch.ops.syncflow.patchify3d if compiled else patchify3d_reference
+    return function(x, weight, bias, positions)
+
+
 @pytest.mark.parametrize("function", [patchify3d, patchify3d_reference])
 @pytest.mark.parametrize(("shape", "patch", "C"), SHAPES)
 def test_is_a_convolution(function, shape, patch, C):
@@ -51,7 +59,7 @@ def test_is_a_convolution(function, shape, patch, C):
 def test_kernel_is_as_exact_as_eager(shape, patch, C, dtype):
     *given, positions = inputs(shape, patch, C, dtype)
     # The twin adds positions of its own dtype; as a constant it is no input here.
-    assert_as_good_as_eager(lambda *t: patchify3d(*t, positions.to(t[0].dtype)), given)
+    assert_as_good_as_eager(lambda *t: kernel(*t, positions.to(t[0].dtype)), given)
 
 
 @pytest.mark.parametrize("function", [unpatchify3d, unpatchify3d_reference])
@@ -76,7 +84,7 @@ def test_back_again(function, shape, patch, C, spare):
 @needs_kernels
 def test_gradients_and_registration():
     given = [t.double().requires_grad_() for t in inputs((1, 1, 3, 3, 3), (2, 2, 2), 3)[:3]]
-    assert torch.autograd.gradcheck(patchify3d, given)
+    assert torch.autograd.gradcheck(kernel, given)
     torch.library.opcheck(
         torch.ops.syncflow.patchify3d.default,
         (*(t.detach().float().requires_grad_() for t in given), None),
@@ -85,7 +93,7 @@ def test_gradients_and_registration():
     arguments = (tokens, [1, 2, 2], 4, [3, 3, 5])
     torch.library.opcheck(torch.ops.syncflow.unpatchify3d.default, arguments)
     assert torch.autograd.gradcheck(
-        lambda t: unpatchify3d(t, (1, 2, 2), 4, (3, 3, 5)),
+        lambda t: torch.ops.syncflow.unpatchify3d(t, (1, 2, 2), 4, (3, 3, 5)),
         tokens.detach().double().requires_grad_(),
     )
 
@@ -93,7 +101,7 @@ def test_gradients_and_registration():
 @needs_kernels
 def test_same_bits_for_any_number_of_threads():
     given = inputs((4, 8, 8, 16, 16), (1, 2, 2), 100)[:3]
-    assert_same_bits_for_any_number_of_threads(patchify3d, given)
+    assert_same_bits_for_any_number_of_threads(kernel, given)
 
 
 def test_wrong_shapes_are_named():
@@ -105,6 +113,15 @@ def test_wrong_shapes_are_named():
     if native.LOADED:
         with pytest.raises(ValueError, match="tokens has shape"):
             torch.ops.syncflow.unpatchify3d(torch.zeros(1, 2, 4, 8), [1, 2, 2], 4, [2, 4, 4])
+
+
+@needs_kernels
+@pytest.mark.parametrize(("shape", "patch", "C"), SHAPES)
+def test_kernel_puts_tokens_back_where_the_twin_does(shape, patch, C):
+    T, S = patchify3d(torch.zeros(shape), torch.zeros(1, shape[1], *patch)).shape[1:3]
+    K = shape[1] * patch[0] * patch[1] * patch[2]
+    given = (torch.randn(shape[0], T, S, K), list(patch), shape[1], list(shape[2:]))
+    assert torch.equal(torch.ops.syncflow.unpatchify3d(*given), unpatchify3d_reference(*given))
 
 
 def test_sizes_are_known_without_memory():
