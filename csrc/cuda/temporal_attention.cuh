@@ -115,6 +115,8 @@ __global__ void __launch_bounds__(kHeadWarps* kWarp, 1)
           for (int i = 0; i < Tile<D>::kRegisters; ++i)
             mma_k16<T>(out[i], p0, p1, p2, p3, v[n].w[i], v[n + 1].w[i]);
         } else {
+          // Else all tiles' loads are moved ahead of all products, and 8 tiles of D = 96 spill.
+          __syncwarp();
           Tile<D> first, second;
           first.load_or_zero(v_rows, item.qkv_stride, 8 * n + row, end);
           second.load_or_zero(v_rows, item.qkv_stride, 8 * n + 8 + row, end);
