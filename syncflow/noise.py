@@ -25,11 +25,16 @@ def start(
     device: torch.device,
     takes: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """x_0: video [P, *video_shape] and audio [P * takes, *audio_shape]."""
+    """x_0: video [P, *video_shape] and audio [P * takes, *audio_shape].
+
+    More takes leave the first one's noise, and what the picture draws later, as they are.
+    """
     video, audio = [], []
     for source in sources:
         video.append(torch.randn(tuple(video_shape), generator=source))
-        audio += [torch.randn(tuple(audio_shape), generator=source) for _ in range(takes)]
+        audio.append(torch.randn(tuple(audio_shape), generator=source))
+        apart = source.clone_state()
+        audio += [torch.randn(tuple(audio_shape), generator=apart) for _ in range(takes - 1)]
     return torch.stack(video).to(device), torch.stack(audio).to(device)
 
 

@@ -312,6 +312,9 @@ def test_renewal_is_part_of_the_seed_and_leaves_given_frames_alone(model) -> Non
     assert (among.video.int() - one.video.int()).abs().max() <= 1
     assert not torch.equal(one.video, run(model, seed=5).video)
     torch.testing.assert_close(run(model, seed=5, renewal=0.0).video, run(model, seed=5).video)
+    several = run(model, seed=5, renewal=0.8, audio_takes=3, rank=None)
+    assert all((take.video.int() - one.video.int()).abs().max() <= 1 for take in several)
+    torch.testing.assert_close(several[0].audio, one.audio, rtol=1e-3, atol=1e-4)
     given = Clip(one.video, one.audio, 16, 48000)
     assert torch.equal(run(model, video=given, renewal=1.0).video, given.video)
     seen = []
