@@ -99,6 +99,8 @@ MISTAKES = [
     (["data", "impacts", "--clips", "2", "--out", "d", "--sample-rate", "12345"], "got 12345"),
     (["train", "--config", "gone.json"], "no such config file: 'gone.json'"),
     (["train", "--config", "text.mp4"], ""),
+    (["train", "--config", "recipe.json"], "no config file gone.json"),
+    (["train", "--config", "recipe.json", "--device", "meat"], "device 'meat' cannot be used"),
     (["evaluate", "sync", "--levels", "a"], "'a' is not a list"),
     (["evaluate", "sync", "--levels", "1,1"], "names a level twice"),
     (["evaluate", "--suite", "songs"], "invalid choice: 'songs'"),
@@ -115,6 +117,10 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 ) -> None:
     (tmp_path / "text.mp4").write_text("not a film")
     (tmp_path / "b.png").mkdir()
+    render = {"task": "render", "out": "made", "clips": 1}
+    (tmp_path / "render.json").write_text(json.dumps(render))
+    recipe = {"task": "recipe", "steps": ["render.json", "gone.json"]}
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
     before = sorted(tmp_path.iterdir())
     monkeypatch.chdir(tmp_path)
     assert main(argv) == 2

@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
+
+from syncflow.data import lock
 
 POSTERIORS = ("video_mean", "video_std", "audio_mean", "audio_std")
 MANIFEST = "manifest.json"
@@ -237,26 +239,9 @@ class ShardWriter:
         return self.folder / _WORK / f"part_{number:07d}.safetensors"
 
 
-@contextmanager
-def locked(folder: Path, name: str, wait: bool = False) -> Iterator[None]:
-    """Holds ``folder`` for one process at a time; the system lets go of it when the process ends,
-    however it ends.
-
-    Raises:
-        ValueError: another process holds it, unless this one is to ``wait``.
-    """
-    (folder / _WORK).mkdir(parents=True, exist_ok=True)
-    with (folder / _WORK / f"lock-{name}").open("a") as file:
-        try:
-            import fcntl
-        except ModuleNotFoundError:  # Windows: two runs at once are up to the user there
-            yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise ValueError(f"another process is writing to {folder}; wait for it") from None
-        yield
+def locked(folder: Path, name: str, wait: bool = False) -> AbstractContextManager[None]:
+    """Holds the part ``name`` of ``folder`` for one process at a time (``lock.held``)."""
+    return lock.held(folder / _WORK / f"lock-{name}", wait)
 
 
 @contextmanager

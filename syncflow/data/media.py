@@ -90,11 +90,15 @@ def check_rate(path: str | Path, sample_rate: int) -> None:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path`` that takes its place at the end, or vanishes on any error,
-    Ctrl-C included: nobody ever sees half a file."""
+    Ctrl-C included: nobody ever sees half a file. An OSError names ``path``."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.strerror is None or error.filename not in (None, str(temporary)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

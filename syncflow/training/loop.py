@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import signal
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from syncflow.data import lock
 from syncflow.training import checkpoint, engine, optimizer, report, resume, weights
 from syncflow.training.draws import SampleGenerators, Source
 from syncflow.training.parallel import Group
@@ -57,7 +60,8 @@ def fit(
         group: the processes that train together; alone where it is not given.
 
     Raises:
-        ValueError: ``out`` was begun with another config, or the processes cannot share a batch.
+        ValueError: ``out`` was begun with another config, another training is running in it, or the
+            processes cannot share a batch.
         Diverged: more than ``max_nonfinite`` steps had a loss or gradient that is not finite.
         SystemExit: stopped by SIGTERM, code 0. KeyboardInterrupt: by Ctrl-C. Both have saved.
     """
@@ -70,7 +74,25 @@ def fit(
             changed = resume.differing(before, metadata.get("config"))
             print(f"{out}: finished before{' with another config' if changed else ''}, skipped")
         return final
-    return _Run(task, config, out, progress, metadata, group).go()
+    with _alone(out, group):
+        return _Run(task, config, out, progress, metadata, group).go()
+
+
+@contextmanager
+def _alone(out: Path, group: Group) -> Iterator[None]:
+    """Keeps a second run out of the folder. The process that leads holds it and all give up."""
+    with ExitStack() as stack:
+        taken = False
+        if group.leads:
+            try:
+                stack.enter_context(lock.held(out / ".lock"))
+            except ValueError:
+                taken = True
+        if group.any(taken)[0]:
+            raise ValueError(
+                f"another training is running in {out}: wait for it, stop it, or give another out"
+            )
+        yield
 
 
 class _Run:

@@ -137,14 +137,23 @@ def join(device: str | None, minutes: float = 10.0) -> Group:
     Args:
         device: "cpu", "cuda", "cuda:N", or None for a GPU where there is one.
         minutes: how long a message may take; a silent process ends the job after that.
+
+    Raises:
+        ValueError: there is no such device, or a launcher's variables make no sense.
     """
     rank, world, local = environment()
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    where = torch.device(device)
-    if where.type == "cuda" and where.index is None:
-        where = torch.device("cuda", local)
-        torch.cuda.set_device(where)
+    try:
+        where = torch.device(device)
+        if where.type == "cuda" and where.index is None:
+            where = torch.device("cuda", local)
+        torch.empty(0, device=where)  # now, and not when the data are read
+        if where.type == "cuda":
+            torch.cuda.set_device(where)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {device!r} cannot be used: {reason}") from error
     timeout = timedelta(minutes=minutes)
     if world > 1:
         torch.distributed.init_process_group(

@@ -38,6 +38,8 @@ def run(
     config = read(path)
     if isinstance(config, settings.RecipeTask):
         for step in config.steps:
+            read(path.parent / step)  # a mistake in the last one is told before the first runs
+        for step in config.steps:
             if group.leads:
                 print(f"{path.name}: {step}")
             run(path.parent / step, progress=progress, group=group)

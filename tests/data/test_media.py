@@ -327,3 +327,27 @@ def test_unwritable_targets(tmp_path) -> None:
         media.write(tmp_path / "b.mp4", video, None)
     with pytest.raises(ValueError, match=r"must end in \.mp4"):
         media.write(tmp_path / "a.gif", video, None)
+
+
+def test_a_full_disk_is_told_by_the_name_that_was_given(tmp_path) -> None:
+    path = tmp_path / "a.mp4"
+    code = (
+        "import resource, sys, torch; from syncflow.data import media\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        "noise = torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8)\n"
+        "try: media.write(sys.argv[1], noise, torch.zeros(24000))\n"
+        "except OSError as error: print(type(error).__name__, error.filename)"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(media.__file__).parents[2])}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.stdout == f"OSError {path}\n", done.stdout + done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
+def test_a_folder_that_takes_no_files_is_told(tmp_path) -> None:
+    video = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+    with pytest.raises(OSError) as told:  # root is refused no permission here, only the file
+        media.write("/proc/a.mp4", video, None)
+    assert "/proc" in str(told.value)

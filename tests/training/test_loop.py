@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from syncflow.data import lock
 from syncflow.training import checkpoint, optimizer
 from syncflow.training.loop import Diverged, fit
 from syncflow.training.plan import epoch_indices
@@ -151,3 +152,10 @@ def test_learning_rate_warms_up_stays_and_falls():
     rates = [optimizer.learning_rate(step, config) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == 1.0
     assert rates[50] == 1.0 and rates[75] == pytest.approx(0.5) and 0 < rates[99] < 0.03
+
+
+def test_a_second_training_in_the_same_folder_is_refused(tmp_path):
+    with lock.held(tmp_path / ".lock"), pytest.raises(ValueError, match="another training is run"):
+        fit(Line(), settings(), tmp_path, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert fit(Line(), settings(steps=2), tmp_path, progress=False).exists()
