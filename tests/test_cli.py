@@ -206,3 +206,13 @@ def test_where_clips_go(tmp_path, monkeypatch) -> None:
         outputs.plan("file", ["a", "b"], 1, 7)
     with pytest.raises(NotADirectoryError, match="file' is a file"):
         outputs.plan("file/deep/", ["a", "b"], 1, 7).check()
+
+
+def test_sound_for_a_video_is_told_at_the_rate_of_the_video(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    media.write("silent.mp4", torch.zeros(15, 3, 32, 48, dtype=torch.uint8), None, fps=25)
+    options = "--video silent.mp4 -o out.mp4 --steps 1 --device cpu --no-progress"
+    assert main(["generate", *options.split()]) == 0
+    out, err = capsys.readouterr()
+    assert out == "out.mp4\n" and "(0.6 s, 48x32 at 25 fps, 48000 Hz)" in err
+    assert media.probe("out.mp4").seconds == 0.6

@@ -103,6 +103,10 @@ def run(args: argparse.Namespace) -> None:
         print(contact_sheet(clips, captions, plan.sheet))
     seconds, first = time.monotonic() - begin, clips[0]
     height, width = first.video.shape[2:]
-    what = f"{first.seconds:g} s, {width}x{height} at {first.fps:g} fps, {first.sample_rate} Hz"
+    length, fps = first.seconds, first.fps
+    if args.video:  # copied at its own rate, not the model's
+        given = media.probe(args.video)
+        length, fps = args.seconds or given.seconds or length, given.fps or fps
+    what = f"{length:g} s, {width}x{height} at {fps:g} fps, {first.sample_rate} Hz"
     many = "1 clip" if len(clips) == 1 else f"{len(clips)} clips"
     print(f"{many} ({what}) in {seconds:.1f} s", file=sys.stderr)
