@@ -102,6 +102,8 @@ MISTAKES = [
     (["train", "--config", "recipe.json"], "no config file gone.json"),
     (["train", "--config", "recipe.json", "--device", "meat"], "device 'meat' cannot be used"),
     (["evaluate", "sync", "--levels", "a"], "'a' is not a list"),
+    (["evaluate", "sync", "--out", __file__], "cannot write into '"),
+    (["evaluate", "paper", "--out", f"{__file__}/x"], "it is no folder"),
     (["evaluate", "sync", "--levels", "1,1"], "names a level twice"),
     (["evaluate", "--suite", "songs"], "invalid choice: 'songs'"),
     (["evaluate", "suite", "--compare", "x"], "takes NAME=MODEL, every name once, got 'x'"),

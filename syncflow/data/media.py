@@ -79,6 +79,20 @@ def check_folder(path: str | Path) -> None:
         raise PermissionError(f"cannot write '{path}': no permission in folder '{folder}'")
 
 
+def make_folder(path: str | Path, first: str) -> Path:
+    """The folder ``path``, made where it is missing; raises unless the file ``first`` can be
+    written into it."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise NotADirectoryError(f"cannot write into '{path}': it is no folder") from None
+    except OSError as error:
+        raise type(error)(f"cannot make the folder '{path}': {error.strerror}") from None
+    check_folder(path / first)
+    return path
+
+
 def check_rate(path: str | Path, sample_rate: int) -> None:
     """Raises unless the sound in a file named ``path`` can have ``sample_rate`` Hz."""
     codec = _FORMATS[Path(path).suffix.lower()][2]

@@ -245,7 +245,7 @@ def run(
     from syncflow.data import media
     from syncflow.evaluation.provenance import circumstances, load_model
 
-    out, networks = Path(out), networks or Networks()
+    out, networks = media.make_folder(out, "report.json"), networks or Networks()
     curves = loss_curves(training or {})
     rows = [
         System(name, ("1",), (paper_systems.cascade(v, paper_systems.find_sound(a)),))
@@ -260,8 +260,6 @@ def run(
     else:
         geometry = (spec.seconds, spec.fps, spec.sample_rate) if spec else ()
         items = datasets.folder(data, clips, *geometry)
-    out.mkdir(parents=True, exist_ok=True)
-    media.check_folder(out / "report.json")
     metrics = factories(networks, device)
     if on_impacts:
         metrics += world_factories(out, levels, probe_settings)

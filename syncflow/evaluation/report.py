@@ -106,7 +106,6 @@ def run(
     unknown = sorted(set(options) - set(OPTIONS))
     if unknown:
         raise ValueError(f"a report knows {', '.join(OPTIONS)}, got {', '.join(unknown)}")
-    out = Path(out if out is not None else "runs/eval")
     cases = systems.cases(split, clips, levels)
     # What would fail after an hour of sampling fails now.
     if scope.real_media:
@@ -114,10 +113,9 @@ def run(
     if scope.recordings:
         recordings.find(scope.recordings)
     curves = tables.losses(scope.training) if scope.training else {}
+    out = media.make_folder(out if out is not None else "runs/eval", "report.json")
     loaded, named = provenance.load_model(model)
     others = {name: provenance.load_model(folder)[0] for name, folder in scope.compare.items()}
-    out.mkdir(parents=True, exist_ok=True)
-    media.check_folder(out / "report.json")
     heard, looked = systems.load_probes(out.parent / "probes", levels, probe_settings)
 
     begun = time.perf_counter()

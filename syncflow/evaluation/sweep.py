@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from syncflow.data import media
 from syncflow.evaluation import provenance, rows, systems, tables
 from syncflow.evaluation.probe import ProbeSettings
 from syncflow.evaluation.systems import Model
@@ -57,10 +58,9 @@ def sweep(
     unknown = sorted({name for each in grids for name in each} - set(OPTIONS))
     if unknown:
         raise ValueError(f"a sweep knows {', '.join(OPTIONS)}, got {', '.join(unknown)}")
-    out = Path(out if out is not None else "runs/eval")
+    out = media.make_folder(out if out is not None else "runs/eval", "sweep.json")
     captions = systems.cases(split, clips, levels)
     loaded, named = provenance.load_model(model)
-    out.mkdir(parents=True, exist_ok=True)
     heard, looked = systems.load_probes(
         Path(cache or out.parent / "probes"), levels, probe_settings
     )
