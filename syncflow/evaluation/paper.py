@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,8 @@ def settings_of(
         System(f"guidance {weight:g}", ("5",), (text(model, guidance=weight),), weight)
         for weight in guidances
     ]
-    return [row for row in rows if set(row.tables) & set(wanted)]
+    asked = [replace(row, tables=tuple(t for t in row.tables if t in wanted)) for row in rows]
+    return [row for row in asked if row.tables]
 
 
 def run(

@@ -228,6 +228,12 @@ def test_each_ablation_removes_one_thing():
     assert all((folder / step).is_file() for step in steps)
 
 
+def test_only_the_tables_that_are_asked_for():
+    rows = paper.settings_of(None, (), (2.0,), ("1", "5"))
+    assert [row.name for row in rows] == ["real clips", "text to audio and video", "guidance 2"]
+    assert [row.tables for row in rows] == [("1",), ("1",), ("5",)]
+
+
 def test_cells():
     assert paper_tables.cell(None) == "-" and paper_tables.cell(0.182) == "0.182"
     assert paper_tables.cell([0.0031, 0.001, 0.005]) == "0.0031 [0.001, 0.005]"
