@@ -238,3 +238,19 @@ def test_cells():
     assert paper_tables.cell(None) == "-" and paper_tables.cell(0.182) == "0.182"
     assert paper_tables.cell([0.0031, 0.001, 0.005]) == "0.0031 [0.001, 0.005]"
     assert paper_tables.cell([123.456, 120, 130]) == "123.5 [120.0, 130.0]"
+
+
+def test_a_training_run_is_its_last_three_checkpoints(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    from syncflow.commands import paper as command
+    from syncflow.training import checkpoint, export
+
+    saved = [tmp_path / f"{step:08d}" for step in (400, 300, 200, 100)]  # newest first
+    monkeypatch.setattr(checkpoint, "folders", lambda folder: saved)
+    monkeypatch.setattr(export, "run_config", lambda folder: SimpleNamespace(data="latents"))
+    tasks = []
+    monkeypatch.setattr(export, "export", tasks.append)
+    assert command._model(tmp_path, None, tmp_path / "out") == tmp_path / "out"
+    assert [Path(task.ddit).name for task in tasks] == ["00000400", "00000300", "00000200"]
+    assert all(Path(task.out).parent == tmp_path / "out" for task in tasks)
