@@ -118,6 +118,27 @@ def test_euler_with_guidance_equals_open_soras_sampler() -> None:
     torch.testing.assert_close(z, io["z1"], rtol=1e-3, atol=1e-3)
 
 
+def test_a_step_ends_on_the_straight_path_from_the_new_noise() -> None:
+    """x = (1 - t) refresh(x_0) + t x_1, and refresh is given the noise that x holds."""
+    x_0, x_1 = pair(3)
+    drawn = [torch.full_like(x_0, value) for value in (1.0, -2.0, 0.5, 3.0)]
+    states, held = [], []
+
+    def velocity(x, t, moving):
+        return [(x_1 - x[0]) / (1 - t[0])]
+
+    def refresh(part, noise):
+        held.append(noise)
+        return drawn[len(held) - 1]
+
+    path = diagonal(4)[:, :1]
+    flow.integrate(velocity, (x_0,), path, "euler", lambda n, x, t: states.append(x[0]), refresh)
+    for noise, before in zip(held, [x_0, *drawn], strict=False):
+        torch.testing.assert_close(noise, before, rtol=1e-4, atol=1e-4)
+    for state, noise, t in zip(states, drawn, path[1:, 0].tolist(), strict=True):
+        torch.testing.assert_close(state, (1 - t) * noise + t * x_1, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("solver", flow.SOLVERS)
 def test_a_stochastic_solver_still_ends_at_the_only_data_there_is(solver: str) -> None:
     x_0, x_1 = pair(3)
