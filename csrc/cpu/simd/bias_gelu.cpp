@@ -9,14 +9,13 @@ namespace {
 
 constexpr double kSlope = 2 * 0.79788456080286535588;  // 2 sqrt(2 / pi)
 constexpr double kCubic = 0.044715;
+constexpr double kLog2E = 1.44269504088896340736;
 
-// exp(-2u) of z and z^2; p = 1 / (1 + this).
+// exp(-2u) of z and z^2, as a power of two; p = 1 / (1 + this).
 template <class A>
 inline Vec<A> decay(const Vec<A>& z, const Vec<A>& square) {
-  const Vec<A> minus_2u =
-      z * at::vec::fmadd(square, Vec<A>(A(-kSlope * kCubic)), Vec<A>(A(-kSlope)));
-  // exp of 87 and less is finite, and p there is 0 to every digit that z p has.
-  return exponential<A>(at::vec::minimum(minus_2u, Vec<A>(87)));
+  constexpr double slope = -kSlope * kLog2E;
+  return power_of_two<A>(z * at::vec::fmadd(square, Vec<A>(A(slope * kCubic)), Vec<A>(A(slope))));
 }
 
 template <class A>
@@ -31,7 +30,7 @@ void forward(const BiasGeluArgs& a, int64_t begin, int64_t end) {
     const auto each = [&](auto&& z_at) {
       for_vectors<A>(count, [&](int64_t i, int64_t n) {
         const Vec<A> z = z_at(i, n);
-        (z / (Vec<A>(1) + decay<A>(z, z * z))).store(out + i, n);
+        (z * reciprocal<A>(Vec<A>(1) + decay<A>(z, z * z))).store(out + i, n);
       });
     };
     if (bias) {
@@ -58,7 +57,7 @@ void backward(const BiasGeluArgs& a, int64_t begin, int64_t end) {
       A* grad = target<A>(a.grad_x, r, grad_buffer);
       const auto slope = [&](const Vec<A>& z, const Vec<A>& g_i) {
         const Vec<A> square = z * z, e = decay<A>(z, square);
-        const Vec<A> p = Vec<A>(1) / (Vec<A>(1) + e);
+        const Vec<A> p = reciprocal<A>(Vec<A>(1) + e);
         const Vec<A> d_2u = at::vec::fmadd(square, Vec<A>(A(3 * kSlope * kCubic)), Vec<A>(A(kSlope)));
         return g_i * at::vec::fmadd(z * p, e * p * d_2u, p);
       };

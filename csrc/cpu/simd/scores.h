@@ -31,13 +31,14 @@ struct Rotation {
 template <class A>
 void softmax_columns(A* scores, int64_t ld, int64_t columns, int64_t T) {
   constexpr int64_t width = Vec<A>::size();
+  const Vec<A> log2_e(A(1.44269504088896340736));
   for (int64_t i = 0; i < columns; i += width) {
     A* column = scores + i;
     Vec<A> top = Vec<A>::loadu(column);
     for (int64_t t = 1; t < T; ++t) top = at::vec::maximum(top, Vec<A>::loadu(column + t * ld));
     Vec<A> total(0);
     for (int64_t t = 0; t < T; ++t) {
-      const Vec<A> e = exponential<A>(Vec<A>::loadu(column + t * ld) - top);
+      const Vec<A> e = power_of_two<A>((Vec<A>::loadu(column + t * ld) - top) * log2_e);
       e.store(column + t * ld);
       total = total + e;
     }
