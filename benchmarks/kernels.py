@@ -1,11 +1,12 @@
 """Time of every operator's kernel beside eager PyTorch: `python benchmarks/kernels.py`.
 
-Prints median microseconds, forward alone and forward with backward, and their ratio, eager over
-kernel. Eager is the operator's plain PyTorch twin (for attention: rearrange, norm, rotation and
-PyTorch's scaled_dot_product_attention). Both run in one process, turn about, so that a busy machine
-slows both; where more processes run than there are processors, `--clock cpu` counts the process's
-own time. `model` is one denoising pass of both towers at the shipped model's size and batch 2 (a
-prompt and its null caption) beside the same weights on twins alone.
+Prints median microseconds, forward alone (in inference mode, as `generate` runs) and forward with
+backward, and their ratio, eager over kernel. Eager is the operator's plain PyTorch twin (for
+attention: rearrange, norm, rotation and PyTorch's scaled_dot_product_attention). Both run in one
+process, turn about, so that a busy machine slows both; where more processes run than there are
+processors, `--clock cpu` counts the process's own time. `model` is one denoising pass of both
+towers at the shipped model's size and batch 2 (a prompt and its null caption) beside the same
+weights on twins alone.
 """
 
 import argparse
@@ -139,7 +140,7 @@ def model_case() -> Case:
 def once(function: Callable, tensors: list[Tensor], backward: bool, clock: Callable) -> float:
     """Seconds of one call."""
     leaves = [t.detach().requires_grad_(backward) for t in tensors]
-    with torch.set_grad_enabled(backward):
+    with torch.inference_mode(not backward):
         start = clock()
         out = function(*leaves)
         out = out if isinstance(out, tuple) else (out,)

@@ -18,6 +18,9 @@ namespace {
 constexpr int64_t kChunk = 128;
 // Elements below which a second thread costs more than it saves.
 constexpr int64_t kGrain = 16384;
+// Bytes of results that no cache keeps until they are read: they go straight to memory, which then
+// need not be read before it is written.
+constexpr int64_t kPastCaches = int64_t{1} << 24;
 
 // Tokens are contiguous by now, and their rows C apart: an axis of length 1 may state any stride.
 Rows rows(const Tensor& t) {
@@ -40,6 +43,11 @@ struct Pass {
     args.chunk = kChunk;
     args.chunks_per_group = (args.tokens + kChunk - 1) / kChunk;
     args.eps = eps;
+  }
+
+  void run_forward(int64_t results) {
+    args.past_caches = results * groups * args.tokens * args.channels * sizeof(float) > kPastCaches;
+    run(SYNCFLOW_PICK(adaln_forward));
   }
 
   int64_t tasks() const { return args.channels ? groups * args.chunks_per_group : 0; }
@@ -79,7 +87,7 @@ Tensor adaln(const Tensor& x_GSC, const Tensor& shift_GC, const Tensor& scale_GC
   pass.args.shift = rows(shift);
   pass.args.scale = rows(scale);
   pass.args.out = rows(out);
-  pass.run(SYNCFLOW_PICK(adaln_forward));
+  pass.run_forward(1);
   return out;
 }
 
@@ -111,7 +119,7 @@ Tensor gate_residual(const Tensor& x_GSC, const Tensor& y_GSC, const Tensor& gat
   pass.args.y = rows(y);
   pass.args.gate = rows(gate);
   pass.args.sum = rows(sum);
-  pass.run(SYNCFLOW_PICK(adaln_forward));
+  pass.run_forward(1);
   return sum;
 }
 
@@ -151,7 +159,7 @@ std::tuple<Tensor, Tensor> gate_residual_adaln(const Tensor& x_GSC, const Tensor
   pass.args.scale = rows(scale);
   pass.args.sum = rows(sum);
   pass.args.out = rows(out);
-  pass.run(SYNCFLOW_PICK(adaln_forward));
+  pass.run_forward(2);
   return {sum, out};
 }
 
@@ -204,7 +212,7 @@ Tensor residual_layernorm(const Tensor& x_GSC, const Tensor& y_GSC, const Tensor
   pass.args.scale = rows(weight);
   pass.args.shift = rows(bias);
   pass.args.out = rows(out);
-  pass.run(SYNCFLOW_PICK(adaln_forward));
+  pass.run_forward(1);
   return out;
 }
 

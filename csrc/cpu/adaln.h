@@ -12,8 +12,9 @@ namespace syncflow::cpu {
 struct AdalnArgs {
   int64_t tokens = 0, channels = 0, chunk = 0, chunks_per_group = 0;
   double eps = 0;
-  bool post_norm =
-      false;  // out = x + LN(y) * scale + shift, in place of LN(x + gate * y) * (1 + scale) + shift
+  // out = x + LN(y) * scale + shift, in place of LN(x + gate * y) * (1 + scale) + shift
+  bool post_norm = false;
+  bool past_caches = false;  // forward: more is written than the caches keep for who reads it next
   Rows x, y, out, sum;      // per token
   Rows gate, shift, scale;  // per group
   Rows grad_out, grad_sum;  // backward, per token: in

@@ -30,11 +30,11 @@ from syncflow.ops import native
 
 def adaln(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
     """LN(x) * (1 + scale) + shift, of x's dtype. x [B, ..., C]; the others [B, C] or [B, T, C]."""
-    _check_modulation(x, shift=shift, scale=scale)
     if not native.usable("adaln", x, shift, scale):
         return adaln_reference(x, shift, scale, eps)
-    x_GSC, (shift_GC, scale_GC) = _grouped(x, shift, scale)
-    return torch.ops.syncflow.adaln(x_GSC, shift_GC, scale_GC, eps).view(x.shape)
+    GSC, modulations_GC = _grouped(x, shift=shift, scale=scale)
+    out_GSC = torch.ops.syncflow.adaln(_shaped(x, GSC), *modulations_GC, eps)
+    return _shaped(out_GSC, x.shape)
 
 
 def adaln_reference(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
@@ -46,12 +46,12 @@ def adaln_reference(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) 
 
 def gate_residual(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
     """x + gate * y, of x's dtype. x, y [B, ..., C]; gate [B, C] or [B, T, C]."""
-    _check_same_shape(x, y)
-    _check_modulation(x, gate=gate)
     if not native.usable("gate_residual", x, y, gate):
         return gate_residual_reference(x, y, gate)
-    x_GSC, (gate_GC,) = _grouped(x, gate)
-    return torch.ops.syncflow.gate_residual(x_GSC, y.reshape(x_GSC.shape), gate_GC).view(x.shape)
+    _check_same_shape(x, y)
+    GSC, (gate_GC,) = _grouped(x, gate=gate)
+    sum_GSC = torch.ops.syncflow.gate_residual(_shaped(x, GSC), _shaped(y, GSC), gate_GC)
+    return _shaped(sum_GSC, x.shape)
 
 
 def gate_residual_reference(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
@@ -65,15 +65,14 @@ def gate_residual_adaln(
     x: Tensor, y: Tensor, gate: Tensor | None, shift: Tensor, scale: Tensor, eps: float = 1e-6
 ) -> tuple[Tensor, Tensor]:
     """x' = x + gate * y and adaln(x', shift, scale), both of x's dtype. gate=None adds y itself."""
-    _check_same_shape(x, y)
-    _check_modulation(x, gate=gate, shift=shift, scale=scale)
     if not native.usable("gate_residual_adaln", x, y, gate, shift, scale):
         return gate_residual_adaln_reference(x, y, gate, shift, scale, eps)
-    x_GSC, (gate_GC, shift_GC, scale_GC) = _grouped(x, gate, shift, scale)
+    _check_same_shape(x, y)
+    GSC, modulations_GC = _grouped(x, gate=gate, shift=shift, scale=scale)
     sum_GSC, out_GSC = torch.ops.syncflow.gate_residual_adaln(
-        x_GSC, y.reshape(x_GSC.shape), gate_GC, shift_GC, scale_GC, eps
+        _shaped(x, GSC), _shaped(y, GSC), *modulations_GC, eps
     )
-    return sum_GSC.view(x.shape), out_GSC.view(x.shape)
+    return _shaped(sum_GSC, x.shape), _shaped(out_GSC, x.shape)
 
 
 def gate_residual_adaln_reference(
@@ -89,13 +88,15 @@ def residual_layernorm(
     x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5
 ) -> Tensor:
     """x + LN(y) * weight + bias, of x's dtype; weight, bias [C]. The transformation y is normed."""
-    _check_same_shape(x, y)
-    _check_affine(x, weight=weight, bias=bias)
     if not native.usable("residual_layernorm", x, y, weight, bias):
         return residual_layernorm_reference(x, y, weight, bias, eps)
-    rows = (1, -1, x.shape[-1])
-    out = torch.ops.syncflow.residual_layernorm(x.reshape(rows), y.reshape(rows), weight, bias, eps)
-    return out.view(x.shape)
+    _check_same_shape(x, y)
+    _check_affine(x, weight=weight, bias=bias)
+    GSC = x.shape if x.ndim == 3 else (1, prod(x.shape[:-1]), x.shape[-1])
+    out_GSC = torch.ops.syncflow.residual_layernorm(
+        _shaped(x, GSC), _shaped(y, GSC), weight, bias, eps
+    )
+    return _shaped(out_GSC, x.shape)
 
 
 def residual_layernorm_reference(
@@ -225,22 +226,31 @@ def _over_tokens(m: Tensor, x: Tensor) -> Tensor:
     return m.reshape(*m.shape[:-1], *(1,) * (x.ndim - m.ndim), m.shape[-1])
 
 
-def _grouped(x: Tensor, *modulations: Tensor | None) -> tuple[Tensor, list[Tensor | None]]:
-    """x as [G, S, C] and each modulation as [G, C]: a group's tokens share one modulation row."""
-    shapes = {m.shape for m in modulations if m is not None}
+def _shaped(t: Tensor, shape: tuple[int, ...]) -> Tensor:
+    # A view costs as much as all the checks of a small call.
+    return t if t.shape == shape else t.reshape(shape)
+
+
+def _grouped(
+    x: Tensor, **modulations: Tensor | None
+) -> tuple[tuple[int, ...], list[Tensor | None]]:
+    """(G, S, C) for x and each modulation as [G, C]: a group's tokens share one modulation row."""
+    _check_modulation(x, **modulations)
+    shapes = {m.shape for m in modulations.values() if m is not None}
     if len(shapes) == 1:
         (shape,) = shapes
-        if shape == (*x.shape[:1], x.shape[-1]) and x.ndim > 2:
-            return x.flatten(1, -2), list(modulations)
+        if len(shape) == 2 and shape[0] == x.shape[0] and x.ndim > 2:
+            S = x.shape[1] if x.ndim == 3 else prod(x.shape[1:-1])
+            return (shape[0], S, shape[1]), list(modulations.values())
     depth = 0  # how many leading axes of x tell modulation rows apart
-    for m in modulations:
+    for m in modulations.values():
         if m is not None:
             depth = max([depth] + [axis + 1 for axis, n in enumerate(m.shape[:-1]) if n != 1])
     lead, channels = x.shape[:depth], x.shape[-1]
     rows = []
-    for m in modulations:
+    for m in modulations.values():
         if m is not None:
             m = m.reshape(*m.shape[:-1][:depth], *(1,) * max(0, depth - m.ndim + 1), channels)
             m = m.expand(*lead, channels).reshape(prod(lead), channels)
         rows.append(m)
-    return x.reshape(prod(lead), prod(x.shape[depth:-1]), channels), rows
+    return (prod(lead), prod(x.shape[depth:-1]), channels), rows

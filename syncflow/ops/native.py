@@ -72,7 +72,7 @@ LOADED, _why_not = _load()
 _DEVICES = _kernel_devices() if LOADED else {}
 
 
-def usable(name: str, *tensors: torch.Tensor | None) -> bool:
+def usable(name: str, x: torch.Tensor, *tensors: torch.Tensor | None) -> bool:
     """Whether the compiled op `name` takes these tensors now, by device, dtype and the switch.
 
     float64, which is there for checking gradients, does not mix with narrower types and has kernels
@@ -82,11 +82,10 @@ def usable(name: str, *tensors: torch.Tensor | None) -> bool:
     if not devices or ops.reference_only():
         return False
     # One device for all is the dispatcher's to demand: it costs microseconds here.
-    present = [t for t in tensors if t is not None]
-    device = present[0].device.type
+    device = x.device.type
     if device not in devices:
         return False
-    dtypes = {t.dtype for t in present}
+    dtypes = {x.dtype, *[t.dtype for t in tensors if t is not None]}
     if torch.float64 in dtypes:
         return len(dtypes) == 1 and device == "cpu"
     return dtypes <= _DTYPES

@@ -75,6 +75,24 @@ def test_kernel_is_as_exact_as_eager(op, shape, modulation, dtype):
 
 
 @needs_kernels
+@pytest.mark.parametrize("channels", [1024, 1030])
+def test_rows_past_the_caches_are_the_same(channels):
+    """Results so large that they are stored past the caches, against their rows in small calls."""
+    x, y, gate, shift, scale = inputs(
+        "gate_residual_adaln", (1, 2100, channels), (1, channels), torch.float32
+    )
+    with torch.no_grad():
+        large = family.gate_residual_adaln(x, y, gate, shift, scale)
+        assert sum(t.nbytes for t in large) > 2**24
+        small = [
+            family.gate_residual_adaln(*rows, gate, shift, scale)
+            for rows in zip(x.split(100, dim=1), y.split(100, dim=1), strict=True)
+        ]
+    for whole, parts in zip(large, zip(*small, strict=True), strict=True):
+        assert torch.equal(whole, torch.cat(parts, dim=1))
+
+
+@needs_kernels
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize(
     "dtypes", [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)]

@@ -48,6 +48,33 @@ const A* multiplier(const AdalnArgs& a, int64_t group, Scratch<A>& buffer, Scrat
   return buffer.data();
 }
 
+// Whether row r of A starts a whole number of vectors that can be stored past the caches.
+template <class A>
+bool streams(const AdalnArgs& a, const Rows& rows, int64_t r) {
+#ifdef CPU_CAPABILITY_AVX512
+  if constexpr (std::is_same_v<A, float>) {
+    return a.past_caches && rows.dtype == c10::ScalarType::Float &&
+           a.channels % Vec<A>::size() == 0 &&
+           reinterpret_cast<uintptr_t>(rows.data + r * rows.stride * sizeof(A)) % 64 == 0;
+  }
+#endif
+  return false;
+}
+
+template <class A>
+void stream(const Vec<A>& v, A* to) {
+#ifdef CPU_CAPABILITY_AVX512
+  if constexpr (std::is_same_v<A, float>) _mm512_stream_ps(to, v);
+#endif
+}
+
+// Rows that were stored past the caches become visible to other threads before the task ends.
+void finish_streams() {
+#ifdef CPU_CAPABILITY_AVX512
+  _mm_sfence();
+#endif
+}
+
 template <class A>
 void forward(const AdalnArgs& a, int64_t begin, int64_t end) {
   const int64_t C = a.channels;
@@ -64,8 +91,9 @@ void forward(const AdalnArgs& a, int64_t begin, int64_t end) {
       const A* y = a.y.data ? read<A>(a.y, r, y_buffer, C) : nullptr;
       const A* normed = a.post_norm ? y : x;
       A row_total = 0;
+      const bool sum_streams = a.out.data && a.sum.data && streams<A>(a, a.sum, r);
       if (a.sum.data) {
-        A* s = target<A>(a.sum, r, sum_buffer);
+        A* s = sum_streams ? sum_buffer.data() : target<A>(a.sum, r, sum_buffer);
         if (gate) {
           row_total = sum<A>(C, [&](int64_t i, int64_t n) {
             const Vec<A> v = at::vec::fmadd(load(gate + i, n), load(y + i, n), load(x + i, n));
@@ -79,32 +107,43 @@ void forward(const AdalnArgs& a, int64_t begin, int64_t end) {
             return v;
           });
         }
-        write<A>(a.sum, r, s, C);
+        if (!sum_streams) write<A>(a.sum, r, s, C);
         if (!a.out.data) continue;
         // Norm the sum as it is stored: backward will see no other.
-        normed = read<A>(a.sum, r, sum_buffer, C);
-        if (normed == sum_buffer.data()) row_total = total(normed, C);
+        normed = sum_streams ? s : read<A>(a.sum, r, sum_buffer, C);
+        if (normed == sum_buffer.data() && !sum_streams) row_total = total(normed, C);
       } else {
         row_total = total(normed, C);
       }
       const A mean = row_total / A(C), rstd = inverse_deviation(normed, C, a.eps, mean);
       const Vec<A> m(mean), r_(rstd);
+      const auto modulated = [&](int64_t i, int64_t n) {
+        const Vec<A> hat = (load(normed + i, n) - m) * r_;
+        return at::vec::fmadd(hat, load(scale + i, n), load(shift + i, n));
+      };
+      if (sum_streams) {
+        A *to_sum = reinterpret_cast<A*>(a.sum.data) + r * a.sum.stride,
+          *to_out = reinterpret_cast<A*>(a.out.data) + r * a.out.stride;
+        for_vectors<A>(C, [&](int64_t i, int64_t n) {
+          // The next row's y, half of what it will wait for; asking for x too gained nothing.
+          __builtin_prefetch(y + C + i);
+          stream(load(normed + i, n), to_sum + i);
+          stream(modulated(i, n), to_out + i);
+        });
+        continue;
+      }
       A* out = target<A>(a.out, r, out_buffer);
       if (a.post_norm) {
         for_vectors<A>(C, [&](int64_t i, int64_t n) {
-          const Vec<A> hat = (load(normed + i, n) - m) * r_;
-          (at::vec::fmadd(hat, load(scale + i, n), load(shift + i, n)) + load(x + i, n))
-              .store(out + i, n);
+          (modulated(i, n) + load(x + i, n)).store(out + i, n);
         });
       } else {
-        for_vectors<A>(C, [&](int64_t i, int64_t n) {
-          const Vec<A> hat = (load(normed + i, n) - m) * r_;
-          at::vec::fmadd(hat, load(scale + i, n), load(shift + i, n)).store(out + i, n);
-        });
+        for_vectors<A>(C, [&](int64_t i, int64_t n) { modulated(i, n).store(out + i, n); });
       }
       write<A>(a.out, r, out, C);
     }
   }
+  finish_streams();
 }
 
 // With n = (v - mean) rstd, g = grad_out and w the multiplier:
