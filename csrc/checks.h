@@ -1,49 +1,54 @@
-// Checks shared by the operators. Each failure is a ValueError that names the argument and carries
-// its value.
+// Checks of the operators' arguments, the same for every device. Each failure is a ValueError that
+// names the argument and carries its value.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
+
 namespace syncflow {
 
-inline void check_dtype(const char* name, const at::Tensor& t) {
-  const auto d = t.scalar_type();
-  TORCH_CHECK_VALUE(d == at::kFloat || d == at::kBFloat16 || d == at::kHalf || d == at::kDouble,
-                    name, " is ", d, "; it must be float32, bfloat16, float16 or float64");
-}
+using at::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+void check_dtype(const char* name, const Tensor& t);
 
 // float64 is for checking gradients; it does not mix with narrower types.
-inline void check_width(const char* name, const at::Tensor& t, const at::Tensor& x) {
-  TORCH_CHECK_VALUE((t.scalar_type() == at::kDouble) == (x.scalar_type() == at::kDouble), name,
-                    " is ", t.scalar_type(), " beside ", x.scalar_type(),
-                    "; float64 does not mix with other types");
+void check_width(const char* name, const Tensor& t, const Tensor& x);
+
+void check_shape(const char* name, const Tensor& t, const Tensor& x, at::IntArrayRef shape);
+
+inline void check_like(const char* name, const Tensor& t, const Tensor& x) {
+  check_shape(name, t, x, x.sizes());
 }
 
-inline void check_tokens(const char* name, const at::Tensor& t) {
-  check_dtype(name, t);
-  TORCH_CHECK_VALUE(t.dim() == 3, name, " has shape ", t.sizes(), "; it must be [G, S, C]");
-}
+// Rows that share a modulation: x [G, S, C], and [G, C] or, of an affine norm, [C].
+void check_tokens(const char* name, const Tensor& x_GSC);
+void check_modulation(const char* name, const Tensor& m_GC, const Tensor& x_GSC);
+void check_channels(const char* name, const Tensor& w_C, const Tensor& x_GSC);
 
-inline void check_like(const char* name, const at::Tensor& t, const at::Tensor& x_GSC) {
-  check_dtype(name, t);
-  check_width(name, t, x_GSC);
-  TORCH_CHECK_VALUE(t.sizes() == x_GSC.sizes(), name, " has shape ", t.sizes(), "; it must be ",
-                    x_GSC.sizes());
-}
+void check_bias_gelu(const Tensor& x_NC, const OptionalTensor& bias_C);
 
-inline void check_modulation(const char* name, const at::Tensor& t, const at::Tensor& x_GSC) {
-  check_dtype(name, t);
-  check_width(name, t, x_GSC);
-  TORCH_CHECK_VALUE(t.dim() == 2 && t.size(0) == x_GSC.size(0) && t.size(1) == x_GSC.size(2), name,
-                    " has shape ", t.sizes(), "; it must be [", x_GSC.size(0), ", ", x_GSC.size(2),
-                    "]");
-}
+// Packed projections, [B, T, S, 3, H, D] where dim is 6 and [B, N, 3, H, D] where it is 5.
+void check_packed(const char* name, const Tensor& qkv, int64_t dim);
+void check_head_transform(const Tensor& qkv, const OptionalTensor& q_weight_D,
+                          const OptionalTensor& k_weight_D, const OptionalTensor& rotation_NP2);
 
-inline void check_channels(const char* name, const at::Tensor& t, const at::Tensor& x_GSC) {
-  check_dtype(name, t);
-  check_width(name, t, x_GSC);
-  TORCH_CHECK_VALUE(t.dim() == 1 && t.size(0) == x_GSC.size(2), name, " has shape ", t.sizes(),
-                    "; it must be [", x_GSC.size(2), "]");
-}
+// Patches [p, q, r] of latents [Z, T, H, W], and the grid of tokens [t, h, w] that they make.
+struct Patches {
+  int64_t Z, T, H, W, p, q, r;
+
+  int64_t t() const { return parts(T, p); }
+  int64_t h() const { return parts(H, q); }
+  int64_t w() const { return parts(W, r); }
+  int64_t volume() const { return p * q * r; }
+
+ private:
+  static int64_t parts(int64_t length, int64_t patch) { return (length + patch - 1) / patch; }
+};
+Patches check_patchify3d(const Tensor& x_BZTHW, const Tensor& weight_CZpqr,
+                         const OptionalTensor& bias_C, const OptionalTensor& positions_SC);
+Patches check_unpatchify3d(const Tensor& tokens_BTSK, at::IntArrayRef patch, int64_t channels,
+                           at::IntArrayRef size);
 
 }  // namespace syncflow

@@ -53,20 +53,10 @@ struct Pass {
   }
 };
 
-void check_input(const Tensor& x_NC, const OptionalTensor& bias_C) {
-  check_dtype("x", x_NC);
-  TORCH_CHECK_VALUE(x_NC.dim() == 2, "x has shape ", x_NC.sizes(), "; it must be [N, C]");
-  if (!bias_C) return;
-  check_dtype("bias", *bias_C);
-  check_width("bias", *bias_C, x_NC);
-  TORCH_CHECK_VALUE(bias_C->dim() == 1 && bias_C->size(0) == x_NC.size(1), "bias has shape ",
-                    bias_C->sizes(), "; it must be [", x_NC.size(1), "]");
-}
-
 }  // namespace
 
 Tensor bias_gelu(const Tensor& x_NC, const OptionalTensor& bias_C) {
-  check_input(x_NC, bias_C);
+  check_bias_gelu(x_NC, bias_C);
   const Tensor x = x_NC.contiguous();
   Tensor out = at::empty_like(x);
   Pass pass(x, bias_C);
@@ -77,7 +67,7 @@ Tensor bias_gelu(const Tensor& x_NC, const OptionalTensor& bias_C) {
 }
 
 void bias_gelu_(const Tensor& x_NC, const OptionalTensor& bias_C) {
-  check_input(x_NC, bias_C);
+  check_bias_gelu(x_NC, bias_C);
   TORCH_CHECK_VALUE(x_NC.is_contiguous(), "x has strides ", x_NC.strides(),
                     "; to be changed in place it must be contiguous");
   Pass pass(x_NC, bias_C);
@@ -87,7 +77,7 @@ void bias_gelu_(const Tensor& x_NC, const OptionalTensor& bias_C) {
 
 std::tuple<Tensor, Tensor> bias_gelu_backward(const Tensor& grad_NC, const Tensor& x_NC,
                                               const OptionalTensor& bias_C) {
-  check_input(x_NC, bias_C);
+  check_bias_gelu(x_NC, bias_C);
   check_like("grad", grad_NC, x_NC);
   const Tensor grad = grad_NC.contiguous(), x = x_NC.contiguous();
   Tensor grad_x = at::empty_like(x);

@@ -18,12 +18,6 @@ struct Inputs {
   const OptionalTensor &own_k_RHOD, &own_v_RHOD, &term_BM, &rotation_NP2;
 };
 
-void check(const char* name, const Tensor& t, const Tensor& q, at::IntArrayRef shape) {
-  check_dtype(name, t);
-  check_width(name, t, q);
-  TORCH_CHECK_VALUE(t.sizes() == shape, name, " has shape ", t.sizes(), "; it must be ", shape);
-}
-
 void check(const Inputs& in) {
   const Tensor &q = in.q_RNHD, &k = in.k_BHMD;
   check_dtype("q", q);
@@ -33,20 +27,20 @@ void check(const Inputs& in) {
   const int64_t R = q.size(0), H = q.size(2), D = q.size(3), B = k.size(0), M = k.size(2);
   TORCH_CHECK_VALUE(B > 0 ? R % B == 0 : R == 0, "q has ", R, " rows and k ", B,
                     "; every row of k must serve as many of q");
-  check("k", k, q, {B, H, M, D});
-  check("v", in.v_BHMD, q, {B, H, M, D});
+  check_shape("k", k, q, {B, H, M, D});
+  check_shape("v", in.v_BHMD, q, {B, H, M, D});
   TORCH_CHECK_VALUE(in.own_k_RHOD.has_value() == in.own_v_RHOD.has_value(),
                     "own_k and own_v must be given together");
   TORCH_CHECK_VALUE(M > 0 || in.own_k_RHOD, "k has shape ", k.sizes(), "; there is no key");
   if (in.own_k_RHOD) {
-    check("own_k", *in.own_k_RHOD, q, {R, H, 1, D});
-    check("own_v", *in.own_v_RHOD, q, {R, H, 1, D});
+    check_shape("own_k", *in.own_k_RHOD, q, {R, H, 1, D});
+    check_shape("own_v", *in.own_v_RHOD, q, {R, H, 1, D});
   }
-  if (in.term_BM) check("term", *in.term_BM, q, {B, M});
+  if (in.term_BM) check_shape("term", *in.term_BM, q, {B, M});
   if (in.rotation_NP2) {
     TORCH_CHECK_VALUE(D % 2 == 0, "q has shape ", q.sizes(),
                       "; its head dimension must be even for rotary pairs");
-    check("rotation", *in.rotation_NP2, q, {q.size(1), D / 2, 2});
+    check_shape("rotation", *in.rotation_NP2, q, {q.size(1), D / 2, 2});
   }
 }
 
@@ -121,7 +115,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> cross_attention_backward(
   const Inputs in{q_RNHD, k_BHMD, v_BHMD, own_k_RHOD, own_v_RHOD, term_BM, rotation_NP2};
   check(in);
   const int64_t R = q_RNHD.size(0), N = q_RNHD.size(1), H = q_RNHD.size(2), D = q_RNHD.size(3);
-  check("grad", grad_RNC, q_RNHD, {R, N, H * D});
+  check_shape("grad", grad_RNC, q_RNHD, {R, N, H * D});
   Pass pass(in);
   const auto made = [](const OptionalTensor& like) {
     return like ? at::empty(like->sizes(), like->options()) : Tensor();

@@ -67,34 +67,6 @@ struct Transform {
   }
 };
 
-void check_transform(const Tensor& qkv, const OptionalTensor& q_weight_D,
-                     const OptionalTensor& k_weight_D, const OptionalTensor& rotation_NP2) {
-  const int64_t N = qkv.size(1), D = qkv.size(-1);
-  const auto check_weight = [&](const char* name, const OptionalTensor& w) {
-    if (!w) return;
-    check_dtype(name, *w);
-    check_width(name, *w, qkv);
-    TORCH_CHECK_VALUE(w->dim() == 1 && w->size(0) == D, name, " has shape ", w->sizes(),
-                      "; it must be [", D, "], the head dimension of qkv");
-  };
-  check_weight("q_weight", q_weight_D);
-  check_weight("k_weight", k_weight_D);
-  if (!rotation_NP2) return;
-  check_dtype("rotation", *rotation_NP2);
-  check_width("rotation", *rotation_NP2, qkv);
-  TORCH_CHECK_VALUE(D % 2 == 0, "qkv has shape ", qkv.sizes(),
-                    "; its head dimension must be even for rotary pairs");
-  TORCH_CHECK_VALUE(rotation_NP2->sizes() == at::IntArrayRef({N, D / 2, 2}), "rotation has shape ",
-                    rotation_NP2->sizes(), "; it must be [", N, ", ", D / 2, ", 2]");
-}
-
-void check_packed(const char* name, const Tensor& t, int64_t dim) {
-  check_dtype(name, t);
-  TORCH_CHECK_VALUE(t.dim() == dim && t.size(-3) == 3 && t.size(-1) > 0, name, " has shape ",
-                    t.sizes(), "; it must be ",
-                    dim == 6 ? "[B, T, S, 3, H, D]" : "[B, N, 3, H, D]");
-}
-
 int64_t chunks(int64_t items, int64_t chunk) { return (items + chunk - 1) / chunk; }
 
 struct TemporalPass {
@@ -156,7 +128,7 @@ Tensor temporal_attention(const Tensor& qkv_BTS3HD, const OptionalTensor& q_weig
                           const OptionalTensor& k_weight_D, const OptionalTensor& rotation_TP2,
                           bool interleaved, double eps) {
   check_packed("qkv", qkv_BTS3HD, 6);
-  check_transform(qkv_BTS3HD, q_weight_D, k_weight_D, rotation_TP2);
+  check_head_transform(qkv_BTS3HD, q_weight_D, k_weight_D, rotation_TP2);
   const Tensor qkv = dense_heads(qkv_BTS3HD);
   const Transform transform(qkv, q_weight_D, k_weight_D, rotation_TP2, interleaved, eps);
   const int64_t H = qkv.size(4), D = qkv.size(5);
@@ -173,7 +145,7 @@ std::tuple<Tensor, Tensor, Tensor> temporal_attention_backward(
     const OptionalTensor& k_weight_D, const OptionalTensor& rotation_TP2, bool interleaved,
     double eps) {
   check_packed("qkv", qkv_BTS3HD, 6);
-  check_transform(qkv_BTS3HD, q_weight_D, k_weight_D, rotation_TP2);
+  check_head_transform(qkv_BTS3HD, q_weight_D, k_weight_D, rotation_TP2);
   check_dtype("grad", grad_BTSC);
   check_width("grad", grad_BTSC, qkv_BTS3HD);
   const Tensor qkv = dense_heads(qkv_BTS3HD), grad = dense_heads(grad_BTSC);
@@ -197,7 +169,7 @@ Tensor qk_norm_rope(const Tensor& qkv_BN3HD, const OptionalTensor& q_weight_D,
                     const OptionalTensor& k_weight_D, const OptionalTensor& rotation_NP2,
                     bool interleaved, double eps) {
   check_packed("qkv", qkv_BN3HD, 5);
-  check_transform(qkv_BN3HD, q_weight_D, k_weight_D, rotation_NP2);
+  check_head_transform(qkv_BN3HD, q_weight_D, k_weight_D, rotation_NP2);
   const Tensor qkv = dense_heads(qkv_BN3HD);
   const Transform transform(qkv, q_weight_D, k_weight_D, rotation_NP2, interleaved, eps);
   Tensor out = at::empty(qkv.sizes(), qkv.options());
@@ -211,7 +183,7 @@ void qk_norm_rope_(const Tensor& qkv_BN3HD, const OptionalTensor& q_weight_D,
                    const OptionalTensor& k_weight_D, const OptionalTensor& rotation_NP2,
                    bool interleaved, double eps) {
   check_packed("qkv", qkv_BN3HD, 5);
-  check_transform(qkv_BN3HD, q_weight_D, k_weight_D, rotation_NP2);
+  check_head_transform(qkv_BN3HD, q_weight_D, k_weight_D, rotation_NP2);
   TORCH_CHECK_VALUE(qkv_BN3HD.stride(-1) == 1 || qkv_BN3HD.size(-1) == 1, "qkv has strides ",
                     qkv_BN3HD.strides(), "; to be changed in place its last must be 1");
   const Transform transform(qkv_BN3HD, q_weight_D, k_weight_D, rotation_NP2, interleaved, eps);
@@ -227,7 +199,7 @@ std::tuple<Tensor, Tensor, Tensor> qk_norm_rope_backward(const Tensor& grad_BN3H
                                                          const OptionalTensor& rotation_NP2,
                                                          bool interleaved, double eps) {
   check_packed("qkv", qkv_BN3HD, 5);
-  check_transform(qkv_BN3HD, q_weight_D, k_weight_D, rotation_NP2);
+  check_head_transform(qkv_BN3HD, q_weight_D, k_weight_D, rotation_NP2);
   check_like("grad", grad_BN3HD, qkv_BN3HD);
   const Tensor qkv = dense_heads(qkv_BN3HD), grad = dense_heads(grad_BN3HD);
   const Transform transform(qkv, q_weight_D, k_weight_D, rotation_NP2, interleaved, eps);

@@ -35,10 +35,7 @@ def patchify3d(
         # As linear layers do: the tokens' dtype is that of the whole tower.
         weight_CZpqr = weight_CZpqr.to(torch.get_autocast_dtype(device))
     given = (x_BZTHW, weight_CZpqr, bias_C, positions_SC)
-    # With a gradient the CPU's kernel is no faster than the twin (0.9 to 1.1 times, `python
-    # benchmarks/kernels.py patchify3d`), without one it is (1.5 to 1.8).
-    kept = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
-    if not native.usable("patchify3d", *given) or (device == "cpu" and kept):
+    if not _kernel_pays("patchify3d", *given):
         return patchify3d_reference(*given)
     return torch.ops.syncflow.patchify3d(*given)
 
@@ -71,8 +68,7 @@ def unpatchify3d(
         patch: (p, q, r).
         size: (T, H, W), what padding is cut back to.
     """
-    # On the CPU the kernel was 0.5 to 1.1 times as fast as PyTorch's own copy.
-    if tokens_BTSK.device.type == "cpu" or not native.usable("unpatchify3d", tokens_BTSK):
+    if not _kernel_pays("unpatchify3d", tokens_BTSK):
         return unpatchify3d_reference(tokens_BTSK, patch, channels, size)
     return torch.ops.syncflow.unpatchify3d(tokens_BTSK, patch, channels, size)
 
@@ -88,6 +84,14 @@ def unpatchify3d_reference(
     x_BZTHW = x[:, :, :T, :H, :W]
     wide = torch.float64 if x_BZTHW.dtype == torch.float64 else torch.float32
     return x_BZTHW.to(wide)
+
+
+def _kernel_pays(name: str, x: Tensor, *others: Tensor | None) -> bool:
+    # On the CPU the kernels have no way back of their own: with a gradient the twins are as fast
+    # (`python benchmarks/kernels.py patchify3d unpatchify3d`).
+    given = (x, *others)
+    kept = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
+    return native.usable(name, *given) and not (kept and x.device.type == "cpu")
 
 
 def _patches(x_BZTHW: Tensor, patch: tuple[int, int, int]) -> Tensor:

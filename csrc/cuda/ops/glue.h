@@ -16,8 +16,6 @@
 
 namespace syncflow::cuda {
 
-using at::Tensor;
-using OptionalTensor = std::optional<Tensor>;
 
 inline DType type_of(const char* name, const Tensor& t) {
   const auto type = t.scalar_type();

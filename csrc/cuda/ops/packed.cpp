@@ -9,12 +9,6 @@
 namespace syncflow::cuda {
 namespace {
 
-void check_packed(const Tensor& qkv, int64_t dim) {
-  TORCH_CHECK_VALUE(qkv.dim() == dim && qkv.size(-3) == 3 && qkv.size(-1) > 0, "qkv has shape ",
-                    qkv.sizes(), "; it must be ",
-                    dim == 6 ? "[B, T, S, 3, H, D]" : "[B, N, 3, H, D]");
-}
-
 // The transform, and the tensors that it points into.
 struct Transform {
   HeadTransform raw;
@@ -24,25 +18,16 @@ struct Transform {
 
   Transform(const Tensor& qkv, const OptionalTensor& q_weight_D, const OptionalTensor& k_weight_D,
             const OptionalTensor& rotation_NP2, bool interleaved, double eps) {
-    const int64_t N = qkv.size(1), D = qkv.size(-1);
+    check_head_transform(qkv, q_weight_D, k_weight_D, rotation_NP2);
     const char* names[2] = {"q_weight", "k_weight"};
     const OptionalTensor* given[2] = {&q_weight_D, &k_weight_D};
     for (int i = 0; i < 2; ++i) {
       if (!*given[i]) continue;
-      const Tensor& weight = **given[i];
-      check_dtype(names[i], weight);
-      TORCH_CHECK_VALUE(weight.dim() == 1 && weight.size(0) == D, names[i], " has shape ",
-                        weight.sizes(), "; it must be [", D, "], the head dimension of qkv");
-      gain[i] = Small(names[i], weight, qkv);
+      gain[i] = Small(names[i], **given[i], qkv);
       raw.weight[i] = gain[i].rows;
     }
     if (rotation_NP2) {
       check_device("rotation", *rotation_NP2, qkv);
-      TORCH_CHECK_VALUE(D % 2 == 0, "qkv has shape ", qkv.sizes(),
-                        "; its head dimension must be even for rotary pairs");
-      TORCH_CHECK_VALUE(rotation_NP2->sizes() == at::IntArrayRef({N, D / 2, 2}),
-                        "rotation has shape ", rotation_NP2->sizes(), "; it must be [", N, ", ",
-                        D / 2, ", 2]");
       rotation = rotation_NP2->to(at::kFloat).contiguous();
       raw.rotation = rotation.data_ptr<float>();
     }
@@ -87,7 +72,7 @@ TemporalAttentionArgs temporal_arguments(const Tensor& qkv, const Transform& tra
 Tensor temporal_attention(const Tensor& qkv_BTS3HD, const OptionalTensor& q_weight_D,
                           const OptionalTensor& k_weight_D, const OptionalTensor& rotation_TP2,
                           bool interleaved, double eps) {
-  check_packed(qkv_BTS3HD, 6);
+  check_packed("qkv", qkv_BTS3HD, 6);
   const Tensor qkv = qkv_BTS3HD.contiguous();
   const Transform transform(qkv, q_weight_D, k_weight_D, rotation_TP2, interleaved, eps);
   TemporalAttentionArgs args = temporal_arguments(qkv, transform);
@@ -101,7 +86,7 @@ std::tuple<Tensor, Tensor, Tensor> temporal_attention_backward_op(
     const Tensor& grad_BTSC, const Tensor& qkv_BTS3HD, const OptionalTensor& q_weight_D,
     const OptionalTensor& k_weight_D, const OptionalTensor& rotation_TP2, bool interleaved,
     double eps) {
-  check_packed(qkv_BTS3HD, 6);
+  check_packed("qkv", qkv_BTS3HD, 6);
   const Tensor qkv = qkv_BTS3HD.contiguous(), grad = dense("grad", grad_BTSC, qkv);
   const Tensor grad_qkv = at::empty_like(qkv);
   Transform transform(qkv, q_weight_D, k_weight_D, rotation_TP2, interleaved, eps);
@@ -136,7 +121,7 @@ Tensor dense_heads(const Tensor& t) { return t.stride(-1) == 1 ? t : t.contiguou
 Tensor qk_norm_rope(const Tensor& qkv_BN3HD, const OptionalTensor& q_weight_D,
                     const OptionalTensor& k_weight_D, const OptionalTensor& rotation_NP2,
                     bool interleaved, double eps) {
-  check_packed(qkv_BN3HD, 5);
+  check_packed("qkv", qkv_BN3HD, 5);
   const Tensor qkv = dense_heads(qkv_BN3HD), out = at::empty(qkv.sizes(), qkv.options());
   const Transform transform(qkv, q_weight_D, k_weight_D, rotation_NP2, interleaved, eps);
   QkNormRopeArgs args = norm_arguments(qkv, transform);
@@ -148,7 +133,7 @@ Tensor qk_norm_rope(const Tensor& qkv_BN3HD, const OptionalTensor& q_weight_D,
 void qk_norm_rope_in_place(const Tensor& qkv_BN3HD, const OptionalTensor& q_weight_D,
                            const OptionalTensor& k_weight_D, const OptionalTensor& rotation_NP2,
                            bool interleaved, double eps) {
-  check_packed(qkv_BN3HD, 5);
+  check_packed("qkv", qkv_BN3HD, 5);
   TORCH_CHECK_VALUE(qkv_BN3HD.stride(-1) == 1, "qkv has strides ", qkv_BN3HD.strides(),
                     "; to be changed in place its last must be 1");
   const Transform transform(qkv_BN3HD, q_weight_D, k_weight_D, rotation_NP2, interleaved, eps);
@@ -162,7 +147,7 @@ std::tuple<Tensor, Tensor, Tensor> qk_norm_rope_backward_op(
     const Tensor& grad_BN3HD, const Tensor& qkv_BN3HD, const OptionalTensor& q_weight_D,
     const OptionalTensor& k_weight_D, const OptionalTensor& rotation_NP2, bool interleaved,
     double eps) {
-  check_packed(qkv_BN3HD, 5);
+  check_packed("qkv", qkv_BN3HD, 5);
   check_like("grad", grad_BN3HD, qkv_BN3HD);
   check_device("grad", grad_BN3HD, qkv_BN3HD);
   const Tensor qkv = dense_heads(qkv_BN3HD);
