@@ -34,6 +34,16 @@ void check_channels(const char* name, const Tensor& w_C, const Tensor& x_GSC) {
   check_shape(name, w_C, x_GSC, {x_GSC.size(2)});
 }
 
+void check_gate_residual_adaln(const Tensor& x_GSC, const Tensor& y_GSC,
+                               const OptionalTensor& gate_GC, const Tensor& shift_GC,
+                               const Tensor& scale_GC) {
+  check_tokens("x", x_GSC);
+  check_like("y", y_GSC, x_GSC);
+  if (gate_GC) check_modulation("gate", *gate_GC, x_GSC);
+  check_modulation("shift", shift_GC, x_GSC);
+  check_modulation("scale", scale_GC, x_GSC);
+}
+
 void check_bias_gelu(const Tensor& x_NC, const OptionalTensor& bias_C) {
   check_dtype("x", x_NC);
   TORCH_CHECK_VALUE(x_NC.dim() == 2, "x has shape ", x_NC.sizes(), "; it must be [N, C]");

@@ -27,6 +27,11 @@ void check_tokens(const char* name, const Tensor& x_GSC);
 void check_modulation(const char* name, const Tensor& m_GC, const Tensor& x_GSC);
 void check_channels(const char* name, const Tensor& w_C, const Tensor& x_GSC);
 
+// x and y [G, S, C] and the modulations of x + gate * y.
+void check_gate_residual_adaln(const Tensor& x_GSC, const Tensor& y_GSC,
+                               const OptionalTensor& gate_GC, const Tensor& shift_GC,
+                               const Tensor& scale_GC);
+
 void check_bias_gelu(const Tensor& x_NC, const OptionalTensor& bias_C);
 
 // Packed projections, [B, T, S, 3, H, D] where dim is 6 and [B, N, 3, H, D] where it is 5.

@@ -142,11 +142,7 @@ std::tuple<Tensor, Tensor> gate_residual_adaln(const Tensor& x_GSC, const Tensor
                                                const OptionalTensor& gate_GC,
                                                const Tensor& shift_GC, const Tensor& scale_GC,
                                                double eps) {
-  check_tokens("x", x_GSC);
-  check_like("y", y_GSC, x_GSC);
-  if (gate_GC) check_modulation("gate", *gate_GC, x_GSC);
-  check_modulation("shift", shift_GC, x_GSC);
-  check_modulation("scale", scale_GC, x_GSC);
+  check_gate_residual_adaln(x_GSC, y_GSC, gate_GC, shift_GC, scale_GC);
   const Tensor x = x_GSC.contiguous(), y = y_GSC.contiguous();
   const Tensor gate = gate_GC ? dense_rows(*gate_GC) : Tensor();
   const Tensor shift = dense_rows(shift_GC), scale = dense_rows(scale_GC);

@@ -69,6 +69,15 @@ struct Transform {
 
 int64_t chunks(int64_t items, int64_t chunk) { return (items + chunk - 1) / chunk; }
 
+// Every task of a pass, `per_task` elements each.
+template <class Pass, class Function>
+void run_tasks(const Pass& pass, int64_t per_task, Function function) {
+  at::parallel_for(0, pass.tasks, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, per_task)),
+                   [&](int64_t begin, int64_t end) {
+                     function(pass.args, pass.is_double, begin, end);
+                   });
+}
+
 struct TemporalPass {
   TemporalAttentionArgs args;
   int64_t tasks;
@@ -90,9 +99,7 @@ struct TemporalPass {
 
   template <class Function>
   void run(Function function) const {
-    const int64_t per_task = args.chunk * args.sizes.T * args.sizes.D * 3;
-    at::parallel_for(0, tasks, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, per_task)),
-                     [&](int64_t begin, int64_t end) { function(args, is_double, begin, end); });
+    run_tasks(*this, args.chunk * args.sizes.T * args.sizes.D * 3, function);
   }
 };
 
@@ -112,9 +119,7 @@ struct NormRopePass {
 
   template <class Function>
   void run(Function function) const {
-    const int64_t per_task = kTokens * args.sizes.H * args.sizes.D * 3;
-    at::parallel_for(0, tasks, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, per_task)),
-                     [&](int64_t begin, int64_t end) { function(args, is_double, begin, end); });
+    run_tasks(*this, kTokens * args.sizes.H * args.sizes.D * 3, function);
   }
 };
 

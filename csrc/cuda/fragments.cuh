@@ -110,21 +110,24 @@ __device__ __forceinline__ void each_vector(F&& f) {
   if constexpr (Tile<D>::kQuarter) f(Tile<D>::kQuarterAt, Count<1>{});
 }
 
+// One over the root mean square of every row: a thread's part of its row, summed over the row's.
+template <class T, int D>
+__device__ __forceinline__ float inverse_rms(const Tile<D>& tile, float eps) {
+  float squares = 0.f;
+#pragma unroll
+  for (int i = 0; i < Tile<D>::kRegisters; ++i) {
+    const float2 x = Pair<T>::unpack(tile.w[i]);
+    squares += x.x * x.x + x.y * x.y;
+  }
+  return rsqrtf(row_sum(squares) * (1.f / D) + eps);
+}
+
 // RMSNorm and rotation of a tile in place, its rows numbered t.
 template <class T, int D>
 __device__ __forceinline__ void norm_rope(Tile<D>& tile, const HeadTransform& transform, int which,
                                            int t, int end) {
   const SmallRows gain = transform.gain(which);
-  float rstd = 1.f;
-  if (gain.data) {
-    float squares = 0.f;
-#pragma unroll
-    for (int i = 0; i < Tile<D>::kRegisters; ++i) {
-      const float2 x = Pair<T>::unpack(tile.w[i]);
-      squares += x.x * x.x + x.y * x.y;
-    }
-    rstd = rsqrtf(row_sum(squares) * (1.f / D) + transform.eps);
-  }
+  const float rstd = gain.data ? inverse_rms<T>(tile, transform.eps) : 1.f;
   each_vector<D>([&](int first, auto count) {
     constexpr int kCount = decltype(count)::value;
     float w[2 * kCount], angle[2 * kCount];

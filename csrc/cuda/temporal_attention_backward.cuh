@@ -56,13 +56,7 @@ __device__ __forceinline__ void store_gradient(float (&c)[Tile<D>::kRegisters][4
   float rstd = 1.f, dot = 0.f;
   if (gain.data) {
     raw.load_or_zero(rows, stride, t, end);
-    float squares = 0.f;
-#pragma unroll
-    for (int i = 0; i < Tile<D>::kRegisters; ++i) {
-      const float2 x = Pair<T>::unpack(raw.w[i]);
-      squares += x.x * x.x + x.y * x.y;
-    }
-    rstd = rsqrtf(row_sum(squares) * (1.f / D) + transform.eps);
+    rstd = inverse_rms<T>(raw, transform.eps);
   }
   each_vector<D>([&](int first, auto count) {
     constexpr int kCount = decltype(count)::value;

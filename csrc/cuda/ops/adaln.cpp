@@ -94,11 +94,7 @@ std::tuple<Tensor, Tensor> gate_residual_adaln(const Tensor& x_GSC, const Tensor
                                                const OptionalTensor& gate_GC,
                                                const Tensor& shift_GC, const Tensor& scale_GC,
                                                double eps) {
-  check_tokens("x", x_GSC);
-  check_like("y", y_GSC, x_GSC);
-  if (gate_GC) check_modulation("gate", *gate_GC, x_GSC);
-  check_modulation("shift", shift_GC, x_GSC);
-  check_modulation("scale", scale_GC, x_GSC);
+  check_gate_residual_adaln(x_GSC, y_GSC, gate_GC, shift_GC, scale_GC);
   const Tensor x = x_GSC.contiguous(), y = dense("y", y_GSC, x);
   const Tensor sum = at::empty_like(x), out = at::empty_like(x);
   const Small gate("gate", gate_GC, x), shift("shift", shift_GC, x), scale("scale", scale_GC, x);
