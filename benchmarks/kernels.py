@@ -10,12 +10,18 @@ weights on twins alone.
 """
 
 import argparse
+import datetime
+import json
 import platform
+import shlex
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
+from evidence import ROOT, source_hash
 from torch import Tensor
 
 from syncflow import ops
@@ -168,6 +174,25 @@ def measure(
     return kernel, eager
 
 
+def timings(ops: list[str], dtypes: list[str], seconds: float, clock: Callable) -> Iterator[dict]:
+    """One row for every operator, shape, dtype and pass."""
+    for dtype in dtypes:
+        found = cases(getattr(torch, dtype))
+        if dtype == "float32":
+            found["model"] = [model_case()]
+        for name, rows in found.items():
+            if ops and name not in ops:
+                continue
+            for shape, function, tensors, has_gradient in rows:
+                for backward in (False, True)[: 1 + has_gradient]:
+                    kernel, eager = measure(function, tensors, backward, seconds, clock)
+                    label = "fwd+bwd" if backward else "fwd"
+                    yield {
+                        **{"op": name, "shape": shape, "dtype": dtype, "pass": label},
+                        **{"kernel_us": kernel, "eager_us": eager, "ratio": eager / kernel},
+                    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -175,37 +200,56 @@ def main() -> None:
     parser.add_argument("ops", nargs="*", help="names of operators, or model; all by default")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seconds", type=float, default=0.5, help="time spent on each number")
+    parser.add_argument("--rounds", type=int, default=1, help="how often all of it is measured")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
+    parser.add_argument("--out", type=Path, help="a JSON file for every round and what it ran on")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     status = native.status()
     if not status["active"]:
         parser.error(f"the kernels are not active: {status['reason']}")
+    if arguments.out and not arguments.out.absolute().parent.is_dir():
+        parser.error(f"--out {arguments.out}: there is no such folder")
     clock = time.perf_counter if arguments.clock == "wall" else time.process_time
-    print(
+    machine = (
         f"{_processor()}, {status['cpu_capability']}, torch {torch.__version__}, "
         f"{arguments.threads} thread(s), {arguments.clock} clock"
     )
+    print(machine)
     heads = ("kernel us", "eager us", "ratio")
     print(f"{'op':20} {'shape':22} {'dtype':9} {'pass':8} " + " ".join(f"{h:>10}" for h in heads))
-    for dtype in arguments.dtypes:
-        found = cases(getattr(torch, dtype))
-        if dtype == "float32":
-            found["model"] = [model_case()]
-        for name, rows in found.items():
-            if arguments.ops and name not in arguments.ops:
-                continue
-            for shape, function, tensors, has_gradient in rows:
-                for backward in (False, True)[: 1 + has_gradient]:
-                    kernel, eager = measure(function, tensors, backward, arguments.seconds, clock)
-                    label = "fwd+bwd" if backward else "fwd"
-                    print(
-                        f"{name:20} {shape:22} {dtype:9} {label:8} "
-                        f"{kernel:10.0f} {eager:10.0f} {eager / kernel:10.2f}",
-                        flush=True,
-                    )
+    rounds: list[list[dict]] = []
+    for _ in range(arguments.rounds):
+        rounds.append([])
+        for row in timings(arguments.ops, arguments.dtypes, arguments.seconds, clock):
+            rounds[-1].append(row)
+            numbers = f"{row['kernel_us']:10.0f} {row['eager_us']:10.0f} {row['ratio']:10.2f}"
+            print(f"{_title(row)} {numbers}", flush=True)
+    if arguments.rounds > 1:
+        print("\nratio, lowest, median and highest of the rounds")
+        for same in zip(*rounds, strict=True):
+            ratios = [row["ratio"] for row in same]
+            numbers = (min(ratios), statistics.median(ratios), max(ratios))
+            print(f"{_title(same[0])} " + " ".join(f"{n:10.2f}" for n in numbers))
+    if arguments.out:
+        result = {
+            "suite": "cpu",
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "command": shlex.join(["python", *sys.argv]),
+            "machine": machine,
+            "csrc_cpu": source_hash(ROOT / "csrc" / "cpu"),
+            "rounds": rounds,
+        }
+        temporary = arguments.out.with_suffix(".new")
+        temporary.write_text(json.dumps(result, indent=1) + "\n")
+        temporary.replace(arguments.out)
+        print(f"written: {arguments.out}")
+
+
+def _title(row: dict) -> str:
+    return f"{row['op']:20} {row['shape']:22} {row['dtype']:9} {row['pass']:8}"
 
 
 def _processor() -> str:

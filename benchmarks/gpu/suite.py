@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.evidence import RESULTS, ROOT, source_hash
 from benchmarks.gpu import op_table, small_shapes
-from benchmarks.gpu.evidence import RESULTS, ROOT, source_hash
 from benchmarks.gpu.fields import ensure_pydantic
 from benchmarks.gpu.timing import Clock, measure, sets_for
 from syncflow.ops import native

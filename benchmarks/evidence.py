@@ -1,7 +1,7 @@
-"""Results of GPU runs as evidence: which kernels a file speaks of, and whether they still are.
+"""Timings of kernels as evidence: which kernels a file speaks of, and whether they still are.
 
-A result file carries the hash of csrc/cuda. Wherever a document names one, the hash must be that of
-the kernels beside it, or the line must say so with the words "older kernels".
+A result file carries the hash of csrc/cuda or csrc/cpu. Wherever a document names one, the hash
+must be that of the kernels beside it, or the line must say so with the words "older kernels".
 """
 
 import hashlib
@@ -9,9 +9,11 @@ import json
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 MARK = "older kernels"
+# By the kind of result, which hash decides.
+_KERNELS = {"gpu": "csrc_cuda", "cpu": "csrc_cpu"}
 
 
 def source_hash(folder: Path) -> str:
@@ -25,8 +27,8 @@ def source_hash(folder: Path) -> str:
 
 
 def stale_quotes(root: Path = ROOT) -> list[str]:
-    """One line for every mention, in README and docs, of a GPU result of other kernels."""
-    now = source_hash(root / "csrc" / "cuda")
+    """One line for every mention, in README and docs, of a result of other kernels."""
+    now = {f"csrc_{d}": source_hash(root / "csrc" / d) for d in ("cpu", "cuda")}
     found = []
     for document in [root / "README.md", *sorted((root / "docs").glob("*.md"))]:
         if not document.exists():
@@ -39,7 +41,7 @@ def stale_quotes(root: Path = ROOT) -> list[str]:
                     found.append(f"{where} does not exist")
                     continue
                 result = json.loads(path.read_text())
-                if isinstance(result, dict) and result.get("suite") == "gpu":
-                    if result["csrc_cuda"] != now and MARK not in line:
-                        found.append(f'{where} is of other kernels (say "{MARK}" if it must stay)')
+                key = _KERNELS.get(result.get("suite")) if isinstance(result, dict) else None
+                if key and result[key] != now[key] and MARK not in line:
+                    found.append(f'{where} is of other kernels (say "{MARK}" if it must stay)')
     return found

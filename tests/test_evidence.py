@@ -1,11 +1,11 @@
-"""GPU results that documents quote are of the kernels that stand beside them, or say otherwise."""
+"""Results that documents quote are of the kernels that stand beside them, or say otherwise."""
 
 import json
 import os
 import subprocess
 import sys
 
-from benchmarks.gpu.evidence import MARK, ROOT, source_hash, stale_quotes
+from benchmarks.evidence import MARK, ROOT, source_hash, stale_quotes
 
 
 def test_no_quoted_result_is_stale():
@@ -29,6 +29,21 @@ def test_stale_quotes_are_found(tmp_path):
     assert stale_quotes(tmp_path) == []
     (tmp_path / "README.md").write_text("benchmarks/results/none.json")
     assert "does not exist" in stale_quotes(tmp_path)[0]
+
+
+def test_quotes_of_cpu_results_are_held_to_the_cpu_kernels(tmp_path):
+    for name in ("cpu", "cuda"):
+        (tmp_path / "csrc" / name).mkdir(parents=True)
+        (tmp_path / "csrc" / name / "a.cpp").write_text("one")
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    result = {"suite": "cpu", "csrc_cpu": source_hash(tmp_path / "csrc" / "cpu")}
+    (results / "kernels.json").write_text(json.dumps(result))
+    (tmp_path / "README.md").write_text("Fast (benchmarks/results/kernels.json)")
+    (tmp_path / "csrc" / "cuda" / "a.cpp").write_text("two")
+    assert stale_quotes(tmp_path) == []
+    (tmp_path / "csrc" / "cpu" / "a.cpp").write_text("two")
+    assert "README.md:1" in stale_quotes(tmp_path)[0]
 
 
 def test_hash_knows_names_and_contents(tmp_path):
