@@ -8,6 +8,7 @@ LayerNorm comes after each transformation: x + LN(f(x)).
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 
 import torch
@@ -122,18 +123,19 @@ class AudioTower(nn.Module):
         """
         config, device = self.config, self.x_embedder.weight.device
         head_dim = config.hidden_size // config.num_heads
-        clock = (head_dim, config.rope_frequency, config.rope_theta, torch.float32)
-        audio_times = spec.audio_latent_times(device)
-        self_rotation_AP2 = seconds_rotation(audio_times, *clock)
+        clock = (head_dim, config.rope_frequency, config.rope_theta)
+        self_rotation_AP2, frame_rotation_TP2 = _rotations(
+            spec.seconds, spec.fps, spec.sample_rate, *clock, device
+        )
         if config.condition == "text":
             return AudioContext(text.keys_values, text.score_term, None, self_rotation_AP2, None)
         pairs = [layer.reads_video(x) for layer, x in zip(self.layers, tokens, strict=True)]
         if config.align == "none":
             return AudioContext(pairs, None, aligned_BAC, self_rotation_AP2, None)
-        seconds_T = spec.video_latent_times(device)
-        per_frame = pairs[0][0].shape[2] // len(seconds_T)
-        key_rotation_MP2 = seconds_rotation(seconds_T.repeat_interleave(per_frame), *clock)
-        pairs = [(_rotate_keys(k_BHMD, key_rotation_MP2), v_BHMD) for k_BHMD, v_BHMD in pairs]
+        per_frame = pairs[0][0].shape[2] // len(frame_rotation_TP2)
+        keys, values = zip(*pairs, strict=True)
+        keys = _rotate_keys(torch.stack(keys), frame_rotation_TP2.repeat_interleave(per_frame, 0))
+        pairs = list(zip(keys.unbind(0), values, strict=True))
         return AudioContext(pairs, None, aligned_BAC, self_rotation_AP2, self_rotation_AP2)
 
     def forward(
@@ -244,6 +246,33 @@ class PostNorm(nn.Module):
         return residual_layernorm(x, y, self.weight, self.bias)
 
 
-def _rotate_keys(k_BHMD: Tensor, rotation_MP2: Tensor) -> Tensor:
-    k_BMHD = rotate(k_BHMD.transpose(1, 2), rotation_MP2, False)
-    return k_BMHD.to(k_BHMD.dtype).transpose(1, 2)
+def _rotate_keys(k_LBHMD: Tensor, rotation_MP2: Tensor) -> Tensor:
+    """The keys of all layers at once: seven small kernels and not seven for each layer."""
+    k_LBMHD = rotate(k_LBHMD.transpose(2, 3), rotation_MP2, False)
+    return k_LBMHD.to(k_LBHMD.dtype).transpose(2, 3)
+
+
+@torch.compiler.assume_constant_result
+def _rotations(
+    seconds: float,
+    fps: float,
+    sample_rate: int,
+    head_dim: int,
+    frequency: float,
+    theta: float,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Rotations of a clip's audio latents and of its latent frames; not to be changed."""
+    spec = ClipSpec(seconds=seconds, fps=fps, sample_rate=sample_rate)
+    return _kept_rotations(spec, head_dim, frequency, theta, device)
+
+
+@functools.lru_cache(maxsize=32)
+def _kept_rotations(
+    spec: ClipSpec, head_dim: int, frequency: float, theta: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    # Made outside inference mode, since a cached tensor may next be used in training.
+    with torch.inference_mode(False), torch.no_grad():
+        times = (spec.audio_latent_times(device), spec.video_latent_times(device))
+        clock = (head_dim, frequency, theta, torch.float32)
+        return tuple(seconds_rotation(t, *clock) for t in times)

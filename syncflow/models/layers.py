@@ -21,13 +21,21 @@ from syncflow.ops.temporal_attention import temporal_attention
 
 def sinusoid(value_B: Tensor, width: int = 256, max_period: float = 1e4) -> Tensor:
     """[B] -> [B, width]: cosines then sines of geometrically spaced frequencies, float32."""
-    half = width // 2
-    rate_D = torch.exp(
-        torch.arange(half, device=value_B.device, dtype=torch.float32)
-        * (-math.log(max_period) / half)
-    )
-    angle_BD = value_B.float()[:, None] * rate_D
+    angle_BD = value_B.float()[:, None] * _rates(width // 2, max_period, value_B.device)
     return torch.cat([angle_BD.cos(), angle_BD.sin()], dim=-1)
+
+
+@torch.compiler.assume_constant_result
+def _rates(half: int, max_period: float, device: torch.device) -> Tensor:
+    return _kept_rates(half, max_period, device)
+
+
+@functools.lru_cache(maxsize=32)
+def _kept_rates(half: int, max_period: float, device: torch.device) -> Tensor:
+    # Made outside inference mode, since a cached tensor may next be used in training.
+    with torch.inference_mode(False), torch.no_grad():
+        index_D = torch.arange(half, device=device, dtype=torch.float32)
+        return torch.exp(index_D * (-math.log(max_period) / half))
 
 
 class ScalarEmbedder(nn.Module):

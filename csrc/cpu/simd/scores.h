@@ -35,7 +35,8 @@ void softmax_columns(A* scores, int64_t ld, int64_t columns, int64_t T) {
   for (int64_t i = 0; i < columns; i += width) {
     A* column = scores + i;
     Vec<A> top = Vec<A>::loadu(column);
-    for (int64_t t = 1; t < T; ++t) top = at::vec::maximum(top, Vec<A>::loadu(column + t * ld));
+    // A score that is NaN may be missed here; its power is not.
+    for (int64_t t = 1; t < T; ++t) top = larger<A>(top, Vec<A>::loadu(column + t * ld));
     Vec<A> total(0);
     for (int64_t t = 0; t < T; ++t) {
       const Vec<A> e = power_of_two<A>((Vec<A>::loadu(column + t * ld) - top) * log2_e);

@@ -125,6 +125,28 @@ inline void narrow(const float* from, T* to, int64_t count) {
   }
 }
 
+// Of a number and NaN, in either order, at::vec keeps NaN, which takes it four instructions; these
+// are one, and keep the second.
+template <class A>
+inline Vec<A> larger(const Vec<A>& a, const Vec<A>& b) {
+#if defined(CPU_CAPABILITY_AVX512)
+  if constexpr (std::is_same_v<A, float>) return _mm512_max_ps(a, b);
+#elif defined(CPU_CAPABILITY_AVX2)
+  if constexpr (std::is_same_v<A, float>) return _mm256_max_ps(a, b);
+#endif
+  return at::vec::maximum(a, b);
+}
+
+template <class A>
+inline Vec<A> smaller(const Vec<A>& a, const Vec<A>& b) {
+#if defined(CPU_CAPABILITY_AVX512)
+  if constexpr (std::is_same_v<A, float>) return _mm512_min_ps(a, b);
+#elif defined(CPU_CAPABILITY_AVX2)
+  if constexpr (std::is_same_v<A, float>) return _mm256_min_ps(a, b);
+#endif
+  return at::vec::minimum(a, b);
+}
+
 // 2^v, where v beyond -126 or 126 counts as that. In float with vectors: a polynomial in what
 // rounding v leaves (minimax on [-1/2, 1/2], off by a unit in the last place), inline, which the
 // library's is not.
@@ -133,12 +155,7 @@ inline Vec<A> power_of_two(const Vec<A>& v) {
 #if defined(CPU_CAPABILITY_AVX2) || defined(CPU_CAPABILITY_AVX512)
   if constexpr (std::is_same_v<A, float>) {
     using V = Vec<float>;
-    // The bounds first: of a number and NaN these instructions keep the second.
-#ifdef CPU_CAPABILITY_AVX512
-    const V x = _mm512_min_ps(V(126.0f), _mm512_max_ps(V(-126.0f), v));
-#else
-    const V x = _mm256_min_ps(V(126.0f), _mm256_max_ps(V(-126.0f), v));
-#endif
+    const V x = smaller<A>(V(126.0f), larger<A>(V(-126.0f), v));
     const V n = x.round(), f = x - n;
     V p = at::vec::fmadd(V(1.53533620e-4f), f, V(1.33988750e-3f));
     p = at::vec::fmadd(p, f, V(9.61843692e-3f));
@@ -155,7 +172,7 @@ inline Vec<A> power_of_two(const Vec<A>& v) {
 #endif
   }
 #endif
-  return at::vec::minimum(Vec<A>(126), at::vec::maximum(Vec<A>(-126), v)).exp2();
+  return smaller<A>(Vec<A>(126), larger<A>(Vec<A>(-126), v)).exp2();
 }
 
 // 1 / v for v from 1 to 2^126. Where a guess of 14 bits is one instruction, a step of Newton's makes
