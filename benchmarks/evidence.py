@@ -2,11 +2,16 @@
 
 A result file carries the hash of csrc/cuda or csrc/cpu. Wherever a document names one, the hash
 must be that of the kernels beside it, or the line must say so with the words "older kernels".
+
+`python benchmarks/evidence.py` writes the tables of the CPU's timings into README.md and
+docs/log.md, between the comments kernels:begin and kernels:end.
 """
 
 import hashlib
 import json
 import re
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,9 +31,14 @@ def source_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def kernels_hash(root: Path, device: str) -> str:
+    """Of the kernels of "cpu" or "cuda"."""
+    return source_hash(root / "csrc" / device)
+
+
 def stale_quotes(root: Path = ROOT) -> list[str]:
     """One line for every mention, in README and docs, of a result of other kernels."""
-    now = {f"csrc_{d}": source_hash(root / "csrc" / d) for d in ("cpu", "cuda")}
+    now = {f"csrc_{device}": kernels_hash(root, device) for device in ("cpu", "cuda")}
     found = []
     for document in [root / "README.md", *sorted((root / "docs").glob("*.md"))]:
         if not document.exists():
@@ -45,3 +55,83 @@ def stale_quotes(root: Path = ROOT) -> list[str]:
                 if key and result[key] != now[key] and MARK not in line:
                     found.append(f'{where} is of other kernels (say "{MARK}" if it must stay)')
     return found
+
+
+# Operator and shape -> what README.md calls it.
+CHOSEN = {
+    ("temporal_attention", "2x8x64x6x32"): "temporal attention, norm and rotation with it, 8 frames"
+    " of 64 places, width 192",
+    ("temporal_attention", "1x8x256x16x72"): "the same at the paper's width, 1152, 256 places",
+    ("gate_residual_adaln", "2x512x192"): "gate, residual, LayerNorm and modulation, 2 x 512 tokens"
+    " of 192",
+    ("bias_gelu", "1024x768"): "GELU, 1024 x 768",
+    ("model", "shipped, 2 rows"): "a whole denoising pass of the shipped model",
+}
+
+
+def _ratios(result: dict) -> dict[tuple[str, str], dict[tuple[str, str], list[dict]]]:
+    """By operator and shape, by dtype and pass: the rows of all rounds."""
+    found: dict = {}
+    for row in (row for rows in result["rounds"] for row in rows):
+        place = found.setdefault((row["op"], row["shape"]), {})
+        place.setdefault((row["dtype"], row["pass"]), []).append(row)
+    return found
+
+
+def _spread(rows: Sequence[dict]) -> str:
+    """Lowest, median and highest ratio."""
+    if not rows:
+        return ""
+    ratios = [row["ratio"] for row in rows]
+    low, middle, high = (
+        f"{n:.2f}" for n in (min(ratios), statistics.median(ratios), max(ratios))
+    )
+    return f"{low}, **{middle}**, {high}"
+
+
+def full_table(result: dict) -> str:
+    """Every operator and shape, in Markdown."""
+    columns = [(t, p) for t in ("float32", "bfloat16") for p in ("fwd", "fwd+bwd")]
+    lines = [
+        "| operator | shape | forward, us | forward | with backward | bfloat16 | with backward |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (op, shape), rows in _ratios(result).items():
+        times = [row["kernel_us"] for row in rows["float32", "fwd"]]
+        cells = [op, shape, f"{statistics.median(times):,.0f}"]
+        cells += [_spread(rows.get(column, [])) for column in columns]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def chosen_table(result: dict) -> str:
+    """The medians of a few float32 rows, in Markdown."""
+    found = _ratios(result)
+    lines = ["| operator | forward | forward and backward |", "|---|---|---|"]
+    for key, label in CHOSEN.items():
+        medians = [
+            statistics.median(row["ratio"] for row in rows) if rows else None
+            for rows in (found[key].get(("float32", p), []) for p in ("fwd", "fwd+bwd"))
+        ]
+        cells = [label, *("" if n is None else f"{n:.2f}" for n in medians)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def with_tables(root: Path = ROOT) -> dict[Path, str]:
+    """The documents as they read with the tables of the kept timings."""
+    result = json.loads((root / "benchmarks" / "results" / "cpu-kernels.json").read_text())
+    tables = {"README.md": chosen_table(result), "docs/log.md": full_table(result)}
+    pages = {}
+    for name, table in tables.items():
+        begin, end = "<!-- kernels:begin -->", "<!-- kernels:end -->"
+        before, _, rest = (root / name).read_text().partition(begin)
+        _, found, after = rest.partition(end)
+        assert found, f"{name} has no {begin} ... {end}"
+        pages[root / name] = f"{before}{begin}\n{table}\n{end}{after}"
+    return pages
+
+
+if __name__ == "__main__":
+    for page, text in with_tables().items():
+        page.write_text(text)

@@ -12,6 +12,7 @@ weights on twins alone.
 import argparse
 import datetime
 import json
+import os
 import platform
 import shlex
 import statistics
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from evidence import ROOT, source_hash
+from evidence import ROOT, kernels_hash
 from torch import Tensor
 
 from syncflow import ops
@@ -38,6 +39,11 @@ from syncflow.ops import euler_cfg as euler
 from syncflow.ops import temporal_attention as temporal
 from syncflow.ops.rotation import frame_rotation
 
+OPERATORS = (
+    *("temporal_attention", "self_attention", "qk_norm_rope", "cross_attention"),
+    *("adaln", "gate_residual", "gate_residual_adaln", "residual_layernorm", "bias_gelu"),
+    *("patchify3d", "unpatchify3d", "euler_cfg"),
+)
 # (samples, tokens, width)
 TOKENS = [(2, 512, 192), (32, 128, 128), (2, 2048, 1152)]
 # (B, T, S, heads, head dim)
@@ -54,16 +60,19 @@ CROSS = [
 # (latents, patch, width)
 PATCHES = [((32, 8, 8, 8, 8), (1, 2, 2), 128), ((2, 4, 8, 32, 32), (1, 2, 2), 1152)]
 
-Case = tuple[str, Callable, list[Tensor], bool]  # shape, function, inputs, has a gradient
+# Shape, function, inputs, whether the kernel has a way back.
+Case = tuple[str, Callable, list[Tensor], bool]
+# Operators that take their first argument over: it is made good before every call.
+IN_PLACE = ("bias_gelu",)
 
 
 def cases(dtype: torch.dtype) -> dict[str, list[Case]]:
     """By operator, what to time."""
-    found: dict[str, list[Case]] = {}
+    found: dict[str, list[Case]] = {name: [] for name in OPERATORS}
 
     def add(name: str, shape: tuple, function: Callable, inputs: list[Tensor], grad: bool = True):
         label = "x".join(map(str, shape))
-        found.setdefault(name, []).append((label, function, inputs, grad))
+        found[name].append((label, function, inputs, grad))
 
     for B, T, S, H, D in TEMPORAL:
         inputs = [torch.randn(B, T, S, 3, H, D, dtype=dtype), torch.ones(D), torch.ones(D)]
@@ -95,9 +104,9 @@ def cases(dtype: torch.dtype) -> dict[str, list[Case]]:
         S, Z = shape[3] // patch[1] * shape[4] // patch[2], shape[1]
         weight, table = torch.randn(C, Z, *patch, dtype=dtype), torch.randn(S, C)
         inputs = [torch.randn(shape, dtype=dtype), weight, torch.zeros(C, dtype=dtype)]
-        add("patchify3d", (*shape, C), _with_positions(table), inputs)
+        add("patchify3d", (*shape, C), _with_positions(table), inputs, False)
         tokens = torch.randn(shape[0], shape[2], S, Z * patch[0] * patch[1] * patch[2], dtype=dtype)
-        add("unpatchify3d", shape, _back(patch, Z, shape[2:]), [tokens])
+        add("unpatchify3d", shape, _back(patch, Z, shape[2:]), [tokens], False)
         inputs = [*torch.randn(3, *shape, dtype=dtype)]
         add("euler_cfg", shape, lambda *t: euler.euler_cfg(*t, 6.0, 0.02), inputs, False)
     return found
@@ -135,7 +144,7 @@ def model_case() -> Case:
     audio = torch.randn(B, spec.audio_latent_length, config.ddit.audio.in_channels)
     t = torch.full((B,), 0.5)
 
-    def denoise(video: Tensor, audio: Tensor) -> Tensor:
+    def denoise(video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
         v_video, features = model.video_velocity(video, t, text)
         context = model.audio_context(features, text)
         return v_video, model.audio_velocity(audio, t, context, text)
@@ -156,36 +165,51 @@ def once(function: Callable, tensors: list[Tensor], backward: bool, clock: Calla
 
 
 def measure(
-    function: Callable, tensors: list[Tensor], backward: bool, seconds: float, clock: Callable
+    function: Callable,
+    tensors: list[Tensor],
+    backward: bool,
+    seconds: float,
+    clock: Callable,
+    in_place: bool,
 ) -> tuple[float, float]:
     """Median microseconds of (kernel, eager)."""
+    kept = tensors[0].clone() if in_place else tensors[0]
+
+    def timed() -> float:
+        if in_place:
+            tensors[0].copy_(kept)
+        return once(function, tensors, backward, clock)
+
     times: tuple[list[float], list[float]] = ([], [])
     stop = clock() + seconds
     while clock() < stop or len(times[0]) < 7:
         # The first of two finds the caches as the other path has left them, and does not count.
         for _ in range(2):
-            kernel = once(function, tensors, backward, clock)
+            kernel = timed()
         with ops.reference_ops():
             for _ in range(2):
-                eager = once(function, tensors, backward, clock)
+                eager = timed()
         times[0].append(kernel)
         times[1].append(eager)
     kernel, eager = (statistics.median(t) * 1e6 for t in times)
     return kernel, eager
 
 
-def timings(ops: list[str], dtypes: list[str], seconds: float, clock: Callable) -> Iterator[dict]:
+def timings(
+    names: list[str], dtypes: list[str], seconds: float, clock: Callable
+) -> Iterator[dict]:
     """One row for every operator, shape, dtype and pass."""
     for dtype in dtypes:
         found = cases(getattr(torch, dtype))
         if dtype == "float32":
             found["model"] = [model_case()]
-        for name, rows in found.items():
-            if ops and name not in ops:
-                continue
+        for name in names or found:
+            rows = found.get(name, [])
             for shape, function, tensors, has_gradient in rows:
                 for backward in (False, True)[: 1 + has_gradient]:
-                    kernel, eager = measure(function, tensors, backward, seconds, clock)
+                    kernel, eager = measure(
+                        function, tensors, backward, seconds, clock, name in IN_PLACE
+                    )
                     label = "fwd+bwd" if backward else "fwd"
                     yield {
                         **{"op": name, "shape": shape, "dtype": dtype, "pass": label},
@@ -202,7 +226,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="time spent on each number")
     parser.add_argument("--rounds", type=int, default=1, help="how often all of it is measured")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
-    parser.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
+    dtypes = ("float32", "bfloat16", "float16")
+    parser.add_argument("--dtypes", nargs="+", choices=dtypes, default=["float32", "bfloat16"])
     parser.add_argument("--out", type=Path, help="a JSON file for every round and what it ran on")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -210,6 +235,13 @@ def main() -> None:
     status = native.status()
     if not status["active"]:
         parser.error(f"the kernels are not active: {status['reason']}")
+    unknown = set(arguments.ops) - {*OPERATORS, "model"}
+    if unknown:
+        parser.error(f"no operator is called {unknown.pop()!r}; there are {', '.join(OPERATORS)}")
+    if arguments.ops == ["model"] and "float32" not in arguments.dtypes:
+        parser.error("model is measured in float32 alone")
+    if arguments.out and arguments.out.is_dir():
+        parser.error(f"--out {arguments.out} is a folder; a file is meant")
     if arguments.out and not arguments.out.absolute().parent.is_dir():
         parser.error(f"--out {arguments.out}: there is no such folder")
     clock = time.perf_counter if arguments.clock == "wall" else time.process_time
@@ -217,7 +249,8 @@ def main() -> None:
         f"{_processor()}, {status['cpu_capability']}, torch {torch.__version__}, "
         f"{arguments.threads} thread(s), {arguments.clock} clock"
     )
-    print(machine)
+    load = [round(n, 2) for n in os.getloadavg()]
+    print(f"{machine}, load {load[0]}")
     heads = ("kernel us", "eager us", "ratio")
     print(f"{'op':20} {'shape':22} {'dtype':9} {'pass':8} " + " ".join(f"{h:>10}" for h in heads))
     rounds: list[list[dict]] = []
@@ -239,7 +272,8 @@ def main() -> None:
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": shlex.join(["python", *sys.argv]),
             "machine": machine,
-            "csrc_cpu": source_hash(ROOT / "csrc" / "cpu"),
+            "load": load,
+            "csrc_cpu": kernels_hash(ROOT, "cpu"),
             "rounds": rounds,
         }
         temporary = arguments.out.with_suffix(".new")

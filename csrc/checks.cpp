@@ -91,7 +91,8 @@ Patches check_unpatchify3d(const Tensor& tokens_BTSK, at::IntArrayRef patch, int
   check_dtype("tokens", tokens_BTSK);
   TORCH_CHECK_VALUE(patch.size() == 3 && size.size() == 3 && patch[0] > 0 && patch[1] > 0 &&
                         patch[2] > 0,
-                    "patch is ", patch, " and size is ", size, "; both must be three numbers");
+                    "patch is ", patch, " and size is ", size,
+                    "; both must be three numbers, those of the patch positive");
   const Patches patches{channels, size[0], size[1], size[2], patch[0], patch[1], patch[2]};
   const int64_t S = patches.h() * patches.w(), volume = patches.volume();
   TORCH_CHECK_VALUE(tokens_BTSK.dim() == 4 && tokens_BTSK.size(1) == patches.t() &&

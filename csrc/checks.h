@@ -22,6 +22,9 @@ inline void check_like(const char* name, const Tensor& t, const Tensor& x) {
   check_shape(name, t, x, x.sizes());
 }
 
+// For an operator that has changed t: autograd then refuses to use what it saved of t before.
+inline void mark_changed(const Tensor& t) { t.unsafeGetTensorImpl()->bump_version(); }
+
 // Rows that share a modulation: x [G, S, C], and [G, C] or, of an affine norm, [C].
 void check_tokens(const char* name, const Tensor& x_GSC);
 void check_modulation(const char* name, const Tensor& m_GC, const Tensor& x_GSC);

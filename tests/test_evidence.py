@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from benchmarks.evidence import MARK, ROOT, source_hash, stale_quotes
+from benchmarks.evidence import MARK, ROOT, source_hash, stale_quotes, with_tables
 
 
 def test_no_quoted_result_is_stale():
@@ -29,6 +29,12 @@ def test_stale_quotes_are_found(tmp_path):
     assert stale_quotes(tmp_path) == []
     (tmp_path / "README.md").write_text("benchmarks/results/none.json")
     assert "does not exist" in stale_quotes(tmp_path)[0]
+
+
+def test_tables_are_those_of_the_kept_timings():
+    """`python benchmarks/evidence.py` writes them."""
+    for page, text in with_tables().items():
+        assert page.read_text() == text, f"{page.name} quotes other numbers"
 
 
 def test_quotes_of_cpu_results_are_held_to_the_cpu_kernels(tmp_path):

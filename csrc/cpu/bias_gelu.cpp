@@ -73,6 +73,7 @@ void bias_gelu_(const Tensor& x_NC, const OptionalTensor& bias_C) {
   Pass pass(x_NC, bias_C);
   pass.args.x = pass.args.out = pass.rows(x_NC);
   pass.run(SYNCFLOW_PICK(bias_gelu_forward));
+  mark_changed(x_NC);
 }
 
 std::tuple<Tensor, Tensor> bias_gelu_backward(const Tensor& grad_NC, const Tensor& x_NC,

@@ -195,6 +195,7 @@ void qk_norm_rope_(const Tensor& qkv_BN3HD, const OptionalTensor& q_weight_D,
   NormRopePass pass(qkv_BN3HD, transform);
   pass.args.out = pass.args.qkv;
   pass.run(SYNCFLOW_PICK(qk_norm_rope_forward));
+  mark_changed(qkv_BN3HD);
 }
 
 std::tuple<Tensor, Tensor, Tensor> qk_norm_rope_backward(const Tensor& grad_BN3HD,

@@ -197,10 +197,10 @@ def _check_modulation(x: Tensor, **tensors: Tensor | None) -> None:
         # The usual case first: at small sizes these checks cost as much as the kernel.
         if m is None or m.shape == right:
             continue
-        if m.shape[-1:] == x.shape[-1:] and m.shape[:-1] == x.shape[: m.ndim - 1]:
+        fits = 1 <= m.ndim <= x.ndim and m.shape[-1] == x.shape[-1]
+        if fits and m.shape[:-1] == x.shape[: m.ndim - 1]:
             right = m.shape
             continue
-        fits = 1 <= m.ndim <= x.ndim and m.shape[-1] == x.shape[-1]
         if not fits or any(a not in (1, b) for a, b in zip(m.shape[:-1], x.shape, strict=False)):
             raise ValueError(
                 f"{name} of shape {tuple(m.shape)} does not modulate x of shape {tuple(x.shape)}: "

@@ -4,10 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# On the CPU, backward through scaled_dot_product_attention in bfloat16 takes 2 to 6 times as long
-# as through two batched products with a softmax between (measured from 8 to 1024 tokens; `python
-# benchmarks/kernels.py attention`). Beyond this many scores per head their memory is the worse
-# price. In float32 the two are level, and scaled_dot_product_attention keeps no scores.
+# On the CPU, backward through scaled_dot_product_attention in bfloat16 takes longer than through
+# two batched products with a softmax between. Beyond this many scores per head their memory is the
+# worse price. In float32 the two are level, and scaled_dot_product_attention keeps no scores.
 _MOST_SCORES = 512 * 512
 
 

@@ -2,7 +2,8 @@
 
     x + h v,  v = null + guidance (conditional - null)
 
-Arithmetic is float32 (float64 for float64); the result has the dtype of x. It has no gradient.
+Arithmetic is float32 (float64 for float64); the result has the dtype of x. The kernel has no
+gradient: where one is needed the twin runs.
 """
 
 import torch
@@ -16,7 +17,9 @@ def euler_cfg(
 ) -> Tensor:
     """The state after a step h; all tensors of one shape. null=None: v is `conditional`."""
     _check(x, conditional, null)
-    if not native.usable("euler_cfg", x, conditional, null):
+    if native.differentiable(x, conditional, null) or not native.usable(
+        "euler_cfg", x, conditional, null
+    ):
         return euler_cfg_reference(x, conditional, null, guidance, h)
     return torch.ops.syncflow.euler_cfg(x, conditional, null, guidance, h)
 

@@ -4,6 +4,8 @@ u = sqrt(2 / pi) (z + 0.044715 z^3).
 Arithmetic is float32 (float64 for float64); the result has the dtype of x. Backward saves x.
 """
 
+from math import prod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,12 +21,12 @@ def bias_gelu(x: Tensor, bias_C: Tensor | None = None) -> Tensor:
     _check(x, bias_C)
     if not native.usable("bias_gelu", x, bias_C):
         return bias_gelu_reference(x, bias_C)
-    given = [x] if bias_C is None else [x, bias_C]
-    keep = torch.is_grad_enabled() and any(t.requires_grad for t in given)
+    rows = (prod(x.shape[:-1]), x.shape[-1])
+    keep = native.differentiable(x, bias_C)
     if not keep and x.is_contiguous() and native.usable("bias_gelu_", x, bias_C):
-        torch.ops.syncflow.bias_gelu_(x.view(-1, x.shape[-1]), bias_C)
+        torch.ops.syncflow.bias_gelu_(x.view(rows), bias_C)
         return x
-    return torch.ops.syncflow.bias_gelu(x.reshape(-1, x.shape[-1]), bias_C).view(x.shape)
+    return torch.ops.syncflow.bias_gelu(x.reshape(rows), bias_C).view(x.shape)
 
 
 def bias_gelu_reference(x: Tensor, bias_C: Tensor | None = None) -> Tensor:

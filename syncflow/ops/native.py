@@ -91,6 +91,11 @@ def usable(name: str, x: torch.Tensor, *tensors: torch.Tensor | None) -> bool:
     return dtypes <= _DTYPES
 
 
+def differentiable(*tensors: torch.Tensor | None) -> bool:
+    """Whether autograd will want a gradient of a result of these tensors."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
 def register(
     name: str,
     fake: Callable,

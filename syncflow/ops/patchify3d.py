@@ -68,6 +68,7 @@ def unpatchify3d(
         patch: (p, q, r).
         size: (T, H, W), what padding is cut back to.
     """
+    _check_tokens(tokens_BTSK, patch, channels, size)
     if not _kernel_pays("unpatchify3d", tokens_BTSK):
         return unpatchify3d_reference(tokens_BTSK, patch, channels, size)
     return torch.ops.syncflow.unpatchify3d(tokens_BTSK, patch, channels, size)
@@ -77,6 +78,7 @@ def unpatchify3d_reference(
     tokens_BTSK: Tensor, patch: tuple[int, int, int], channels: int, size: tuple[int, int, int]
 ) -> Tensor:
     """`unpatchify3d` in plain PyTorch."""
+    _check_tokens(tokens_BTSK, patch, channels, size)
     (p, q, r), (T, H, W) = patch, size
     grid = (-(-T // p), -(-H // q), -(-W // r))
     x = tokens_BTSK.reshape(len(tokens_BTSK), *grid, p, q, r, -1)[..., :channels]
@@ -90,8 +92,8 @@ def _kernel_pays(name: str, x: Tensor, *others: Tensor | None) -> bool:
     # On the CPU the kernels have no way back of their own: with a gradient the twins are as fast
     # (`python benchmarks/kernels.py patchify3d unpatchify3d`).
     given = (x, *others)
-    kept = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
-    return native.usable(name, *given) and not (kept and x.device.type == "cpu")
+    kept = x.device.type == "cpu" and native.differentiable(*given)
+    return not kept and native.usable(name, *given)
 
 
 def _patches(x_BZTHW: Tensor, patch: tuple[int, int, int]) -> Tensor:
@@ -116,6 +118,28 @@ def _check(x_BZTHW: Tensor, weight_CZpqr: Tensor, positions_SC: Tensor | None) -
     if positions_SC is not None and positions_SC.shape != (S, weight_CZpqr.shape[0]):
         raise ValueError(
             f"positions of shape {tuple(positions_SC.shape)} must be [{S}, {len(weight_CZpqr)}]"
+        )
+
+
+def _check_tokens(
+    tokens_BTSK: Tensor, patch: tuple[int, int, int], channels: int, size: tuple[int, int, int]
+) -> None:
+    if min(patch) < 1 or min(size) < 0 or channels < 0:
+        raise ValueError(
+            f"patch {tuple(patch)} must be positive; size {tuple(size)} and channels {channels} "
+            f"not negative"
+        )
+    T, H, W = (-(-n // k) for n, k in zip(size, patch, strict=True))
+    numbers = patch[0] * patch[1] * patch[2]
+    shape = tuple(tokens_BTSK.shape)
+    if len(shape) != 4 or shape[1:3] != (T, H * W):
+        raise ValueError(
+            f"tokens of shape {shape} must be [B, {T}, {H * W}, K] for patch {tuple(patch)} and "
+            f"size {tuple(size)}"
+        )
+    if shape[3] % numbers or shape[3] < numbers * channels:
+        raise ValueError(
+            f"tokens of shape {shape} must end in {numbers} times at least {channels} channels"
         )
 
 

@@ -42,10 +42,7 @@ def qk_norm_rope(
     given = (qkv_BN3HD, q_weight_D, k_weight_D, rotation_NP2)
     if not native.usable("qk_norm_rope", *given):
         return qk_norm_rope_reference(*given, interleaved, eps)
-    differentiable = torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in given
-    )
-    if differentiable or qkv_BN3HD.stride(-1) != 1:
+    if native.differentiable(*given) or qkv_BN3HD.stride(-1) != 1:
         return torch.ops.syncflow.qk_norm_rope(*given, interleaved, eps)
     torch.ops.syncflow.qk_norm_rope_(*given, interleaved, eps)
     return qkv_BN3HD

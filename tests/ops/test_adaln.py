@@ -75,20 +75,25 @@ def test_kernel_is_as_exact_as_eager(op, shape, modulation, dtype):
 
 
 @needs_kernels
+@pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("channels", [1024, 1030])
-def test_rows_past_the_caches_are_the_same(channels):
+def test_rows_past_the_caches_are_the_same(op, channels):
     """Results so large that they are stored past the caches, against their rows in small calls."""
-    x, y, gate, shift, scale = inputs(
-        "gate_residual_adaln", (1, 2100, channels), (1, channels), torch.float32
-    )
+    tensors = inputs(op, (1, 4200, channels), (1, channels), torch.float32)
     with torch.no_grad():
-        large = family.gate_residual_adaln(x, y, gate, shift, scale)
-        assert sum(t.nbytes for t in large) > 2**24
-        small = [
-            family.gate_residual_adaln(*rows, gate, shift, scale)
-            for rows in zip(x.split(100, dim=1), y.split(100, dim=1), strict=True)
-        ]
-    for whole, parts in zip(large, zip(*small, strict=True), strict=True):
+        large = function(op)(*tensors)
+        tokens = [t.ndim == 3 if t is not None else False for t in tensors]
+        pieces = [
+            function(op)(*[
+                t[:, first : first + 600] if split else t
+                for t, split in zip(tensors, tokens, strict=True)
+            ])
+            for first in range(0, 4200, 600)
+        ]  # fmt: skip
+    if torch.is_tensor(large):
+        large, pieces = (large,), [(piece,) for piece in pieces]
+    assert sum(t.nbytes for t in large) > 2**24 > sum(t.nbytes for t in pieces[0])
+    for whole, parts in zip(large, zip(*pieces, strict=True), strict=True):
         assert torch.equal(whole, torch.cat(parts, dim=1))
 
 
@@ -237,6 +242,12 @@ def test_wrong_modulation_is_named(modulation):
     right = torch.zeros(2, 8)
     with pytest.raises(ValueError, match=r"scale of shape .* does not modulate x"):
         family.adaln(x, right, wrong)
+
+
+def test_modulation_with_more_axes_than_x_is_refused():
+    m = torch.ones(3, 3, 3)
+    with pytest.raises(ValueError, match=r"shift of shape \(3, 3, 3\) does not modulate x"):
+        family.adaln(torch.ones(3, 3), m, m)
 
 
 def test_other_wrong_shapes_are_named():

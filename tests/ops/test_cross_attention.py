@@ -100,6 +100,15 @@ def test_draws_masks_and_own_keys_by_hand(function):
 
 
 @needs_kernels
+def test_a_term_that_is_nan_makes_its_rows_nan():
+    q, k, v, *_ = inputs(2, 2, 4, 6, 1, 8)
+    term = torch.zeros(2, 6)
+    term[0, 2] = torch.nan
+    out = cross_attention(q, (k, v), term)
+    assert out[0].isnan().all() and out[1].isfinite().all()
+
+
+@needs_kernels
 def test_masked_keys_are_not_read():
     q, k, v, *_ = inputs(2, 2, 4, 6, 1, 8)
     term = masked(1, 6).expand(2, -1).clone()

@@ -44,6 +44,13 @@ def test_registration():
         torch.library.opcheck(torch.ops.syncflow.euler_cfg.default, arguments)
 
 
+def test_gradient():
+    x, conditional, null = torch.randn(3, 2, 9, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda *given: euler_cfg(*given, 2.0, 0.1), (x, conditional, null)
+    )
+
+
 def test_wrong_shape_is_named():
     with pytest.raises(ValueError, match=r"null of shape \(2,\) must be \(3,\)"):
         euler_cfg(torch.zeros(3), torch.zeros(3), torch.zeros(2), 1.0, 0.1)

@@ -32,12 +32,30 @@ def test_kernel_is_as_exact_as_eager(shape, dtype, bias):
 
 @needs_kernels
 def test_ends_of_the_line():
-    """Far left is 0, far right the number itself, with slopes 0 and 1; nothing is nan."""
-    x = torch.tensor([-torch.inf, -1e30, -88.0, -20.0, 0.0, 20.0, 88.0, 1e30]).requires_grad_()
-    out = bias_gelu(x[1:])
-    torch.testing.assert_close(out, torch.tensor([-0.0, 0, 0, 0, 20, 88, 1e30]))
-    (grad,) = torch.autograd.grad(out[1:-1].sum(), x)
-    torch.testing.assert_close(grad[2:-1], torch.tensor([0, 0, 0.5, 1, 1]))
+    """Far left is 0, far right the number itself, with slopes 0 and 1; what is nan stays so."""
+    inf, nan = torch.inf, torch.nan
+    x = [-inf, -3e38, -1e20, -1e13, -88.0, -20.0, 0.0, 20.0, 88.0, 1e13, 1e20, 3e38, inf, nan]
+    x = torch.tensor(x).requires_grad_()
+    out = bias_gelu(x)
+    expected = torch.tensor([0, 0, 0, 0, 0, 0, 0, 20, 88, 1e13, 1e20, 3e38, inf, nan])
+    torch.testing.assert_close(out, expected, equal_nan=True)
+    (grad,) = torch.autograd.grad(out[:-1].sum(), x)
+    torch.testing.assert_close(grad[:-1], torch.tensor([0.0] * 6 + [0.5] + [1.0] * 6))
+
+
+@needs_kernels
+def test_what_works_in_place_tells_autograd():
+    w = torch.full((2, 3), 2.0, requires_grad=True)
+    h = w * 2
+    y = h * h  # saves h
+    with torch.no_grad():
+        bias_gelu(h.detach())
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_no_channels():
+    assert bias_gelu(torch.ones(3, 0)).shape == (3, 0)
 
 
 @needs_kernels

@@ -1,5 +1,8 @@
 """Operators on packed projections: temporal attention, norm and rotation alone, self-attention."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -44,6 +47,39 @@ def rotating(function, interleaved: bool):
         return function(qkv.clone(), q_weight, k_weight, rotation(qkv), interleaved)
 
     return call
+
+
+@needs_kernels
+def test_nothing_is_read_beyond_a_gradient_of_another_dtype():
+    """The gradient ends where a page does, and what follows is no memory."""
+    code = """
+import ctypes, mmap, torch
+from syncflow.ops import native
+page = mmap.PAGESIZE
+memory = mmap.mmap(-1, 2 * page)
+address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+libc = ctypes.CDLL(None)
+assert libc.mprotect(ctypes.c_void_p(address + page), ctypes.c_size_t(page), 0) == 0
+shape = (1, 1, 3, 1, 10)
+grad = torch.frombuffer(memory, dtype=torch.float32, count=30, offset=page - 120).view(shape)
+qkv = torch.randn(shape).bfloat16()
+got = torch.ops.syncflow.qk_norm_rope_backward(grad, qkv, None, None, None, True, 1e-6)[0]
+assert torch.equal(got, torch.zeros(shape).bfloat16())
+print("read")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["read"], (done.returncode, done.stderr[-2000:])
+
+
+@needs_kernels
+def test_what_works_in_place_tells_autograd():
+    w = torch.full((1, 2, 3, 1, 4), 2.0, requires_grad=True)
+    h = w * 2
+    y = h * h  # saves h
+    with torch.no_grad():
+        qk_norm_rope(h.detach(), *gains(4))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
 
 
 # (B, T, S, H, D): lengths of one and more vectors, head dims that are not whole vectors.

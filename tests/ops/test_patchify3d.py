@@ -110,6 +110,15 @@ def test_wrong_shapes_are_named():
         patchify3d(x, weight)
     with pytest.raises(ValueError, match=r"positions of shape \(5, 8\) must be \[4, 8\]"):
         patchify3d(x[:, :3], weight, None, torch.zeros(5, 8))
+    tokens = torch.zeros(1, 2, 4, 16)
+    for patch, channels, size, what in [
+        ((1, 2, 2), 5, (2, 4, 4), "must end in 4 times at least 5 channels"),
+        ((1, 2, 2), -1, (2, 4, 4), "channels -1 not negative"),
+        ((0, 2, 2), 4, (2, 4, 4), r"patch \(0, 2, 2\) must be positive"),
+        ((1, 2, 2), 4, (2, 4, 5), r"must be \[B, 2, 6, K\]"),
+    ]:
+        with pytest.raises(ValueError, match=what):
+            unpatchify3d(tokens, patch, channels, size)
     if native.LOADED:
         with pytest.raises(ValueError, match="tokens has shape"):
             torch.ops.syncflow.unpatchify3d(torch.zeros(1, 2, 4, 8), [1, 2, 2], 4, [2, 4, 4])

@@ -48,27 +48,32 @@ const A* multiplier(const AdalnArgs& a, int64_t group, Scratch<A>& buffer, Scrat
   return buffer.data();
 }
 
-// Whether row r of A starts a whole number of vectors that can be stored past the caches.
+// Whether the results can be stored past the caches: whole, aligned vectors alone can.
 template <class A>
-bool streams(const AdalnArgs& a, const Rows& rows, int64_t r) {
+bool streams(const AdalnArgs& a) {
 #ifdef CPU_CAPABILITY_AVX512
   if constexpr (std::is_same_v<A, float>) {
-    return a.past_caches && rows.dtype == c10::ScalarType::Float &&
-           a.channels % Vec<A>::size() == 0 &&
-           reinterpret_cast<uintptr_t>(rows.data + r * rows.stride * sizeof(A)) % 64 == 0;
+    const auto fits = [&](const Rows& rows) {
+      return !rows.data || (rows.dtype == c10::ScalarType::Float &&
+                            reinterpret_cast<uintptr_t>(rows.data) % sizeof(__m512) == 0);
+    };
+    return a.past_caches && a.channels % Vec<A>::size() == 0 && fits(a.sum) && fits(a.out);
   }
 #endif
   return false;
 }
 
 template <class A>
-void stream(const Vec<A>& v, A* to) {
+void put(const Vec<A>& v, A* to, int64_t n, bool past_caches) {
 #ifdef CPU_CAPABILITY_AVX512
-  if constexpr (std::is_same_v<A, float>) _mm512_stream_ps(to, v);
+  if constexpr (std::is_same_v<A, float>) {
+    if (past_caches) return _mm512_stream_ps(to, v);
+  }
 #endif
+  v.store(to, n);
 }
 
-// Rows that were stored past the caches become visible to other threads before the task ends.
+// What was stored past the caches is visible to other threads before the task ends.
 void finish_streams() {
 #ifdef CPU_CAPABILITY_AVX512
   _mm_sfence();
@@ -81,6 +86,9 @@ void forward(const AdalnArgs& a, int64_t begin, int64_t end) {
   Scratch<A> x_buffer(C), y_buffer(C), sum_buffer(C), out_buffer(C);
   Scratch<A> gate_buffer(C), shift_buffer(C), scale_buffer(C);
   Scratch<A> staging(C);
+  const bool past = streams<A>(a);
+  // A sum that will be normed has to stay at hand.
+  const bool sum_later = past && a.sum.data && a.out.data;
   for (int64_t index = begin; index < end; ++index) {
     const Task task = task_at(a, index);
     const A* gate = a.gate.data ? read<A>(a.gate, task.group, gate_buffer, C) : nullptr;
@@ -91,27 +99,26 @@ void forward(const AdalnArgs& a, int64_t begin, int64_t end) {
       const A* y = a.y.data ? read<A>(a.y, r, y_buffer, C) : nullptr;
       const A* normed = a.post_norm ? y : x;
       A row_total = 0;
-      const bool sum_streams = a.out.data && a.sum.data && streams<A>(a, a.sum, r);
       if (a.sum.data) {
-        A* s = sum_streams ? sum_buffer.data() : target<A>(a.sum, r, sum_buffer);
+        A* s = sum_later ? sum_buffer.data() : target<A>(a.sum, r, sum_buffer);
+        const auto keep = [&](const Vec<A>& v, int64_t i, int64_t n) {
+          put<A>(v, s + i, n, past && !sum_later);
+          return v;
+        };
         if (gate) {
           row_total = sum<A>(C, [&](int64_t i, int64_t n) {
-            const Vec<A> v = at::vec::fmadd(load(gate + i, n), load(y + i, n), load(x + i, n));
-            v.store(s + i, n);
-            return v;
+            return keep(at::vec::fmadd(load(gate + i, n), load(y + i, n), load(x + i, n)), i, n);
           });
         } else {
           row_total = sum<A>(C, [&](int64_t i, int64_t n) {
-            const Vec<A> v = load(x + i, n) + load(y + i, n);
-            v.store(s + i, n);
-            return v;
+            return keep(load(x + i, n) + load(y + i, n), i, n);
           });
         }
-        if (!sum_streams) write<A>(a.sum, r, s, C);
+        if (!sum_later) write<A>(a.sum, r, s, C);
         if (!a.out.data) continue;
         // Norm the sum as it is stored: backward will see no other.
-        normed = sum_streams ? s : read<A>(a.sum, r, sum_buffer, C);
-        if (normed == sum_buffer.data() && !sum_streams) row_total = total(normed, C);
+        normed = sum_later ? s : read<A>(a.sum, r, sum_buffer, C);
+        if (normed == sum_buffer.data() && !sum_later) row_total = total(normed, C);
       } else {
         row_total = total(normed, C);
       }
@@ -121,29 +128,26 @@ void forward(const AdalnArgs& a, int64_t begin, int64_t end) {
         const Vec<A> hat = (load(normed + i, n) - m) * r_;
         return at::vec::fmadd(hat, load(scale + i, n), load(shift + i, n));
       };
-      if (sum_streams) {
-        A *to_sum = reinterpret_cast<A*>(a.sum.data) + r * a.sum.stride,
-          *to_out = reinterpret_cast<A*>(a.out.data) + r * a.out.stride;
-        for_vectors<A>(C, [&](int64_t i, int64_t n) {
-          // The next row's y, half of what it will wait for; asking for x too gained nothing.
-          __builtin_prefetch(y + C + i);
-          stream(load(normed + i, n), to_sum + i);
-          stream(modulated(i, n), to_out + i);
-        });
-        continue;
-      }
       A* out = target<A>(a.out, r, out_buffer);
-      if (a.post_norm) {
+      if (sum_later) {
+        A* to_sum = target<A>(a.sum, r, sum_buffer);
         for_vectors<A>(C, [&](int64_t i, int64_t n) {
-          (modulated(i, n) + load(x + i, n)).store(out + i, n);
+          // The next row's y, where y needs no conversion; asking for x as well gained nothing.
+          __builtin_prefetch(y + C + i);
+          put<A>(load(normed + i, n), to_sum + i, n, true);
+          put<A>(modulated(i, n), out + i, n, true);
+        });
+      } else if (a.post_norm) {
+        for_vectors<A>(C, [&](int64_t i, int64_t n) {
+          put<A>(modulated(i, n) + load(x + i, n), out + i, n, past);
         });
       } else {
-        for_vectors<A>(C, [&](int64_t i, int64_t n) { modulated(i, n).store(out + i, n); });
+        for_vectors<A>(C, [&](int64_t i, int64_t n) { put<A>(modulated(i, n), out + i, n, past); });
       }
       write<A>(a.out, r, out, C);
     }
   }
-  finish_streams();
+  if (past) finish_streams();
 }
 
 // With n = (v - mean) rstd, g = grad_out and w the multiplier:

@@ -22,7 +22,7 @@ class Keys {
     const A* term = a_.term ? static_cast<const A*>(a_.term) + b * a_.M : nullptr;
     kept_.clear();
     for (int64_t m = 0; m < a_.M; ++m)
-      if (!term || term[m] > A(kMasked)) kept_.push_back(m);
+      if (!term || !(term[m] <= A(kMasked))) kept_.push_back(m);
     if (kept_.empty() && !a_.own_k.data)
       for (int64_t m = 0; m < a_.M; ++m) kept_.push_back(m);
     for (size_t i = 0; i < kept_.size(); ++i) read_row(a_.k, a_.v, b, kept_[i], h, i);

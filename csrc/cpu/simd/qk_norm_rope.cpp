@@ -56,9 +56,10 @@ void backward(const QkNormRopeArgs& a, int64_t begin, int64_t end) {
           transform_head_backward<A>(a.transform, which, x, g, rotates ? cos.data() : nullptr,
                                      sin.data(), d_weight[which], turned.data(), row.data(),
                                      D);
-          g = row.data();
+        } else {
+          copy_row<A>(g, row.data(), D);  // narrowing reads whole vectors
         }
-        write_head<A>(a.grad_qkv, a.grad_qkv.at(b, n, 0, which, h), g, D);
+        write_head<A>(a.grad_qkv, a.grad_qkv.at(b, n, 0, which, h), row.data(), D);
       }
     }, [&] { d_weight.add_to(static_cast<A*>(a.partial) + chunk * 2 * D); });
   }

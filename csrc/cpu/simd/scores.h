@@ -26,8 +26,8 @@ struct Rotation {
 };
 
 // Scores lie with keys down and queries across, so that a softmax over keys adds vectors and never
-// the lanes of one. Columns of [T, columns] become their softmax; columns past the last query, whose
-// scores are zero, become 1 / T and are not read.
+// the lanes of one. Columns of [T, columns] become their softmax; columns past the last query hold
+// whatever they did and are not read.
 template <class A>
 void softmax_columns(A* scores, int64_t ld, int64_t columns, int64_t T) {
   constexpr int64_t width = Vec<A>::size();

@@ -87,7 +87,8 @@ inline const float* widen(const T* from, float* to, int64_t count) {
 }
 
 #ifdef CPU_CAPABILITY_AVX512
-// One instruction where the machine has it; at::vec rounds by hand, in about ten.
+// One instruction where the machine has it; at::vec rounds by hand, in about ten. It makes zeros of
+// numbers below 2^-126, which rounding by hand keeps.
 __attribute__((target("avx512bf16"))) inline void narrow_bf16(const float* from, c10::BFloat16* to,
                                                               int64_t count) {
   int64_t i = 0;
@@ -105,6 +106,7 @@ __attribute__((target("avx512bf16"))) inline void narrow_bf16(const float* from,
 }
 #endif
 
+// `from` is scratch: whole vectors are read, past `count`.
 template <class T>
 inline void narrow(const float* from, T* to, int64_t count) {
 #ifdef CPU_CAPABILITY_AVX512

@@ -141,6 +141,7 @@ void qk_norm_rope_in_place(const Tensor& qkv_BN3HD, const OptionalTensor& q_weig
   args.parts = 2;
   args.out = qkv_BN3HD.data_ptr(), args.out_strides = args.qkv_strides;
   run(qk_norm_rope_forward, args, qkv_BN3HD);
+  mark_changed(qkv_BN3HD);
 }
 
 std::tuple<Tensor, Tensor, Tensor> qk_norm_rope_backward_op(
