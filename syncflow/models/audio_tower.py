@@ -8,7 +8,6 @@ LayerNorm comes after each transformation: x + LN(f(x)).
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,6 +24,7 @@ from syncflow.models.layers import (
 )
 from syncflow.ops.adaln import adaln, residual_layernorm
 from syncflow.ops.cross_attention import KeysValues
+from syncflow.ops.kept import kept
 from syncflow.ops.rotation import rotate
 from syncflow.ops.self_attention import self_attention
 
@@ -252,7 +252,7 @@ def _rotate_keys(k_LBHMD: Tensor, rotation_MP2: Tensor) -> Tensor:
     return k_LBMHD.to(k_LBHMD.dtype).transpose(2, 3)
 
 
-@torch.compiler.assume_constant_result
+@kept
 def _rotations(
     seconds: float,
     fps: float,
@@ -264,15 +264,6 @@ def _rotations(
 ) -> tuple[Tensor, Tensor]:
     """Rotations of a clip's audio latents and of its latent frames; not to be changed."""
     spec = ClipSpec(seconds=seconds, fps=fps, sample_rate=sample_rate)
-    return _kept_rotations(spec, head_dim, frequency, theta, device)
-
-
-@functools.lru_cache(maxsize=32)
-def _kept_rotations(
-    spec: ClipSpec, head_dim: int, frequency: float, theta: float, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    # Made outside inference mode, since a cached tensor may next be used in training.
-    with torch.inference_mode(False), torch.no_grad():
-        times = (spec.audio_latent_times(device), spec.video_latent_times(device))
-        clock = (head_dim, frequency, theta, torch.float32)
-        return tuple(seconds_rotation(t, *clock) for t in times)
+    clock = (head_dim, frequency, theta, torch.float32)
+    times = (spec.audio_latent_times(device), spec.video_latent_times(device))
+    return tuple(seconds_rotation(t, *clock) for t in times)

@@ -6,7 +6,6 @@ N or M tokens of any kind, H heads, D head dim, C width.
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from syncflow.ops.cross_attention import KeysValues, cross_attention
 from syncflow.ops.gelu import bias_gelu
+from syncflow.ops.kept import kept
 from syncflow.ops.rotation import rotation_table
 from syncflow.ops.self_attention import self_attention
 from syncflow.ops.temporal_attention import temporal_attention
@@ -25,17 +25,10 @@ def sinusoid(value_B: Tensor, width: int = 256, max_period: float = 1e4) -> Tens
     return torch.cat([angle_BD.cos(), angle_BD.sin()], dim=-1)
 
 
-@torch.compiler.assume_constant_result
+@kept
 def _rates(half: int, max_period: float, device: torch.device) -> Tensor:
-    return _kept_rates(half, max_period, device)
-
-
-@functools.lru_cache(maxsize=32)
-def _kept_rates(half: int, max_period: float, device: torch.device) -> Tensor:
-    # Made outside inference mode, since a cached tensor may next be used in training.
-    with torch.inference_mode(False), torch.no_grad():
-        index_D = torch.arange(half, device=device, dtype=torch.float32)
-        return torch.exp(index_D * (-math.log(max_period) / half))
+    index_D = torch.arange(half, device=device, dtype=torch.float32)
+    return torch.exp(index_D * (-math.log(max_period) / half))
 
 
 class ScalarEmbedder(nn.Module):
@@ -158,7 +151,7 @@ def seconds_rotation(
     return rotation_table(2 * math.pi * seconds_N.double()[:, None] * rate_P, dtype)
 
 
-@torch.compiler.assume_constant_result
+@kept
 def plane_positions(
     height: int, width: int, channels: int, scale: float, base_size: int, device: torch.device
 ) -> Tensor:
@@ -168,23 +161,14 @@ def plane_positions(
     cosines. Positions are divided by ``scale`` and stretched to ``base_size`` on both axes. Not to
     be changed: the table is kept.
     """
-    return _plane_positions(height, width, channels, scale, base_size, device)
+    half = channels // 2
+    rate_D = 1e4 ** (-torch.arange(0, half, 2, device=device, dtype=torch.float32) / half)
 
+    def embed(length: int) -> Tensor:
+        grid = torch.arange(length, device=device, dtype=torch.float32) / scale
+        angle = torch.outer(grid * (base_size / length), rate_D)
+        return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
-@functools.lru_cache(maxsize=32)
-def _plane_positions(
-    height: int, width: int, channels: int, scale: float, base_size: int, device: torch.device
-) -> Tensor:
-    # Made outside inference mode, since a cached tensor may next be used in training.
-    with torch.inference_mode(False), torch.no_grad():
-        half = channels // 2
-        rate_D = 1e4 ** (-torch.arange(0, half, 2, device=device, dtype=torch.float32) / half)
-
-        def embed(length: int) -> Tensor:
-            grid = torch.arange(length, device=device, dtype=torch.float32) / scale
-            angle = torch.outer(grid * (base_size / length), rate_D)
-            return torch.cat([angle.sin(), angle.cos()], dim=-1)
-
-        column_HWD = embed(width)[None].expand(height, -1, -1)
-        row_HWD = embed(height)[:, None].expand(-1, width, -1)
-        return torch.cat([column_HWD, row_HWD], dim=-1).flatten(0, 1)
+    column_HWD = embed(width)[None].expand(height, -1, -1)
+    row_HWD = embed(height)[:, None].expand(-1, width, -1)
+    return torch.cat([column_HWD, row_HWD], dim=-1).flatten(0, 1)

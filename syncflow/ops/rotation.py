@@ -4,10 +4,10 @@ Pairs of a row of D numbers are (2i, 2i+1) ("interleaved", as the video tower's 
 trained) or (i, i + D/2). A pair (a, b) turned by an angle is (a cos - b sin, b cos + a sin).
 """
 
-import functools
-
 import torch
 from torch import Tensor
+
+from syncflow.ops.kept import kept
 
 
 def rotation_table(angle_NP: Tensor, dtype: torch.dtype) -> Tensor:
@@ -15,23 +15,14 @@ def rotation_table(angle_NP: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.stack((angle_NP.cos(), angle_NP.sin()), -1).to(dtype)
 
 
-@torch.compiler.assume_constant_result
+@kept
 def frame_rotation(
     T: int, D: int, theta: float, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
     """Pair i of frame t turned by t * theta^(-2i/D): [T, D/2, 2]; not to be changed."""
-    return _frame_rotation(T, D, theta, device, dtype)
-
-
-@functools.lru_cache(maxsize=32)
-def _frame_rotation(
-    T: int, D: int, theta: float, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    # Made outside inference mode, since a cached tensor may next be used in training.
-    with torch.inference_mode(False), torch.no_grad():
-        rate_P = theta ** (-torch.arange(0, D, 2, device=device, dtype=torch.float64) / D)
-        t_T = torch.arange(T, device=device, dtype=torch.float64)
-        return rotation_table(torch.outer(t_T, rate_P), dtype)
+    rate_P = theta ** (-torch.arange(0, D, 2, device=device, dtype=torch.float64) / D)
+    t_T = torch.arange(T, device=device, dtype=torch.float64)
+    return rotation_table(torch.outer(t_T, rate_P), dtype)
 
 
 def rotate(x_NHD: Tensor, rotation_NP2: Tensor, interleaved: bool) -> Tensor:
