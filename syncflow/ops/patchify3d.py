@@ -89,8 +89,7 @@ def unpatchify3d_reference(
 
 
 def _kernel_pays(name: str, x: Tensor, *others: Tensor | None) -> bool:
-    # On the CPU the kernels have no way back of their own: with a gradient the twins are as fast
-    # (`python benchmarks/kernels.py patchify3d unpatchify3d`).
+    # On the CPU the kernels have no way back of their own: a gradient is PyTorch's work either way.
     given = (x, *others)
     kept = x.device.type == "cpu" and native.differentiable(*given)
     return not kept and native.usable(name, *given)
