@@ -8,13 +8,15 @@ namespace syncflow::cuda {
 
 constexpr int kGeluThreads = 256;
 
+template <class T>
 __device__ __forceinline__ float gelu_sigmoid(float z) {
-  return 1.f / (1.f + expf(-1.5957691216f * (z + 0.044715f * z * z * z)));
+  return logistic<T>(1.5957691216f * (z + 0.044715f * z * z * z));
 }
 
 // d (z s) / dz
+template <class T>
 __device__ __forceinline__ float gelu_slope(float z) {
-  const float s = gelu_sigmoid(z);
+  const float s = gelu_sigmoid<T>(z);
   return s + z * s * (1.f - s) * 1.5957691216f * (1.f + 0.134145f * z * z);
 }
 
@@ -31,7 +33,7 @@ __global__ void __launch_bounds__(kGeluThreads) bias_gelu_kernel(const BiasGeluA
     for (int e = 0; e < V; ++e) x[e] += bias[e];
   }
 #pragma unroll
-  for (int e = 0; e < V; ++e) x[e] *= gelu_sigmoid(x[e]);
+  for (int e = 0; e < V; ++e) x[e] *= gelu_sigmoid<T>(x[e]);
   store(static_cast<T*>(a.out) + at, x);
 }
 
@@ -55,7 +57,7 @@ __global__ void __launch_bounds__(kGeluThreads, 3)
     load(static_cast<const T*>(a.grad_out) + row * a.C + c, grad);
 #pragma unroll
     for (int e = 0; e < V; ++e) {
-      grad[e] *= gelu_slope(x[e] + bias[e]);
+      grad[e] *= gelu_slope<T>(x[e] + bias[e]);
       sum[e] += grad[e];
     }
     store(static_cast<T*>(a.grad_x) + row * a.C + c, grad);
