@@ -8,16 +8,23 @@ namespace syncflow::cuda {
 
 constexpr int kGeluThreads = 256;
 
-template <class T>
-__device__ __forceinline__ float gelu_sigmoid(float z) {
-  return logistic<T>(1.5957691216f * (z + 0.044715f * z * z * z));
+// 2 u
+__device__ __forceinline__ float gelu_argument(float z) {
+  return 1.5957691216f * (z + 0.044715f * z * z * z);
 }
 
-// d (z s) / dz
+template <class T>
+__device__ __forceinline__ float gelu_sigmoid(float z) {
+  return inverse<T>(1.f + exponential<T>(-gelu_argument(z)));
+}
+
+// d (z s) / dz. With e = exp(-|2 u|), s (1 - s) = e / (1 + e)^2 loses nothing where s is near 1.
 template <class T>
 __device__ __forceinline__ float gelu_slope(float z) {
-  const float s = gelu_sigmoid<T>(z);
-  return s + z * s * (1.f - s) * 1.5957691216f * (1.f + 0.134145f * z * z);
+  const float v = gelu_argument(z), e = exponential<T>(-fabsf(v)), r = inverse<T>(1.f + e);
+  const float s = v < 0.f ? e * r : r;
+  const float near = fminf(fmaxf(z, -30.f), 30.f);  // beyond, e is 0 and z^2 may be infinite
+  return s + near * (e * r * r) * 1.5957691216f * (1.f + 0.134145f * near * near);
 }
 
 // V numbers per thread, V dividing C. budget: 48 registers
