@@ -5,9 +5,9 @@ import pytest
 import torch
 from made_clips import moving, noise
 
+from syncflow.data.impacts_dataset import iterate
 from syncflow.data.prepare import filters, windows
 from syncflow.data.prepare.cuts import cuts
-from syncflow.data.impacts_dataset import iterate
 
 
 def test_cuts_are_found_where_they_are() -> None:
