@@ -14,7 +14,7 @@ from syncflow.config import (
     VideoTowerConfig,
 )
 from syncflow.models.ddit import DDiT
-from syncflow.pipeline import SyncFlow
+from syncflow.generation.pipeline import SyncFlow
 
 
 def model_config(tiny: bool) -> ModelConfig:

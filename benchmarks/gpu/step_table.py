@@ -17,8 +17,8 @@ from benchmarks.gpu.made import random_syncflow
 from benchmarks.gpu.results import Results, peak_memory
 from benchmarks.gpu.timing import measure
 from syncflow import ops
-from syncflow.pipeline import SyncFlow, load
-from syncflow.sampler import GuidedVelocity, advance, encode_captions
+from syncflow.generation.pipeline import SyncFlow, load
+from syncflow.generation.sampler import GuidedVelocity, advance, encode_captions
 
 PROMPT = "a metal ball bounces three times on concrete"
 
