@@ -50,8 +50,8 @@ ROWS = {
     "stage2_zero1": Row(2, "zero1", 16),
     "stage3_zero1": Row(3, "zero1", 2),
     "stage3_zero3": Row(3, "zero3", 2, profile=True),
-    "stage2_zero3": Row(2, "zero3", 16),
     "stage2_zero1_draws4": Row(2, "zero1", 16, draws=4, steps=8),
+    "stage2_zero3": Row(2, "zero3", 16, steps=10),
     "stage2_plain_ot32": Row(2, "plain", 16, draws=4, coupling="ot", gpus=32, steps=2,
                              recompute="blocks"),
     "stage2_plain_draws4_blocks": Row(2, "plain", 16, draws=4, recompute="blocks", steps=6),
@@ -67,7 +67,7 @@ def main() -> int:
     add("--tiny", action="store_true", help="configs/tiny in place of XL/2, 3 steps a row")
     add("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
     add("--seconds", type=float, default=130, help="no row starts after that")
-    add("--row-seconds", type=float, default=45, help="a row that takes longer is ended")
+    add("--row-seconds", type=float, default=60, help="a row that takes longer is ended")
     add("--rows", help="some of them, in this order, with commas between")
     add("--retry", action="store_true", help="measure again the rows that failed")
     options = parser.parse_args()
@@ -92,7 +92,7 @@ class _Table:
         self.environment = _environment(device)
         self.device = device
         # Imports take as long as a measurement: the next rows' processes have theirs done by then.
-        self.ahead = max(1, min(4, (os.cpu_count() or 1) // 4))
+        self.ahead = 2 if (os.cpu_count() or 1) >= 8 else 1
         self.waiting: dict[str, subprocess.Popen] = {}
 
     def run(self) -> int:
