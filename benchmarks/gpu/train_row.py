@@ -22,13 +22,13 @@ from benchmarks.gpu.train_table import ROOT, ROWS, Row, write
 from syncflow import flow
 from syncflow.clip import ClipSpec
 from syncflow.ops import native
-from syncflow.training import engine as engines
-from syncflow.training import loop, report, tasks
-from syncflow.training.draws import SampleGenerators
-from syncflow.training.flops import training_flops
-from syncflow.training.flow import FlowTraining
-from syncflow.training.parallel import Group
+from syncflow.training import logging, loop, runner
+from syncflow.training.distributed import engine as engines
+from syncflow.training.distributed.groups import Group
 from syncflow.training.recompute import recompute
+from syncflow.training.tasks.flops import training_flops
+from syncflow.training.tasks.flow import FlowTraining
+from syncflow.training.tasks.randomness import SampleGenerators
 
 WARM, TIMED = 3, 4  # steps before the measured ones, and after them with their phases timed
 GIB = 2**30
@@ -67,10 +67,10 @@ class Measurement:
         self.steps, self.warm = (3, 1) if tiny else (row.steps, min(WARM, row.steps))
         batch = min(row.batch, 4) if tiny else row.batch
         name = f"{'tiny/' if tiny else ''}stage{row.stage}.json"
-        config = tasks.read(ROOT / "configs" / name)
+        config = runner.read(ROOT / "configs" / name)
         block = None
         if row.engine != "plain":
-            paper = tasks.read(ROOT / "configs" / f"stage{row.stage}.json")
+            paper = runner.read(ROOT / "configs" / f"stage{row.stage}.json")
             block = {k: v for k, v in paper.loop.deepspeed.items()}
             zero = {**block["zero_optimization"], "stage": int(row.engine[-1])}
             if tiny:  # the same parameters are persistent as at XL/2
@@ -120,7 +120,7 @@ class Measurement:
         self._synchronise()
         self.notes["seconds_engine"] = time.perf_counter() - begun - self.notes["seconds_weights"]
         self.notes["memory_at_rest_gib"] = self._allocated() / GIB
-        self.notes["memory_building_gib"] = report.memory_gib(self.device)
+        self.notes["memory_building_gib"] = logging.memory_gib(self.device)
 
     def _wake(self) -> None:
         """Layers that start at zero silence what is before them: gradients and losses of a step
@@ -193,7 +193,7 @@ class Measurement:
         row, loop_config, device = self.row, self.config.loop, self.device
         ordered = sorted(seconds)
         middle = statistics.median(seconds)
-        speed, peak = loop_config.batch_size / middle, report.peak_flops(device, None)
+        speed, peak = loop_config.batch_size / middle, logging.peak_flops(device, None)
         on_gpu = device.type == "cuda"
         split = {k: statistics.median(p[k] for p in phases) for k in phases[0]}
         return {
@@ -211,7 +211,7 @@ class Measurement:
             "tflop_per_sample": self.flops / 1e12, "tflops": speed * self.flops / 1e12,
             "mfu": speed * self.flops / peak if peak else None,
             "memory_gib": {
-                "peak": report.memory_gib(device),
+                "peak": logging.memory_gib(device),
                 "reserved": torch.cuda.max_memory_reserved(device) / GIB if on_gpu else None,
                 "total": torch.cuda.mem_get_info(device)[1] / GIB if on_gpu else None,
             },
