@@ -14,7 +14,7 @@ PACKAGE = Path(syncflow.__file__).parent
 
 # From the ground up: a room imports from lower levels alone, in functions too. "" is the package.
 LEVELS = (
-    {"clip", "flow", "ops", "detect", "impacts"},
+    {"clip", "flow", "ops", "detect", "impacts", "sampling"},
     {"config"},
     {"models"},
     {"data", "model_io"},

@@ -22,9 +22,9 @@ from syncflow.detect import contacts, matching, onsets, settings
 from syncflow.evaluation.probes.probe import ProbeSettings
 from syncflow.evaluation.report import page, tables
 from syncflow.evaluation.suites import calibration, provenance, recordings, rows, systems
-from syncflow.evaluation.suites.sweep import OPTIONS
 from syncflow.evaluation.suites.sweep import sweep as try_settings
 from syncflow.evaluation.suites.systems import Case, Model, Observation
+from syncflow.sampling import OPTIONS
 
 _OF_PICTURE = ("material", "colour", "count_picture")
 
