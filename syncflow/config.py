@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from syncflow import sampling
-from syncflow.clip import AUDIO_HOP, ClipSpec
+from syncflow.clip import AUDIO_HOP, FPS, SAMPLE_RATE, SECONDS, ClipSpec
 
 T = TypeVar("T", bound="Config")
 
@@ -213,7 +213,7 @@ class AudioVAEConfig(Config):
     ``kind`` "spectral": fixed spectral analysis and synthesis around a small learned core."""
 
     kind: Literal["encodec", "spectral"] = "encodec"
-    sample_rate: int = 48000
+    sample_rate: int = SAMPLE_RATE
     latent_channels: int = 128
     num_filters: int = 32
     upsampling_ratios: list[int] = [8, 6, 5, 4]
@@ -285,11 +285,11 @@ class SamplingConfig(_Sampling):
 class GeometryConfig(Config):
     """Geometry of the clips that a model was trained on."""
 
-    seconds: float = 2.0
-    fps: float = 16
-    height: int = 256
-    width: int = 256
-    sample_rate: int = 48000
+    seconds: float = SECONDS
+    fps: float = FPS
+    height: int = ClipSpec.height
+    width: int = ClipSpec.width
+    sample_rate: int = SAMPLE_RATE
 
     @property
     def spec(self) -> ClipSpec:
