@@ -116,7 +116,7 @@ class _Run:
         out.mkdir(parents=True, exist_ok=True)
         if config.threads:
             torch.set_num_threads(config.threads)
-        start = resume.find(out, task.module, config, metadata.get("config"))
+        start = resume.find(out, metadata.get("config"))
         group.barrier()  # everybody has found the same before anything is removed
         if start.state:
             own = task.module.state_dict()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from syncflow import flow
+from syncflow.models import tokens
 from syncflow.models.ddit import DDiT
 from syncflow.training.checkpoints import weights
 from syncflow.training.distributed import sequence
@@ -164,10 +165,7 @@ class FlowTraining:
         """The null caption in place of some; the batch is then as long as the longest."""
         tower = self.module.video_tower
         null, null_mask = tower.unguided_text(mask, self.config.null_caption)
-        length = max(mask.shape[1], null_mask.shape[1])
-        text, mask, null, null_mask = (_longer(x, length) for x in (text, mask, null, null_mask))
-        text = torch.where(drop_B[:, None, None], null.to(text.dtype), text)
-        return text, torch.where(drop_B[:, None], null_mask, mask)
+        return tokens.replace(text, mask, null, null_mask, drop_B)
 
     def _losses(
         self, batch: Batch, text: Tensor, mask: Tensor, when: Clocks, source: Source,
@@ -319,13 +317,6 @@ def _stacked(clips: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     for name in clips[0]:
         values = [clip[name] for clip in clips]
         if name in ("text", "mask"):
-            values = [_longer(value, length) for value in values]
+            values = [tokens.pad(value, length) for value in values]
         out[name] = torch.cat(values)
     return out
-
-
-def _longer(value_BL: Tensor, length: int) -> Tensor:
-    if value_BL.shape[1] == length:
-        return value_BL
-    padding = value_BL.new_zeros(len(value_BL), length - value_BL.shape[1], *value_BL.shape[2:])
-    return torch.cat([value_BL, padding], dim=1)
