@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from syncflow import flow
+from syncflow.clip import Clip
 from syncflow.models import tokens
 from syncflow.models.ddit import DDiT
 from syncflow.training.checkpoints import weights
@@ -25,6 +26,7 @@ from syncflow.training.settings import FlowTask
 from syncflow.training.tasks import buckets, lora, randomness, timesteps
 from syncflow.training.tasks.buckets import Bucket
 from syncflow.training.tasks.randomness import Source
+from syncflow.training.tasks.task import Task
 from syncflow.training.tasks.timesteps import Clocks
 
 # Tensors by name, and ``bucket``, the Bucket that they are of.
@@ -35,7 +37,7 @@ _VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 _STRETCHES = 5  # of flow time, in which the losses are told apart
 
 
-class FlowTraining:
+class FlowTraining(Task):
     """Draws latents, noise and times; the loss is the mean square error of the velocities."""
 
     def __init__(
@@ -262,11 +264,12 @@ class FlowTraining:
             means[f"{name}_se"] = (clip_N.std() / len(rows) ** 0.5).item()
         return means
 
-    def clips(self, module: nn.Module) -> list:
+    def clips(self, module: nn.Module) -> list[Clip]:
         """Clips of the first captions of the validation set, in the process that leads."""
         from syncflow.training.tasks import samples
 
         config = self.config.samples
+        assert config is not None
         bucket = self.validation[0]
         values = bucket.latents.batch(np.arange(config.clips), np.random.default_rng(0))
         batch = self._on_device(values, bucket)
