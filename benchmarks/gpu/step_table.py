@@ -119,6 +119,7 @@ def table(results: Results, device: torch.device, tiny: bool) -> None:
     results.row("generate xl2 50 steps", lambda: clip(xl2(), device, fifty, tiny), 12)
     results.row("generate xl2 8 unguided", lambda: clip(xl2(), device, 8, tiny, guidance=1.0), 6)
     results.row("decode xl2", lambda: decode(xl2(), repeats), 4)
+    results.row("decode xl2 kernels", lambda: profile(decoding(xl2()), device), 4)
     results.row("generate xl2 50 steps eager", lambda: eager_clip(xl2(), fifty), 12)
     holder.clear()
     if device.type == "cuda":
@@ -172,9 +173,21 @@ def decode(model: SyncFlow, repeats: int) -> dict[str, object]:
     tensors, rest = (video,), (model.video_vae, spec.num_frames)
     replayed = _wall(lambda: model.steps(pixels_of, tensors, Fixed(), *rest), few)
     heard = _wall(lambda: model.audio_vae.decode(audio, num_samples=spec.num_samples), few)
-    return {
+    found = {
         "video_ms": shown["ms"], "video_graph_ms": replayed["ms"], "audio_ms": heard["ms"],
     }  # fmt: skip
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+        searched = _wall(lambda: model.video_vae.decode(video, num_frames=spec.num_frames), few)
+    return found | {"video_searched_ms": searched["ms"]}
+
+
+def decoding(model: SyncFlow) -> Callable[[], object]:
+    """The picture's decoder alone."""
+    spec, config = model.config.geometry.spec, model.config.ddit
+    video = torch.randn(1, config.video.in_channels, *spec.video_latent_shape, device=model.device)
+    return torch.inference_mode()(
+        lambda: model.video_vae.decode(video, num_frames=spec.num_frames)
+    )
 
 
 def profile(step: Callable[[], object], device: torch.device) -> dict[str, object]:
