@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.format import open_memmap
 
 from syncflow.clip import ClipSpec
 
@@ -19,8 +20,9 @@ def geometry(config: Any) -> dict[str, Any]:
     return XL2_FRAMES if config.model.video.hidden_size >= 1024 else SMALL_FRAMES
 
 
-def write(folder: Path, config: Any, count: int) -> Path:
-    """Made-up latents of the config's shapes in the form that training reads."""
+def write(folder: Path, config: Any, count: int, made_up: bool = True) -> Path:
+    """Made-up latents of the config's shapes in the form that training reads; without ``made_up``
+    files of those shapes with nothing in them, which take no room."""
     model, frames = config.model, geometry(config)
     spec, rng = ClipSpec(**frames), np.random.default_rng(0)
     length = model.video.model_max_length
@@ -30,6 +32,11 @@ def write(folder: Path, config: Any, count: int) -> Path:
         "text": (length, model.video.caption_channels),
     }
     for name, shape in shapes.items():
+        if not made_up:
+            parts = ("",) if name == "text" else ("_mean", "_std")
+            for part in parts:
+                open_memmap(folder / f"{name}{part}.npy", "w+", np.float16, (count, *shape))
+            continue
         values = rng.standard_normal((count, *shape), dtype=np.float32).astype(np.float16)
         np.save(folder / f"{name if name == 'text' else name + '_mean'}.npy", values)
         if name != "text":
