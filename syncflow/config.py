@@ -15,13 +15,17 @@ from pydantic import (
     Field,
     ValidationError,
     create_model,
+    field_validator,
     model_validator,
 )
 
 from syncflow import sampling
-from syncflow.clip import AUDIO_HOP, ClipSpec
+from syncflow.clip import AUDIO_HOP, FPS, SAMPLE_RATE, SECONDS, ClipSpec
 
 T = TypeVar("T", bound="Config")
+
+#: Of model folders; goes up when older versions could not read, or would misread, a new one.
+FORMAT = 1
 
 
 class Config(BaseModel):
@@ -213,7 +217,7 @@ class AudioVAEConfig(Config):
     ``kind`` "spectral": fixed spectral analysis and synthesis around a small learned core."""
 
     kind: Literal["encodec", "spectral"] = "encodec"
-    sample_rate: int = 48000
+    sample_rate: int = SAMPLE_RATE
     latent_channels: int = 128
     num_filters: int = 32
     upsampling_ratios: list[int] = [8, 6, 5, 4]
@@ -285,11 +289,11 @@ class SamplingConfig(_Sampling):
 class GeometryConfig(Config):
     """Geometry of the clips that a model was trained on."""
 
-    seconds: float = 2.0
-    fps: float = 16
-    height: int = 256
-    width: int = 256
-    sample_rate: int = 48000
+    seconds: float = SECONDS
+    fps: float = FPS
+    height: int = ClipSpec.height
+    width: int = ClipSpec.width
+    sample_rate: int = SAMPLE_RATE
 
     @property
     def spec(self) -> ClipSpec:
@@ -297,8 +301,12 @@ class GeometryConfig(Config):
 
 
 class ModelConfig(Config):
-    """config.json of a model folder: everything that ``syncflow.load`` needs beside the weights."""
+    """config.json of a model folder: everything that ``syncflow.load`` needs beside the weights.
 
+    ``format``: of the folder; a folder without one is of the first.
+    """
+
+    format: int = FORMAT
     name: str = "syncflow-xl"
     geometry: GeometryConfig = GeometryConfig()
     ddit: DDiTConfig = DDiTConfig()
@@ -310,6 +318,16 @@ class ModelConfig(Config):
     latent_std_video: list[float] | None = None
     latent_mean_audio: list[float] | None = None
     latent_std_audio: list[float] | None = None
+
+    @field_validator("format")
+    @classmethod
+    def _known(cls, number: int) -> int:
+        if number != FORMAT:
+            raise ValueError(
+                f"a model folder of format {number}, and this syncflow reads {FORMAT}: "
+                "install a version that knows it"
+            )
+        return number
 
     @model_validator(mode="after")
     def _check(self) -> ModelConfig:

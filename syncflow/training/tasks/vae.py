@@ -8,12 +8,15 @@ from torch import Tensor, nn
 
 from syncflow.clip import AUDIO_HOP, VIDEO_STRIDE, to_model
 from syncflow.data.shards import ClipShards
+from syncflow.detect import contacts, fidelity, onsets
 from syncflow.models.posterior import DiagonalGaussian
 from syncflow.models.vae import build_audio_vae, build_video_vae
 from syncflow.training.checkpoints import weights
 from syncflow.training.settings import AudioVAETask, VAETask, VideoVAETask
 from syncflow.training.tasks import losses
 from syncflow.training.tasks.buckets import epoch_indices
+from syncflow.training.tasks.randomness import Source, one_generator
+from syncflow.training.tasks.task import Task
 
 _VALIDATION_CLIPS = 32
 
@@ -44,7 +47,7 @@ def _draw(
     return mean + config.latent_noise * spread * noise
 
 
-class VideoVAETraining:
+class VideoVAETraining(Task):
     """Video VAE: weighted reconstruction + KL, on random pieces of clips."""
 
     def __init__(self, config: VideoVAETask, device: str = "cpu") -> None:
@@ -52,10 +55,10 @@ class VideoVAETraining:
         self.train, self.validation = ClipShards(config.data), ClipShards(config.validation)
         self.module = _prepared(build_video_vae(config.model), config, "video_vae")
 
-    def batch(self, step: int) -> Tensor:
+    def batch(self, index: int) -> Tensor:
         loop = self.config.loop
-        picks = epoch_indices(len(self.train), loop.seed, step, loop.batch_size)
-        rng = np.random.default_rng([loop.seed, 1, step])
+        picks = epoch_indices(len(self.train), loop.seed, index, loop.batch_size)
+        rng = np.random.default_rng([loop.seed, 1, index])
         pieces = []
         for pick in picks:
             video = self.train.video(pick)
@@ -64,7 +67,8 @@ class VideoVAETraining:
             pieces.append(video[first : first + self.config.frames])
         return to_model(torch.from_numpy(np.stack(pieces)).to(self.device))
 
-    def loss(self, video: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Tensor, source: Source) -> tuple[Tensor, dict[str, Tensor | float]]:
+        video, generator = batch, one_generator(source)
         posterior = self.module.encode(video)
         latent = _draw(posterior, self.config, 1, generator)
         out = self.module.decode(latent, num_frames=video.shape[2])
@@ -75,8 +79,6 @@ class VideoVAETraining:
         return loss, {"recon": recon.item(), "kl": kl.item()}
 
     def validate(self, module: nn.Module) -> dict[str, float]:
-        from syncflow.detect import contacts
-
         videos, outs, times = [], [], []
         for index in range(min(_VALIDATION_CLIPS, len(self.validation))):
             video = to_model(torch.from_numpy(self.validation.video(index)[None].copy()))
@@ -89,13 +91,13 @@ class VideoVAETraining:
         pixels = ((out + 1) * 127.5).round().to(torch.uint8).movedim(2, 1)
         scores = contacts.score(list(pixels), times, self.validation.fps)
         return {
-            "psnr": losses.psnr(out, video),
-            "psnr_moving": losses.psnr(out, video, losses.moving_mask(video)),
+            "psnr": fidelity.psnr(out, video),
+            "psnr_moving": fidelity.psnr(out, video, fidelity.moving_mask(video)),
             **scores,
         }
 
 
-class AudioVAETraining:
+class AudioVAETraining(Task):
     """Audio VAE: multi-resolution spectral reconstruction + KL, on random pieces of soundtracks."""
 
     def __init__(self, config: AudioVAETask, device: str = "cpu") -> None:
@@ -103,10 +105,10 @@ class AudioVAETraining:
         self.train, self.validation = ClipShards(config.data), ClipShards(config.validation)
         self.module = _prepared(build_audio_vae(config.model), config, "audio_vae")
 
-    def batch(self, step: int) -> Tensor:
+    def batch(self, index: int) -> Tensor:
         loop = self.config.loop
-        picks = epoch_indices(len(self.train), loop.seed, step, loop.batch_size)
-        rng = np.random.default_rng([loop.seed, 1, step])
+        picks = epoch_indices(len(self.train), loop.seed, index, loop.batch_size)
+        rng = np.random.default_rng([loop.seed, 1, index])
         length = round(self.config.seconds * self.train.sample_rate / AUDIO_HOP) * AUDIO_HOP
         pieces = []
         for pick in picks:
@@ -116,7 +118,8 @@ class AudioVAETraining:
             pieces.append(audio[first : first + length] * gain)
         return torch.from_numpy(np.stack(pieces).astype(np.float32)).to(self.device)
 
-    def loss(self, audio: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Tensor, source: Source) -> tuple[Tensor, dict[str, Tensor | float]]:
+        audio, generator = batch, one_generator(source)
         posterior = self.module.encode(audio)
         latent = _draw(posterior, self.config, 2, generator)
         out = self.module.decode(latent, num_samples=audio.shape[1])
@@ -128,15 +131,13 @@ class AudioVAETraining:
         return loss, {"recon": recon.item(), "wave": wave.item(), "kl": kl.item()}
 
     def validate(self, module: nn.Module) -> dict[str, float]:
-        from syncflow.detect import onsets
-
         rows = range(min(_VALIDATION_CLIPS, len(self.validation)))
         audio = torch.from_numpy(np.stack([self.validation.audio(i) for i in rows]))
         times = [self.validation.contact_times(i) for i in range(len(audio))]
         latent = module.encode(audio.to(self.device)).mode()
         out = module.decode(latent, num_samples=audio.shape[1]).cpu()
         return {
-            "spectral_db": losses.spectral_distance(out, audio),
+            "spectral_db": fidelity.spectral_distance(out, audio),
             "loudness_db": float(20 * torch.log10(out.std() / audio.std())),
             **onsets.score(list(out), times),
         }
