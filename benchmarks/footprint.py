@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import made_latents  # noqa: E402
-from benchmarks.counting import GIB, Counter, Part, pretend  # noqa: E402
+from benchmarks.counting import GIB, Counter, Part, outside, pretend  # noqa: E402
 from benchmarks.fake_backward import backward  # noqa: E402
 from syncflow import flow  # noqa: E402
 from syncflow.clip import ClipSpec  # noqa: E402
@@ -33,6 +33,7 @@ from syncflow.models.ddit import DDiT  # noqa: E402
 from syncflow.training.distributed.groups import Group  # noqa: E402
 from syncflow.training.distributed.replicas import Replicas  # noqa: E402
 from syncflow.training.recompute import recompute  # noqa: E402
+from syncflow.training.tasks import buckets  # noqa: E402
 from syncflow.training.tasks import flow as flow_task  # noqa: E402
 from syncflow.training.tasks.randomness import SampleGenerators  # noqa: E402
 
@@ -206,12 +207,12 @@ def generation(config: Any, seconds: float) -> tuple[float, Part]:
 def _task(config: Any) -> Iterator[tuple[Counter, Any]]:
     """The config's task on a GPU that is not there, its clips without numbers."""
     with tempfile.TemporaryDirectory() as folder:
-        count = max(2 * config.loop.batch_size, flow_task._VALIDATION_CLIPS)
+        count = flow_task._VALIDATION_CLIPS
         latents = str(made_latents.write(Path(folder), config, count, made_up=False))
         config = config.model_copy(update={"data": latents, "validation": latents})
-        with pretend("cuda") as counter:
+        with pretend("cuda") as counter, _reading_outside():
             torch.manual_seed(0)
-            with CUDA:
+            with made_latents.made_on(CUDA):
                 task = flow_task.FlowTraining(config, group=Group(device=CUDA))
             for bucket in (*task.plan.buckets, *task.validation):
                 bucket.latents.batch = _blank(config, bucket.spec)
@@ -233,6 +234,16 @@ def _blank(config: Any, spec: ClipSpec) -> Any:
         }
 
     return batch
+
+
+@contextmanager
+def _reading_outside() -> Iterator[None]:
+    """Folders of latents are opened as real files."""
+    with ExitStack() as stack:
+        for name in ("training_buckets", "validation_buckets"):
+            real = outside(getattr(buckets, name))
+            stack.enter_context(mock.patch.object(buckets, name, real))
+        yield
 
 
 def _one_time() -> Any:
