@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from benchmarks import made_latents
+from benchmarks.made_latents import geometry, made_on
+from benchmarks.made_latents import write as write_latents
 from benchmarks.gpu.train_table import ROOT, ROWS, Row, write
 from syncflow import flow
 from syncflow.clip import ClipSpec
@@ -80,7 +81,7 @@ class Measurement:
             "batch_size": batch, "accumulate": 1, "prefetch": 4, "recompute": row.recompute,
             "precision": "bf16", "randomness": "sample", "deepspeed": block,
         }
-        latents = made_latents.write(folder, config, 2 * batch)
+        latents = write_latents(folder, config, 2 * batch)
         self.config = config.model_copy(
             update={
                 "data": str(latents), "validation": str(latents), "init": None, "init_video": None,
@@ -88,10 +89,9 @@ class Measurement:
                 "loop": config.loop.model_copy(update=settings),
             }
         )
-        geometry = made_latents.geometry(config)
         length = config.model.video.model_max_length
         self.flops = training_flops(
-            config.model, ClipSpec(**geometry), length, config.train, row.draws
+            config.model, ClipSpec(**geometry(config)), length, config.train, row.draws
         )
         self.losses: list[torch.Tensor] = []
         self.norms: list[float | None] = []
@@ -106,7 +106,7 @@ class Measurement:
             self._time_couplings()
         group = OneOfMany(device=self.device)
         torch.manual_seed(0)
-        with self.device:
+        with made_on(self.device):
             self.task = FlowTraining(self.config, group=group)
         self._wake()
         recompute(self.task.module, self.config.loop.recompute)
