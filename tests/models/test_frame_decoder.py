@@ -85,7 +85,12 @@ def test_layouts_stay_channels_last(monkeypatch):
     )
     with pretend("cuda"), torch.device("cuda"), torch.no_grad():
         vae = VideoVAE(VideoVAEConfig(spatial=SPATIAL, temporal=TEMPORAL)).eval()
-        vae.for_gpu(torch.device("cuda"), torch.bfloat16)
+        for module in vae.modules():  # for_gpu: fake parameters cannot be moved
+            if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+                layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+                layout = layouts[module.weight.ndim]
+                module.weight = nn.Parameter(module.weight.contiguous(memory_format=layout))
+        vae.spatial_vae.fuse()
         vae.decode(torch.randn(1, 4, 2, 4, 6))
     assert len(seen) > 40 and all(seen), seen
 
