@@ -91,7 +91,7 @@ def test_links_and_images_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_files_named_in_code_exist(page: Path) -> None:
-    pattern = r"(?<![\w/])((?:syncflow|configs|docs|tests|csrc)/[\w./-]*\.(?:py|cpp|json|md))\b"
+    pattern = r"(?<![\w/])((?:syncflow|configs|docs|tests|csrc|tools|examples|build_tools|benchmarks)/[\w./-]*\.(?:py|cpp|json|md))\b"
     missing = [name for name in re.findall(pattern, page.read_text()) if not (ROOT / name).exists()]
     assert not missing, f"{page.name} names {missing}"
 
@@ -158,7 +158,7 @@ def test_held_out_pairs_are_the_worlds() -> None:
 
 @pytest.fixture(scope="module")
 def update_numbers():
-    spec = importlib.util.spec_from_file_location("update_numbers", ROOT / "docs/update_numbers.py")
+    spec = importlib.util.spec_from_file_location("update_numbers", ROOT / "tools/update_numbers.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -1,8 +1,8 @@
 """Writes a report's numbers into the README and the docs, between their HTML comments.
 
-python docs/update_numbers.py runs/eval/test/report.json
-python docs/update_numbers.py runs/eval/test/report.json --sweep runs/eval/val/sweep.json
-python docs/update_numbers.py runs/eval/test/report.json --page card.md   # another page
+python tools/update_numbers.py runs/eval/test/report.json
+python tools/update_numbers.py runs/eval/test/report.json --sweep runs/eval/val/sweep.json
+python tools/update_numbers.py runs/eval/test/report.json --page card.md   # another page
 
 A page may hold `<!-- numbers:begin -->` ... `<!-- numbers:end -->` and the same with `sweep`. What
 stands between is replaced; nothing is rounded up, and what a report lacks is left out.

@@ -1,7 +1,7 @@
 """Draws docs/impacts_level1.png ... 4.png: clips of the test split of every level of impacts.
 
-python docs/impacts_sheets.py              # all levels
-python docs/impacts_sheets.py --levels 3   # some
+python tools/impacts_sheets.py              # all levels
+python tools/impacts_sheets.py --levels 3   # some
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from syncflow.clip import Clip
 from syncflow.data import impacts
 from syncflow.evaluation.contact_sheet import contact_sheet
 
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 #: PNGs in the repository stay for ever: colours of the palette that they are reduced to.
 _PALETTE = 128
 
@@ -58,7 +59,7 @@ def main() -> None:
     parser.add_argument("--levels", type=int, nargs="+", default=list(impacts.LEVELS))
     parser.add_argument("--clips", type=int, default=10, help="clips on a sheet")
     parser.add_argument("--size", type=int, default=64, help="pixels")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder")
+    parser.add_argument("--out", type=Path, default=DOCS, help="folder")
     args = parser.parse_args()
     for level in args.levels:
         print(draw(level, args.clips, args.size, args.out / f"impacts_level{level}.png"))

@@ -1,8 +1,8 @@
 """Draws docs/contact_sheet.png: clips made by the shipped model, frames above waveforms.
 
-python docs/contact_sheet.py                                  # the sheet of the README
-python docs/contact_sheet.py --prompt "a drum is hit twice"   # other sentences
-python docs/contact_sheet.py --clip a.mp4 b.mp4 -o sheet.png  # clips that exist already
+python tools/contact_sheet.py                                  # the sheet of the README
+python tools/contact_sheet.py --prompt "a drum is hit twice"   # other sentences
+python tools/contact_sheet.py --clip a.mp4 b.mp4 -o sheet.png  # clips that exist already
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
 PROMPTS = (
     "a metal ball bounces three times on concrete",
     "a large yellow wooden ball bounces twice on a carpet",
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=2, help="clips side by side")
     parser.add_argument("--cell", type=int, default=48, help="width of a picture in px")
     parser.add_argument(
-        "-o", "--out", type=Path, default=Path(__file__).with_name("contact_sheet.png")
+        "-o", "--out", type=Path, default=ROOT / "docs" / "contact_sheet.png"
     )
     args = parser.parse_args()
 
