@@ -52,6 +52,18 @@ def test_every_command_has_help_with_an_example(capsys, command) -> None:
     assert f"example: syncflow {command}" in capsys.readouterr().out
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="libgomp is PyTorch's on Linux")
+@pytest.mark.parametrize("users", [None, "ACTIVE"])
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(tmp_path, users) -> None:
+    """What libgomp itself has read by the time that torch is there."""
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_DISPLAY_ENV": "TRUE"} | ({"OMP_WAIT_POLICY": users} if users else {})
+    command = [sys.executable, "-m", "syncflow", "info"]
+    said = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert said.returncode == 0, said.stderr
+    assert f"OMP_WAIT_POLICY = '{users or 'PASSIVE'}'" in said.stderr
+
+
 def test_info(tmp_path) -> None:
     done = run("info", "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
