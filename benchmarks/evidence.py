@@ -3,8 +3,8 @@
 A result file carries the hash of csrc/cuda or csrc/cpu. Wherever a document names one, the hash
 must be that of the kernels beside it, or the line must say so with the words "older kernels".
 
-`python benchmarks/evidence.py` writes the tables of the CPU's timings into README.md and
-docs/log.md, between the comments kernels:begin and kernels:end.
+`python benchmarks/evidence.py` writes the tables of the CPU's timings into docs/benchmarks.md
+and docs/log.md, between the comments kernels:begin and kernels:end.
 """
 
 import hashlib
@@ -57,7 +57,7 @@ def stale_quotes(root: Path = ROOT) -> list[str]:
     return found
 
 
-# Operator and shape -> what README.md calls it.
+# Operator and shape -> what docs/benchmarks.md calls it.
 CHOSEN = {
     ("temporal_attention", "2x8x64x6x32"): "temporal attention, norm and rotation with it, 8 frames"
     " of 64 places, width 192",
@@ -121,7 +121,7 @@ def chosen_table(result: dict) -> str:
 def with_tables(root: Path = ROOT) -> dict[Path, str]:
     """The documents as they read with the tables of the kept timings."""
     result = json.loads((root / "benchmarks" / "results" / "cpu-kernels.json").read_text())
-    tables = {"README.md": chosen_table(result), "docs/log.md": full_table(result)}
+    tables = {"docs/benchmarks.md": chosen_table(result), "docs/log.md": full_table(result)}
     pages = {}
     for name, table in tables.items():
         begin, end = "<!-- kernels:begin -->", "<!-- kernels:end -->"

@@ -30,9 +30,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=12, help="pictures per clip")
     parser.add_argument("--columns", type=int, default=2, help="clips side by side")
     parser.add_argument("--cell", type=int, default=48, help="width of a picture in px")
-    parser.add_argument(
-        "-o", "--out", type=Path, default=ROOT / "docs" / "contact_sheet.png"
-    )
+    parser.add_argument("-o", "--out", type=Path, default=ROOT / "docs" / "contact_sheet.png")
     args = parser.parse_args()
 
     import syncflow
