@@ -8,11 +8,11 @@ import sys
 
 from setuptools import Extension, setup
 
-from build_tools import operators
+from build_tools import operators, package
 
 if sys.argv[1:] == ["operators"]:
     sys.exit(operators.main())
 setup(
     ext_modules=[Extension("syncflow._C", [])],
-    cmdclass={"build_ext": operators.BuildOperators},
+    cmdclass={"build_ext": operators.BuildOperators, "build_py": package.BuildPackage},
 )

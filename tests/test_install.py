@@ -24,7 +24,7 @@ pytestmark = [
 def source(tmp_path: Path) -> Path:
     """The source tree as it is in a clone, with no extension in it."""
     ignore = shutil.ignore_patterns("_C*", "__pycache__", "*.egg-info", "*.safetensors")
-    for name in ("build_tools", "csrc", "syncflow"):
+    for name in ("build_tools", "configs", "csrc", "syncflow"):
         shutil.copytree(ROOT / name, tmp_path / "source" / name, ignore=ignore)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / "source" / name)
@@ -51,6 +51,7 @@ def wheel(source: Path, **environment: str) -> dict[str, object]:
         names = archive.namelist()
         record = json.loads(archive.read("syncflow/_C.json"))
     record["library"] = any(n.startswith("syncflow/_C.") and n.endswith(".so") for n in names)
+    assert "syncflow/configs/stage1.json" in names
     assert "syncflow/py.typed" in names and not any(n.startswith(("tests", "csrc")) for n in names)
     return record
 
