@@ -28,9 +28,10 @@ from torch import Tensor
 
 from syncflow.clip import Clip, ClipSpec, to_model
 from syncflow.data import media
-from syncflow.evaluation import provenance, systems, tables
-from syncflow.evaluation.contact_sheet import contact_sheet
-from syncflow.training.losses import moving_mask
+from syncflow.evaluation.report import tables
+from syncflow.evaluation.report.contact_sheet import contact_sheet
+from syncflow.evaluation.suites import provenance, systems
+from syncflow.training.tasks.losses import moving_mask
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Start of every window in seconds, in the part of the film (480 to 590 s) that nothing trains on:

@@ -15,7 +15,7 @@ from PIL import Image
 
 import syncflow
 from syncflow import cli
-from syncflow.training import settings, tasks
+from syncflow.training import runner, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted(ROOT.glob("[A-Z]*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -149,7 +149,7 @@ def test_files_named_in_code_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_python_examples_call_what_exists(page: Path) -> None:
-    from syncflow.pipeline import SyncFlow
+    from syncflow.generation.pipeline import SyncFlow
 
     for code in blocks(page, "python"):
         for node in ast.walk(ast.parse(code)):
@@ -161,7 +161,7 @@ def test_python_examples_call_what_exists(page: Path) -> None:
                     ), ast.unparse(node)
             elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 if node.value.id in ("syncflow", "impacts"):
-                    home = {"syncflow": "syncflow", "impacts": "syncflow.data.impacts"}
+                    home = {"syncflow": "syncflow", "impacts": "syncflow.impacts"}
                     module = importlib.import_module(home[node.value.id])
                     assert hasattr(module, node.attr), f"{node.value.id}.{node.attr}"
             elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "generate":
@@ -181,13 +181,13 @@ def test_configs_that_are_named_parse() -> None:
     named = {ROOT / name for name in re.findall(r"configs/[\w/.-]+\.json", text)}
     assert ROOT / "configs/impacts/recipe.json" in named
     for path in named:
-        config = tasks.read(path)
+        config = runner.read(path)
         for step in config.steps if isinstance(config, settings.RecipeTask) else ():
-            tasks.read(path.parent / step)
+            runner.read(path.parent / step)
 
 
 def test_training_page_describes_every_step_of_the_recipe() -> None:
-    recipe = tasks.read(ROOT / "configs/impacts/recipe.json")
+    recipe = runner.read(ROOT / "configs/impacts/recipe.json")
     text = (ROOT / "docs/training.md").read_text()
     rows = [text.find(f"| [{step}]") for step in recipe.steps]
     named = [step for step in recipe.steps if f"[{step}](../configs/impacts/{step})" in text]
@@ -197,7 +197,7 @@ def test_training_page_describes_every_step_of_the_recipe() -> None:
 
 
 def test_held_out_pairs_are_the_worlds() -> None:
-    from syncflow.data.impacts import materials
+    from syncflow.impacts import materials
 
     text = (ROOT / "docs/impacts.md").read_text().split("## Splits")[1]
     table = dict(re.findall(r"^\| (\w+) \| ([\w, ]+) \|$", text.split("## Files")[0], flags=re.M))
@@ -213,7 +213,7 @@ def update_numbers():
 
 
 def test_numbers_of_a_report_reach_the_page(update_numbers, tmp_path) -> None:
-    from syncflow.evaluation import tables
+    from syncflow.evaluation.report import tables
 
     row = {"clips": 4, "f1_50": [0.5, 0.25, 0.75], "median_ms": [float("inf"), 9.0, 12.5]}
     rows = [

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 import syncflow
-from syncflow import flow, inputs, model_folder, noise, pipeline
+from syncflow import flow
 from syncflow.clip import Clip, ClipSpec
 from syncflow.config import ModelConfig
-from syncflow.sampler import encode_captions
+from syncflow.generation import noise, pipeline, request
+from syncflow.generation.sampler import encode_captions
+from syncflow.model_io import model_folder
 
 CONFIG = {
     "name": "tiny",
@@ -290,18 +292,18 @@ def test_a_first_frame_stays_through_sampling(model, tmp_path) -> None:
     seen = []
     run(model, image=image, callback=lambda step, x, t: seen.append(x[0][:, :, :1].clone()))
     assert len(seen) == 6 and all(torch.equal(s, seen[0]) for s in seen)
-    frames = inputs.first_frame(image, ClipSpec(1.0, height=32, width=32))
+    frames = request.first_frame(image, ClipSpec(1.0, height=32, width=32))
     assert torch.equal(seen[0], model._encode_video([frames]))
     from PIL import Image
 
     spec = ClipSpec(1.0, height=32, width=32)
     pil = Image.fromarray(image.permute(1, 2, 0).numpy())
-    assert torch.equal(inputs.first_frame(pil, spec), frames)
+    assert torch.equal(request.first_frame(pil, spec), frames)
     pil.save(tmp_path / "first.png")
-    assert torch.equal(inputs.first_frame(tmp_path / "first.png", spec), frames)
+    assert torch.equal(request.first_frame(tmp_path / "first.png", spec), frames)
     still = picture(1).float().mean((2, 3), keepdim=True).byte().expand(8, 3, 32, 32).contiguous()
     film = Clip(still, torch.zeros(24000)).save(tmp_path / "film.mp4")
-    close = inputs.first_frame(film, spec).int() - still[:4].int()
+    close = request.first_frame(film, spec).int() - still[:4].int()
     assert close.abs().max() <= 4
 
 
@@ -451,7 +453,7 @@ def test_module_level_generate_keeps_its_model(monkeypatch, folder) -> None:
 def test_fit_crops_the_centre() -> None:
     video = torch.zeros(1, 3, 20, 60, dtype=torch.uint8)
     video[..., 20:40] = 200
-    assert (inputs.fit(video, 10, 10) == 200).all()
+    assert (request.fit(video, 10, 10) == 200).all()
 
 
 def test_one_video_pass_equals_joint_steps_on_clean_video(model) -> None:

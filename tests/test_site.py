@@ -6,8 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from syncflow import cli, config
-from syncflow.training import settings
+from syncflow import cli
 from tools import site_hooks
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,12 +26,15 @@ def test_every_option_of_every_command_is_listed(pages) -> None:
 
 
 def test_every_key_of_every_schema_is_listed(pages) -> None:
-    for module in (config, settings):
-        for name, schema in vars(module).items():
-            if isinstance(schema, type) and schema.__module__ == module.__name__:
-                section = pages["configuration"].partition(f"\n### {name}\n")[2].split("\n###")[0]
-                for key in getattr(schema, "model_fields", {}):
-                    assert f"| `{key}` |" in section, f"{name}.{key}"
+    names = set()
+    for schema in site_hooks.schemas("syncflow"):
+        section = (
+            pages["configuration"].partition(f"\n### {schema.__name__}\n")[2].split("\n###")[0]
+        )
+        for key in schema.model_fields:
+            assert f"| `{key}` |" in section, f"{schema.__name__}.{key}"
+        names.add(schema.__name__)
+    assert {"DDiTConfig", "SamplingConfig", "ModelConfig", "LoopConfig", "FlowTask"} <= names
 
 
 def test_bounds_and_choices_are_told(pages) -> None:

@@ -34,7 +34,7 @@ def main() -> None:
     args = parser.parse_args()
 
     import syncflow
-    from syncflow.evaluation.contact_sheet import contact_sheet
+    from syncflow.evaluation.report.contact_sheet import contact_sheet
 
     if args.clip:
         clips, prompts = [syncflow.Clip.load(path) for path in args.clip], args.clip

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from syncflow import impacts
 from syncflow.clip import Clip
-from syncflow.data import impacts
-from syncflow.evaluation.contact_sheet import contact_sheet
+from syncflow.evaluation.report.contact_sheet import contact_sheet
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 #: PNGs in the repository stay for ever: colours of the palette that they are reduced to.

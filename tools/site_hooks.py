@@ -156,26 +156,33 @@ def cell(text: str) -> str:
 
 def configuration() -> str:
     """Every schema of the configs: what its keys are, their types, defaults and bounds."""
-    import syncflow.config as models
-    from syncflow.training import settings
-
     parts = [
         "# Configuration",
         "A config is one JSON file, and every key is listed here. An unknown key is an error that "
         "names the nearest known one. Model folders hold a `ModelConfig` in `config.json`; the "
         "files in `configs/` hold one of the tasks, chosen by the key `task`.",
     ]
-    sections = [("Models", models), ("Training", settings)]
-    for title, module in sections:
+    for title, package in (("Models", "syncflow.config"), ("Training", "syncflow.training")):
         parts.append(f"## {title}")
-        for name, schema in vars(module).items():
-            own = isinstance(schema, type) and schema.__module__ == module.__name__
-            if own and issubclass(schema, models.Config) and schema.model_fields:
-                parts.append(schema_section(name, schema))
+        parts += [schema_section(schema) for schema in schemas(package)]
     return "\n\n".join(parts) + "\n"
 
 
-def schema_section(name: str, schema: Any) -> str:
+def schemas(package: str) -> list[Any]:
+    """The schemas with keys of their own that a package declares, in the order of declaration."""
+    import syncflow.config
+    import syncflow.training.settings  # noqa: F401  declares its schemas
+
+    def below(schema: Any) -> Iterator[Any]:
+        for child in schema.__subclasses__():
+            yield child
+            yield from below(child)
+
+    found = dict.fromkeys(below(syncflow.config.Config))
+    return [s for s in found if s.__module__.startswith(package) and s.model_fields]
+
+
+def schema_section(schema: Any) -> str:
     text = re.sub(r"``(.+?)``", r"`\1`", schema.__doc__ or "")
     lines = [line.strip() for line in text.splitlines()]
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
@@ -185,7 +192,7 @@ def schema_section(name: str, schema: Any) -> str:
         kind = f"`{annotation(field.annotation)}`" + (f" {bounds}" if bounds else "")
         meaning = cell(field.description or "")
         rows.append(f"| `{key}` | {kind} | {default} | {meaning} |")
-    return "\n\n".join([f"### {name}", "\n".join(lines).strip(), "\n".join(rows)])
+    return "\n\n".join([f"### {schema.__name__}", "\n".join(lines).strip(), "\n".join(rows)])
 
 
 def shown(field: Any) -> str:

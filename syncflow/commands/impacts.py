@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from syncflow import arguments
+from syncflow.commands import options
 
 SUMMARY = "render clips of the synthetic world, with captions and exact contact times"
 EXAMPLE = "syncflow data impacts --out data/train --clips 1000 --seed 0 --level 1"
@@ -13,25 +13,25 @@ EXAMPLE = "syncflow data impacts --out data/train --clips 1000 --seed 0 --level 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", required=True, metavar="DIR", help="the folder to write")
-    add("--clips", type=arguments.count, required=True, metavar="N", help="how many")
-    add("--seed", type=arguments.seed, default=0, help="same seed, same clips (default 0)")
+    add("--clips", type=options.count, required=True, metavar="N", help="how many")
+    add("--seed", type=options.seed, default=0, help="same seed, same clips (default 0)")
     add("--level", type=int, choices=(1, 2, 3, 4), default=1, help="1: one bouncing object")
     add("--split", choices=("train", "val", "test"), default="train")
-    add("--size", type=arguments.count, metavar="PX", help="height and width in one (default 64)")
-    add("--height", type=arguments.count, metavar="PX")
-    add("--width", type=arguments.count, metavar="PX")
-    add("--fps", type=arguments.positive, default=16.0, help="default 16")
-    add("--seconds", type=arguments.positive, default=2.0, help="default 2")
-    add("--sample-rate", type=arguments.count, default=48000, metavar="HZ", help="default 48000")
-    add("--workers", type=arguments.count, help="processes (default: one per core)")
+    add("--size", type=options.count, metavar="PX", help="height and width in one (default 64)")
+    add("--height", type=options.count, metavar="PX")
+    add("--width", type=options.count, metavar="PX")
+    add("--fps", type=options.positive, default=16.0, help="default 16")
+    add("--seconds", type=options.positive, default=2.0, help="default 2")
+    add("--sample-rate", type=options.count, default=48000, metavar="HZ", help="default 48000")
+    add("--workers", type=options.count, help="processes (default: one per core)")
     add("--container", choices=("mp4", "shards"), default="mp4")
     add("--no-progress", action="store_true", help="no progress bar")
 
 
 def run(args: argparse.Namespace) -> None:
-    from syncflow.data import impacts
+    from syncflow.data import impacts_dataset
 
-    impacts.write_dataset(
+    impacts_dataset.write_dataset(
         args.out,
         args.clips,
         args.seed,

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from syncflow.clip import ClipSpec
-from syncflow.coding import Scale
 from syncflow.data.encoders import Encoders
 from syncflow.data.latent_shards import MANIFEST, POSTERIORS, Shard, ShardWriter, locked, write_json
 from syncflow.data.shards import ClipShards
+from syncflow.models.latent_space import Scale
 
 #: About as many clips in a shard of raw clips' latents.
 _SHARD = 256
@@ -184,7 +184,7 @@ class Latents:
                 for k in ("mean", "std")
             )
             noise = torch.from_numpy(rng.standard_normal(tuple(mean.shape), dtype=np.float32))
-            out[kind] = self.scale[kind].normal(mean + std * noise)
+            out[kind] = self.scale[kind].normalize(mean + std * noise)
         texts = [shard.text(row).float() for shard, row in found]
         length = torch.tensor([len(text) for text in texts])
         out["mask"] = torch.arange(int(length.max())) < length[:, None]

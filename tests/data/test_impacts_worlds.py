@@ -12,12 +12,12 @@ import sys
 import numpy as np
 import pytest
 
-from syncflow.data import impacts
-from syncflow.data.impacts import captions, materials, world
+from syncflow import impacts
+from syncflow.impacts import captions, materials, world
 
 FINGERPRINT = """
 import hashlib
-from syncflow.data import impacts
+from syncflow import impacts
 h = hashlib.sha256()
 for level in (1, 2, 3, 4):
     for seed in (3, 4, 11_000_005):

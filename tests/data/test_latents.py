@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from syncflow.data import impacts
+from syncflow.data import impacts_dataset
 from syncflow.data.latents import Latents, encode
 from syncflow.data.shards import ClipShards
 
@@ -14,7 +14,7 @@ from syncflow.data.shards import ClipShards
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     folder = tmp_path_factory.mktemp("raw")
-    impacts.write_dataset(
+    impacts_dataset.write_dataset(
         folder, 5, height=32, width=32, container="shards", workers=1, progress=False
     )
     return ClipShards(folder)

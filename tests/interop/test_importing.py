@@ -14,7 +14,7 @@ import syncflow
 from syncflow.cli import main
 from syncflow.clip import ClipSpec
 from syncflow.config import ModelConfig
-from syncflow.model_folder import load
+from syncflow.model_io.model_folder import load
 
 
 def run(capsys, *arguments):
@@ -93,9 +93,9 @@ def test_the_audio_sides_first_outputs_are_well_scaled(imported):
 
 def test_stage_two_trains_from_it(imported, tmp_path):
     """The paper's second stage on made-up latents: the imported tower stays bit for bit."""
-    from syncflow.training.flow import FlowTraining
     from syncflow.training.loop import fit
     from syncflow.training.settings import TrainConfig
+    from syncflow.training.tasks.flow import FlowTraining
 
     data, rng = tmp_path / "latents", np.random.default_rng(0)
     data.mkdir()

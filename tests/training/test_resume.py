@@ -7,7 +7,8 @@ import torch
 from made import flow_config, write_latents
 from safetensors.torch import load_file
 
-from syncflow.training import checkpoint, resume, tasks, weights
+from syncflow.training import runner
+from syncflow.training.checkpoints import checkpoint, resume, weights
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def begun(tmp_path):
         settings = {"steps": 8, "decay": 0, "optimizer": "muon", "ema": 0.9, **(loop or {})}
         config = flow_config(latents, tmp_path / name, "both", settings, **changes)
         (tmp_path / f"{name}.json").write_text(json.dumps(config))
-        tasks.run(tmp_path / f"{name}.json", progress=False)
+        runner.run(tmp_path / f"{name}.json", progress=False)
         return tmp_path / name
 
     out = run(loop={"steps": 4})
@@ -56,9 +57,9 @@ def test_a_checkpoint_of_an_earlier_version_goes_on_exactly(begun, tmp_path):
     saved = checkpoint.newest(tmp_path / "run")
     state = {name: saved[name] for name in saved}
     config = json.loads((tmp_path / "whole.json").read_text())
-    task = tasks.read(tmp_path / "whole.json")
-    from syncflow.training import optimizer
-    from syncflow.training.flow import FlowTraining
+    task = runner.read(tmp_path / "whole.json")
+    from syncflow.training.optim import optimizer
+    from syncflow.training.tasks.flow import FlowTraining
 
     module = FlowTraining(task).module
     names = {id(p): name for name, p in module.named_parameters()}
@@ -85,7 +86,7 @@ def test_a_checkpoint_of_an_earlier_version_goes_on_exactly(begun, tmp_path):
         old / "checkpoint.pt",
     )
     (tmp_path / "old.json").write_text(json.dumps({**config, "out": str(old)}))
-    tasks.run(tmp_path / "old.json", progress=False)
+    runner.run(tmp_path / "old.json", progress=False)
     ours = load_file(old / weights.FINAL)
     assert all(torch.equal(whole[name], ours[name]) for name in whole)
 
