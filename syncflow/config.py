@@ -14,6 +14,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from syncflow.clip import AUDIO_HOP, ClipSpec
 
 T = TypeVar("T", bound="Config")
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def find(path: str | Path) -> Path:
+    """``path``, or what an installed package ships under that name where there is no such file.
+
+    So ``configs/tiny/recipe.json``, and the ``syncflow/pretrained`` that it names, mean the same in
+    a clone and beside an installed wheel.
+    """
+    path = Path(path)
+    if path.is_absolute() or path.exists() or path.parts[:1] not in (("configs",), ("syncflow",)):
+        return path
+    for root in (_PACKAGE, _PACKAGE.parent):
+        if (root / path).exists():
+            return root / path
+    return path
 
 
 class Config(BaseModel):
