@@ -161,6 +161,7 @@ def measured(
         ways[f"v2a paper, {steps} steps"] = {"v2a": "paper", "steps": steps}
     ways["v2a paper, its own settings"] = {
         "v2a": "paper", "steps": PAPER.steps, "guidance": PAPER.guidance,
+        "audio_guidance": PAPER.guidance,
     }  # fmt: skip
     costs, table = {}, {}
     for name, options in ways.items():

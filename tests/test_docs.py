@@ -15,6 +15,7 @@ from PIL import Image
 
 import syncflow
 from syncflow import cli
+from syncflow.sampling import OPTIONS
 from syncflow.training import runner, settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -165,8 +166,8 @@ def test_python_examples_call_what_exists(page: Path) -> None:
                     module = importlib.import_module(home[node.value.id])
                     assert hasattr(module, node.attr), f"{node.value.id}.{node.attr}"
             elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "generate":
-                known = inspect.signature(SyncFlow.generate).parameters
-                assert {word.arg for word in node.keywords} <= set(known), ast.unparse(node)
+                known = {*inspect.signature(SyncFlow.generate).parameters, *OPTIONS}
+                assert {word.arg for word in node.keywords} <= known, ast.unparse(node)
 
 
 def test_the_example_of_impacts_runs() -> None:

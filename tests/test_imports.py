@@ -14,8 +14,8 @@ PACKAGE = Path(syncflow.__file__).parent
 
 # From the ground up: a room imports from lower levels alone, in functions too. "" is the package.
 LEVELS = (
-    {"clip", "flow", "ops", "detect", "impacts"},
-    {"config"},
+    {"clip", "flow", "ops", "sampling"},
+    {"config", "detect", "impacts"},
     {"models"},
     {"data", "model_io"},
     {"generation", "interop"},
@@ -29,7 +29,7 @@ LEVELS = (
 UPWARD = ("clip", "data.media")
 # What a room may not import although it lies lower.
 APART = {
-    "detect": {"clip", "flow", "ops"},
+    "detect": {"flow", "ops"},
     "flow": {"clip", "ops"},
     "models": {"flow", "detect", "impacts"},
     "data": {"flow", "detect", "ops"},

@@ -8,14 +8,14 @@ import time
 from pathlib import Path
 
 from syncflow.commands import options
+from syncflow.sampling import OPTIONS
 
 SUMMARY = "make clips from sentences"
 EXAMPLE = 'syncflow generate "a glass ball falls on wood" -o clip.mp4 --seed 7'
 
 _OPTIONS = (
-    "steps", "audio_steps", "guidance", "audio_guidance", "solver", "schedule", "shift", "renewal",
-    "seconds", "height", "width", "negative_prompt", "negative_audio_prompt", "video", "v2a",
-    "image",
+    *OPTIONS, "seconds", "height", "width", "negative_prompt", "negative_audio_prompt", "video",
+    "v2a", "image",
 )  # fmt: skip
 
 

@@ -20,9 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--size", type=options.count, metavar="PX", help="height and width in one (default 64)")
     add("--height", type=options.count, metavar="PX")
     add("--width", type=options.count, metavar="PX")
-    add("--fps", type=options.positive, default=16.0, help="default 16")
-    add("--seconds", type=options.positive, default=2.0, help="default 2")
-    add("--sample-rate", type=options.count, default=48000, metavar="HZ", help="default 48000")
+    add("--fps", type=options.positive, help="frames a second (default 16)")
+    add("--seconds", type=options.positive, help="length of a clip (default 2)")
+    add("--sample-rate", type=options.count, metavar="HZ", help="of the sound (default 48 kHz)")
     add("--workers", type=options.count, help="processes (default: one per core)")
     add("--container", choices=("mp4", "shards"), default="mp4")
     add("--no-progress", action="store_true", help="no progress bar")
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from syncflow.data import impacts_dataset
 
+    rates = {name: getattr(args, name) for name in ("fps", "seconds", "sample_rate")}
     impacts_dataset.write_dataset(
         args.out,
         args.clips,
@@ -39,11 +40,9 @@ def run(args: argparse.Namespace) -> None:
         split=args.split,
         height=args.height or args.size or 64,
         width=args.width or args.size or 64,
-        fps=args.fps,
-        seconds=args.seconds,
-        sample_rate=args.sample_rate,
         workers=args.workers,
         container=args.container,
         progress=not args.no_progress,
+        **{name: value for name, value in rates.items() if value is not None},
     )
     print(args.out)

@@ -7,9 +7,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from syncflow.sampling import OPTIONS
 
-def number(kind: type, least: float, open_end: bool = False) -> Callable[[str], Any]:
-    """A finite number of ``kind`` that is at least (``open_end``: more than) ``least``."""
+
+def number(
+    kind: type, least: float, open_end: bool = False, most: float | None = None
+) -> Callable[[str], Any]:
+    """A finite number of ``kind`` that is at least (``open_end``: more than) ``least`` and at most
+    ``most``."""
 
     def parse(text: str) -> Any:
         try:
@@ -22,6 +27,8 @@ def number(kind: type, least: float, open_end: bool = False) -> Callable[[str], 
         if not (value > least if open_end else value >= least):
             bound = f"more than {least:g}" if open_end else f"at least {least:g}"
             raise argparse.ArgumentTypeError(f"it must be {bound}, got {text}")
+        if most is not None and value > most:
+            raise argparse.ArgumentTypeError(f"it must be at most {most:g}, got {text}")
         return value
 
     return parse
@@ -52,16 +59,13 @@ def levels(text: str) -> list[int]:
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """How to sample, for every command that generates."""
-    add = parser.add_argument
-    add("--steps", type=count, help="solver steps (default: the model's)")
-    what = "of the sound, where it moves alone (default: as --steps)"
-    add("--audio-steps", type=count, metavar="N", help=what)
-    add("--guidance", type=real, help="strength of the prompt (default: the model's)")
-    what = "the same for the sound (default: as --guidance)"
-    add("--audio-guidance", type=real, help=what)
-    add("--solver", choices=("euler", "midpoint", "heun", "ab2"), help="default: the model's")
-    add("--schedule", choices=("joint", "cascade"), help="the two clocks (default: the model's)")
-    what = "more than 1: more of the picture's steps near noise (default: the model's)"
-    add("--shift", type=positive, help=what)
-    what = "share of the picture's noise drawn anew at every step, 0 to 1 (default: the model's)"
-    add("--renewal", type=real, help=what)
+    for name, option in OPTIONS.items():
+        what = f"{option.help} (default: the model's)"
+        flag = f"--{name.replace('_', '-')}"
+        if option.choices:
+            parser.add_argument(flag, choices=option.choices, help=what)
+            continue
+        least = option.least if option.above is None else option.above
+        assert least is not None, name
+        kind = number(option.kind, least, option.above is not None, option.most)
+        parser.add_argument(flag, type=kind, metavar="N", help=what)

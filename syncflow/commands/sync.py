@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from syncflow.commands import options
+from syncflow.sampling import OPTIONS
 
 SUMMARY = "measure when the sound happens against when the picture says so"
 EXAMPLE = "syncflow evaluate sync --clips 200 --split test --out report"
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
 
 def measure(args: argparse.Namespace, scope: Any, **more: Any) -> None:
     """Runs the report and says where it is."""
-    from syncflow.evaluation.suites import sweep, sync
+    from syncflow.evaluation.suites import sync
 
     scope = replace(scope, recordings=args.recordings, real_media=args.real_media)
     if args.players is not None:
@@ -72,7 +73,7 @@ def measure(args: argparse.Namespace, scope: Any, **more: Any) -> None:
         seed=args.seed,
         batch=args.batch,
         scope=scope,
-        options={name: getattr(args, name) for name in sweep.OPTIONS},
+        options={name: getattr(args, name) for name in OPTIONS},
         **more,
     )
     print(f"{out}/index.html")

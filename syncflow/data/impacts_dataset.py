@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from syncflow.clip import FPS, SAMPLE_RATE, SECONDS
 from syncflow.data import processes
 from syncflow.impacts.render import render
 from syncflow.impacts.scene import Scene
@@ -103,9 +104,9 @@ def iterate(
     split: str = "train",
     height: int = 64,
     width: int = 64,
-    fps: float = 16,
-    seconds: float = 2.0,
-    sample_rate: int = 48000,
+    fps: float = FPS,
+    seconds: float = SECONDS,
+    sample_rate: int = SAMPLE_RATE,
 ) -> Iterator[tuple[Scene, np.ndarray, np.ndarray]]:
     """Clips made on the fly: (scene, video uint8 [F, 3, H, W], audio float32 [M])."""
     plan = Plan(
@@ -125,9 +126,9 @@ def write_dataset(
     split: str = "train",
     height: int = 64,
     width: int = 64,
-    fps: float = 16,
-    seconds: float = 2.0,
-    sample_rate: int = 48000,
+    fps: float = FPS,
+    seconds: float = SECONDS,
+    sample_rate: int = SAMPLE_RATE,
     workers: int | None = None,
     container: str = "mp4",
     progress: bool = True,

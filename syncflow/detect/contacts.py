@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from syncflow.clip import FPS
 from syncflow.detect import matching
 from syncflow.detect.settings import ContactSettings, load
 from syncflow.detect.tracking import Track, tracks
@@ -226,7 +227,7 @@ def from_tracks(
 
 
 def detect(
-    video_F3HW: Tensor, fps: float = 16, settings: ContactSettings | None = None
+    video_F3HW: Tensor, fps: float = FPS, settings: ContactSettings | None = None
 ) -> list[Contact]:
     """Visible contacts of ``uint8 [F,3,H,W]``, in order of time."""
     settings = settings or default_settings()
@@ -236,14 +237,14 @@ def detect(
 
 
 def times(
-    video_F3HW: Tensor, fps: float = 16, settings: ContactSettings | None = None
+    video_F3HW: Tensor, fps: float = FPS, settings: ContactSettings | None = None
 ) -> list[float]:
     """Contact times in seconds."""
     return [contact.time for contact in detect(video_F3HW, fps, settings)]
 
 
 def score(
-    videos: Sequence[Tensor], true_times: Sequence[Sequence[float]], fps: float = 16
+    videos: Sequence[Tensor], true_times: Sequence[Sequence[float]], fps: float = FPS
 ) -> dict[str, float]:
     """How well contacts are found in these videos: f1_50, f1_100, median_ms, bias_ms,
     count_accuracy. Judges a video VAE by what sync needs of it, where PSNR is blind."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from syncflow.clip import FPS
 from syncflow.detect import onsets
 
 #: Samples per second of both curves; 10 ms is finer than any clip's frame rate.
@@ -32,7 +33,7 @@ def picture(video_F3HW: Tensor, fps: float) -> np.ndarray:
     return np.interp(times_N, at_F, turn_F)
 
 
-def sound(audio_M: Tensor, sample_rate: int, fps: float = 16) -> np.ndarray:
+def sound(audio_M: Tensor, sample_rate: int, fps: float = FPS) -> np.ndarray:
     """Onset strength of ``float [M]``, smoothed to about a frame, [N] at ``RATE``."""
     settings = onsets.default_settings()
     rise = onsets.flux(audio_M.detach().cpu(), sample_rate, settings).numpy()

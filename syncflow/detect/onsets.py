@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from syncflow.clip import SAMPLE_RATE
 from syncflow.detect import matching
 from syncflow.detect.settings import OnsetSettings, load
 
@@ -45,7 +46,7 @@ def _filters(bands: int, window: int, low: float, high: float, rate: int) -> Ten
     return weight.float()
 
 
-def flux(audio_M: Tensor, rate: int = 48000, settings: OnsetSettings | None = None) -> Tensor:
+def flux(audio_M: Tensor, rate: int = SAMPLE_RATE, settings: OnsetSettings | None = None) -> Tensor:
     """Mean rise over the bands per hop, [frames]; frame i is centred on sample ``i * hop``."""
     settings = settings or OnsetSettings()
     window = torch.hann_window(settings.window)
@@ -65,7 +66,7 @@ def flux(audio_M: Tensor, rate: int = 48000, settings: OnsetSettings | None = No
 
 
 def detect(
-    audio_M: Tensor, rate: int = 48000, settings: OnsetSettings | None = None
+    audio_M: Tensor, rate: int = SAMPLE_RATE, settings: OnsetSettings | None = None
 ) -> list[Onset]:
     """Onsets of a mono clip ``float [M]`` in [-1,1], in order of time."""
     if audio_M.ndim != 1 or not audio_M.is_floating_point():
@@ -101,13 +102,15 @@ def _vertex(values: np.ndarray, i: int) -> float:
     return 0.0 if curve >= 0 else float(np.clip(0.5 * (left - right) / curve, -0.5, 0.5))
 
 
-def times(audio_M: Tensor, rate: int = 48000, settings: OnsetSettings | None = None) -> list[float]:
+def times(
+    audio_M: Tensor, rate: int = SAMPLE_RATE, settings: OnsetSettings | None = None
+) -> list[float]:
     """Onset times in seconds."""
     return [onset.time for onset in detect(audio_M, rate, settings)]
 
 
 def score(
-    audio: Sequence[Tensor], true_times: Sequence[Sequence[float]], rate: int = 48000
+    audio: Sequence[Tensor], true_times: Sequence[Sequence[float]], rate: int = SAMPLE_RATE
 ) -> dict[str, float]:
     """How well onsets are found in these clips: f1_50, f1_100, median_ms, bias_ms,
     count_accuracy."""

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack, overload
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +17,18 @@ from syncflow import flow
 from syncflow.clip import Clip, ClipSpec, to_model, to_pixels
 from syncflow.config import ModelConfig
 from syncflow.generation import noise
-from syncflow.generation.request import GivenVideo, first_frame, given_videos, resolve
+from syncflow.generation.request import (
+    GenerateOptions,
+    GivenVideo,
+    first_frame,
+    given_videos,
+    resolve,
+)
 from syncflow.generation.sampler import GuidedVelocity, Progress, advance, encode_captions
 from syncflow.model_io import hub, model_folder
 from syncflow.model_io.text_cache import PromptEncoder
 from syncflow.models.latent_space import Scale, decode_audio, decode_video, encode_video
+from syncflow.sampling import SamplingOptions
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -55,7 +62,28 @@ def load(
     return SyncFlow(config, **parts, folder=folder).to(device, dtype)
 
 
-def generate(prompt: str | Sequence[str], **options: Any) -> Clip | list[Clip]:
+@overload
+def generate(
+    prompt: str, *, audio_takes: Literal[1] = 1, **options: Unpack[GenerateOptions]
+) -> Clip: ...
+
+
+@overload
+def generate(
+    prompt: list[str] | tuple[str, ...],
+    *,
+    audio_takes: int = 1,
+    **options: Unpack[GenerateOptions],
+) -> list[Clip]: ...
+
+
+@overload
+def generate(
+    prompt: str | Sequence[str], *, audio_takes: int = 1, **options: Unpack[GenerateOptions]
+) -> Clip | list[Clip]: ...
+
+
+def generate(prompt: Any, **options: Any) -> Clip | list[Clip]:
     """``SyncFlow.generate`` of the model in the package, which is loaded once and kept."""
     return _shipped().generate(prompt, **options)
 
@@ -139,6 +167,29 @@ class SyncFlow:
             options = dict(revision=revision, private=private, token=token, message=message)
             return hub.upload(self.save(folder), repo_id, **options)
 
+    @overload
+    def generate(
+        self, prompt: str, *, audio_takes: Literal[1] = 1, **options: Unpack[GenerateOptions]
+    ) -> Clip: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: list[str] | tuple[str, ...],
+        *,
+        audio_takes: int = 1,
+        **options: Unpack[GenerateOptions],
+    ) -> list[Clip]: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        audio_takes: int = 1,
+        **options: Unpack[GenerateOptions],
+    ) -> Clip | list[Clip]: ...
+
     @torch.inference_mode()
     def generate(
         self,
@@ -147,24 +198,17 @@ class SyncFlow:
         seconds: float | None = None,
         height: int | None = None,
         width: int | None = None,
-        steps: int | None = None,
-        audio_steps: int | None = None,
-        guidance: float | None = None,
-        audio_guidance: float | None = None,
         seed: int = 0,
         negative_prompt: str | None = None,
         negative_audio_prompt: str | None = None,
-        solver: flow.Solver | None = None,
         video: Any = None,
         image: Any = None,
         audio_takes: int = 1,
-        schedule: Literal["joint", "cascade"] | None = None,
-        shift: float | None = None,
-        renewal: float | None = None,
         v2a: Literal["one-pass", "paper"] = "one-pass",
         rank: Literal["sync"] | None = "sync",
         callback: flow.Callback | None = None,
         progress: bool = True,
+        **sampling: Unpack[SamplingOptions],
     ) -> Clip | list[Clip]:
         """Makes clips; whatever is None is as the model's config says.
 
@@ -172,27 +216,22 @@ class SyncFlow:
             prompt: a sentence, or several for several clips. With ``video`` it may be empty.
             seconds, height, width: of the clips; with ``video`` its own length by default, and the
                 size that the model sees.
-            steps: solver steps; of the video and, unless ``audio_steps`` says otherwise, the audio.
-            audio_steps: of the audio where it moves alone: with "cascade" or a given video.
-            guidance, audio_guidance: strength of the prompt, 1 = none (half the work);
-                ``audio_guidance`` is ``guidance`` where only that is given.
             seed: prompt i draws its noise from seed + i, whatever else is in the batch.
             negative_prompt: what the clips should not be; stands in for the null caption.
             negative_audio_prompt: the same for the sound alone, for example "music, speech".
-            solver: "euler", "midpoint", "heun" or "ab2".
             video: a picture that stays and gets sound: a Clip, a path, uint8 [F,3,H,W], or a list
                 with one of these per prompt. ``Clip.save`` copies a file's picture bit for bit.
             image: a first frame: uint8 [3,H,W], a path, or a PIL image.
             audio_takes: soundtracks per picture.
             rank: "sync" puts the takes whose onsets meet the contacts in the picture first, and
                 fills in ``Clip.scores``; None leaves them in the order of their noise.
-            schedule: "joint" moves picture and sound together, "cascade" ends the picture first.
-            shift: more than 1 spends more of the picture's steps near noise.
-            renewal: share of the picture's noise that every step draws anew, in [0, 1].
             v2a: how a given video is read: clean and once ("one-pass"), or noised anew at every
                 step ("paper").
             callback: ``callback(step, (video, audio) latents, (t_video, t_audio))`` after a step.
             progress: show a progress bar.
+            sampling: steps, guidance, solver ... (``sampling.SamplingOptions``); the sound's
+                guidance and steps follow the picture's where neither the call nor the model's
+                folder states them.
 
         Returns:
             a Clip for one sentence and one take, else a list, the takes of a prompt side by side.
@@ -203,9 +242,7 @@ class SyncFlow:
         single = isinstance(prompt, str) and audio_takes == 1
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         asked = resolve(
-            self.config.sampling, prompts, steps=steps, audio_steps=audio_steps,
-            guidance=guidance, audio_guidance=audio_guidance, solver=solver, schedule=schedule,
-            shift=shift, renewal=renewal, v2a=v2a, audio_takes=audio_takes, rank=rank,
+            self.config.sampling, prompts, sampling, v2a=v2a, audio_takes=audio_takes, rank=rank,
             video=video, image=image,
         )  # fmt: skip
         spec = self.config.geometry.spec.with_size(height, width)
@@ -218,7 +255,7 @@ class SyncFlow:
 
         captions = encode_captions(
             self.ddit, self.text_encoder, prompts, spec, self.dtype, negative_prompt,
-            negative_audio_prompt, self.config.sampling.null_caption,
+            negative_audio_prompt, asked.sampling.null_caption,
         )  # fmt: skip
         sources = noise.generators(seed, len(prompts))
         channels = self.config.ddit.video.in_channels, self.config.ddit.audio.in_channels
@@ -248,8 +285,8 @@ class SyncFlow:
 
             state = (x_video, x_audio)
             x_video, x_audio = flow.integrate(
-                velocity, state, asked.path, asked.solver, after_step,
-                None if given else noise.refresh(sources, asked.renewal, frame_mask),
+                velocity, state, asked.path, asked.sampling.solver, after_step,
+                None if given else noise.refresh(sources, asked.sampling.renewal, frame_mask),
                 advance,
             )  # fmt: skip
         clips = self._decode(x_video, x_audio, prompts, audio_takes, spec, given)

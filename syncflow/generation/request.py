@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,25 @@ from torch import Tensor
 from syncflow import flow
 from syncflow.clip import VIDEO_STRIDE, Clip, ClipSpec
 from syncflow.config import SamplingConfig
+from syncflow.sampling import OPTIONS, SamplingOptions
+
+
+class GenerateOptions(SamplingOptions, total=False):
+    """All keyword arguments of ``generate`` but ``audio_takes``, on which depends what it returns;
+    ``SyncFlow.generate`` says what they mean."""
+
+    seconds: float | None
+    height: int | None
+    width: int | None
+    seed: int
+    negative_prompt: str | None
+    negative_audio_prompt: str | None
+    video: Any
+    image: Any
+    v2a: Literal["one-pass", "paper"]
+    rank: Literal["sync"] | None
+    callback: flow.Callback | None
+    progress: bool
 
 
 @dataclass(frozen=True)
@@ -21,10 +41,9 @@ class Request:
     clocks, [steps + 1, 2]."""
 
     path: Tensor
+    sampling: SamplingConfig
     guidance: float
     audio_guidance: float
-    solver: str
-    renewal: float
 
 
 @dataclass(frozen=True)
@@ -42,67 +61,53 @@ class GivenVideo:
 def resolve(
     sampling: SamplingConfig,
     prompts: list[str],
+    asked: SamplingOptions,
     *,
-    steps: int | None = None,
-    audio_steps: int | None = None,
-    guidance: float | None = None,
-    audio_guidance: float | None = None,
-    solver: str | None = None,
-    schedule: str | None = None,
-    shift: float | None = None,
-    renewal: float | None = None,
     v2a: str = "one-pass",
     audio_takes: int = 1,
     rank: str | None = None,
     video: Any = None,
     image: Any = None,
 ) -> Request:
-    """Fills in the model's settings; raises a ValueError that holds the value where the request
-    makes no sense."""
-    if guidance is not None and audio_guidance is None:
-        audio_guidance = guidance
-    guidance = sampling.guidance if guidance is None else guidance
-    if audio_guidance is None:
-        audio_guidance = sampling.audio_guidance
-    audio_guidance = guidance if audio_guidance is None else audio_guidance
-    schedule, solver = schedule or sampling.schedule, solver or sampling.solver
-    shift = sampling.shift if shift is None else shift
-    renewal = sampling.renewal if renewal is None else renewal
-    if not 0 <= renewal <= 1:
-        raise ValueError(f"renewal must be between 0 and 1, got {renewal}")
-    asked_audio_steps = audio_steps
-    if steps is None:
-        steps = sampling.steps
-        audio_steps = sampling.audio_steps if audio_steps is None else audio_steps
+    """The model's settings with what was ``asked`` for in their place.
+
+    The sound's guidance and steps follow the picture's where neither the call nor the model's
+    folder states them.
+
+    Raises:
+        ValueError: the request makes no sense; the message holds the value. TypeError: an option
+            that does not exist.
+    """
+    unknown = sorted(asked.keys() - OPTIONS.keys())
+    if unknown:
+        near = get_close_matches(unknown[0], OPTIONS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise TypeError(f"generate() has no option {unknown[0]!r}{hint}")
+    given = {name: value for name, value in asked.items() if value is not None}
+    for name, value in given.items():
+        OPTIONS[name].check(name, value)
+    used = sampling.model_copy(update=given)
     _check_prompts(prompts, video)
-    counts = {"steps": steps, "audio_steps": audio_steps, "audio_takes": audio_takes}
-    for name, value in counts.items():
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-    for name, weight in (("guidance", guidance), ("audio_guidance", audio_guidance)):
-        if not weight >= 0:
-            raise ValueError(f"{name} must not be negative, got {weight}")
-    choices = (
-        ("v2a", v2a, ("one-pass", "paper")),
-        ("schedule", schedule, ("joint", "cascade")),
-        ("solver", solver, flow.SOLVERS),
-        ("rank", rank, ("sync", None)),
-    )
+    if not isinstance(audio_takes, int) or audio_takes < 1:
+        raise ValueError(f"audio_takes must be a whole number of at least 1, got {audio_takes!r}")
+    choices = (("v2a", v2a, ("one-pass", "paper")), ("rank", rank, ("sync", None)))
     for name, value, known in choices:
         if value not in known:
             raise ValueError(f"unknown {name} {value!r}; known are {', '.join(map(str, known))}")
     if video is not None and image is not None:
         raise ValueError("give a video or an image, not both: the video has its own first frame")
-    kind = schedule
+    kind = used.schedule
     if video is not None:
         kind = "joint" if v2a == "paper" else "audio"
-    if kind == "joint" and asked_audio_steps not in (None, steps):
+    steps, audio_steps = used.steps, used.audio_steps
+    if kind == "joint" and given.get("audio_steps") not in (None, steps, sampling.audio_steps):
         raise ValueError(
-            f"audio_steps {asked_audio_steps} is not steps {steps}: here picture and sound "
+            f"audio_steps {audio_steps} is not steps {steps}: here picture and sound "
             "move together; schedule 'cascade' moves them apart"
         )
-    path = flow.schedule(kind, steps, audio_steps, shift)
-    return Request(path, guidance, audio_guidance, solver, renewal)
+    audio_guidance = used.guidance if used.audio_guidance is None else used.audio_guidance
+    path = flow.schedule(kind, steps, audio_steps, used.shift)
+    return Request(path, used, used.guidance, audio_guidance)
 
 
 def _check_prompts(prompts: list[str], video: Any) -> None:

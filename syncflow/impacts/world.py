@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from syncflow.clip import FPS, SAMPLE_RATE, SECONDS
 from syncflow.impacts import captions, events, materials
 from syncflow.impacts.scene import Contact, Noise, Scene, Stage, View
 
@@ -75,9 +76,9 @@ def sample_scene(
     seed: int,
     level: int = 1,
     split: str | None = None,
-    seconds: float = 2.0,
-    fps: float = 16,
-    sample_rate: int = 48000,
+    seconds: float = SECONDS,
+    fps: float = FPS,
+    sample_rate: int = SAMPLE_RATE,
 ) -> Scene:
     """The scene of a seed: a pure function of its arguments, about half a millisecond, no pixel
     or sample computed.

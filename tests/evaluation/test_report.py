@@ -9,6 +9,7 @@ from PIL import Image
 
 from syncflow.clip import Clip
 from syncflow.data import media
+from syncflow.detect import fidelity
 from syncflow.evaluation.probes import looks, materials
 from syncflow.evaluation.probes.probe import ProbeSettings
 from syncflow.evaluation.report import redraw, tables
@@ -163,9 +164,9 @@ def test_windows_and_fidelity(tmp_path, clips):
     clips[1].save(tmp_path / "b.mkv")
     cut = systems.windows([tmp_path], 3, clips[0])
     assert len(cut) == 3 and all(c.video.shape == clips[0].video.shape for c in cut)
-    close = systems.fidelity(clips[0], Clip.load(path))
-    assert systems.fidelity(clips[0], clips[0])["spectral_db"] == 0
-    far = systems.fidelity(clips[0], Clip(clips[1].video, torch.zeros(96000)))
+    close = fidelity.measure(clips[0], Clip.load(path))
+    assert fidelity.measure(clips[0], clips[0])["spectral_db"] == 0
+    far = fidelity.measure(clips[0], Clip(clips[1].video, torch.zeros(96000)))
     assert close["psnr"] > 30 > far["psnr"] and far["spectral_db"] > close["spectral_db"]
     (tmp_path / "a.txt").write_text("not a film")
     with pytest.raises(FileNotFoundError, match="no mp4"):

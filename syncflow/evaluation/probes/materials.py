@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from syncflow.clip import SAMPLE_RATE
 from syncflow.evaluation.probes import probe, wear
 
-RATE, WINDOW, HOP, BANDS = 48000, 2048, 960, 64
+RATE, WINDOW, HOP, BANDS = SAMPLE_RATE, 2048, 960, 64
 _CODE = (sys.modules[__name__], wear)
 
 

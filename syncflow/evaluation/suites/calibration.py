@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from syncflow.clip import Clip
+from syncflow.clip import FPS, Clip
 from syncflow.detect import contacts, envelopes, matching, onsets
 from syncflow.evaluation.metrics import av_align, metric
 from syncflow.generation import ranking
@@ -49,7 +49,7 @@ class Evidence:
     end: float
     motions: list[float] = field(default_factory=list)
     beats: list[float] = field(default_factory=list)
-    fps: float = 16
+    fps: float = FPS
 
     def curves(self) -> tuple[np.ndarray, np.ndarray]:
         """Picture and sound inside the window."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from syncflow.clip import Clip
+from syncflow.clip import FPS, SAMPLE_RATE, SECONDS, Clip
 from syncflow.data import json_lines
 from syncflow.evaluation.suites import systems
 
@@ -39,9 +39,9 @@ def _renderer(case: Any) -> Callable[[int, int], Clip]:
 def folder(
     path: str | Path,
     clips: int | None = None,
-    seconds: float = 2.0,
-    fps: float = 16,
-    sample_rate: int = 48000,
+    seconds: float = SECONDS,
+    fps: float = FPS,
+    sample_rate: int = SAMPLE_RATE,
 ) -> list[Item]:
     """Clips of a folder: the first ``seconds`` s of each, at ``fps`` and ``sample_rate``, the
     centre cut to the size that is asked for (paper section 4).

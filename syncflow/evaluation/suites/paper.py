@@ -198,10 +198,9 @@ def settings_of(
     ]
     ways = ("paper", "one-pass")
     rows += [System(f"video to audio, {way}", ("3",), (v2a(model, way),)) for way in ways]
-    rows += [
-        System(f"guidance {weight:g}", ("5",), (text(model, guidance=weight),), weight)
-        for weight in guidances
-    ]
+    for weight in guidances:
+        guided = text(model, guidance=weight, audio_guidance=weight)
+        rows.append(System(f"guidance {weight:g}", ("5",), (guided,), weight))
     asked = [replace(row, tables=tuple(t for t in row.tables if t in wanted)) for row in rows]
     return [row for row in asked if row.tables]
 

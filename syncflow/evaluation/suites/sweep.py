@@ -18,11 +18,7 @@ from syncflow.evaluation.probes.probe import ProbeSettings
 from syncflow.evaluation.report import tables
 from syncflow.evaluation.suites import provenance, rows, systems
 from syncflow.evaluation.suites.systems import Model
-
-#: Sampling options that a report or a sweep may be given.
-OPTIONS = (
-    "steps", "audio_steps", "guidance", "audio_guidance", "schedule", "solver", "shift", "renewal",
-)  # fmt: skip
+from syncflow.sampling import OPTIONS
 
 #: What a sweep tries when it is given no grid.
 GRID: dict[str, Sequence[Any]] = {

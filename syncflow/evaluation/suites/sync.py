@@ -18,13 +18,13 @@ import numpy as np
 
 from syncflow.clip import Clip
 from syncflow.data import media
-from syncflow.detect import contacts, matching, onsets, settings
+from syncflow.detect import contacts, fidelity, matching, onsets, settings
 from syncflow.evaluation.probes.probe import ProbeSettings
 from syncflow.evaluation.report import page, tables
 from syncflow.evaluation.suites import calibration, provenance, recordings, rows, systems
-from syncflow.evaluation.suites.sweep import OPTIONS
 from syncflow.evaluation.suites.sweep import sweep as try_settings
 from syncflow.evaluation.suites.systems import Case, Model, Observation
+from syncflow.sampling import OPTIONS
 
 _OF_PICTURE = ("material", "colour", "count_picture")
 
@@ -265,8 +265,8 @@ def _fidelity(
         pairs["other media"] = [(clip, model.reconstruct(clip)) for clip in originals]
     result = {}
     for name, both in pairs.items():
-        values = [systems.fidelity(a, b) for a, b in both]
-        mean = {key: float(np.mean([v[key] for v in values])) for key in values[0]}
+        values = [fidelity.measure(a, b) for a, b in both]
+        mean = {key: float(np.mean([v[key] for v in values])) for key in ("psnr", "spectral_db")}
         result[name] = {"clips": len(both), **mean}
     return result
 

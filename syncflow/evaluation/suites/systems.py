@@ -234,20 +234,3 @@ def windows(media: Sequence[str | Path], count: int, clip: Clip) -> list[Clip]:
                 Clip.load(file, clip.fps, clip.sample_rate, start, clip.seconds, height, width)
             )
     return result
-
-
-def fidelity(original: Clip, copy: Clip) -> dict[str, float]:
-    """``psnr`` of the picture and ``spectral_db``: mean distance of log magnitudes, dB."""
-    frames = min(len(original.video), len(copy.video))
-    error = (original.video[:frames].float() - copy.video[:frames].float()).square().mean()
-    samples = min(len(original.audio), len(copy.audio))
-    window = torch.hann_window(1024)
-    a, b = (
-        20 * torch.log10(
-            torch.stft(x[:samples].float(), 1024, 256, window=window, return_complex=True).abs()
-            * (2 / window.sum()) + 1e-4
-        )
-        for x in (original.audio, copy.audio)
-    )  # fmt: skip
-    psnr = 10 * torch.log10(255.0**2 / error.clamp_min(1e-2))
-    return {"psnr": float(psnr), "spectral_db": float((a - b).abs().mean())}

@@ -5,12 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
-def moving_mask(video_BCFHW: Tensor, threshold: float = 0.16) -> Tensor:
-    """1 where a pixel differs from its median over time by more than ``threshold`` (of the range
-    [-1,1]), [B,1,F,H,W]: the part of the picture that carries the contacts."""
-    still = video_BCFHW[:, :, ::2].median(2, keepdim=True).values
-    return ((video_BCFHW - still).abs().amax(1, keepdim=True) > threshold).float()
+from syncflow.detect.fidelity import moving_mask
 
 
 def video_reconstruction(out_BCFHW: Tensor, video_BCFHW: Tensor, moving_weight: float) -> Tensor:
@@ -22,17 +17,6 @@ def video_reconstruction(out_BCFHW: Tensor, video_BCFHW: Tensor, moving_weight: 
     across = (weight[..., 1:] * error.diff(dim=-1).abs()).mean()
     down = (weight[..., 1:, :] * error.diff(dim=-2).abs()).mean()
     return loss + 0.5 * (across + down)
-
-
-def psnr(out: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
-    """Peak signal-to-noise ratio in dB of videos in [-1,1], over ``mask`` if given."""
-    square = ((out - target) / 2).square()
-    if mask is not None:
-        mask = mask.expand_as(square)
-        mean = (square * mask).sum() / mask.sum().clamp(min=1)
-    else:
-        mean = square.mean()
-    return float(-10 * torch.log10(mean + 1e-12))
 
 
 def audio_reconstruction(
@@ -73,15 +57,3 @@ def _band_error(ours_BFT: Tensor, theirs_BFT: Tensor, bands: int = 24) -> Tensor
         energy = x.new_zeros(x.shape[0], bands, x.shape[2]).index_add_(1, which, x.square())
         sums.append(torch.log(energy + 1e-8))
     return 0.5 * (sums[0] - sums[1]).abs().mean()
-
-
-def spectral_distance(out_BM: Tensor, audio_BM: Tensor) -> float:
-    """Mean difference of log magnitudes in dB over bins within 60 dB of the clip's loudest."""
-    window = torch.hann_window(1024)
-    ours, theirs = (
-        torch.stft(x.float(), 1024, 256, window=window, return_complex=True).abs() / 512
-        for x in (out_BM, audio_BM)
-    )
-    heard = theirs > theirs.amax((1, 2), keepdim=True) * 1e-3
-    gap = 20 * (torch.log10(ours + 1e-5) - torch.log10(theirs + 1e-5)).abs()
-    return float((gap * heard).sum() / heard.sum().clamp(min=1))

@@ -24,7 +24,7 @@ def sample(
 ) -> tuple[Tensor, Tensor]:
     """Normalised latents, video [B, Cz, T, h, w] and audio [B, A, D]; always the same noise."""
     count, device = len(batch["text"]), batch["text"].device
-    asked = resolve(sampling, ["-"] * count)
+    asked = resolve(sampling, ["-"] * count, {})
     sources = noise.generators(0, count)
     start = noise.start(sources, batch["video"].shape[1:], batch["audio"].shape[1:], device)
     captions = encode_captions(
@@ -32,9 +32,9 @@ def sample(
         null_caption=sampling.null_caption,
     )  # fmt: skip
     velocity = GuidedVelocity(model, captions, asked.guidance, asked.audio_guidance)
-    refresh = noise.refresh(sources, asked.renewal)
+    refresh = noise.refresh(sources, sampling.renewal)
     return flow.integrate(
-        velocity, start, asked.path, asked.solver, refresh=refresh, advance=advance
+        velocity, start, asked.path, sampling.solver, refresh=refresh, advance=advance
     )
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from syncflow.clip import AUDIO_HOP, VIDEO_STRIDE, to_model
 from syncflow.data.shards import ClipShards
+from syncflow.detect import contacts, fidelity, onsets
 from syncflow.models.posterior import DiagonalGaussian
 from syncflow.models.vae import build_audio_vae, build_video_vae
 from syncflow.training.checkpoints import weights
@@ -75,8 +76,6 @@ class VideoVAETraining:
         return loss, {"recon": recon.item(), "kl": kl.item()}
 
     def validate(self, module: nn.Module) -> dict[str, float]:
-        from syncflow.detect import contacts
-
         videos, outs, times = [], [], []
         for index in range(min(_VALIDATION_CLIPS, len(self.validation))):
             video = to_model(torch.from_numpy(self.validation.video(index)[None].copy()))
@@ -89,8 +88,8 @@ class VideoVAETraining:
         pixels = ((out + 1) * 127.5).round().to(torch.uint8).movedim(2, 1)
         scores = contacts.score(list(pixels), times, self.validation.fps)
         return {
-            "psnr": losses.psnr(out, video),
-            "psnr_moving": losses.psnr(out, video, losses.moving_mask(video)),
+            "psnr": fidelity.psnr(out, video),
+            "psnr_moving": fidelity.psnr(out, video, fidelity.moving_mask(video)),
             **scores,
         }
 
@@ -128,15 +127,13 @@ class AudioVAETraining:
         return loss, {"recon": recon.item(), "wave": wave.item(), "kl": kl.item()}
 
     def validate(self, module: nn.Module) -> dict[str, float]:
-        from syncflow.detect import onsets
-
         rows = range(min(_VALIDATION_CLIPS, len(self.validation)))
         audio = torch.from_numpy(np.stack([self.validation.audio(i) for i in rows]))
         times = [self.validation.contact_times(i) for i in range(len(audio))]
         latent = module.encode(audio.to(self.device)).mode()
         out = module.decode(latent, num_samples=audio.shape[1]).cpu()
         return {
-            "spectral_db": losses.spectral_distance(out, audio),
+            "spectral_db": fidelity.spectral_distance(out, audio),
             "loudness_db": float(20 * torch.log10(out.std() / audio.std())),
             **onsets.score(list(out), times),
         }
