@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser = _Parser(
         prog="syncflow",
-        description="Clips whose picture and sound belong together, from one sentence.",
+        description="Generates video and audio together, in sync, from one sentence.",
         epilog='example: syncflow generate "a metal ball bounces three times on stone" -o clip.mp4',
         parents=[common],
     )

@@ -27,7 +27,10 @@ def test_every_option_of_every_command_is_listed(pages) -> None:
 
 def test_every_key_of_every_schema_is_listed(pages) -> None:
     names = set()
-    for schema in site_hooks.schemas("syncflow"):
+    for schema in [
+        *site_hooks.schemas("syncflow.config"),
+        *site_hooks.schemas("syncflow.training"),
+    ]:
         section = (
             pages["configuration"].partition(f"\n### {schema.__name__}\n")[2].split("\n###")[0]
         )
