@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     ValidationError,
     create_model,
+    field_validator,
     model_validator,
 )
 
@@ -38,6 +39,9 @@ def find(path: str | Path) -> Path:
         if (root / path).exists():
             return root / path
     return path
+
+#: Of model folders; goes up when older versions could not read, or would misread, a new one.
+FORMAT = 1
 
 
 class Config(BaseModel):
@@ -313,8 +317,12 @@ class GeometryConfig(Config):
 
 
 class ModelConfig(Config):
-    """config.json of a model folder: everything that ``syncflow.load`` needs beside the weights."""
+    """config.json of a model folder: everything that ``syncflow.load`` needs beside the weights.
 
+    ``format``: of the folder; a folder without one is of the first.
+    """
+
+    format: int = FORMAT
     name: str = "syncflow-xl"
     geometry: GeometryConfig = GeometryConfig()
     ddit: DDiTConfig = DDiTConfig()
@@ -326,6 +334,16 @@ class ModelConfig(Config):
     latent_std_video: list[float] | None = None
     latent_mean_audio: list[float] | None = None
     latent_std_audio: list[float] | None = None
+
+    @field_validator("format")
+    @classmethod
+    def _known(cls, number: int) -> int:
+        if number != FORMAT:
+            raise ValueError(
+                f"a model folder of format {number}, and this syncflow reads {FORMAT}: "
+                "install a version that knows it"
+            )
+        return number
 
     @model_validator(mode="after")
     def _check(self) -> ModelConfig:

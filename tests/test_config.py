@@ -105,3 +105,9 @@ def test_the_recipe_is_found_from_any_folder(tmp_path, monkeypatch):
     assert recipe.steps
     with pytest.raises(FileNotFoundError, match="no config file configs/tiny/none.json"):
         runner.read(Path("configs/tiny/none.json"))
+
+
+def test_a_folder_of_another_format_is_refused():
+    assert ModelConfig.parse(SMALL).format == 1
+    with pytest.raises(ValueError, match="format 2, and this syncflow reads 1"):
+        ModelConfig.parse({**SMALL, "format": 2})

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from syncflow import flow
 from syncflow.clip import ClipSpec
+from syncflow.models import tokens
 from syncflow.models.audio_tower import AudioContext
 from syncflow.models.ddit import Condition, DDiT
 from syncflow.ops.euler_cfg import euler_cfg
@@ -56,23 +57,20 @@ def encode_captions(
     null, null_mask = model.video_tower.unguided_text(mask, null_caption)
     null = null.float()
     empty = torch.tensor([not p.strip() for p in prompts], device=text.device)
-    length = max(text.shape[1], null.shape[1])
-    text, mask, null, null_mask = (_pad(x, length) for x in (text, mask, null, null_mask))
-    text = torch.where(empty[:, None, None], null, text)
-    mask = torch.where(empty[:, None], null_mask, mask)
+    text, mask = tokens.replace(text, mask, null, null_mask, empty)
 
     def away(sentence: str | None) -> tuple[Tensor, Tensor]:
         if sentence is None or not sentence.strip():
             return null, null_mask
-        tokens, its_mask = encoder.encode([sentence])
-        tokens = tokens[:, :limit].float().expand(len(prompts), -1, -1)
-        return tokens, its_mask[:, :limit].bool().expand(len(prompts), -1)
+        words, its_mask = encoder.encode([sentence])
+        words = words[:, :limit].float().expand(len(prompts), -1, -1)
+        return words, its_mask[:, :limit].bool().expand(len(prompts), -1)
 
     def prepare(groups: Sequence[tuple[Tensor, Tensor]]) -> Condition:
-        length = max(tokens.shape[1] for tokens, _ in groups)
-        tokens = torch.cat([_pad(tokens, length) for tokens, _ in groups])
-        masks = torch.cat([_pad(its_mask, length) for _, its_mask in groups])
-        return model.prepare(tokens.to(dtype), masks, spec)
+        length = max(words.shape[1] for words, _ in groups)
+        text = torch.cat([tokens.pad(words, length) for words, _ in groups])
+        masks = torch.cat([tokens.pad(its_mask, length) for _, its_mask in groups])
+        return model.prepare(text.to(dtype), masks, spec)
 
     groups = [(text, mask), away(negative)]
     if negative_audio is None or not negative_audio.strip():
@@ -228,9 +226,3 @@ def _rows(groups: tuple[int, ...], count: int) -> slice | list[int]:
 def _repeat(x: Tensor, times: int) -> Tensor:
     """All rows, ``times`` times one after the other."""
     return torch.cat([x] * times) if times > 1 else x
-
-
-def _pad(x: Tensor, length: int) -> Tensor:
-    """Zeros (False) at the end of axis 1."""
-    shape = (x.shape[0], length - x.shape[1], *x.shape[2:])
-    return torch.cat([x, x.new_zeros(shape)], dim=1)

@@ -132,7 +132,7 @@ class View:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that a clip is made from; `to_dict` is plain JSON.
+    """Everything that a clip is made from.
 
     `views` are the camera at the start and at the end of the clip, None for a camera that looks
     straight at the unit square; `room` the delays (s) and gains of early reflections; `loudness`
@@ -162,6 +162,3 @@ class Scene:
     @property
     def num_samples(self) -> int:
         return round(self.seconds * self.sample_rate)
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from syncflow.data import lock
@@ -29,20 +29,7 @@ from syncflow.training.recompute import recompute
 from syncflow.training.settings import LoopConfig
 from syncflow.training.stopping import StopOnSignal
 from syncflow.training.tasks.randomness import SampleGenerators, Source
-
-
-class Task(Protocol):
-    """What the loop needs to know of a task. It may also have ``places(index)``, the numbers of the
-    clips of a pass, where they are not ``batch_size`` at a time; ``flops(index)``, the floating
-    point operations of a sample of it; and ``clips(module)``, finished clips to look at."""
-
-    module: nn.Module  # what is trained and saved
-
-    def batch(self, step: int) -> Any: ...
-
-    def loss(self, batch: Any, source: Source) -> tuple[Tensor, dict[str, Tensor | float]]: ...
-
-    def validate(self, module: nn.Module) -> dict[str, float]: ...
+from syncflow.training.tasks.task import Task
 
 
 class Diverged(RuntimeError):
@@ -116,7 +103,7 @@ class _Run:
         out.mkdir(parents=True, exist_ok=True)
         if config.threads:
             torch.set_num_threads(config.threads)
-        start = resume.find(out, task.module, config, metadata.get("config"))
+        start = resume.find(out, metadata.get("config"))
         group.barrier()  # everybody has found the same before anything is removed
         if start.state:
             own = task.module.state_dict()
@@ -144,7 +131,7 @@ class _Run:
         group.barrier()
         self.watch = group.watch
         self.pace = logging.Pace()
-        counted = hasattr(task, "flops")
+        counted = task.flops(0) is not None
         self.peak = logging.peak_flops(group.device, config.peak_tflops) if counted else None
         self.batches = _Batches(task, config.prefetch)
         shown = progress and group.leads
@@ -180,8 +167,7 @@ class _Run:
         final = self.out / weights.FINAL
         if group.leads:
             about = {"steps": str(self.step), "seconds": f"{time.monotonic() - self.begun:.0f}"}
-            finish = getattr(self.task, "finish", None)
-            values = finish(values, self.out) if finish else values
+            values = self.task.finish(values, self.out)
             checkpoint.save_weights(final, values, {**self.metadata, **about})
         group.barrier()
         self._close()
@@ -233,7 +219,7 @@ class _Run:
             self._tell(values)
         if self.step % config.validate_every == 0 or self.step == config.steps:
             self._validate()
-        samples = getattr(self.task, "clips_every", 0)
+        samples = self.task.clips_every
         if samples and (self.step % samples == 0 or self.step == config.steps):
             self._clips()
 
@@ -260,10 +246,8 @@ class _Run:
 
     def _places(self, index: int) -> range:
         """The numbers of the clips of a pass of all processes."""
-        if hasattr(self.task, "places"):
-            return self.task.places(index)
         size = self.config.batch_size
-        return range(index * size, (index + 1) * size)
+        return self.task.places(index) or range(index * size, (index + 1) * size)
 
     def _seen(self) -> tuple[int, float]:
         """Samples of this update, and its floating point operations where they will be told."""
@@ -272,7 +256,7 @@ class _Run:
         sizes = [len(self._places(index)) for index in passes]
         if not self.peak:
             return sum(sizes), 0.0
-        each = [self.task.flops(index) for index in passes]
+        each = [self.task.flops(index) or 0.0 for index in passes]
         return sum(sizes), sum(n * one for n, one in zip(sizes, each, strict=True))
 
     def _skip(self) -> None:

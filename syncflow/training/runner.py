@@ -12,6 +12,7 @@ from syncflow.config import Config, find
 from syncflow.training import settings
 from syncflow.training.distributed.groups import Group
 from syncflow.training.settings import TrainConfig
+from syncflow.training.tasks.task import Task
 
 
 def read(path: Path) -> Config:
@@ -75,12 +76,12 @@ def _fit(config: settings.AnyTask, group: Group, progress: bool) -> None:
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     loop.fit(
         task, config.loop, config.out, progress,
-        metadata={"config": text, "config_hash": digest, **getattr(task, "provenance", {})},
+        metadata={"config": text, "config_hash": digest, **task.provenance},
         group=group,
     )
 
 
-def _training(config: settings.AnyTask, group: Group) -> object:
+def _training(config: settings.AnyTask, group: Group) -> Task:
     if isinstance(config, settings.TextTask):
         from syncflow.training.tasks.text import TextTraining
 

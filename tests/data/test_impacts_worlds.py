@@ -2,6 +2,7 @@
 in good order.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -57,7 +58,7 @@ def test_contacts_and_labels_of_a_level(level):
     values, seen = impacts.attribute_values(level), set()
     for seed in range(150):
         scene = impacts.sample_scene(seed, level)
-        json.dumps(scene.to_dict())
+        json.dumps(dataclasses.asdict(scene))
         seen.add(scene.attributes["kind"])
         assert all(scene.attributes[name] in values[name] for name in values)
         times = [c.time_s for c in scene.contacts if c.visible]

@@ -88,13 +88,6 @@ def by_transformers(folder: str, device: str = "cpu") -> Classifier:
     return Classifier(type(network).__name__, rate, logits, facts)
 
 
-def by_script(path: str | Path, rate: int, name: str = "script", device: str = "cpu") -> Classifier:
-    """A TorchScript file: audio [1, M] at ``rate`` Hz -> logits [1, classes]."""
-    network = files.script(path, f"{name} classifier").to(device)
-    facts = {"network": f"{name}, TorchScript", "weights": files.digest(path)}
-    return Classifier(name, rate, lambda audio_M: network(audio_M[None].to(device))[0], facts)
-
-
 class KL:
     """``KL`` (VGGish) or ``KL (classifier)``; lower is better."""
 

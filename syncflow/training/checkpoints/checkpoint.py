@@ -5,7 +5,7 @@
     frozen.safetensors                          what the run does not train, once
 
 Each process writes its part into a hidden folder; the one that leads renames it when all are there.
-A thread writes while training goes on. ``checkpoint.pt`` of earlier versions is read too.
+A thread writes while training goes on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -186,17 +185,3 @@ def metadata(path: Path) -> dict[str, str]:
     """What ``save_weights`` wrote beside the weights."""
     with safe_open(path, "pt") as file:
         return file.metadata() or {}
-
-
-def legacy(out: Path) -> dict[str, Any] | None:
-    """The newest readable ``checkpoint.pt`` of an earlier version, with weights_only."""
-    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
-        path = out / name
-        if not path.exists():
-            continue
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged file can fail in any part of unpickling
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            print(f"{path} cannot be read ({reason}); trying the one before", flush=True)
-    return None

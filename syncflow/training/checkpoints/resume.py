@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from syncflow.training import settings
 from syncflow.training.checkpoints import checkpoint
-from syncflow.training.optim import optimizer
 
 # What may change while a run lasts: how long it is, where it goes, what it tells, how it is shared
 # out. Everything else decides what is learned.
@@ -35,27 +34,23 @@ class Start:
     state: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def find(out: Path, module: nn.Module, loop: settings.LoopConfig, config: str | None) -> Start:
+def find(out: Path, config: str | None) -> Start:
     """The newest readable checkpoint below ``out``.
 
     Raises:
         ValueError: it was made with another config.
     """
     saved = checkpoint.newest(out)
-    if saved is not None:
-        about, state = saved.about, saved
-    else:
-        old = checkpoint.legacy(out)
-        if old is None:
-            return Start()
-        about, state = old, _state_of(old, module, loop)
+    if saved is None:
+        return Start()
+    about = saved.about
     changed = differing(about.get("config"), config)
     if changed:
         raise ValueError(
             f"{out} was started with another config: {'; '.join(changed)}. Give another out, "
             "restore the config, or start from its weights with init"
         )
-    return Start(about["step"], about["skipped"], about["seconds"], state)
+    return Start(about["step"], about["skipped"], about["seconds"], saved)
 
 
 def drop_damaged(out: Path, step: int) -> None:
@@ -76,10 +71,6 @@ def differing(before: str | None, now: str | None) -> list[str]:
 
 def _decisive(text: str) -> dict[str, Any]:
     values = json.loads(text)
-    if values.get("task") == "flow" and "decoupled" not in values:
-        # Then clean_video was stated, and read, in stage 3 alone.
-        if values.get("train") != "both" or values.get("clean_video") == 0.35:
-            values["clean_video"] = None
     try:  # settings that did not exist then have their defaults
         config = settings.TrainConfig.parse({"run": values}).run
         values = json.loads(config.model_dump_json())
@@ -103,19 +94,3 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             out[prefix + key] = value
     return out
-
-
-def _state_of(
-    old: dict[str, Any], module: nn.Module, loop: settings.LoopConfig
-) -> dict[str, Tensor]:
-    """A ``checkpoint.pt`` in today's names: its optimizers' states are numbered, not named."""
-    state = {f"model/{k}": v for k, v in old["model"].items()}
-    state |= {f"ema/{k}": v for k, v in old["ema"].items()}
-    names = {id(p): name for name, p in module.named_parameters()}
-    built = optimizer.build(module, loop)
-    for each, saved in zip(built, old["optimizers"], strict=True):
-        order = [names[id(p)] for group in each.param_groups for p in group["params"]]
-        for index, values in saved["state"].items():
-            kinds = [kind for kind in optimizer.STATES if kind in values]
-            state |= {f"{kind}/{order[index]}": values[kind] for kind in kinds}
-    return state

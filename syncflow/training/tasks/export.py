@@ -81,14 +81,7 @@ def _check_latents(run: str | Path, latents: Latents) -> None:
     """
     if (Path(run) / model_folder.CONFIG).exists():
         return
-    known = weights.about(run).get("encoders")
-    if known:
-        expected = json.loads(known)
-    else:  # a run of an earlier version: its data may still be there
-        folder = Path(latents_of(run))
-        if not (folder / "manifest.json").exists():
-            return
-        expected = Latents(folder).manifest["encoders"]
+    expected = json.loads(weights.about(run)["encoders"])
     if latents.manifest["encoders"] != expected:
         raise ValueError(
             f"the latents have other encoders than the data that {run} was trained on; name that "

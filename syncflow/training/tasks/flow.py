@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from syncflow import flow
+from syncflow.clip import Clip
+from syncflow.models import tokens
 from syncflow.models.ddit import DDiT
 from syncflow.training.checkpoints import weights
 from syncflow.training.distributed import sequence
@@ -24,6 +26,7 @@ from syncflow.training.settings import FlowTask
 from syncflow.training.tasks import buckets, lora, randomness, timesteps
 from syncflow.training.tasks.buckets import Bucket
 from syncflow.training.tasks.randomness import Source
+from syncflow.training.tasks.task import Task
 from syncflow.training.tasks.timesteps import Clocks
 
 # Tensors by name, and ``bucket``, the Bucket that they are of.
@@ -34,7 +37,7 @@ _VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 _STRETCHES = 5  # of flow time, in which the losses are told apart
 
 
-class FlowTraining:
+class FlowTraining(Task):
     """Draws latents, noise and times; the loss is the mean square error of the velocities."""
 
     def __init__(
@@ -164,10 +167,7 @@ class FlowTraining:
         """The null caption in place of some; the batch is then as long as the longest."""
         tower = self.module.video_tower
         null, null_mask = tower.unguided_text(mask, self.config.null_caption)
-        length = max(mask.shape[1], null_mask.shape[1])
-        text, mask, null, null_mask = (_longer(x, length) for x in (text, mask, null, null_mask))
-        text = torch.where(drop_B[:, None, None], null.to(text.dtype), text)
-        return text, torch.where(drop_B[:, None], null_mask, mask)
+        return tokens.replace(text, mask, null, null_mask, drop_B)
 
     def _losses(
         self, batch: Batch, text: Tensor, mask: Tensor, when: Clocks, source: Source,
@@ -264,11 +264,12 @@ class FlowTraining:
             means[f"{name}_se"] = (clip_N.std() / len(rows) ** 0.5).item()
         return means
 
-    def clips(self, module: nn.Module) -> list:
+    def clips(self, module: nn.Module) -> list[Clip]:
         """Clips of the first captions of the validation set, in the process that leads."""
         from syncflow.training.tasks import samples
 
         config = self.config.samples
+        assert config is not None
         bucket = self.validation[0]
         values = bucket.latents.batch(np.arange(config.clips), np.random.default_rng(0))
         batch = self._on_device(values, bucket)
@@ -319,13 +320,6 @@ def _stacked(clips: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     for name in clips[0]:
         values = [clip[name] for clip in clips]
         if name in ("text", "mask"):
-            values = [_longer(value, length) for value in values]
+            values = [tokens.pad(value, length) for value in values]
         out[name] = torch.cat(values)
     return out
-
-
-def _longer(value_BL: Tensor, length: int) -> Tensor:
-    if value_BL.shape[1] == length:
-        return value_BL
-    padding = value_BL.new_zeros(len(value_BL), length - value_BL.shape[1], *value_BL.shape[2:])
-    return torch.cat([value_BL, padding], dim=1)
