@@ -80,6 +80,21 @@ def test_readme_has_one_command_per_task() -> None:
             cli._parser().parse_args(shlex.split(line)[1:])
 
 
+def test_workflows_only_call_scripts_that_run_here_too() -> None:
+    workflows = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    assert {path.stem for path in workflows} == {"lint", "tests", "docs", "wheels"}
+    for path in workflows:
+        lines = re.findall(r"^ *- run: (.+)$", path.read_text(), flags=re.M)
+        assert lines, path.name
+        for line in lines:
+            program, script, *_ = line.split()
+            assert program == "bash" and (ROOT / script).is_file(), f"{path.name}: {line}"
+    tested = re.findall(r'python: \["(.+)"\]', (ROOT / ".github/workflows/tests.yml").read_text())
+    classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
+    named = [c.split()[-1] for c in classifiers if re.search(r":: 3\.\d+$", c)]
+    assert tested[0].split('", "') == named
+
+
 def test_the_version_is_one() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "syncflow.__version__"}

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import syncflow
+from syncflow.evaluation.probes.probe import ProbeSettings
+from syncflow.evaluation.suites import systems
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -42,11 +44,13 @@ def test_fine_tuning_from_clips_to_a_clip(tmp_path) -> None:
     assert (tmp_path / "lora" / "lora.safetensors").exists()
 
 
-def test_evaluation_prints_the_rows_of_its_report(tmp_path, capsys) -> None:
-    run("evaluate", "--clips", 2, "--out", tmp_path)
+def test_evaluation_prints_the_rows_of_its_report(tmp_path, capsys, monkeypatch) -> None:
+    load, small = systems.load_probes, ProbeSettings(clips=8, held=4, epochs=1)
+    monkeypatch.setattr(systems, "load_probes", lambda cache, *_: load(cache, [1], (small, small)))
+    run("evaluate", "--clips", 2, "--out", tmp_path / "report")
     said = capsys.readouterr().out
     assert "generated " in said and "real, shuffled" in said
-    assert (tmp_path / "index.html").exists()
+    assert (tmp_path / "report" / "index.html").exists()
 
 
 def test_every_script_is_run_here() -> None:
