@@ -22,10 +22,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="syncflow train", description=__doc__)
     add = parser.add_argument
-    add("--config", required=True, help="JSON file, e.g. configs/stage2.json")
-    add("--device", default=None, help="cpu or cuda; default: cuda where there is one")
+    add("--config", required=True, help="JSON config, e.g. configs/stage2.json")
+    add("--device", default=None, help="cpu or cuda (default: a GPU if available)")
     add("--no-progress", action="store_true", help="no progress bars")
-    add("--timeout-minutes", type=float, default=10.0, help="for a process that is silent")
+    add(
+        "--timeout-minutes",
+        type=float,
+        default=10.0,
+        help="time without a message after which a process counts as dead (default 10)",
+    )
     # Launchers add it; the environment says the same.
     add("--local_rank", "--local-rank", type=int, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -46,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except torch.OutOfMemoryError:
         return _fail(
             "out of memory: lower loop.batch_size and raise loop.accumulate, set loop.recompute, "
-            "or a higher zero_optimization.stage", _EXIT_USER_ERROR,
+            "or a higher zero_optimization.stage",
+            _EXIT_USER_ERROR,
         )
     except (ValueError, OSError, ModuleNotFoundError, loop.Diverged) as error:
         return _fail(" ".join(str(error).split()), _EXIT_USER_ERROR)

@@ -1,11 +1,14 @@
 """Configs refuse what would be ignored, would not fit, or would only show as noise."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from syncflow import config
 from syncflow.clip import ClipSpec
 from syncflow.config import DDiTConfig, ModelConfig, SamplingConfig, VideoVAEConfig
+from syncflow.training import runner
 
 SMALL = {
     "ddit": {
@@ -76,6 +79,32 @@ def test_a_length_between_two_frames_is_refused():
     with pytest.raises(ValueError, match="2.03 s x 16 fps = 32.48 frames"):
         ClipSpec(seconds=2.03)
     assert ClipSpec(seconds=2.0, fps=29.97).num_frames == 60
+
+
+def test_what_a_wheel_ships_is_found_from_any_folder(tmp_path, monkeypatch):
+    """A file of that name in the current folder comes first."""
+    site, work = tmp_path / "site-packages" / "syncflow", tmp_path / "work"
+    (site / "configs").mkdir(parents=True)
+    (site / "pretrained").mkdir()
+    (site / "configs" / "a.json").write_text("{}")
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setattr(config, "_PACKAGE", site)
+    assert config.find("configs/a.json") == site / "configs" / "a.json"
+    assert config.find("syncflow/pretrained") == site / "pretrained"
+    for name in ("configs/b.json", "elsewhere/a.json", "a.json", "."):
+        assert config.find(name) == Path(name)
+    (work / "configs").mkdir()
+    (work / "configs" / "a.json").write_text("{}")
+    assert config.find("configs/a.json") == Path("configs/a.json")
+
+
+def test_the_recipe_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = runner.read(Path("configs/tiny/recipe.json"))
+    assert recipe.steps
+    with pytest.raises(FileNotFoundError, match="no config file configs/tiny/none.json"):
+        runner.read(Path("configs/tiny/none.json"))
 
 
 def test_a_folder_of_another_format_is_refused():

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from benchmarks.evidence import MARK, ROOT, source_hash, stale_quotes, with_tables
+from benchmarks.evidence import MARK, ROOT, remember, source_hash, stale_quotes, with_tables
 
 
 def test_no_quoted_result_is_stale():
@@ -50,6 +50,25 @@ def test_quotes_of_cpu_results_are_held_to_the_cpu_kernels(tmp_path):
     assert stale_quotes(tmp_path) == []
     (tmp_path / "csrc" / "cpu" / "a.cpp").write_text("two")
     assert "README.md:1" in stale_quotes(tmp_path)[0]
+
+
+def test_kernels_laid_out_anew_are_the_same(tmp_path):
+    for name in ("cpu", "cuda"):
+        (tmp_path / "csrc" / name).mkdir(parents=True)
+        (tmp_path / "csrc" / name / "a.cpp").write_text("int f() { return 1; }")
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    result = {"suite": "cpu", "csrc_cpu": source_hash(tmp_path / "csrc" / "cpu")}
+    (results / "kernels.json").write_text(json.dumps(result))
+    (tmp_path / "README.md").write_text("Fast (benchmarks/results/kernels.json)")
+    remember(tmp_path)
+    kernel = tmp_path / "csrc" / "cpu" / "a.cpp"
+    kernel.write_text("int f() {\n  return 1;\n}\n")
+    assert stale_quotes(tmp_path) == []
+    kernel.write_text("int f() {\n  return 2;\n}\n")
+    assert "of other kernels" in stale_quotes(tmp_path)[0]
+    remember(tmp_path)  # of other kernels: does not make the old result true
+    assert "of other kernels" in stale_quotes(tmp_path)[0]
 
 
 def test_hash_knows_names_and_contents(tmp_path):

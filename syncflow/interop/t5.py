@@ -41,7 +41,7 @@ def text_config(
     sizes = source.config
     if sizes.get("model_type") not in ("t5", "mt5", "umt5"):
         raise ValueError(
-            f"{source.name} is no T5: its config.json says model_type "
+            f"{source.name} is not a T5: its config.json has model_type "
             f"{sizes.get('model_type')!r}"
         )
     if sizes.get("d_model") != width:

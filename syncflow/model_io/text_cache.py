@@ -64,7 +64,10 @@ class PromptEncoder:
             elif hub.is_id(name):
                 self._folder = hub.fetch(name, self.config.revision, what="text encoder")
             else:
-                raise FileNotFoundError(f"no text encoder at '{name}': no such folder, no hub id")
+                raise FileNotFoundError(
+                    f"no text encoder at '{name}': it is neither "
+                    "a folder nor a hub id"
+                )
         return self._folder
 
     @property

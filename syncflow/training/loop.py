@@ -80,7 +80,7 @@ def _alone(out: Path, group: Group) -> Iterator[None]:
                 taken = True
         if group.any(taken)[0]:
             raise ValueError(
-                f"another training is running in {out}: wait for it, stop it, or give another out"
+                f"another training run is using {out}; wait for it, stop it, or set another out"
             )
         yield
 

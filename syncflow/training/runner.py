@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from syncflow.config import Config
+from syncflow.config import Config, find
 from syncflow.training import settings
 from syncflow.training.distributed.groups import Group
 from syncflow.training.settings import TrainConfig
@@ -17,6 +17,7 @@ from syncflow.training.tasks.task import Task
 
 def read(path: Path) -> Config:
     """The task of a config file; ValueError or FileNotFoundError name what is wrong."""
+    path = find(path)
     if not path.exists():
         raise FileNotFoundError(f"no config file {path}")
     try:
@@ -36,6 +37,7 @@ def run(
         SystemExit: code 0, when SIGTERM stopped it; what it had done is saved.
     """
     group = group or Group(device=torch.device(device or "cpu"))
+    path = find(path)
     config = read(path)
     if isinstance(config, settings.RecipeTask):
         for step in config.steps:

@@ -237,7 +237,7 @@ def test_a_captioning_model_sees_the_middle_of_windows_without_caption(
 def test_nothing_kept_is_an_error_that_says_why(zoo, encoders, spec, tmp_path) -> None:
     for name in ("static.mp4", "text.mp4", "no_caption.mp4"):
         reason = {"s": "static", "t": "damaged", "n": "no caption"}[name[0]]
-        with pytest.raises(ValueError, match=f"no clip was kept.*{reason}"):
+        with pytest.raises(ValueError, match=f"no clip was left.*{reason}"):
             run(zoo / name, tmp_path / name, encoders, spec)
 
 

@@ -153,7 +153,7 @@ def test_sweep_ranks_and_refuses_test(folder, written, renderer):
     assert result["best"] == {"guidance": 0.0}
     assert [row["options"]["guidance"] for row in result["rows"]] == [0.0, 3.0]
     assert "guidance 3.0" in (folder / "sweep" / "sweep.md").read_text()
-    with pytest.raises(ValueError, match="never chosen on test"):
+    with pytest.raises(ValueError, match="must not be chosen on test"):
         sweep.sweep(Guided(), split="test")
     with pytest.raises(ValueError, match="got guidence"):
         sweep.sweep(Guided(), grid={"guidence": (1.0,)})
@@ -271,6 +271,6 @@ def test_media_that_cannot_be_measured_are_refused_before_anything_is_made(
         with pytest.raises(error, match=message):
             scope = sync.Scope(real_media=[tmp_path / name])
             sync.run(model, clips=2, out=tmp_path / "out", scope=scope)
-    with pytest.raises(FileNotFoundError, match="no film with a '_times.txt'"):
+    with pytest.raises(FileNotFoundError, match="no video with a '_times.txt'"):
         sync.run(model, clips=2, out=tmp_path / "out", scope=sync.Scope(recordings=tmp_path))
     assert not model.calls and not (tmp_path / "out").exists()

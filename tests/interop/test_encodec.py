@@ -74,7 +74,7 @@ def test_other_files_are_refused_and_change_nothing(tmp_path):
     vae = make_vae()
     before = {key: value.clone() for key, value in vae.state_dict().items()}
     (tmp_path / "model.safetensors").write_bytes(b"\x40\0\0\0\0\0\0\0{cut")
-    with pytest.raises(ValueError, match="no safetensors"):
+    with pytest.raises(ValueError, match="not safetensors"):
         init_audio_vae(vae, tmp_path)
     with pytest.raises(FileNotFoundError, match="no Encodec at"):
         init_audio_vae(vae, tmp_path / "nowhere")

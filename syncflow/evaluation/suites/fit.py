@@ -43,7 +43,7 @@ def samples(split: str, clips: int, levels: Sequence[int], size: int = 64) -> li
     from syncflow import impacts
 
     if split == "test":
-        raise ValueError("detectors are never fitted on test clips; use split 'val' or 'train'")
+        raise ValueError("detectors must not be fitted on test clips; use split 'val' or 'train'")
     result = []
     for level in levels:
         for index, seed in enumerate(impacts.SEEDS[split][:clips]):

@@ -50,11 +50,11 @@ def sweep(
     of the probes, by default ``probes`` beside ``out``.
     """
     if split == "test":
-        raise ValueError("sampling settings are never chosen on test clips; sweep 'val'")
+        raise ValueError("sampling settings must not be chosen on test clips; sweep 'val'")
     grids = [grid] if isinstance(grid, dict) else list(grid or [GRID])
     unknown = sorted({name for each in grids for name in each} - set(OPTIONS))
     if unknown:
-        raise ValueError(f"a sweep knows {', '.join(OPTIONS)}, got {', '.join(unknown)}")
+        raise ValueError(f"a sweep accepts {', '.join(OPTIONS)}, got {', '.join(unknown)}")
     out = media.make_folder(out if out is not None else "runs/eval", "sweep.json")
     captions = systems.cases(split, clips, levels)
     loaded, named = provenance.load_model(model)

@@ -57,7 +57,7 @@ class Group:
         if self.world % size:
             raise ValueError(
                 f"loop.sequence_parallel is {size}, and {self.world} "
-                f"{'process is' if self.world == 1 else 'processes are'} no multiple of it"
+                f"{'process is' if self.world == 1 else 'processes are'} not a multiple of it"
             )
         firsts = range(0, self.world, size)
         ranks = [list(range(first, first + size)) for first in firsts]

@@ -77,7 +77,7 @@ class FlowTraining(Task):
         if self.trains_audio and expected not in (0, patches):
             raise ValueError(
                 f"model.audio.upsampler_patches is {expected}, but {bucket.name} (height x width x "
-                f"frames) has {patches} patches a frame; 0 leaves the aligned path out"
+                f"frames) has {patches} patches per frame; 0 turns the aligned path off"
             )
 
     def _start(self) -> None:
@@ -96,7 +96,7 @@ class FlowTraining(Task):
         found = weights.statistics(init) if init else None
         if found is None:
             raise ValueError(
-                f'statistics is "init", and init ({init}) does not say with which it was trained; '
+                f'statistics is "init", and init ({init}) does not record its statistics; '
                 'use "data"'
             )
         return found
