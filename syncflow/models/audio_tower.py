@@ -145,6 +145,7 @@ class AudioTower(nn.Module):
         context: AudioContext,
         text: AudioText | None = None,
         repeat: int | None = None,
+        latent_mask: Tensor | None = None,
     ) -> Tensor:
         """Once per step: velocity [B*K, A, D], float32.
 
@@ -155,12 +156,18 @@ class AudioTower(nn.Module):
             context: from ``context``, of batch B.
             text: from ``prepare``; read where ``condition`` is "both".
             repeat: K, where the caller wants it checked.
+            latent_mask: [B*K, A], False = this latent is data already and is told so: what a
+                retake or a continuation keeps. The velocity there means nothing.
         """
         videos = len(context.keys_values[0][0])
         repeats = repeat or len(x_BAD) // videos
         assert len(x_BAD) == repeats * videos, f"{len(x_BAD)} draws, {videos} videos, {repeat=}"
         t_BC = self.t_embedder(1000 * t_B.float())
-        x_BAC = self.x_embedder(x_BAD.to(self.x_embedder.weight.dtype)) + t_BC[:, None]
+        clock_BAC = t_BC[:, None]
+        if latent_mask is not None:
+            data_BC = self.t_embedder(1000 * torch.ones_like(t_B, dtype=torch.float32))
+            clock_BAC = torch.where(latent_mask.bool()[..., None], clock_BAC, data_BC[:, None])
+        x_BAC = self.x_embedder(x_BAD.to(self.x_embedder.weight.dtype)) + clock_BAC
         aligned_BAC = context.aligned_BAC
         if aligned_BAC is not None:
             aligned_BAC = aligned_BAC.to(x_BAC.dtype).repeat_interleave(repeats, 0)
