@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.gpu.small import folder, plan, pool, world
+from benchmarks.gpu.small import compiling, folder, plan, pool, world
 from benchmarks.gpu.small.graph import Step, Tally
 from benchmarks.gpu.small.optimizer import Optimizer, learning_rate, newton_schulz
 from benchmarks.gpu.small.towers import DecoderSteps, Towers, validate
@@ -161,6 +161,40 @@ def test_the_towers_learn_six_clips_and_the_audio_steps_leave_the_picture_alone(
     found = validate(towers.model, towers.latents)
     assert set(found) >= {"val_video", "val_video_1", "val_audio", "val_audio_other"}
     assert all(np.isfinite(value) for value in found.values())
+
+
+def test_blocks_stay_as_they_were_where_compiling_fails_or_takes_too_long(monkeypatch):
+    torch.manual_seed(0)
+    config = plan.model_config(tiny=True)
+    towers = Towers(folder.modules(config)["ddit"], latents(config), 2, torch.float32)
+    towers.video.lr.fill_(0.5)
+    for fault, patience in ((RuntimeError("no compiler"), 60), (None, 0.05)):
+
+        def step(fault=fault) -> None:
+            if fault is not None:
+                raise fault
+            while True:
+                pass
+
+        with monkeypatch.context() as patch:
+            patch.setattr(towers, "video_step", step)
+            why = compiling.use(towers, patience)
+        assert why == ("TimeoutError: not ready after 0.05 s" if fault is None
+                       else "RuntimeError: no compiler")  # fmt: skip
+        blocks = towers.model.video_tower._blocks()
+        assert all(block._compiled_call_impl is None for block in blocks)
+        assert towers.video.lr == 0.5
+    towers.video_step()
+    assert np.isfinite(towers.losses()["video"])
+
+
+def test_a_second_process_that_fails_is_not_taken_for_done():
+    ahead = compiling.Ahead(["--init", "/nowhere", "--device", "cpu"])
+    try:
+        ahead.process.wait(timeout=120)
+        assert ahead.process.returncode == 2 and not ahead.done()
+    finally:
+        ahead.stop()
 
 
 def test_spans_leave_something_to_make_and_hold_the_given_share():

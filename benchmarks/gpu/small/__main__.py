@@ -18,6 +18,7 @@ from pathlib import Path  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks.gpu.small import folder  # noqa: E402
+from benchmarks.gpu.small.compiling import Ahead, compile_only  # noqa: E402
 from benchmarks.gpu.small.plan import FULL, TINY  # noqa: E402
 from benchmarks.gpu.small.run import Run, Settings  # noqa: E402
 from benchmarks.gpu.small.world import World  # noqa: E402
@@ -34,6 +35,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", help="default: a GPU where there is one")
     parser.add_argument("--seed", type=int, default=0, help="another one for other clips")
     parser.add_argument("--eager", action="store_true", help="no CUDA graphs")
+    parser.add_argument(
+        "--compile", choices=("auto", "on", "off"), default="auto",
+        help="torch.compile of the video tower's blocks; auto: on a GPU",
+    )  # fmt: skip
+    parser.add_argument("--compile-only", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--join", type=Path, metavar="FOLDER", help="make a model of these weights")
     parser.add_argument("--model", type=Path, help="the model folder that --join makes")
     args = parser.parse_args(argv)
@@ -42,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
             if args.model is None:
                 raise ValueError("--join needs --model, the folder to make")
             print(folder.join(args.join, args.model))
+            return 0
+        if args.compile_only:
+            compile_only(_device(args), args.tiny, args.init)
             return 0
         return _train(args)
     except (ValueError, OSError) as error:
@@ -61,18 +70,28 @@ def _train(args: argparse.Namespace) -> int:
     plan = TINY if args.tiny else FULL
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # The workers fork before CUDA and its threads are there.
-    world = World(plan, workers, args.seed).start()
+    world, ahead = World(plan, workers, args.seed).start(), None
     try:
-        torch.set_num_threads(1)
-        device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.set_float32_matmul_precision("high")
+        device = _device(args)
+        if args.compile == "on" or (args.compile == "auto" and device.type == "cuda"):
+            model = ["--tiny"] * args.tiny + (["--init", str(args.init)] if args.init else [])
+            ahead = Ahead(["--device", str(device), *model])
         settings = Settings(
-            args.minutes, args.out, BEGAN, device, args.tiny, args.init, not args.eager, args.seed
-        )
+            args.minutes, args.out, BEGAN, device, args.tiny, args.init, not args.eager, ahead,
+            args.seed,
+        )  # fmt: skip
         Run(settings, plan, world).go()
     finally:
         world.stop()
+        if ahead is not None:
+            ahead.stop()
     return 0
+
+
+def _device(args: argparse.Namespace) -> torch.device:
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("high")
+    return torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 if __name__ == "__main__":

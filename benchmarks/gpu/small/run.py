@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.small import encoders as schools
-from benchmarks.gpu.small import folder, plan, pool
+from benchmarks.gpu.small import compiling, folder, plan, pool
+from benchmarks.gpu.small.compiling import Ahead
 from benchmarks.gpu.small.graph import Step, Tally
 from benchmarks.gpu.small.optimizer import Optimizer, learning_rate
 from benchmarks.gpu.small.plan import Plan
@@ -44,6 +45,7 @@ class Settings:
     tiny: bool = False
     init: Path | None = None
     use_graph: bool = True
+    ahead: Ahead | None = None
     seed: int = 0
 
 
@@ -162,10 +164,11 @@ class Run:
         self.tell("encoded", {"latents": self.latents.size, "held_out": self.held_out.size})
 
     def _towers(self, until: float) -> None:
-        dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         self.towers = Towers(
-            self.parts["ddit"].train(), self.latents, self.plan.tower_batch, dtype
-        )
+            self.parts["ddit"].train(), self.latents, self.plan.tower_batch,
+            compiling.dtype_on(self.device),
+        )  # fmt: skip
+        self.tell("compiled", self._compile())
         use_graph = self.settings.use_graph
         video = Step(self.towers.video_step, self.device, use_graph)
         audio = Step(self.towers.audio_step, self.device, use_graph)
@@ -184,6 +187,19 @@ class Run:
         self.tell("towers", self._faults({"video": video, "audio": audio}))
         if self.held_out.size:
             self.tell("held out", validate(self._judge(), self.held_out))
+
+    def _compile(self) -> dict[str, Any]:
+        """Takes what the second process has made, if it is there."""
+        ahead = self.settings.ahead
+        if ahead is None:
+            return {"blocks": "eager", "why": "not asked for"}
+        if not ahead.done():
+            ahead.stop()
+            return {"blocks": "eager", "why": f"not ready (exit {ahead.process.returncode})"}
+        began = time.monotonic()
+        fault = compiling.use(self.towers, compiling.PATIENCE_S)
+        seconds = round(time.monotonic() - began, 1)
+        return {"blocks": "eager" if fault else "compiled", "why": fault, "took_s": seconds}
 
     def _decoder(self, until: float) -> None:
         if not self.plan.decoder or time.monotonic() + 2 > until:
