@@ -5,8 +5,8 @@ python benchmarks/feature_parity.py --out benchmarks/results/feature_parity.json
 Three packages are fetched with pip by version and hash, without what they depend on, unpacked into
 a temporary folder and imported: torchvggish (VGGish), panns-inference (Cnn14), imagebind-unofficial
 (ImageBind). Their weights are drawn at random, saved as their authors save them, and read by
-``syncflow.evaluation.networks``; what is compared is every output that the metrics use. Needs
-``pip install librosa einops``, which two of the packages compute with. Exit code 1 if any
+``syncflow.evaluation.metrics.networks``; what is compared is every output that the metrics use.
+Needs ``pip install librosa einops``, which two of the packages compute with. Exit code 1 if any
 difference is above a rounding error.
 """
 
@@ -28,8 +28,8 @@ from typing import Any
 
 import torch
 
-from syncflow.evaluation import provenance
-from syncflow.evaluation.networks import cnn14, imagebind, vggish
+from syncflow.evaluation.metrics.networks import cnn14, imagebind, vggish
+from syncflow.evaluation.suites import provenance
 
 PACKAGES = {
     "torchvggish==0.2": "fc4d7cc17db557867bf793625f8897f0fc0c6877be737df26ee7d9df6e4ce35f",

@@ -132,7 +132,7 @@ def _back(patch: tuple, channels: int, size: tuple) -> Callable:
 def model_case() -> Case:
     """A denoising pass of the shipped model with random inputs: picture, context, sound."""
     from syncflow.config import ModelConfig
-    from syncflow.model_folder import CONFIG, SHIPPED
+    from syncflow.model_io.model_folder import CONFIG, SHIPPED
     from syncflow.models.ddit import DDiT
 
     config = ModelConfig.load(SHIPPED / CONFIG)

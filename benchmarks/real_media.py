@@ -26,11 +26,12 @@ import film
 import torch
 from torch import Tensor
 
-from syncflow.clip import Clip, ClipSpec, to_model
+from syncflow.clip import Clip, ClipSpec
 from syncflow.data import media
-from syncflow.evaluation import provenance, systems, tables
-from syncflow.evaluation.contact_sheet import contact_sheet
-from syncflow.training.losses import moving_mask
+from syncflow.detect import fidelity
+from syncflow.evaluation.report import tables
+from syncflow.evaluation.report.contact_sheet import contact_sheet
+from syncflow.evaluation.suites import provenance, systems
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Start of every window in seconds, in the part of the film (480 to 590 s) that nothing trains on:
@@ -62,14 +63,6 @@ _MARKS = ("<!-- real-media:begin -->", "<!-- real-media:end -->")
 def loudness(audio_M: Tensor) -> float:
     """Root mean square in dB of full scale; -120 for silence."""
     return float(20 * torch.log10(audio_M.double().square().mean().sqrt() + 1e-6))
-
-
-def psnr_moving(original: Clip, copy: Clip) -> float:
-    """PSNR (dB) over the pixels that differ from their median over time; nan if none does."""
-    moving_1FHW = moving_mask(to_model(original.video)[None])[0]
-    error_FHW = (original.video.float() - copy.video.float()).square().mean(1)
-    mse = float((error_FHW * moving_1FHW[0]).sum() / moving_1FHW.sum())
-    return 10 * math.log10(255**2 / max(mse, 1e-2)) if math.isfinite(mse) else math.nan
 
 
 def sound_lag_ms(reference_M: Tensor, late_M: Tensor, sample_rate: int) -> float:
@@ -149,10 +142,9 @@ def measure(model: systems.Model, original: Clip, path: Path) -> tuple[dict[str,
     lag -= picture_lag_ms(made.video, again.video, FPS)
     lengths = {"frames": len(again.video), "samples": len(again.audio)}
     right = lengths == {"frames": spec.num_frames, "samples": spec.num_samples}
-    quality = systems.fidelity(original, again) if right else {}
+    quality = fidelity.measure(original, again) if right else {"psnr_moving": math.nan}
     numbers = {
         **quality,
-        "psnr_moving": psnr_moving(original, again) if right else math.nan,
         "loudness_dbfs": loudness(original.audio),
         "loudness_change_db": loudness(again.audio) - loudness(original.audio),
         **lengths,

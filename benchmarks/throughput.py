@@ -91,13 +91,13 @@ def _measure(args: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any
     """One variant: seconds of each phase, memory, and what the model needs."""
     import torch
 
-    from syncflow.training import report, tasks
-    from syncflow.training.parallel import Group
+    from syncflow.training import logging, runner
+    from syncflow.training.distributed.groups import Group
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = device.type == "cuda"
     path = Path(args.config or ROOT / f"configs/{'stage2' if on_gpu else 'tiny/stage2'}.json")
-    config = tasks.read(path)
+    config = runner.read(path)
     batch = changes.get("batch") or args.batch or (16 if on_gpu else 4)
     loop = config.loop.model_copy(
         update={
@@ -115,24 +115,24 @@ def _measure(args: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any
                 "draws": draws, "loop": loop,
             }
         )
-        from syncflow.training.flow import FlowTraining
+        from syncflow.training.distributed.replicas import Replicas
         from syncflow.training.recompute import recompute
-        from syncflow.training.replicas import Replicas
+        from syncflow.training.tasks.flow import FlowTraining
 
         group = Group(device=device)
         task = FlowTraining(config, group=group)
         recompute(task.module, loop.recompute)
         engine = Replicas(task, loop, group)
-        return _run(args, task, engine, config, group.watch, report)
+        return _run(args, task, engine, config, group.watch, logging)
 
 
 def _run(
-    args: argparse.Namespace, task: Any, engine: Any, config: Any, watch: Any, report: Any
+    args: argparse.Namespace, task: Any, engine: Any, config: Any, watch: Any, logging: Any
 ) -> dict[str, Any]:
     import torch
 
-    from syncflow.training.draws import SampleGenerators
-    from syncflow.training.stopwatch import PHASES
+    from syncflow.training.distributed.stopwatch import PHASES
+    from syncflow.training.tasks.randomness import SampleGenerators
 
     loop, device = config.loop, engine.group.device
     phases: list[dict[str, float]] = []
@@ -163,7 +163,7 @@ def _run(
             phases.append({**watch.seconds, **taken})
     middle = {k: sorted(p[k] for p in phases)[len(phases) // 2] for k in phases[0]}
     samples = loop.batch_size * loop.accumulate
-    peak = report.peak_flops(device, args.peak_tflops)
+    peak = logging.peak_flops(device, args.peak_tflops)
     speed, flops = samples / middle["wall"], task.flops(0)
     parameters = list(task.module.parameters())
     return {
@@ -180,7 +180,7 @@ def _run(
         "tflop_per_sample": flops / 1e12,
         "tflops": speed * flops / 1e12,
         "mfu": speed * flops / peak if peak else None,
-        "memory_gib": report.memory_gib(device),
+        "memory_gib": logging.memory_gib(device),
         "split": {phase: middle[phase] for phase in PHASES},
         "measured": {
             "forward": middle["forward"] / loop.accumulate,

@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from syncflow.clip import Clip
-    from syncflow.pipeline import generate, load
+    from syncflow.generation.pipeline import generate, load
 
 __version__ = "0.1.0"
 __all__ = ["Clip", "__version__", "generate", "load"]
 
-_HOME = {"generate": "syncflow.pipeline", "load": "syncflow.pipeline", "Clip": "syncflow.clip"}
+_HOME = {
+    "generate": "syncflow.generation.pipeline",
+    "load": "syncflow.generation.pipeline",
+    "Clip": "syncflow.clip",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -17,6 +17,11 @@ from torch import Tensor
 VIDEO_STRIDE = (4, 8, 8)
 AUDIO_HOP = 960
 
+#: Length (s), frames/s and samples/s of a clip where nothing is said (paper section 4).
+SECONDS: float = 2.0
+FPS: float = 16
+SAMPLE_RATE = 48000
+
 
 @dataclass(frozen=True)
 class ClipSpec:
@@ -26,11 +31,11 @@ class ClipSpec:
     the paper's: 2 s, 16 fps, 256x256, 48 kHz mono (section 4).
     """
 
-    seconds: float = 2.0
-    fps: float = 16
+    seconds: float = SECONDS
+    fps: float = FPS
     height: int = 256
     width: int = 256
-    sample_rate: int = 48000
+    sample_rate: int = SAMPLE_RATE
 
     def __post_init__(self) -> None:
         for name in ("seconds", "fps", "height", "width", "sample_rate"):
@@ -118,8 +123,8 @@ class Clip:
 
     video: Tensor
     audio: Tensor
-    fps: float = 16
-    sample_rate: int = 48000
+    fps: float = FPS
+    sample_rate: int = SAMPLE_RATE
     prompt: str | None = None
     picture_file: Path | None = None
     scores: dict[str, float] | None = None
@@ -154,8 +159,8 @@ class Clip:
     def load(
         cls,
         path: str | Path,
-        fps: float = 16,
-        sample_rate: int = 48000,
+        fps: float = FPS,
+        sample_rate: int = SAMPLE_RATE,
         start: float = 0.0,
         seconds: float | None = None,
         height: int | None = None,

@@ -7,13 +7,25 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
-from syncflow.clip import AUDIO_HOP, ClipSpec
+from syncflow import sampling
+from syncflow.clip import AUDIO_HOP, FPS, SAMPLE_RATE, SECONDS, ClipSpec
 
 T = TypeVar("T", bound="Config")
+
+#: Of model folders; goes up when older versions could not read, or would misread, a new one.
+FORMAT = 1
 
 
 class Config(BaseModel):
@@ -210,7 +222,7 @@ class AudioVAEConfig(Config):
     ``kind`` "spectral": fixed spectral analysis and synthesis around a small learned core."""
 
     kind: Literal["encodec", "spectral"] = "encodec"
-    sample_rate: int = 48000
+    sample_rate: int = SAMPLE_RATE
     latent_channels: int = 128
     num_filters: int = 32
     upsampling_ratios: list[int] = [8, 6, 5, 4]
@@ -246,34 +258,48 @@ class TextEncoderConfig(Config):
     casefold: bool = False
 
 
-class SamplingConfig(Config):
-    """Sampling defaults of a model folder; the defaults here are the paper's (section 4).
+def _sampling_field(option: sampling.Option) -> tuple[Any, Any]:
+    """Type and field of pydantic's for an option of sampling."""
+    kind: Any = Literal[option.choices] if option.choices else option.kind
+    field = Field(
+        option.default, description=option.help, ge=option.least, gt=option.above, le=option.most
+    )
+    return (kind | None if option.default is None else kind), field
+
+
+if TYPE_CHECKING:
+
+    class _Sampling(Config):
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    _Sampling = create_model(
+        "_Sampling",
+        __base__=Config,
+        **{name: _sampling_field(option) for name, option in sampling.OPTIONS.items()},
+    )
+
+
+class SamplingConfig(_Sampling):
+    """Sampling defaults of a model folder: the options of ``sampling.OPTIONS``, whose defaults are
+    the paper's (section 4), and what cannot be asked for by the call.
 
     ``null_caption``: what guidance leads away from, all of the learned null caption ("full"), or as
     many of its tokens as the prompt has ("prompt": Open-Sora's way, and what a model needs whose
-    captions were dropped so in training). ``renewal``: the share of the picture's noise that every
-    step draws anew (``flow.renew``): 0, the paper's, solves the ODE.
+    captions were dropped so in training).
     """
 
-    steps: int = Field(50, gt=0)
-    audio_steps: int | None = Field(None, gt=0)
-    guidance: float = Field(6.0, ge=0)
-    audio_guidance: float | None = Field(None, ge=0)
-    solver: Literal["euler", "midpoint", "heun", "ab2"] = "euler"
-    schedule: Literal["joint", "cascade"] = "joint"
-    shift: float = Field(1.0, gt=0)
-    renewal: float = Field(0.0, ge=0, le=1)
     null_caption: Literal["full", "prompt"] = "full"
 
 
 class GeometryConfig(Config):
     """Geometry of the clips that a model was trained on."""
 
-    seconds: float = 2.0
-    fps: float = 16
-    height: int = 256
-    width: int = 256
-    sample_rate: int = 48000
+    seconds: float = SECONDS
+    fps: float = FPS
+    height: int = ClipSpec.height
+    width: int = ClipSpec.width
+    sample_rate: int = SAMPLE_RATE
 
     @property
     def spec(self) -> ClipSpec:
@@ -281,8 +307,12 @@ class GeometryConfig(Config):
 
 
 class ModelConfig(Config):
-    """config.json of a model folder: everything that ``syncflow.load`` needs beside the weights."""
+    """config.json of a model folder: everything that ``syncflow.load`` needs beside the weights.
 
+    ``format``: of the folder; a folder without one is of the first.
+    """
+
+    format: int = FORMAT
     name: str = "syncflow-xl"
     geometry: GeometryConfig = GeometryConfig()
     ddit: DDiTConfig = DDiTConfig()
@@ -294,6 +324,16 @@ class ModelConfig(Config):
     latent_std_video: list[float] | None = None
     latent_mean_audio: list[float] | None = None
     latent_std_audio: list[float] | None = None
+
+    @field_validator("format")
+    @classmethod
+    def _known(cls, number: int) -> int:
+        if number != FORMAT:
+            raise ValueError(
+                f"a model folder of format {number}, and this syncflow reads {FORMAT}: "
+                "install a version that knows it"
+            )
+        return number
 
     @model_validator(mode="after")
     def _check(self) -> ModelConfig:

@@ -34,12 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     import torch
 
-    from syncflow.training import loop, parallel, tasks
+    from syncflow.training import loop, runner
+    from syncflow.training.distributed import groups
 
     try:
-        group = parallel.join(options.device, options.timeout_minutes)
-        tasks.run(Path(options.config), progress=not options.no_progress, group=group)
-        parallel.leave()
+        group = groups.join(options.device, options.timeout_minutes)
+        runner.run(Path(options.config), progress=not options.no_progress, group=group)
+        groups.leave()
     except KeyboardInterrupt:
         return _fail("interrupted", _EXIT_INTERRUPTED)
     except torch.OutOfMemoryError:

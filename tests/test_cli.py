@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import syncflow
-from syncflow import outputs
 from syncflow.cli import main
+from syncflow.commands import output_paths
 from syncflow.data import media
 
 ROOT = Path(syncflow.__file__).parents[1]
@@ -188,7 +188,7 @@ def test_where_clips_go(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
 
     def plan(out: str | None, prompts: list[str], takes: int = 1) -> list[str]:
-        return [path.as_posix() for path in outputs.plan(out, prompts, takes, 7).paths]
+        return [path.as_posix() for path in output_paths.plan(out, prompts, takes, 7).paths]
 
     assert plan(None, ["A drum!"]) == ["clip.mp4"]
     assert plan("a.webm", ["x"]) == ["a.webm"]
@@ -199,15 +199,15 @@ def test_where_clips_go(tmp_path, monkeypatch) -> None:
     assert plan("new/deep", ["a", "b"])[1] == "new/deep/2-b.mp4"
     assert plan("new", ["a"], takes=2) == ["new/1-a-1.mp4", "new/1-a-2.mp4"]
     assert not list(tmp_path.iterdir())  # nothing is made before there is a clip
-    folder = outputs.plan("new/deep", ["a", "b"], 1, 7)
+    folder = output_paths.plan("new/deep", ["a", "b"], 1, 7)
     folder.check()
     folder.make()
     assert (tmp_path / "new" / "deep").is_dir()
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="'file' is a file"):
-        outputs.plan("file", ["a", "b"], 1, 7)
+        output_paths.plan("file", ["a", "b"], 1, 7)
     with pytest.raises(NotADirectoryError, match="file' is a file"):
-        outputs.plan("file/deep/", ["a", "b"], 1, 7).check()
+        output_paths.plan("file/deep/", ["a", "b"], 1, 7).check()
 
 
 def test_sound_for_a_video_is_told_at_the_rate_of_the_video(tmp_path, monkeypatch, capsys) -> None:

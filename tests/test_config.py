@@ -76,3 +76,9 @@ def test_a_length_between_two_frames_is_refused():
     with pytest.raises(ValueError, match="2.03 s x 16 fps = 32.48 frames"):
         ClipSpec(seconds=2.03)
     assert ClipSpec(seconds=2.0, fps=29.97).num_frames == 60
+
+
+def test_a_folder_of_another_format_is_refused():
+    assert ModelConfig.parse(SMALL).format == 1
+    with pytest.raises(ValueError, match="format 2, and this syncflow reads 1"):
+        ModelConfig.parse({**SMALL, "format": 2})

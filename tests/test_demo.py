@@ -9,7 +9,7 @@ from syncflow.cli import main
 from syncflow.clip import Clip
 from syncflow.config import ModelConfig
 from syncflow.data import media
-from syncflow.demo import MOST_TAKES, Studio, page
+from syncflow.serving.demo import MOST_TAKES, Studio, page
 
 
 class Model:

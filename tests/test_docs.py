@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from syncflow import cli
-from syncflow.training import settings, tasks
+from syncflow.sampling import OPTIONS
+from syncflow.training import runner, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -98,7 +99,7 @@ def test_files_named_in_code_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_python_examples_call_what_exists(page: Path) -> None:
-    from syncflow.pipeline import SyncFlow
+    from syncflow.generation.pipeline import SyncFlow
 
     for code in blocks(page, "python"):
         for node in ast.walk(ast.parse(code)):
@@ -110,12 +111,12 @@ def test_python_examples_call_what_exists(page: Path) -> None:
                     ), ast.unparse(node)
             elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 if node.value.id in ("syncflow", "impacts"):
-                    home = {"syncflow": "syncflow", "impacts": "syncflow.data.impacts"}
+                    home = {"syncflow": "syncflow", "impacts": "syncflow.impacts"}
                     module = importlib.import_module(home[node.value.id])
                     assert hasattr(module, node.attr), f"{node.value.id}.{node.attr}"
             elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "generate":
-                known = inspect.signature(SyncFlow.generate).parameters
-                assert {word.arg for word in node.keywords} <= set(known), ast.unparse(node)
+                known = {*inspect.signature(SyncFlow.generate).parameters, *OPTIONS}
+                assert {word.arg for word in node.keywords} <= known, ast.unparse(node)
 
 
 def test_the_example_of_impacts_runs() -> None:
@@ -130,13 +131,13 @@ def test_configs_that_are_named_parse() -> None:
     named = {ROOT / name for name in re.findall(r"configs/[\w/.-]+\.json", text)}
     assert ROOT / "configs/impacts/recipe.json" in named
     for path in named:
-        config = tasks.read(path)
+        config = runner.read(path)
         for step in config.steps if isinstance(config, settings.RecipeTask) else ():
-            tasks.read(path.parent / step)
+            runner.read(path.parent / step)
 
 
 def test_training_page_describes_every_step_of_the_recipe() -> None:
-    recipe = tasks.read(ROOT / "configs/impacts/recipe.json")
+    recipe = runner.read(ROOT / "configs/impacts/recipe.json")
     text = (ROOT / "docs/training.md").read_text()
     rows = [text.find(f"| [{step}]") for step in recipe.steps]
     named = [step for step in recipe.steps if f"[{step}](../configs/impacts/{step})" in text]
@@ -146,7 +147,7 @@ def test_training_page_describes_every_step_of_the_recipe() -> None:
 
 
 def test_held_out_pairs_are_the_worlds() -> None:
-    from syncflow.data.impacts import materials
+    from syncflow.impacts import materials
 
     text = (ROOT / "docs/impacts.md").read_text().split("## Splits")[1]
     table = dict(re.findall(r"^\| (\w+) \| ([\w, ]+) \|$", text.split("## Files")[0], flags=re.M))
@@ -158,14 +159,15 @@ def test_held_out_pairs_are_the_worlds() -> None:
 
 @pytest.fixture(scope="module")
 def update_numbers():
-    spec = importlib.util.spec_from_file_location("update_numbers", ROOT / "docs/update_numbers.py")
+    path = ROOT / "tools" / "update_numbers.py"
+    spec = importlib.util.spec_from_file_location("update_numbers", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def test_numbers_of_a_report_reach_the_page(update_numbers, tmp_path) -> None:
-    from syncflow.evaluation import tables
+    from syncflow.evaluation.report import tables
 
     row = {"clips": 4, "f1_50": [0.5, 0.25, 0.75], "median_ms": [float("inf"), 9.0, 12.5]}
     rows = [

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from syncflow import flow, sampler
+from syncflow import flow
+from syncflow.generation import sampler
 
 GOLDEN = Path(
     os.environ.get("SYNCFLOW_GOLDEN", Path(__file__).parents[1].parent / "shared" / "golden")

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from syncflow import hub
+from syncflow.model_io import hub
 
 COMMIT = "c" * 40
 
@@ -188,8 +188,8 @@ def published_model(tmp_path):
     """A tiny model folder with a T5 inside."""
     from transformers import ByT5Tokenizer, T5Config, T5EncoderModel
 
-    from syncflow import model_folder
     from syncflow.config import ModelConfig
+    from syncflow.model_io import model_folder
     from syncflow.models.ddit import DDiT
     from syncflow.models.vae import build_audio_vae, build_video_vae
 

@@ -1,6 +1,5 @@
 """Who may import whom, and what importing may not do."""
 
-import ast
 import os
 import subprocess
 import sys
@@ -9,92 +8,131 @@ from pathlib import Path
 import pytest
 
 import syncflow
+from tests import imports
 
 PACKAGE = Path(syncflow.__file__).parent
 
-# module or folder of syncflow -> what of syncflow it may import. Absent: everything ("cli -> all").
-ALLOWED = {
-    "ops": {"ops"},
-    "clip": set(),
-    "flow": set(),
-    "config": {"clip"},
-    "coding": {"clip"},
-    "noise": {"flow"},
-    "models": {"models", "ops", "clip", "config"},
-    "data": {"data", "models", "clip", "config", "coding"},
-    "interop": {"interop", "models", "config", "clip", "flow", "hub", "model_folder", "model_card"},
-    "sampler": {"models", "ops", "flow", "clip", "config"},
-    "hub": set(),
-    "model_card": {"config"},
-    "text_cache": {"models", "config", "hub"},
-    "model_folder": {"models", "clip", "config", "hub", "model_card"},
-    "inputs": {"data.media", "clip", "flow", "config"},
-    # Takes are ranked by detectors, which know no model.
-    "pipeline": {"models", "flow", "data.media", "clip", "config", "sampler", "model_folder"}
-    | {"inputs", "pipeline", "evaluation.takes", "text_cache", "hub", "coding", "noise"},
-    # A model's folder is what training leaves behind; its detectors judge a decoder as it trains.
-    "training": {"training", "models", "flow", "data", "clip", "config", "model_folder", "sampler"}
-    | {"evaluation.contacts", "evaluation.onsets", "coding", "noise", "inputs"},
-    "evaluation": {"evaluation", "models", "flow", "data", "clip", "config", "pipeline", "ops"},
+# From the ground up: a room imports from lower levels alone, in functions too. "" is the package.
+LEVELS = (
+    {"clip", "flow", "ops", "sampling"},
+    {"config", "detect", "impacts"},
+    {"models"},
+    {"data", "model_io"},
+    {"generation", "interop"},
+    {"", "training", "serving"},
+    {"evaluation", "info", "train"},
+    {"commands"},
+    {"cli"},
+    {"__main__"},
+)
+# The one arrow upward, inside Clip.save and Clip.load: clips are written where containers live.
+UPWARD = ("clip", "data.media")
+# What a room may not import although it lies lower.
+APART = {
+    "detect": {"flow", "ops"},
+    "flow": {"clip", "ops"},
+    "models": {"flow", "detect", "impacts"},
+    "data": {"flow", "detect", "ops"},
+    "model_io": {"flow", "detect", "impacts", "ops"},
+    "training": {"ops"},
 }
 
-# Inside Clip.save and Clip.load alone: a clip is written and read where containers live.
-EXCEPTIONS = {("clip.py", "data.media")}
-
 # Folder or file that alone may import a package.
-HOMES = {"av": "data/", "deepspeed": "training/engine.py", "gradio": "demo.py"}
+HOMES = {"av": "data/", "deepspeed": "training/distributed/", "gradio": "serving/demo.py"}
 
 SLOW_PACKAGES = ["torch", "transformers", "diffusers", "av", "rich", "scipy", "deepspeed"]
-
-
-def imports(path: Path) -> list[tuple[str, bool]]:
-    """(dotted name, whether at module level) of all that a file imports, submodules resolved."""
-    tree = ast.parse(path.read_text())
-    found = []
-
-    def visit(node: ast.AST, top: bool) -> None:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.Import):
-                found.extend((alias.name, top) for alias in child.names)
-            elif isinstance(child, ast.ImportFrom):
-                assert child.level == 0, f"{path}: relative import"
-                found.extend((f"{child.module}.{alias.name}", top) for alias in child.names)
-            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-            visit(child, top and not inside)
-
-    visit(tree, True)
-    return found
 
 
 def files() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_run_one_way(path):
-    here = str(path.relative_to(PACKAGE))
-    owner = here.split("/")[0].removesuffix(".py")
-    for name, top in imports(path):
-        parts = name.split(".")
-        if parts[0] != "syncflow" or owner not in ALLOWED or len(parts) == 1:
-            continue
-        inner = parts[1:]
-        prefixes = {".".join(inner[:n]) for n in range(1, len(inner) + 1)}
-        excepted = any(here == file and what in prefixes for file, what in EXCEPTIONS) and not top
-        assert excepted or prefixes & ALLOWED[owner], f"{here} may not import {name}"
+def folders(package: Path) -> list[str]:
+    return [
+        ".".join(path.parent.relative_to(package).parts)
+        for path in package.rglob("__init__.py")
+        if path.parent != package
+    ]
 
 
-def test_the_rules_name_what_exists():
-    known = {p.name.removesuffix(".py") for p in PACKAGE.iterdir()}
-    for owner, allowed in ALLOWED.items():
-        assert owner in known or owner in {"interop"}, owner
-        assert {a.split(".")[0] for a in allowed} <= known | {"interop"}
+def room(module: str) -> str:
+    """The folder or file of the package in which a module lies."""
+    return module.partition(".")[0]
+
+
+def test_no_circles_between_modules():
+    assert imports.circles(imports.graph(PACKAGE, [UPWARD])) == []
+
+
+def test_no_circles_between_rooms():
+    arrows = imports.graph(PACKAGE, [UPWARD])
+    assert imports.circles(imports.rooms(arrows, folders(PACKAGE))) == []
+
+
+def test_imports_lead_downwards():
+    level = {name: number for number, names in enumerate(LEVELS) for name in names}
+    arrows = imports.graph(PACKAGE)
+    assert {room(module) for module in arrows} == set(level)
+    upward = [
+        (source, target)
+        for source, targets in arrows.items()
+        for target in targets
+        if room(source) != room(target)
+        and (
+            level[room(source)] <= level[room(target)]
+            or room(target) in APART.get(room(source), ())
+        )
+    ]
+    assert upward == [UPWARD]
+
+
+def test_the_arrow_upward_is_lazy():
+    known = imports.modules(PACKAGE)
+    found = imports.imported(known[UPWARD[0]], PACKAGE.name, known)
+    assert {top for name, top in found if name == UPWARD[1]} == {False}
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ({"a.py": "import p.b", "b.py": "def f():\n    from p import a"}, [["a", "b"]]),
+        ({"a.py": "from p.b import x", "b.py": "x = 1"}, []),
+        ({"a.py": "import p.b", "b.py": "import p.c", "c.py": "import p.a"}, [["a", "b", "c"]]),
+    ],
+)
+def test_circles_are_found(tmp_path, source, found):
+    package = tmp_path / "p"
+    package.mkdir()
+    for name, text in {"__init__.py": "", **source}.items():
+        (package / name).write_text(text)
+    assert imports.circles(imports.graph(package)) == found
+
+
+def test_circles_between_rooms_are_found(tmp_path):
+    """Where no two modules import each other."""
+    files = {
+        "one/__init__.py": "", "one/a.py": "import p.two.a", "one/b.py": "",
+        "two/__init__.py": "", "two/a.py": "", "two/b.py": "import p.one.b", "__init__.py": "",
+    }  # fmt: skip
+    for name, text in files.items():
+        path = tmp_path / "p" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    arrows = imports.graph(tmp_path / "p")
+    assert imports.circles(arrows) == []
+    between = imports.rooms(arrows, folders(tmp_path / "p"))
+    assert imports.circles(between) == [["one", "two"]]
+
+
+def test_no_folder_is_crowded():
+    for folder in {path.parent for path in files()}:
+        assert len(list(folder.glob("*.py"))) <= 19, folder  # 18 and __init__
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_some_packages_have_one_home(path):
     here = str(path.relative_to(PACKAGE))
-    for name, _ in imports(path):
+    for name, _ in imports.statements(path):
         home = HOMES.get(name.split(".")[0])
         assert home is None or here.startswith(home), f"{name} belongs in {home}, not in {here}"
 

@@ -9,58 +9,13 @@ import pytest
 import torch
 
 import syncflow
-from syncflow import flow, inputs, model_folder, noise, pipeline
+from syncflow import flow
 from syncflow.clip import Clip, ClipSpec
 from syncflow.config import ModelConfig
-from syncflow.sampler import encode_captions
-
-CONFIG = {
-    "name": "tiny",
-    "geometry": {"seconds": 1.0, "fps": 16, "height": 32, "width": 32},
-    "ddit": {
-        "video": dict(
-            hidden_size=32, depth=2, num_heads=2, in_channels=4, caption_channels=16,
-            model_max_length=8, pred_sigma=False,
-        ),
-        "adaptor": dict(num_heads=2),
-        "audio": dict(
-            hidden_size=16, num_heads=2, in_channels=6, condition="both", upsampler_patches=4,
-            upsampler_width=16,
-        ),
-    },
-    "video_vae": dict(kind="patch", latent_channels=4, width=8, depth=1),
-    "audio_vae": dict(kind="spectral", latent_channels=6, width=16, depth=1, oscillators=8),
-    "text_encoder": dict(
-        kind="bytes", max_length=40, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2,
-        pool="word",
-    ),
-    "sampling": dict(steps=3, guidance=2.0, audio_guidance=1.5, schedule="cascade"),
-    "latent_mean_video": [0.1, 0.0, -0.1, 0.2],
-    "latent_std_video": [0.5, 0.4, 0.3, 0.6],
-    "latent_mean_audio": [0.0] * 6,
-    "latent_std_audio": [0.5] * 6,
-}
-PROMPT = "a metal ball bounces twice on stone"
-
-
-def build(seed: int = 0, **changes) -> pipeline.SyncFlow:
-    from syncflow.models.ddit import DDiT
-    from syncflow.models.text_encoder import TextEncoder
-    from syncflow.models.vae import build_audio_vae, build_video_vae
-
-    torch.manual_seed(seed)
-    config = ModelConfig.parse({**CONFIG, **changes})
-    ddit = DDiT(config.ddit)
-    with torch.no_grad():  # so that nothing is silent
-        for p in ddit.parameters():
-            p.copy_(torch.randn_like(p) * (0.3 if p.ndim < 2 else p[0].numel() ** -0.5))
-    return pipeline.SyncFlow(
-        config,
-        ddit,
-        build_video_vae(config.video_vae),
-        build_audio_vae(config.audio_vae),
-        TextEncoder(config.text_encoder),
-    )
+from syncflow.generation import noise, pipeline, request
+from syncflow.generation.sampler import encode_captions
+from syncflow.model_io import model_folder
+from tests.small_model import CONFIG, PROMPT, build
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +113,8 @@ def rows_of_passes(model, **options) -> tuple[list[int], list[int]]:
 def test_work_is_not_done_twice(model) -> None:
     """Cascade: the video's steps, one clean pass, the audio's steps; no null branch at weight 1."""
     assert rows_of_passes(model) == ([2, 2, 2, 2], [2, 2, 2])
-    assert rows_of_passes(model, guidance=1.0) == ([1] * 4, [1] * 3)
+    alone = dict(guidance=1.0, audio_guidance=1.0)
+    assert rows_of_passes(model, **alone) == ([1] * 4, [1] * 3)
     mixed = dict(guidance=1.0, audio_guidance=2.0)
     assert rows_of_passes(model, **mixed) == ([1, 1, 1, 2], [2, 2, 2])
     joint = dict(schedule="joint", guidance=2.0, audio_guidance=1.0)
@@ -169,12 +125,14 @@ def test_work_is_not_done_twice(model) -> None:
 
 
 def test_a_folder_has_a_guidance_of_its_own_for_the_sound() -> None:
-    """Unless one is asked for, or only the one for both."""
+    """Which holds unless one is asked for by name."""
     sampling = {**CONFIG["sampling"], "audio_guidance": 1.0}
     model = build(sampling=sampling)
     assert rows_of_passes(model) == ([2, 2, 2, 1], [1] * 3)
     assert rows_of_passes(model, audio_guidance=2.0) == ([2] * 4, [2] * 3)
-    assert rows_of_passes(model, guidance=3.0) == ([2] * 4, [2] * 3)
+    assert rows_of_passes(model, guidance=3.0) == ([2, 2, 2, 1], [1] * 3)
+    model = build(sampling={**CONFIG["sampling"], "audio_guidance": None})
+    assert rows_of_passes(model, guidance=1.0) == ([1] * 4, [1] * 3)
 
 
 def test_sound_that_reads_no_picture_runs_no_video_tower_for_it() -> None:
@@ -290,18 +248,18 @@ def test_a_first_frame_stays_through_sampling(model, tmp_path) -> None:
     seen = []
     run(model, image=image, callback=lambda step, x, t: seen.append(x[0][:, :, :1].clone()))
     assert len(seen) == 6 and all(torch.equal(s, seen[0]) for s in seen)
-    frames = inputs.first_frame(image, ClipSpec(1.0, height=32, width=32))
+    frames = request.first_frame(image, ClipSpec(1.0, height=32, width=32))
     assert torch.equal(seen[0], model._encode_video([frames]))
     from PIL import Image
 
     spec = ClipSpec(1.0, height=32, width=32)
     pil = Image.fromarray(image.permute(1, 2, 0).numpy())
-    assert torch.equal(inputs.first_frame(pil, spec), frames)
+    assert torch.equal(request.first_frame(pil, spec), frames)
     pil.save(tmp_path / "first.png")
-    assert torch.equal(inputs.first_frame(tmp_path / "first.png", spec), frames)
+    assert torch.equal(request.first_frame(tmp_path / "first.png", spec), frames)
     still = picture(1).float().mean((2, 3), keepdim=True).byte().expand(8, 3, 32, 32).contiguous()
     film = Clip(still, torch.zeros(24000)).save(tmp_path / "film.mp4")
-    close = inputs.first_frame(film, spec).int() - still[:4].int()
+    close = request.first_frame(film, spec).int() - still[:4].int()
     assert close.abs().max() <= 4
 
 
@@ -369,7 +327,7 @@ def test_bfloat16_is_close(folder) -> None:
         (dict(audio_takes=0), "audio_takes.*got 0"),
         (dict(guidance=-1.0), "got -1.0"),
         (dict(renewal=1.5), "got 1.5"),
-        (dict(shift=0.0), "shift must be positive, got 0"),
+        (dict(shift=0.0), "shift must be a number of more than 0, got 0"),
         (dict(solver="rk"), "'rk'"),
         (dict(schedule="odd"), "'odd'"),
         (dict(v2a="odd"), "'odd'"),
@@ -451,7 +409,7 @@ def test_module_level_generate_keeps_its_model(monkeypatch, folder) -> None:
 def test_fit_crops_the_centre() -> None:
     video = torch.zeros(1, 3, 20, 60, dtype=torch.uint8)
     video[..., 20:40] = 200
-    assert (inputs.fit(video, 10, 10) == 200).all()
+    assert (request.fit(video, 10, 10) == 200).all()
 
 
 def test_one_video_pass_equals_joint_steps_on_clean_video(model) -> None:
@@ -471,7 +429,7 @@ def test_one_video_pass_equals_joint_steps_on_clean_video(model) -> None:
             ) / 3
         mean, std = (torch.tensor(CONFIG[f"latent_{k}_audio"]) for k in ("mean", "std"))
         expected = model.audio_vae.decode(audio * std + mean, num_samples=48000)[0].clamp(-1, 1)
-    got = run(model, video=picture(), guidance=1.0).audio
+    got = run(model, video=picture(), audio_guidance=1.0).audio
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
 
 

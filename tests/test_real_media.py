@@ -71,8 +71,8 @@ def movie(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory) -> Path:
     """The folder of a tiny untrained model."""
-    from syncflow import model_folder
     from syncflow.config import ModelConfig
+    from syncflow.model_io import model_folder
     from syncflow.models.ddit import DDiT
     from syncflow.models.vae import build_audio_vae, build_video_vae
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from syncflow import arguments
+from syncflow.commands import options
 
 SUMMARY = "serve a page: a sentence becomes a clip, a video gets its sound"
 EXAMPLE = "syncflow demo --port 7860"
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", help="a model folder or hub id (default: the model in the package)")
     what = "address to listen on (default 127.0.0.1: this machine alone; 0.0.0.0: the network)"
     add("--host", default="127.0.0.1", help=what)
-    add("--port", type=arguments.count, default=7860, help="default 7860")
+    add("--port", type=options.count, default=7860, help="default 7860")
     add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
 
 
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
     if find_spec("gradio") is None:
         raise ValueError("the demo needs Gradio: pip install 'syncflow[demo]'")
     import syncflow
-    from syncflow import demo
+    from syncflow.serving import demo
 
     model = syncflow.load(args.model, device=args.device)
     demo.serve(model, args.host, args.port)

@@ -7,15 +7,15 @@ import sys
 import time
 from pathlib import Path
 
-from syncflow import arguments
+from syncflow.commands import options
+from syncflow.sampling import OPTIONS
 
 SUMMARY = "make clips from sentences"
 EXAMPLE = 'syncflow generate "a glass ball falls on wood" -o clip.mp4 --seed 7'
 
 _OPTIONS = (
-    "steps", "audio_steps", "guidance", "audio_guidance", "solver", "schedule", "shift", "renewal",
-    "seconds", "height", "width", "negative_prompt", "negative_audio_prompt", "video", "v2a",
-    "image",
+    *OPTIONS, "seconds", "height", "width", "negative_prompt", "negative_audio_prompt", "video",
+    "v2a", "image",
 )  # fmt: skip
 
 
@@ -31,11 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "({i}, {prompt}, {seed}, {take}); default: clip.mp4, or the folder clips for several",
     )
     add("--model", help="a model folder or hub id (default: the model in the package)")
-    add("--seed", type=arguments.seed, default=0, help="same seed, same clip (default 0)")
-    arguments.add_sampling(parser)
-    add("--seconds", type=arguments.positive, help="length of the clip (default: the model's)")
-    add("--height", type=arguments.count, help="pixels (default: the model's)")
-    add("--width", type=arguments.count, help="pixels (default: the model's)")
+    add("--seed", type=options.seed, default=0, help="same seed, same clip (default 0)")
+    options.add_sampling(parser)
+    add("--seconds", type=options.positive, help="length of the clip (default: the model's)")
+    add("--height", type=options.count, help="pixels (default: the model's)")
+    add("--width", type=options.count, help="pixels (default: the model's)")
     add("--negative-prompt", help="what the clip should not be")
     what = "the same for the sound alone, e.g. 'music, speech'"
     add("--negative-audio-prompt", metavar="TEXT", help=what)
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "how a given video is read: clean and once (default), or noised at every step"
     add("--v2a", choices=("one-pass", "paper"), help=what)
     add("--image", metavar="FILE", help="the first frame: a picture, or a film's first picture")
-    count = arguments.count
+    count = options.count
     what = "soundtracks per picture, the one in best sync first"
     add("--audio-takes", type=count, default=1, metavar="N", help=what)
     add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from syncflow import outputs
+    from syncflow.commands import output_paths
     from syncflow.data import media
 
     prompts: list[str] = args.prompts or ([""] if args.video else [])
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     if args.image and not Path(args.image).is_file():
         raise FileNotFoundError(f"no such image: '{args.image}'")
 
-    plan = outputs.plan(args.out, prompts, args.audio_takes, args.seed)
+    plan = output_paths.plan(args.out, prompts, args.audio_takes, args.seed)
     plan.check()
     if args.video:
         media.probe(args.video)
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
         scores = ", ".join(f"{name} {value:.2f}" for name, value in (clip.scores or {}).items())
         print(f"{path}  {scores}" if scores else path)
     if args.sheet:
-        from syncflow.evaluation.contact_sheet import contact_sheet
+        from syncflow.evaluation.report.contact_sheet import contact_sheet
 
         captions = [prompts[index * len(prompts) // len(clips)] for index in range(len(clips))]
         print(contact_sheet(clips, captions, plan.sheet))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from syncflow import arguments
+from syncflow.commands import options
 
 SUMMARY = "render clips of the synthetic world, with captions and exact contact times"
 EXAMPLE = "syncflow data impacts --out data/train --clips 1000 --seed 0 --level 1"
@@ -13,25 +13,26 @@ EXAMPLE = "syncflow data impacts --out data/train --clips 1000 --seed 0 --level 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", required=True, metavar="DIR", help="the folder to write")
-    add("--clips", type=arguments.count, required=True, metavar="N", help="how many")
-    add("--seed", type=arguments.seed, default=0, help="same seed, same clips (default 0)")
+    add("--clips", type=options.count, required=True, metavar="N", help="how many")
+    add("--seed", type=options.seed, default=0, help="same seed, same clips (default 0)")
     add("--level", type=int, choices=(1, 2, 3, 4), default=1, help="1: one bouncing object")
     add("--split", choices=("train", "val", "test"), default="train")
-    add("--size", type=arguments.count, metavar="PX", help="height and width in one (default 64)")
-    add("--height", type=arguments.count, metavar="PX")
-    add("--width", type=arguments.count, metavar="PX")
-    add("--fps", type=arguments.positive, default=16.0, help="default 16")
-    add("--seconds", type=arguments.positive, default=2.0, help="default 2")
-    add("--sample-rate", type=arguments.count, default=48000, metavar="HZ", help="default 48000")
-    add("--workers", type=arguments.count, help="processes (default: one per core)")
+    add("--size", type=options.count, metavar="PX", help="height and width in one (default 64)")
+    add("--height", type=options.count, metavar="PX")
+    add("--width", type=options.count, metavar="PX")
+    add("--fps", type=options.positive, help="frames a second (default 16)")
+    add("--seconds", type=options.positive, help="length of a clip (default 2)")
+    add("--sample-rate", type=options.count, metavar="HZ", help="of the sound (default 48 kHz)")
+    add("--workers", type=options.count, help="processes (default: one per core)")
     add("--container", choices=("mp4", "shards"), default="mp4")
     add("--no-progress", action="store_true", help="no progress bar")
 
 
 def run(args: argparse.Namespace) -> None:
-    from syncflow.data import impacts
+    from syncflow.data import impacts_dataset
 
-    impacts.write_dataset(
+    rates = {name: getattr(args, name) for name in ("fps", "seconds", "sample_rate")}
+    impacts_dataset.write_dataset(
         args.out,
         args.clips,
         args.seed,
@@ -39,11 +40,9 @@ def run(args: argparse.Namespace) -> None:
         split=args.split,
         height=args.height or args.size or 64,
         width=args.width or args.size or 64,
-        fps=args.fps,
-        seconds=args.seconds,
-        sample_rate=args.sample_rate,
         workers=args.workers,
         container=args.container,
         progress=not args.no_progress,
+        **{name: value for name, value in rates.items() if value is not None},
     )
     print(args.out)

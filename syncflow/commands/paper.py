@@ -5,20 +5,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from syncflow import arguments
+from syncflow.commands import options
 
 SUMMARY = "measure the paper's tables: FVD, FAD, KL, CLAP, ImageBind, in each of its settings"
 EXAMPLE = "syncflow evaluate paper --data clips/ --networks networks.json --out report"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add, count = parser.add_argument, arguments.count
+    add, count = parser.add_argument, options.count
     add("--model", help="a model folder or hub id (default: the model in the package)")
     what = "'impacts' (default), or a folder of clips with metadata.jsonl or a .txt beside each"
     add("--data", default="impacts", metavar="DIR", help=what)
     add("--clips", type=count, default=200, metavar="N", help="captions (default 200)")
     add("--split", choices=("val", "test"), default="test", help="of impacts")
-    add("--levels", type=arguments.levels, default=[1], metavar="L,L", help="of impacts")
+    add("--levels", type=options.levels, default=[1], metavar="L,L", help="of impacts")
     what = "which of 1,2,3 (tables) and 5 (figure 5) to run for the model (default all)"
     add("--tables", default="1,2,3,5", metavar="T,T", help=what)
     add("--sizes", default="128,256,512", metavar="PX,PX", help="zero-shot sizes")
@@ -34,13 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "JSON: i3d, vggish, vggish_head, panns, audio_classifier, clap, imagebind, ..."
     add("--networks", metavar="FILE", help=what)
     add("--out", default="runs/paper", metavar="DIR", help="folder for the report")
-    add("--seed", type=arguments.seed, default=0)
+    add("--seed", type=options.seed, default=0)
     add("--batch", type=count, default=8, metavar="N", help="clips made at once (default 8)")
     add("--device", default="cpu", help="of the feature networks")
 
 
 def run(args: argparse.Namespace) -> None:
-    from syncflow.evaluation import paper
+    from syncflow.evaluation.report import paper_tables
+    from syncflow.evaluation.suites import paper
 
     cascades = {}
     for name, value in _named(args.cascade, "--cascade").items():
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
         if not (videos and comma and sounds):
             raise ValueError(f"--cascade takes NAME=VIDEOS,SOUNDS, got {value!r}")
         cascades[name] = (videos, sounds)
-    known = {key for key in paper.paper_tables.TABLES if key != "4"}
+    known = {key for key in paper_tables.TABLES if key != "4"}
     wanted = args.tables.split(",")
     if not set(wanted) <= known:
         raise ValueError(f"--tables takes {', '.join(sorted(known))}, got {args.tables!r}")
@@ -71,10 +72,11 @@ def run(args: argparse.Namespace) -> None:
 def _model(folder: Path, base: str | None, out: Path) -> Path:
     """A folder of models: itself, or what a training run's last three checkpoints make with the
     VAEs, text encoder and sampling of the model ``base``, written into ``out``."""
-    from syncflow import model_folder
     from syncflow.config import ModelConfig
-    from syncflow.training import checkpoint, export
+    from syncflow.model_io import model_folder
+    from syncflow.training.checkpoints import checkpoint
     from syncflow.training.settings import ExportTask
+    from syncflow.training.tasks import export
 
     found = checkpoint.folders(folder)[:3]
     if not found:

@@ -8,7 +8,7 @@ import os
 import re
 from pathlib import Path
 
-from syncflow import arguments
+from syncflow.commands import options
 
 SUMMARY = "turn video files into latents to train on: windows, filters, captions, shards"
 EXAMPLE = "syncflow prepare my_clips --out data/train --size 64"
@@ -21,33 +21,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", help="whose encoders: a model folder or hub id (default: the package's)")
     what = "height and width in one, or HxW; several make a folder each (default: the model's)"
     add("--size", nargs="+", type=_size, metavar="PX", help=what)
-    add("--seconds", type=arguments.positive, help="length of a window (default: the model's)")
-    add("--fps", type=arguments.positive, help="default: the model's")
+    add("--seconds", type=options.positive, help="length of a window (default: the model's)")
+    add("--fps", type=options.positive, help="default: the model's")
     layouts = ("auto", "folder", "list", "vggsound", "greatest-hits")
     add("--layout", choices=layouts, default="auto", help="what SOURCE is (default auto)")
     add("--videos", metavar="DIR", help="where a list's files are (default: beside the list)")
     add("--split", help="which split of the list, e.g. train or test")
     what = "without splits in the list: this share of the videos is the test split"
-    add("--test-share", type=arguments.real, metavar="SHARE", help=what)
+    add("--test-share", type=options.real, metavar="SHARE", help=what)
     add("--caption", metavar="TEXT", help="for clips that have none")
     add("--captioner", metavar="DIR", help="a captioning model's folder, for clips without caption")
     add("--recaption", action="store_true", help="have the captioning model describe every window")
     what = "where windows lie: at random for training, fixed for evaluation (default random)"
     add("--windows", choices=("random", "fixed"), default="random", help=what)
     what = "at most so many windows of a segment (default: as many as fit)"
-    add("--per-segment", type=arguments.count, metavar="N", help=what)
+    add("--per-segment", type=options.count, metavar="N", help=what)
     what = "long files are read in segments of this length (default 20; Greatest Hits 10)"
-    add("--segment", type=arguments.positive, metavar="SECONDS", help=what)
-    add("--seed", type=arguments.seed, default=0, help="of the random windows (default 0)")
+    add("--segment", type=options.positive, metavar="SECONDS", help=what)
+    add("--seed", type=options.seed, default=0, help="of the random windows (default 0)")
     what = "do not leave out what is static, silent or no-audio"
     add("--keep", nargs="+", choices=("static", "silent", "no-audio"), default=[], help=what)
     what = "static is what moves less, in grey levels of 255 (default 8)"
-    add("--min-motion", type=arguments.real, default=8.0, metavar="LEVELS", help=what)
+    add("--min-motion", type=options.real, default=8.0, metavar="LEVELS", help=what)
     what = "silent is what is quieter, in dB of full scale (default -50)"
     add("--min-db", type=float, default=-50.0, metavar="DB", help=what)
     what = "processes that decode; 0: none beside this one (default: one a core)"
-    add("--workers", type=arguments.number(int, 0), help=what)
-    add("--batch", type=arguments.count, default=16, metavar="N", help="windows encoded at once")
+    add("--workers", type=options.number(int, 0), help=what)
+    add("--batch", type=options.count, default=16, metavar="N", help="windows encoded at once")
     add("--share", type=_share, default=(0, 1), metavar="I/N", help="make the I-th of N parts")
     add("--device", help="cpu or cuda (default: a GPU where there is one)")
     add("--no-progress", action="store_true", help="no progress bar")
@@ -66,12 +66,12 @@ def run(args: argparse.Namespace) -> None:
 
     import torch
 
-    from syncflow import model_folder
     from syncflow.config import ModelConfig
     from syncflow.data.encoders import Encoders
     from syncflow.data.prepare.captions import Captioner
+    from syncflow.model_io import model_folder
+    from syncflow.model_io.text_cache import PromptEncoder
     from syncflow.models.text_encoder import TextEncoder
-    from syncflow.text_cache import PromptEncoder
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     folder = model_folder.find(args.model)

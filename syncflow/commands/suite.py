@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from syncflow import arguments
-from syncflow.commands import sync
+from syncflow.commands import options, sync
 
 SUMMARY = "run a whole suite and write a page with players, tables and curves"
 EXAMPLE = "syncflow evaluate suite --suite impacts --clips 100 --out report"
@@ -16,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--suite", choices=("impacts",), default="impacts", help="what to run (default impacts)")
     sync.add_scope(parser, clips=100)
-    count = arguments.count
+    count = options.count
     add("--takes", type=count, default=4, metavar="N", help="best of so many takes (default 4)")
     what = "real clips for the metrics' response curves (default 100)"
     add("--calibrate", type=count, default=100, metavar="N", help=what)
@@ -26,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from syncflow.evaluation import report
+    from syncflow.evaluation.suites import sync
 
     others = {}
     for text in args.compare:
@@ -35,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
             raise ValueError(f"--compare takes NAME=MODEL, every name once, got {text!r}")
         others[name] = folder
     scope = replace(
-        report.SUITE,
+        sync.SUITE,
         takes=args.takes,
         calibrate=args.calibrate,
         compare=others,

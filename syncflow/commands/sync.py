@@ -6,7 +6,8 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-from syncflow import arguments
+from syncflow.commands import options
+from syncflow.sampling import OPTIONS
 
 SUMMARY = "measure when the sound happens against when the picture says so"
 EXAMPLE = "syncflow evaluate sync --clips 200 --split test --out report"
@@ -14,7 +15,7 @@ EXAMPLE = "syncflow evaluate sync --clips 200 --split test --out report"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_scope(parser, clips=200)
-    count = arguments.count
+    count = options.count
     what = "also the metrics' own response curves on so many real clips"
     parser.add_argument("--calibrate", type=count, default=0, metavar="N", help=what)
     what = "also sweep guidance, steps and schedule on validation clips"
@@ -25,13 +26,13 @@ def add_scope(parser: argparse.ArgumentParser, clips: int) -> None:
     """What the suite and this command have in common."""
     add = parser.add_argument
     add("--model", help="a model folder or hub id (default: the model in the package)")
-    count = arguments.count
+    count = options.count
     what = f"captions per level (default {clips})"
     add("--clips", type=count, default=clips, metavar="N", help=what)
-    add("--levels", type=arguments.levels, default=[1], metavar="L,L", help="levels (default 1)")
+    add("--levels", type=options.levels, default=[1], metavar="L,L", help="levels (default 1)")
     add("--split", choices=("val", "test"), default="test")
     add("--out", metavar="DIR", help="folder for the report (default runs/eval)")
-    add("--seed", type=arguments.seed, default=0)
+    add("--seed", type=options.seed, default=0)
     add("--batch", type=count, default=8, metavar="N", help="clips made at once (default 8)")
     what = (
         "films, or folders of them: ten windows of the clips' length go through both VAEs and "
@@ -45,25 +46,25 @@ def add_scope(parser: argparse.ArgumentParser, clips: int) -> None:
     add("--recordings", metavar="DIR", help=what)
     what = "captions whose clips are on the page (default: 12 for sync, all for the suite)"
     add("--players", type=count, metavar="N", help=what)
-    arguments.add_sampling(parser)
+    options.add_sampling(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    from syncflow.evaluation import report
+    from syncflow.evaluation.suites import sync
 
-    scope = replace(report.Scope(), calibrate=args.calibrate)
+    scope = replace(sync.Scope(), calibrate=args.calibrate)
     measure(args, scope, sweep=args.sweep)
 
 
 def measure(args: argparse.Namespace, scope: Any, **more: Any) -> None:
     """Runs the report and says where it is."""
-    from syncflow.evaluation import report, sweep
+    from syncflow.evaluation.suites import sync
 
     scope = replace(scope, recordings=args.recordings, real_media=args.real_media)
     if args.players is not None:
         scope = replace(scope, players=args.players)
     out = args.out or "runs/eval"
-    report.run(
+    sync.run(
         model=args.model,
         clips=args.clips,
         levels=args.levels,
@@ -72,7 +73,7 @@ def measure(args: argparse.Namespace, scope: Any, **more: Any) -> None:
         seed=args.seed,
         batch=args.batch,
         scope=scope,
-        options={name: getattr(args, name) for name in sweep.OPTIONS},
+        options={name: getattr(args, name) for name in OPTIONS},
         **more,
     )
     print(f"{out}/index.html")

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from syncflow.clip import ClipSpec
-from syncflow.coding import Scale
 from syncflow.data.encoders import Encoders
-from syncflow.data.latent_shards import MANIFEST, POSTERIORS, Shard, ShardWriter, locked, write_json
+from syncflow.data.latent_shards import MANIFEST, Shard, ShardWriter, locked, write_json
 from syncflow.data.shards import ClipShards
+from syncflow.models.latent_space import Scale
 
 #: About as many clips in a shard of raw clips' latents.
 _SHARD = 256
@@ -86,9 +86,6 @@ def claim(out: Path, settings: dict[str, Any], layout: dict[str, Any]) -> bool:
     finished = (out / MANIFEST).exists()
     if card.exists():
         found = json.loads(card.read_text())
-    elif finished:  # from before there were shards
-        found = json.loads((out / MANIFEST).read_text())
-        settings = {name: settings[name] for name in settings if name in found}
     else:
         out.mkdir(parents=True, exist_ok=True)
         write_json(card, settings | layout)
@@ -139,11 +136,11 @@ class Latents:
         self.manifest = json.loads((folder / MANIFEST).read_text())
         if expected:
             self.require(folder, expected, "encoders", "geometry")
-        self._shards: list[Any] = []
+        self._shards: list[Shard] = []
         counts = []
-        for entry in self.manifest.get("shards", [{"file": None, "count": len(self)}]):
-            path = folder / (entry["file"] or "")
-            shard = Shard(path) if entry["file"] else _Arrays(folder)
+        for entry in self.manifest["shards"]:
+            path = folder / entry["file"]
+            shard = Shard(path)
             if len(shard.tensors["video_mean"]) != entry["count"]:
                 raise ValueError(f"'{path}' has not the {entry['count']} rows of its manifest")
             self._shards.append(shard)
@@ -184,7 +181,7 @@ class Latents:
                 for k in ("mean", "std")
             )
             noise = torch.from_numpy(rng.standard_normal(tuple(mean.shape), dtype=np.float32))
-            out[kind] = self.scale[kind].normal(mean + std * noise)
+            out[kind] = self.scale[kind].normalize(mean + std * noise)
         texts = [shard.text(row).float() for shard, row in found]
         length = torch.tensor([len(text) for text in texts])
         out["mask"] = torch.arange(int(length.max())) < length[:, None]
@@ -196,18 +193,6 @@ class Latents:
         shard, row = self._find(row)
         return shard.records[row]
 
-    def _find(self, row: int) -> tuple[Any, int]:
+    def _find(self, row: int) -> tuple[Shard, int]:
         number = bisect_right(self._ends, row)
         return self._shards[number], row - (self._ends[number - 1] if number else 0)
-
-
-class _Arrays:
-    """A folder from before there were shards: one memory-mapped .npy per field, text padded."""
-
-    def __init__(self, folder: Path) -> None:
-        arrays = {n: np.load(folder / f"{n}.npy", mmap_mode="c") for n in (*POSTERIORS, "text")}
-        self.tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        self._length = np.load(folder / "text_mask.npy", mmap_mode="r").sum(1)
-
-    def text(self, row: int) -> Tensor:
-        return self.tensors["text"][row, : int(self._length[row])]

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from syncflow.clip import FPS, SAMPLE_RATE
 from syncflow.data import decode, encode
 
 # No mbtree: with it x264 now and then gives other bytes for the same 32x32 frames.
@@ -118,7 +119,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write(
-    path: str | Path, video: Tensor, audio: Tensor | None, fps: float = 16, sample_rate: int = 48000
+    path: str | Path,
+    video: Tensor,
+    audio: Tensor | None,
+    fps: float = FPS,
+    sample_rate: int = SAMPLE_RATE,
 ) -> Path:
     """Writes ``video`` uint8 [F,3,H,W] and ``audio`` float [M] (or None); returns the path.
 
@@ -174,7 +179,7 @@ def add_sound(
     path: str | Path,
     source: str | Path,
     audio: Tensor,
-    sample_rate: int = 48000,
+    sample_rate: int = SAMPLE_RATE,
     until: float | None = None,
 ) -> Path:
     """Writes the picture of the file ``source``, copied bit for bit, with ``audio`` float [M] in
@@ -211,7 +216,7 @@ def add_sound(
     return path
 
 
-def write_wav(path: str | Path, audio: Tensor, sample_rate: int = 48000) -> Path:
+def write_wav(path: str | Path, audio: Tensor, sample_rate: int = SAMPLE_RATE) -> Path:
     """Writes ``audio`` float [M] in [-1,1] as a 16-bit mono wav; returns the path."""
     path = Path(path)
     check_folder(path)
@@ -247,8 +252,8 @@ def probe(path: str | Path) -> MediaInfo:
 
 def read(
     path: str | Path,
-    fps: float = 16,
-    sample_rate: int = 48000,
+    fps: float = FPS,
+    sample_rate: int = SAMPLE_RATE,
     start: float = 0.0,
     seconds: float | None = None,
     height: int | None = None,

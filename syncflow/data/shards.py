@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from syncflow.data import impacts
+from syncflow.data import impacts_dataset
 
 
 class ClipShards:
@@ -15,7 +15,7 @@ class ClipShards:
     ``contact_times(i)`` in seconds (audible ones in the picture)."""
 
     def __init__(self, folder: str | Path) -> None:
-        self._shards = impacts.read_shards(folder)
+        self._shards = impacts_dataset.read_shards(folder)
 
     def __len__(self) -> int:
         return len(self._shards)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from syncflow import hub
+from syncflow.model_io import hub
 
 _SAFE, _INDEX = ".safetensors", ".index.json"
 _PICKLES = tuple(pattern.removeprefix("*") for pattern in hub.PICKLES)

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from syncflow import flow, model_card, model_folder
+from syncflow import flow
 from syncflow.clip import AUDIO_HOP
 from syncflow.config import (
     AdaptorConfig,
@@ -25,6 +25,7 @@ from syncflow.config import (
     VideoTowerConfig,
 )
 from syncflow.interop import checkpoints, encodec, opensora, opensora_sampler, t5
+from syncflow.model_io import model_card, model_folder
 from syncflow.models.audio_vae import AudioVAE
 from syncflow.models.ddit import DDiT
 

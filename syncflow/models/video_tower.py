@@ -7,11 +7,9 @@ text encoder. One layer is a spatial block followed by a temporal block.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from syncflow.config import VideoTowerConfig
 from syncflow.models.layers import (
@@ -53,15 +51,12 @@ class VideoTower(nn.Module):
 
     Args:
         config: sizes; the defaults are the released XL/2 (973 keys, 1,207,643,972 parameters).
-
-    ``recompute`` trades a second forward pass for the memory of the blocks' activations.
     """
 
     def __init__(self, config: VideoTowerConfig) -> None:
         super().__init__()
         C = config.hidden_size
         self.config = config
-        self.recompute = False
         self.out_channels = config.in_channels * (2 if config.pred_sigma else 1)
         self.rope = RotaryFrequencies(C // config.num_heads)
         self.x_embedder = PatchEmbedding(config)
@@ -136,8 +131,7 @@ class VideoTower(nn.Module):
         modulations, final_modulation = self._modulations(t_B, fps, frame_mask)
         features = []
         for index, block in enumerate(self._blocks()):
-            run = partial(checkpoint, block, use_reentrant=False) if self.recompute else block
-            x_BTSC = run(x_BTSC, modulations[index], text.keys_values[index], text.score_term)
+            x_BTSC = block(x_BTSC, modulations[index], text.keys_values[index], text.score_term)
             if index % 2:
                 features.append(x_BTSC)
 
@@ -176,15 +170,6 @@ class VideoTower(nn.Module):
             raise ValueError(f"null caption of {length} tokens; model_max_length is {len(table)}")
         mask = torch.ones(batch, length, dtype=torch.bool, device=table.device)
         return table[:length].expand(batch, -1, -1), mask
-
-    def drop_text(
-        self, text_BLE: Tensor, text_mask_BL: Tensor | None, drop_B: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Replaces the captions of the samples where ``drop_B`` is True by the null caption."""
-        null_BLE, full_BL = self.null_text(*text_BLE.shape[:2])
-        mask_BL = full_BL if text_mask_BL is None else text_mask_BL.bool()
-        text_BLE = torch.where(drop_B[:, None, None], null_BLE.to(text_BLE.dtype), text_BLE)
-        return text_BLE, mask_BL | drop_B[:, None]
 
     def _blocks(self) -> list[Block]:
         """Spatial and temporal blocks in turn, in the order of the forward pass."""

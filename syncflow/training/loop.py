@@ -20,12 +20,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from syncflow.data import lock
-from syncflow.training import checkpoint, engine, optimizer, report, resume, weights
-from syncflow.training.draws import SampleGenerators, Source
-from syncflow.training.parallel import Group
+from syncflow.training import logging
+from syncflow.training.checkpoints import checkpoint, resume, weights
+from syncflow.training.distributed import engine
+from syncflow.training.distributed.groups import Group
+from syncflow.training.optim import optimizer
 from syncflow.training.recompute import recompute
 from syncflow.training.settings import LoopConfig
 from syncflow.training.stopping import StopOnSignal
+from syncflow.training.tasks.randomness import SampleGenerators, Source
 
 
 class Task(Protocol):
@@ -113,7 +116,7 @@ class _Run:
         out.mkdir(parents=True, exist_ok=True)
         if config.threads:
             torch.set_num_threads(config.threads)
-        start = resume.find(out, task.module, config, metadata.get("config"))
+        start = resume.find(out, metadata.get("config"))
         group.barrier()  # everybody has found the same before anything is removed
         if start.state:
             own = task.module.state_dict()
@@ -135,14 +138,14 @@ class _Run:
             frozen = self.engine.frozen()
             if frozen and not (out / checkpoint.FROZEN).exists():
                 checkpoint.save_weights(out / checkpoint.FROZEN, frozen, {})
-            self.log = report.Log(out, start.step, config.wandb, metadata.get("config"))
+            self.log = logging.Log(out, start.step, config.wandb, metadata.get("config"))
             if start.step:
                 print(f"{out}: resumed at step {start.step}", flush=True)
         group.barrier()
         self.watch = group.watch
-        self.pace = report.Pace()
+        self.pace = logging.Pace()
         counted = hasattr(task, "flops")
-        self.peak = report.peak_flops(group.device, config.peak_tflops) if counted else None
+        self.peak = logging.peak_flops(group.device, config.peak_tflops) if counted else None
         self.batches = _Batches(task, config.prefetch)
         shown = progress and group.leads
         self.bar = tqdm(
@@ -221,7 +224,7 @@ class _Run:
         if norm is None:
             self._skip()
         elif told:
-            values = report.gathered({"loss": loss, **metrics}, self.group)
+            values = logging.gathered({"loss": loss, **metrics}, self.group)
             values |= {"grad_norm": norm, "lr": lr}
             self.bar.set_postfix(
                 {k: f"{values[k]:.3g}" for k in ("loss", "grad_norm", "lr")}, refresh=False
@@ -286,7 +289,7 @@ class _Run:
         samples, flops = self.pace.take()
         out = {
             "seconds": time.monotonic() - self.begun, "samples_per_second": samples,
-            "memory_gib": report.memory_gib(self.group.device), **self.watch.split(),
+            "memory_gib": logging.memory_gib(self.group.device), **self.watch.split(),
         }
         if self.peak:
             out["mfu"] = flops / (self.peak * self.group.world)
@@ -304,7 +307,7 @@ class _Run:
     def _clips(self) -> None:
         clips = self.engine.evaluate("clips")
         if self.log is not None:
-            from syncflow.training import clips as shown
+            from syncflow.training.tasks import samples as shown
 
             shown.write(clips, self.out, self.step, self.log.board)
 

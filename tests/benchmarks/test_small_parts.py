@@ -9,7 +9,7 @@ from benchmarks.gpu.small import compiling, folder, plan, pool, world
 from benchmarks.gpu.small.graph import Step, Tally
 from benchmarks.gpu.small.optimizer import Optimizer, learning_rate, newton_schulz
 from benchmarks.gpu.small.towers import DecoderSteps, Towers, validate
-from syncflow.data import impacts
+from syncflow import impacts
 
 CPU = torch.device("cpu")
 

@@ -30,8 +30,8 @@ TOY = {
 @pytest.fixture(scope="session")
 def toy_model(tmp_path_factory) -> Path:
     """The folder of an untrained model."""
-    from syncflow import model_folder
     from syncflow.config import ModelConfig
+    from syncflow.model_io import model_folder
     from syncflow.models.ddit import DDiT
     from syncflow.models.text_encoder import TextEncoder
     from syncflow.models.vae import build_audio_vae, build_video_vae
@@ -49,8 +49,8 @@ def toy_model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def encoders(toy_model):
-    from syncflow import model_folder
     from syncflow.data.encoders import Encoders
+    from syncflow.model_io import model_folder
 
     return Encoders(**model_folder.load_encoders(toy_model)[1])
 

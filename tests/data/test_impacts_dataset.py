@@ -7,8 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from syncflow.data import impacts
-from syncflow.data.impacts import dataset
+from syncflow.data import impacts_dataset
 
 SMALL = {
     "height": 16,
@@ -22,20 +21,20 @@ SMALL = {
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(dataset, "SHARD", 3)
+    monkeypatch.setattr(impacts_dataset, "SHARD", 3)
 
 
 def make(out, clips, **more):
-    return impacts.write_dataset(
+    return impacts_dataset.write_dataset(
         out, clips, **{**SMALL, "container": "shards", "workers": 1, **more}
     )
 
 
 def test_shards_hold_what_the_seeds_say(tmp_path, small_shards):
-    shards = impacts.read_shards(make(tmp_path / "a", 7, seed=5, split="test", level=3))
+    shards = impacts_dataset.read_shards(make(tmp_path / "a", 7, seed=5, split="test", level=3))
     assert len(shards) == 7
     for index, (scene, video, audio) in enumerate(
-        impacts.iterate(7, 5, 3, "test", 16, 16, 8, 1.0, 8000)
+        impacts_dataset.iterate(7, 5, 3, "test", 16, 16, 8, 1.0, 8000)
     ):
         clip = shards[index]
         assert clip["seed"] == scene.seed == 11_000_005 + index
@@ -61,7 +60,7 @@ def test_a_cut_off_folder_is_continued(tmp_path, small_shards):
     (cut / "metadata.jsonl").unlink()
     kept = (cut / "shard_00000.video.npy").stat().st_mtime_ns
     with pytest.raises(ValueError, match="finished"):
-        impacts.read_shards(cut)
+        impacts_dataset.read_shards(cut)
     make(cut, 9)
     assert (cut / "shard_00000.video.npy").stat().st_mtime_ns == kept
     for name in sorted(p.name for p in whole.iterdir()):
@@ -69,8 +68,8 @@ def test_a_cut_off_folder_is_continued(tmp_path, small_shards):
 
 
 def test_a_folder_grows(tmp_path, small_shards):
-    grown = impacts.read_shards(make(make(tmp_path / "a", 4), 8))
-    fresh = impacts.read_shards(make(tmp_path / "b", 8))
+    grown = impacts_dataset.read_shards(make(make(tmp_path / "a", 4), 8))
+    fresh = impacts_dataset.read_shards(make(tmp_path / "b", 8))
     assert len(grown) == len(fresh) == 8
     assert all(np.array_equal(grown[i]["video"], fresh[i]["video"]) for i in range(8))
 

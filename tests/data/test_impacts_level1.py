@@ -5,7 +5,7 @@ that it states.
 import numpy as np
 import pytest
 
-from syncflow.data import impacts
+from syncflow import impacts
 
 SEEDS = range(20)
 

@@ -2,6 +2,7 @@
 in good order.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -12,12 +13,12 @@ import sys
 import numpy as np
 import pytest
 
-from syncflow.data import impacts
-from syncflow.data.impacts import captions, materials, world
+from syncflow import impacts
+from syncflow.impacts import captions, materials, world
 
 FINGERPRINT = """
 import hashlib
-from syncflow.data import impacts
+from syncflow import impacts
 h = hashlib.sha256()
 for level in (1, 2, 3, 4):
     for seed in (3, 4, 11_000_005):
@@ -57,7 +58,7 @@ def test_contacts_and_labels_of_a_level(level):
     values, seen = impacts.attribute_values(level), set()
     for seed in range(150):
         scene = impacts.sample_scene(seed, level)
-        json.dumps(scene.to_dict())
+        json.dumps(dataclasses.asdict(scene))
         seen.add(scene.attributes["kind"])
         assert all(scene.attributes[name] in values[name] for name in values)
         times = [c.time_s for c in scene.contacts if c.visible]

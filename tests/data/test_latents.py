@@ -1,12 +1,10 @@
 """Latents of raw shards, and the older format: what a batch holds."""
 
-import json
 
-import numpy as np
 import pytest
 import torch
 
-from syncflow.data import impacts
+from syncflow.data import impacts_dataset
 from syncflow.data.latents import Latents, encode
 from syncflow.data.shards import ClipShards
 
@@ -14,7 +12,7 @@ from syncflow.data.shards import ClipShards
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     folder = tmp_path_factory.mktemp("raw")
-    impacts.write_dataset(
+    impacts_dataset.write_dataset(
         folder, 5, height=32, width=32, container="shards", workers=1, progress=False
     )
     return ClipShards(folder)
@@ -62,27 +60,12 @@ def test_raw_shards_are_encoded_and_go_on_after_a_stop(
         row.copy_(before)
 
 
-def test_the_older_format_reads_the_same(raw, encoders, tmp_path) -> None:
-    new = Latents(encode(raw, *parts(encoders), tmp_path / "new", progress=False))
-    old = tmp_path / "old"
-    old.mkdir()
-    shard = new._shards[0]
-    for name in ("video_mean", "video_std", "audio_mean", "audio_std"):
-        np.save(old / f"{name}.npy", shard.tensors[name].numpy())
-    text, mask = np.zeros((5, 40, 16), np.float16), np.zeros((5, 40), bool)
-    for row in range(5):
-        words = shard.text(row).numpy()
-        text[row, : len(words)], mask[row, : len(words)] = words, True
-    np.save(old / "text.npy", text)
-    np.save(old / "text_mask.npy", mask)
-    card = {name: value for name, value in new.manifest.items() if name != "shards"}
-    (old / "manifest.json").write_text(json.dumps(card))
-    rows = np.array([4, 1, 1])
-    one, two = (x.batch(rows, np.random.default_rng(3)) for x in (new, Latents(old)))
-    assert list(one) == list(two) and all(torch.equal(one[name], two[name]) for name in one)
-    other = Latents(old, expected={**new.manifest, "statistics": {
-        name: [2 * x for x in values] for name, values in card["statistics"].items()
+def test_what_is_expected_of_latents_is_checked(raw, encoders, tmp_path) -> None:
+    folder = encode(raw, *parts(encoders), tmp_path / "new", progress=False)
+    new = Latents(folder)
+    other = Latents(folder, expected={**new.manifest, "statistics": {
+        name: [2 * x for x in values] for name, values in new.manifest["statistics"].items()
     }})  # fmt: skip
     assert torch.allclose(other.scale["video"][1], 2 * new.scale["video"][1])
     with pytest.raises(ValueError, match="other geometry"):
-        Latents(old, expected={**new.manifest, "geometry": {}})
+        Latents(folder, expected={**new.manifest, "geometry": {}})

@@ -5,7 +5,7 @@ import pytest
 import torch
 from made_clips import moving, noise
 
-from syncflow.data.impacts import iterate
+from syncflow.data.impacts_dataset import iterate
 from syncflow.data.prepare import filters, windows
 from syncflow.data.prepare.cuts import cuts
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from syncflow import impacts
 from syncflow.clip import Clip
-from syncflow.data import impacts
-from syncflow.evaluation import systems
-from syncflow.evaluation.systems import Case
+from syncflow.evaluation.suites import systems
+from syncflow.evaluation.suites.systems import Case
 
 CLIPS = 16
 

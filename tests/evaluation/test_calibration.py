@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from syncflow.evaluation import calibration, recordings, sync
+from syncflow.detect import matching
+from syncflow.evaluation.suites import calibration, recordings
 
 OFFSETS = (-500, -300, -200, -100, -50, 0, 50, 100, 200, 300, 500)
 
@@ -48,7 +49,7 @@ def test_events_are_kept_with_their_partners(cases, clips):
         for case, clip in zip(cases, clips, strict=True):
             part = calibration.evidence(clip, offset, case.seen, np.zeros(200))
             back = [t - offset for t in part.onsets]
-            assert len(sync.match(part.contacts, back, 0.03)) == len(part.contacts) == len(back)
+            assert len(matching.match(part.contacts, back, 0.03)) == len(part.contacts) == len(back)
             kept += len(back)
         assert kept > len(cases) / 2
 
@@ -110,7 +111,7 @@ def test_recordings_are_read_with_their_events(greatest, clips):
     assert all(w.kind == "hit" and w.material in ("metal", "wood", "glass", "rubber", "mixed")
                for w in found)  # fmt: skip
     heard = [calibration.onsets.times(w.clip.audio, w.clip.sample_rate) for w in found]
-    assert sync.measure([w.times for w in found], heard, resamples=0)["f1_50"][0] > 0.8
+    assert matching.measure([w.times for w in found], heard, resamples=0)["f1_50"][0] > 0.8
     result = calibration.calibrate(
         [w.clip for w in found], [w.times for w in found], offsets_ms=(-200, 0, 200),
         resamples=50, with_av_align=False, progress=False,

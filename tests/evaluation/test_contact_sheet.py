@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from syncflow.clip import Clip
-from syncflow.evaluation.contact_sheet import contact_sheet
+from syncflow.evaluation.report.contact_sheet import contact_sheet
 
 Image = pytest.importorskip("PIL.Image")
 

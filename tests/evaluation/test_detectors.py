@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from syncflow.evaluation import contacts, fit, onsets, settings, sync, systems, wear
+from syncflow.detect import contacts, matching, onsets, settings
+from syncflow.evaluation.probes import wear
+from syncflow.evaluation.suites import fit, systems
 
 
 def test_contacts_of_rendered_clips(cases, clips):
@@ -24,7 +26,7 @@ def test_contacts_bear_worn_pictures(cases, clips):
 def test_contacts_follow_the_picture(cases, clips):
     """Backwards, contacts come in reverse; a frame late, a frame later."""
     backwards = [[(31 / 16) - t for t in contacts.times(c.video.flip(0))][::-1] for c in clips]
-    assert sync.score(backwards, [c.seen for c in cases])["f1_50"] >= 0.9
+    assert matching.score(backwards, [c.seen for c in cases])["f1_50"] >= 0.9
     late = [torch.cat([c.video[:1], c.video[:-1]]) for c in clips]
     assert contacts.score(late, [c.seen for c in cases])["bias_ms"] == pytest.approx(62.5, abs=5)
 
@@ -68,13 +70,13 @@ def test_blows_of_a_stick_and_splashes(others):
             column.append(times)
     for kind, least in (("strike", 0.95), ("splash", 0.7)):
         seen, contact, heard, sound = found[kind]
-        assert sync.score(seen, contact)["f1_50"] >= least, kind
-        assert sync.score(heard, sound)["f1_50"] >= 0.95, kind
-    assert sync.score(found["strike"][0], found["strike"][1])["count_accuracy"] >= 0.8
+        assert matching.score(seen, contact)["f1_50"] >= least, kind
+        assert matching.score(heard, sound)["f1_50"] >= 0.95, kind
+    assert matching.score(found["strike"][0], found["strike"][1])["count_accuracy"] >= 0.8
 
 
 def test_frame_rate_and_size_do_not_matter(cases):
-    from syncflow.data import impacts
+    from syncflow import impacts
 
     for size, fps in ((64, 32), (128, 16)):
         videos, true = [], []

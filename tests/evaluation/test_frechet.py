@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from syncflow.evaluation.frechet import Moments, Statistics, between, distance, frechet_distance
+from syncflow.evaluation.metrics.frechet import (
+    Moments,
+    Statistics,
+    between,
+    distance,
+    frechet_distance,
+)
 
 
 def by_sqrtm(a, b):

@@ -8,9 +8,18 @@ import stand_ins
 import torch
 
 from syncflow.clip import Clip
-from syncflow.evaluation import av_align, clap, desync, fad, fvd, imagebind, kl, probe_distance
-from syncflow.evaluation.metric import Mean, Pair, picture, resized, sound
-from syncflow.evaluation.probe import Probe
+from syncflow.evaluation.metrics import (
+    av_align,
+    clap,
+    desync,
+    fad,
+    fvd,
+    imagebind,
+    kl,
+    probe_distance,
+)
+from syncflow.evaluation.metrics.metric import Mean, Pair, picture, resized, sound
+from syncflow.evaluation.probes.probe import Probe
 
 RATE, FPS = 48000, 16
 

@@ -7,7 +7,7 @@ import pytest
 import stand_ins
 import torch
 
-from syncflow.evaluation.networks import cnn14, files, imagebind, vggish
+from syncflow.evaluation.metrics.networks import cnn14, files, imagebind, vggish
 
 
 def shapes(module):

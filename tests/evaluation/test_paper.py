@@ -11,8 +11,9 @@ import torch
 from syncflow import cli
 from syncflow.clip import Clip
 from syncflow.data import media
-from syncflow.evaluation import datasets, paper, paper_systems, paper_tables
-from syncflow.evaluation.paper import Networks
+from syncflow.evaluation.report import paper_tables
+from syncflow.evaluation.suites import datasets, paper, paper_systems
+from syncflow.evaluation.suites.paper import Networks
 
 
 class Model:
@@ -176,7 +177,7 @@ def test_data_folders(films, tmp_path):
 
 def test_a_hash_change_is_seen(films, tmp_path):
     """The report's facts tell two weights files of the same name apart."""
-    from syncflow.evaluation.networks import files
+    from syncflow.evaluation.metrics.networks import files
 
     first = files.digest(stand_ins.vggish(tmp_path))
     (tmp_path / "vggish.pth").write_bytes(b"x")
@@ -244,7 +245,8 @@ def test_a_training_run_is_its_last_three_checkpoints(tmp_path, monkeypatch):
     from types import SimpleNamespace
 
     from syncflow.commands import paper as command
-    from syncflow.training import checkpoint, export
+    from syncflow.training.checkpoints import checkpoint
+    from syncflow.training.tasks import export
 
     saved = [tmp_path / f"{step:08d}" for step in (400, 300, 200, 100)]  # newest first
     monkeypatch.setattr(checkpoint, "folders", lambda folder: saved)

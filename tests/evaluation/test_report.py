@@ -9,20 +9,13 @@ from PIL import Image
 
 from syncflow.clip import Clip
 from syncflow.data import media
-from syncflow.evaluation import (
-    looks,
-    materials,
-    provenance,
-    redraw,
-    report,
-    rows,
-    sweep,
-    systems,
-    tables,
-)
-from syncflow.evaluation.probe import ProbeSettings
+from syncflow.detect import fidelity
+from syncflow.evaluation.probes import looks, materials
+from syncflow.evaluation.probes.probe import ProbeSettings
+from syncflow.evaluation.report import redraw, tables
+from syncflow.evaluation.suites import provenance, rows, sweep, sync, systems
 
-SCOPE = report.Scope(
+SCOPE = sync.Scope(
     paper_way=True, takes=2, calibrate=6, guidance=(1.0,), sizes=(128,), players=3,
     compare={"late": "late"},
 )  # fmt: skip
@@ -45,7 +38,7 @@ def written(folder, renderer):
     monkeypatch.setattr(
         provenance, "load_model", lambda m: (renderer(0.3), {}) if m == "late" else named(m)
     )
-    result = report.run(
+    result = sync.run(
         model, clips=12, split="val", out=folder / "eval", batch=5, seed=3,
         options={"guidance": 1.5}, probe_settings=QUICK, progress=False, scope=SCOPE,
     )  # fmt: skip
@@ -132,13 +125,13 @@ def test_batches_seeds_and_options_reach_the_model(written):
 def test_a_late_or_silent_model_is_caught(folder, written, renderer):
     options = dict(
         clips=8, split="val", seed=0, probe_settings=QUICK, progress=False,
-        scope=report.Scope(video_to_audio=False, reconstruct=False, players=1),
+        scope=sync.Scope(video_to_audio=False, reconstruct=False, players=1),
     )  # fmt: skip
-    late = report.run(renderer(delay=0.08), out=folder / "late", **options)
+    late = sync.run(renderer(delay=0.08), out=folder / "late", **options)
     row = _row(late, "generated")
     assert row["f1_50"][0] < 0.2 and row["f1_100"][0] > 0.8
     assert row["bias_ms"][0] == pytest.approx(80, abs=8)
-    silent = report.run(renderer(silent=True), out=folder / "silent", **options)
+    silent = sync.run(renderer(silent=True), out=folder / "silent", **options)
     row = _row(silent, "generated")
     assert row["f1_100"][0] == 0 and row["count_sound"][0] == 0
     assert (
@@ -171,9 +164,9 @@ def test_windows_and_fidelity(tmp_path, clips):
     clips[1].save(tmp_path / "b.mkv")
     cut = systems.windows([tmp_path], 3, clips[0])
     assert len(cut) == 3 and all(c.video.shape == clips[0].video.shape for c in cut)
-    close = systems.fidelity(clips[0], Clip.load(path))
-    assert systems.fidelity(clips[0], clips[0])["spectral_db"] == 0
-    far = systems.fidelity(clips[0], Clip(clips[1].video, torch.zeros(96000)))
+    close = fidelity.measure(clips[0], Clip.load(path))
+    assert fidelity.measure(clips[0], clips[0])["spectral_db"] == 0
+    far = fidelity.measure(clips[0], Clip(clips[1].video, torch.zeros(96000)))
     assert close["psnr"] > 30 > far["psnr"] and far["spectral_db"] > close["spectral_db"]
     (tmp_path / "a.txt").write_text("not a film")
     with pytest.raises(FileNotFoundError, match="no mp4"):
@@ -182,11 +175,11 @@ def test_windows_and_fidelity(tmp_path, clips):
 
 def test_bad_requests(renderer):
     with pytest.raises(ValueError, match="at least 2 clips"):
-        report.run(renderer(), clips=1)
+        sync.run(renderer(), clips=1)
     with pytest.raises(ValueError, match="batch"):
-        report.run(renderer(), batch=0)
+        sync.run(renderer(), batch=0)
     with pytest.raises(ValueError, match="got guidence"):
-        report.run(renderer(), options={"guidence": 2})
+        sync.run(renderer(), options={"guidence": 2})
 
 
 def test_sounds_from_outside_are_judged_apart():
@@ -204,10 +197,10 @@ def test_sounds_from_outside_are_judged_apart():
 
 
 def test_recordings_are_measured_and_set_to_sound(greatest, clips, renderer):
-    scope = report.Scope(recordings=greatest, calibrate=4)
+    scope = sync.Scope(recordings=greatest, calibrate=4)
     found = {"calibration": {}}
     sampling = {"seed": 0, "batch": 4, "progress": False}
-    report._recorded(found, renderer(), scope, clips[0], {}, sampling)
+    sync._recorded(found, renderer(), scope, clips[0], {}, sampling)
     assert "agreement" in found["calibration"]["recordings"]["metrics"]
     values = {row["system"]: row["f1_100"][0] for row in found["recordings"]}
     assert values["recorded"] > 0.8 and values["video to audio"] == 0
@@ -276,8 +269,8 @@ def test_media_that_cannot_be_measured_are_refused_before_anything_is_made(
         ("short.mp4", ValueError, "0.50 s, at least 2 s"),
     ):
         with pytest.raises(error, match=message):
-            scope = report.Scope(real_media=[tmp_path / name])
-            report.run(model, clips=2, out=tmp_path / "out", scope=scope)
+            scope = sync.Scope(real_media=[tmp_path / name])
+            sync.run(model, clips=2, out=tmp_path / "out", scope=scope)
     with pytest.raises(FileNotFoundError, match="no film with a '_times.txt'"):
-        report.run(model, clips=2, out=tmp_path / "out", scope=report.Scope(recordings=tmp_path))
+        sync.run(model, clips=2, out=tmp_path / "out", scope=sync.Scope(recordings=tmp_path))
     assert not model.calls and not (tmp_path / "out").exists()

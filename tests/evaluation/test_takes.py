@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from syncflow.clip import Clip
-from syncflow.evaluation import envelopes, takes
+from syncflow.detect import envelopes
+from syncflow.generation import ranking
 
 
 def late(clip: Clip, seconds: float) -> Clip:
@@ -15,7 +16,7 @@ def test_the_take_that_meets_the_picture_comes_first(clips):
     right = [clip for clip in clips if len(clip.audio)][:4]
     for clip in right:
         silent = Clip(clip.video, torch.zeros_like(clip.audio))
-        order = takes.ranked([late(clip, 0.3), silent, late(clip, 0.05), clip])
+        order = ranking.ranked([late(clip, 0.3), silent, late(clip, 0.05), clip])
         assert torch.equal(order[0].audio, clip.audio)
         assert torch.equal(order[1].audio, late(clip, 0.05).audio)
         values = [take.scores["agreement"] for take in order]
@@ -23,10 +24,10 @@ def test_the_take_that_meets_the_picture_comes_first(clips):
 
 
 def test_agreement():
-    assert takes.agreement([0.5, 1.0], [0.5, 1.0]) == 1
-    assert takes.agreement([0.5, 1.0], [0.55, 1.0]) == pytest.approx(0.75)
-    assert takes.agreement([0.5], []) == 0 and takes.agreement([], []) == 1
-    assert takes.agreement([0.5], [0.5, 0.9]) == takes.agreement([0.5, 0.9], [0.5])
+    assert ranking.agreement([0.5, 1.0], [0.5, 1.0]) == 1
+    assert ranking.agreement([0.5, 1.0], [0.55, 1.0]) == pytest.approx(0.75)
+    assert ranking.agreement([0.5], []) == 0 and ranking.agreement([], []) == 1
+    assert ranking.agreement([0.5], [0.5, 0.9]) == ranking.agreement([0.5, 0.9], [0.5])
 
 
 def test_correlation_falls_when_the_sound_is_moved(clips):

@@ -5,7 +5,6 @@ import pickle
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,7 +13,8 @@ import syncflow
 from syncflow.cli import main
 from syncflow.clip import ClipSpec
 from syncflow.config import ModelConfig
-from syncflow.model_folder import load
+from syncflow.model_io.model_folder import load
+from tests.training.made import write_latents
 
 
 def run(capsys, *arguments):
@@ -93,26 +93,11 @@ def test_the_audio_sides_first_outputs_are_well_scaled(imported):
 
 def test_stage_two_trains_from_it(imported, tmp_path):
     """The paper's second stage on made-up latents: the imported tower stays bit for bit."""
-    from syncflow.training.flow import FlowTraining
     from syncflow.training.loop import fit
     from syncflow.training.settings import TrainConfig
+    from syncflow.training.tasks.flow import FlowTraining
 
-    data, rng = tmp_path / "latents", np.random.default_rng(0)
-    data.mkdir()
-    geometry = {"seconds": 1.0, "fps": 8, "height": 32, "width": 32, "sample_rate": 48000}
-    shapes = {"video_mean": (4, 2, 4, 4), "audio_mean": (50, 128), "text": (20, 16)}
-    for name, shape in shapes.items():
-        values = rng.standard_normal((2, *shape)).astype(np.float16)
-        np.save(data / f"{name}.npy", values)
-        if name.endswith("_mean"):
-            np.save(data / f"{name[:5]}_std.npy", np.full_like(values, 0.01))
-    np.save(data / "text_mask.npy", np.arange(20)[None].repeat(2, 0) < 5)
-    statistics = {f"{kind}_{name}": [value] * count
-                  for kind, count in (("video", 4), ("audio", 128))
-                  for name, value in (("mean", 0), ("std", 1))}  # fmt: skip
-    manifest = {"count": 2, "encoders": {"video_vae": "x"}, "geometry": geometry,
-                "text_tokens": 5, "statistics": statistics}  # fmt: skip
-    (data / "manifest.json").write_text(json.dumps(manifest))
+    data = write_latents(tmp_path / "latents", 2, (4, 128, 16), sample_rate=48000)
     model = json.loads((imported / "config.json").read_text())["ddit"]
     loop = {"steps": 2, "batch_size": 2, "lr": 0.01, "ema": 0, "precision": "fp32", "warmup": 1}
     config = TrainConfig.parse(

@@ -5,6 +5,7 @@ import torch
 
 from syncflow.clip import ClipSpec
 from syncflow.config import AdaptorConfig, AudioTowerConfig, DDiTConfig, VideoTowerConfig
+from syncflow.models import tokens
 from syncflow.models.ddit import DDiT
 
 SPEC = ClipSpec(seconds=1.0, height=32, width=32)  # T 4, latents 4x4, S 4, A 50
@@ -65,8 +66,9 @@ def test_every_parameter_learns_and_shapes_hold(variant: dict) -> None:
     ddit = model(**variant)
     inputs = batch()
     drop = torch.tensor([False, True])
-    inputs["text"], inputs["text_mask"] = ddit.video_tower.drop_text(
-        inputs["text"], inputs["text_mask"], drop
+    null = ddit.video_tower.null_text(*inputs["text"].shape[:2])
+    inputs["text"], inputs["text_mask"] = tokens.replace(
+        inputs["text"], inputs["text_mask"], *null, drop
     )
     v_video, v_audio = ddit(**inputs)
     assert v_video.shape == inputs["video_x_t"].shape and v_video.dtype == torch.float32

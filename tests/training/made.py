@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from syncflow.clip import ClipSpec
+from syncflow.data.latent_shards import Rows, ShardWriter
 
 MODEL = {
     "video": {
@@ -21,31 +22,42 @@ MODEL = {
 GEOMETRY = {"seconds": 1.0, "fps": 8, "height": 32, "width": 32, "sample_rate": 9600}
 
 
-def write_latents(folder: Path, count: int = 4, **geometry: float) -> Path:
+def write_latents(
+    folder: Path, count: int = 4, channels: tuple[int, int, int] = (2, 3, 8), **geometry: float
+) -> Path:
+    """A folder of ``count`` clips of noise, as ``latents.encode`` writes it; ``channels`` of video,
+    audio and text. Captions have 4 tokens, every third one 2."""
     rng = np.random.default_rng(0)
-    folder.mkdir()
     spec = ClipSpec(**GEOMETRY | geometry)
+    video, audio, text = channels
     shapes = {
-        "video_mean": (2, *spec.video_latent_shape), "audio_mean": (spec.audio_latent_length, 3),
-        "text": (6, 8),
+        "video_mean": (video, *spec.video_latent_shape),
+        "audio_mean": (spec.audio_latent_length, audio), "text": (6, text),
     }  # fmt: skip
-    for name, shape in shapes.items():
-        values = rng.standard_normal((count, *shape)).astype(np.float16)
-        np.save(folder / f"{name}.npy", values)
-        if name.endswith("_mean"):
-            np.save(folder / f"{name[:5]}_std.npy", np.full_like(values, 0.01))
-    mask = np.zeros((count, 6), dtype=bool)
-    mask[:, :4] = True
-    mask[::3, 2:] = False
-    np.save(folder / "text_mask.npy", mask)
-    statistics = {
-        "video_mean": [0, 0], "video_std": [1, 1], "audio_mean": [0] * 3, "audio_std": [1] * 3,
+    values = {
+        name: rng.standard_normal((count, *shape)).astype(np.float16)
+        for name, shape in shapes.items()
+    }
+    arrays = {name: values[name] for name in ("video_mean", "audio_mean")}
+    for kind in ("video", "audio"):
+        arrays[f"{kind}_std"] = np.full_like(values[f"{kind}_mean"], 0.01)
+    captions = [f"caption {row}" for row in range(count)]
+    texts = {
+        caption: values["text"][row, : 4 if row % 3 else 2] for row, caption in enumerate(captions)
+    }
+    folder.mkdir()
+    writer = ShardWriter(folder, [range(1)])
+    writer.missing()
+    writer.add(0, Rows(arrays, texts, [{"caption": caption} for caption in captions]))
+    writer.finish({"encoders": {"video_vae": "x"}, "geometry": GEOMETRY | geometry})
+    # Statistics that change no value, so that a test can compute by hand.
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["statistics"] = {
+        "video_mean": [0] * video, "video_std": [1] * video,
+        "audio_mean": [0] * audio, "audio_std": [1] * audio,
     }  # fmt: skip
-    manifest = {
-        "count": count, "encoders": {"video_vae": "x"}, "geometry": GEOMETRY | geometry,
-        "text_tokens": 4, "statistics": statistics,
-    }  # fmt: skip
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    path.write_text(json.dumps(manifest))
     return folder
 
 

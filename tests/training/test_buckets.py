@@ -10,10 +10,12 @@ from made import MODEL, flow_config, write_latents
 from safetensors.torch import load_file
 
 from syncflow.clip import ClipSpec
-from syncflow.training import plan, resume, tasks
-from syncflow.training.flow import FlowTraining
-from syncflow.training.parallel import Group
+from syncflow.training import runner
+from syncflow.training.checkpoints import resume
+from syncflow.training.distributed.groups import Group
 from syncflow.training.settings import LoopConfig, TrainConfig
+from syncflow.training.tasks import buckets
+from syncflow.training.tasks.flow import FlowTraining
 
 UNALIGNED = {**MODEL, "audio": {**MODEL["audio"], "upsampler_patches": 0}}
 SIZES = {
@@ -55,9 +57,9 @@ class Clips:
 def planned(counts, weights=None, sizes=None, **loop):
     settings = LoopConfig(**{"steps": 1, "batch_size": 4, **loop})
     sizes = sizes or [settings.batch_size] * len(counts)
-    buckets = [plan.Bucket(str(i), Clips(n), size)
-               for i, (n, size) in enumerate(zip(counts, sizes, strict=True))]
-    return plan.Plan(buckets, weights or [1.0] * len(counts), settings)
+    found = [buckets.Bucket(str(i), Clips(n), size)
+             for i, (n, size) in enumerate(zip(counts, sizes, strict=True))]
+    return buckets.Plan(found, weights or [1.0] * len(counts), settings)
 
 
 def test_buckets_come_as_often_as_their_clips_and_no_clip_more_than_another():
@@ -130,7 +132,7 @@ def test_cut_off_in_the_middle_it_goes_on_bit_for_bit(folders, tmp_path):
             (tmp_path / f"{name}.json").write_text(json.dumps(made))
             final = tmp_path / name / "model.safetensors"
             final.unlink(missing_ok=True)
-            tasks.run(tmp_path / f"{name}.json", progress=False)
+            runner.run(tmp_path / f"{name}.json", progress=False)
     whole, cut = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(whole[key], cut[key]) for key in whole)
     lines = [json.loads(x) for x in (tmp_path / "cut/metrics.jsonl").read_text().splitlines()]

@@ -16,7 +16,8 @@ import torch
 from made import MODEL, flow_config, write_latents
 from safetensors.torch import load_file
 
-from syncflow.training import checkpoint, tasks
+from syncflow.training import runner
+from syncflow.training.checkpoints import checkpoint
 
 HERE = Path(__file__).parent
 STEPS = 20
@@ -69,8 +70,8 @@ def folder(tmp_path_factory):
     buckets = [str(latents), {"data": str(wide), "batch_size": 2}]
     several = {"data": buckets, "validation": [str(latents), str(wide)], "model": UNALIGNED}
 
-    tasks.run(write("one"), progress=False)
-    tasks.run(write("buckets_one", **several), progress=False)
+    runner.run(write("one"), progress=False)
+    runner.run(write("buckets_one", **several), progress=False)
     short = {"steps": 6, "max_nonfinite": 2}
     jobs = [
         write("replicas"), *(write(f"zero{stage}", stage) for stage in (1, 2, 3)),
@@ -82,7 +83,7 @@ def folder(tmp_path_factory):
         write("sequence", None, {"sequence_parallel": 2}),
         write("sequence_zero2", 2, {"sequence_parallel": 2}),
     ]
-    tasks.run(write("whole", coupling="none"), progress=False)
+    runner.run(write("whole", coupling="none"), progress=False)
     begun = folder / "one" / "checkpoints" / "00000010"
     shutil.copytree(begun, folder / "from_one" / "checkpoints" / begun.name)
     port = free_port()
@@ -163,7 +164,7 @@ def test_one_process_goes_on_from_two(folder, tmp_path, name, alone):
     (tmp_path / "run.json").write_text(json.dumps(config))
     begun = folder / name / "checkpoints" / "00000010"
     shutil.copytree(begun, tmp_path / "run" / "checkpoints" / begun.name)
-    tasks.run(tmp_path / "run.json", progress=False)
+    runner.run(tmp_path / "run.json", progress=False)
     expected = losses(folder / alone)[10:]
     assert max(abs(a - b) for a, b in zip(losses(tmp_path / "run"), expected, strict=True)) < 1e-4
 
@@ -181,7 +182,7 @@ def test_a_checkpoint_of_zero3_is_a_place_to_start_from(folder, tmp_path):
     config |= {"out": str(tmp_path / "next"), "init": str(saved)}
     config["loop"]["steps"] = 1
     (tmp_path / "next.json").write_text(json.dumps(config))
-    tasks.run(tmp_path / "next.json", progress=False)
+    runner.run(tmp_path / "next.json", progress=False)
     assert (tmp_path / "next" / "model.safetensors").exists()
 
 
@@ -201,8 +202,8 @@ def test_four_processes_share_batches_and_samples(tmp_path):
         (tmp_path / f"{name}.json").write_text(json.dumps(made))
         return tmp_path / f"{name}.json"
 
-    tasks.run(write("one"), progress=False)
-    tasks.run(write("one_temporal", model=temporal), progress=False)
+    runner.run(write("one"), progress=False)
+    runner.run(write("one_temporal", model=temporal), progress=False)
     zero = {"deepspeed": {"zero_optimization": {"stage": 3}}}
     jobs = [
         write("two_by_two", {"sequence_parallel": 2, **zero}),

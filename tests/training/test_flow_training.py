@@ -9,10 +9,10 @@ from made import flow_config, write_latents
 from safetensors.torch import load_file
 
 from syncflow.config import SamplingConfig
-from syncflow.training import clocks
-from syncflow.training.flow import FlowTraining
 from syncflow.training.loop import fit
 from syncflow.training.settings import TrainConfig
+from syncflow.training.tasks import timesteps
+from syncflow.training.tasks.flow import FlowTraining
 
 
 @pytest.fixture
@@ -113,20 +113,21 @@ def test_an_unknown_key_names_the_nearest(latents, tmp_path):
 def test_times_fall_where_the_config_says(latents, tmp_path):
     def mean(**changes):
         training = FlowTraining(task(latents, tmp_path, "video", **changes))
-        return clocks.times(training.config, 4000, torch.Generator().manual_seed(0)).mean().item()
+        source = torch.Generator().manual_seed(0)
+        return timesteps.times(training.config, 4000, source).mean().item()
 
     assert mean() == pytest.approx(0.5, abs=0.02)
     assert mean(time_kind="uniform") == pytest.approx(0.5, abs=0.02)
     assert mean(time_mean=-1.0, uniform_share=0) < 0.35
     assert mean(time_shift=3.0) < 0.35
     narrow = FlowTraining(task(latents, tmp_path, "video", time_std=0.01, uniform_share=0))
-    assert clocks.times(narrow.config, 100, torch.Generator().manual_seed(0)).std() < 0.01
+    assert timesteps.times(narrow.config, 100, torch.Generator().manual_seed(0)).std() < 0.01
     with pytest.raises(ValueError, match="time_shift"):
         task(latents, tmp_path, "video", time_shift=0)
 
 
 def test_clips_made_meanwhile_draw_their_noise_anew(latents, tmp_path):
-    from syncflow.training import clips
+    from syncflow.training.tasks import samples
 
     training = FlowTraining(task(latents, tmp_path, "both"))
     bucket = training.validation[0]
@@ -134,7 +135,7 @@ def test_clips_made_meanwhile_draw_their_noise_anew(latents, tmp_path):
 
     def sample(renewal):
         sampling = SamplingConfig(steps=3, guidance=1.0, schedule="cascade", renewal=renewal)
-        return clips.sample(training.module, batch, bucket.spec, sampling)
+        return samples.sample(training.module, batch, bucket.spec, sampling)
 
     old, new, again = sample(0.0), sample(1.0), sample(1.0)
     assert all(map(torch.equal, new, again))

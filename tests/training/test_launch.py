@@ -13,8 +13,10 @@ from made import flow_config, write_latents
 from test_distributed import free_port, losses, start
 
 from syncflow import train
-from syncflow.training import checkpoint, parallel, settings, tasks
-from syncflow.training.parallel import Group
+from syncflow.training import runner, settings
+from syncflow.training.checkpoints import checkpoint
+from syncflow.training.distributed import groups
+from syncflow.training.distributed.groups import Group
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,14 +36,14 @@ def nothing_set(monkeypatch):
 
 
 def test_alone_without_a_launcher(nothing_set):
-    assert parallel.environment() == (0, 1, 0)
+    assert groups.environment() == (0, 1, 0)
 
 
 def test_torchrun_and_deepspeed(nothing_set):
     for name, value in {"RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1"}.items():
         nothing_set.setenv(name, value)
     nothing_set.setenv("MASTER_ADDR", "10.0.0.1")
-    assert parallel.environment() == (9, 16, 1)
+    assert groups.environment() == (9, 16, 1)
 
 
 def test_slurm_step(nothing_set):
@@ -51,23 +53,23 @@ def test_slurm_step(nothing_set):
     }  # fmt: skip
     for name, value in slurm.items():
         nothing_set.setenv(name, value)
-    assert parallel.environment() == (5, 8, 1)
+    assert groups.environment() == (5, 8, 1)
     assert os.environ["MASTER_ADDR"] == "10.0.0.7" and os.environ["MASTER_PORT"] == "23456"
 
 
 def test_a_batch_script_alone_is_one_process(nothing_set):
     nothing_set.setenv("SLURM_PROCID", "0")
     nothing_set.setenv("SLURM_NTASKS", "8")  # of the job, not of a step
-    assert parallel.environment()[1] == 1
+    assert groups.environment()[1] == 1
 
 
 def test_what_a_launcher_forgot_is_named(nothing_set):
     nothing_set.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="MASTER_ADDR"):
-        parallel.environment()
+        groups.environment()
     nothing_set.setenv("WORLD_SIZE", "two")
     with pytest.raises(ValueError, match="WORLD_SIZE is 'two'"):
-        parallel.environment()
+        groups.environment()
 
 
 @pytest.mark.parametrize("flag", [["--local_rank=1"], ["--local-rank", "1"], []])
@@ -101,7 +103,7 @@ def test_the_deepspeed_block_is_strict(block, message):
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_the_papers_stages(stage):
-    config = tasks.read(ROOT / f"configs/stage{stage}.json")
+    config = runner.read(ROOT / f"configs/stage{stage}.json")
     assert config.train == {1: "video", 2: "audio", 3: "both"}[stage]
     assert (config.model.video.hidden_size, config.model.video.depth) == (1152, 28)
     assert config.text_dropout == 0.1 and config.coupling == "ot" and config.time_kind == "uniform"
@@ -182,10 +184,10 @@ def test_one_preempted_process_stops_both_and_nothing_is_lost(long_run, begin):
     config = json.loads((long_run / "run.json").read_text())
     config["loop"]["steps"] = stopped + 5
     (long_run / "run.json").write_text(json.dumps(config))
-    tasks.run(long_run / "run.json", progress=False)
+    runner.run(long_run / "run.json", progress=False)
     config["out"] = str(long_run / "whole")
     (long_run / "whole.json").write_text(json.dumps(config))
-    tasks.run(long_run / "whole.json", progress=False)
+    runner.run(long_run / "whole.json", progress=False)
     ours, whole = losses(long_run / "run"), losses(long_run / "whole")
     assert len(ours) == len(whole) == stopped + 5
     assert max(abs(a - b) for a, b in zip(ours, whole, strict=True)) < 1e-4

@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import load_file
 
 from syncflow.data import lock
-from syncflow.training import checkpoint, optimizer
+from syncflow.training.checkpoints import checkpoint
 from syncflow.training.loop import Diverged, fit
-from syncflow.training.plan import epoch_indices
+from syncflow.training.optim import optimizer
 from syncflow.training.settings import LoopConfig
+from syncflow.training.tasks.buckets import epoch_indices
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import syncflow
-from syncflow.training import tasks
+from syncflow.training import runner
 
 SIZE = 32
 
@@ -83,7 +83,7 @@ def model_folder(tmp_path_factory):
         "latents_val", "video_decoder", "stage1", "stage2", "stage3", "export",
     ]  # fmt: skip
     write(folder, "recipe", task="recipe", steps=[f"{step}.json" for step in steps])
-    tasks.run(folder / "recipe.json", progress=False)
+    runner.run(folder / "recipe.json", progress=False)
     return folder / "model"
 
 
@@ -108,7 +108,7 @@ def test_the_exported_folder_normalises_as_its_training_did(model_folder):
 
 
 def test_frozen_encoder_stays_bit_identical(model_folder):
-    from syncflow.training import weights as weights_of
+    from syncflow.training.checkpoints import weights as weights_of
 
     before = weights_of.load(model_folder.parent / "video_vae")
     after = weights_of.load(model_folder.parent / "video_decoder")
@@ -119,7 +119,7 @@ def test_frozen_encoder_stays_bit_identical(model_folder):
 
 def test_finished_steps_are_skipped(model_folder, capsys):
     stamp = (model_folder.parent / "stage1" / "model.safetensors").stat().st_mtime_ns
-    tasks.run(model_folder.parent / "stage1.json", progress=False)
+    runner.run(model_folder.parent / "stage1.json", progress=False)
     assert (model_folder.parent / "stage1" / "model.safetensors").stat().st_mtime_ns == stamp
     assert "finished before, skipped" in capsys.readouterr().out
 
@@ -127,7 +127,7 @@ def test_finished_steps_are_skipped(model_folder, capsys):
 def test_a_skipped_step_says_that_its_config_has_changed(model_folder, capsys):
     config = json.loads((model_folder.parent / "stage1.json").read_text())
     write(model_folder.parent, "changed", **{**config, "text_dropout": 0.5})
-    tasks.run(model_folder.parent / "changed.json", progress=False)
+    runner.run(model_folder.parent / "changed.json", progress=False)
     assert "finished before with another config" in capsys.readouterr().out
 
 
@@ -138,12 +138,12 @@ def test_latents_of_other_encoders_are_not_taken_for_finished(model_folder):
         **{**config, "video_vae": str(model_folder.parent / "video_decoder")},
     )  # fmt: skip
     with pytest.raises(ValueError, match="latents_val holds latents of other encoders"):
-        tasks.run(model_folder.parent / "other.json", progress=False)
+        runner.run(model_folder.parent / "other.json", progress=False)
 
 
 def test_training_goes_on_from_a_model_folder(model_folder, tmp_path):
-    from syncflow.training import export
-    from syncflow.training import weights as weights_of
+    from syncflow.training.checkpoints import weights as weights_of
+    from syncflow.training.tasks import export
 
     weights = weights_of.load(model_folder)
     trained = weights_of.load(model_folder.parent / "stage3")
@@ -156,7 +156,7 @@ def test_training_goes_on_from_a_model_folder(model_folder, tmp_path):
     export_config = json.loads((folder / "export.json").read_text())
     of_model = dict.fromkeys(("video_vae", "audio_vae", "text_encoder"), str(model_folder))
     write(folder, "more", **export_config | of_model | {"out": str(tmp_path / "more")})
-    tasks.run(folder / "more.json", progress=False)
+    runner.run(folder / "more.json", progress=False)
     more = weights_of.load(tmp_path / "more", "video_vae")
     kept = weights_of.load(model_folder, "video_vae")
     assert all(torch.equal(more[name], kept[name]) for name in kept)
@@ -201,7 +201,7 @@ def test_an_export_of_what_does_not_belong_together_is_refused(
     config = json.loads((folder / "export.json").read_text())
     write(tmp_path, "export", **config | {"out": str(tmp_path / "model")} | change)
     with pytest.raises(ValueError, match=message):
-        tasks.run(tmp_path / "export.json", progress=False)
+        runner.run(tmp_path / "export.json", progress=False)
     assert not (tmp_path / "model").exists()
 
 
@@ -214,11 +214,11 @@ def test_tuning_a_model_keeps_its_scale(model_folder, tmp_path):
     config |= {"out": str(tmp_path / "tuned"), "init": str(model_folder), "statistics": "init"}
     config |= {"data": str(folder / "latents_val"), "samples": None}
     write(tmp_path, "tuned", **config)
-    tasks.run(tmp_path / "tuned.json", progress=False)
+    runner.run(tmp_path / "tuned.json", progress=False)
     export = json.loads((folder / "export.json").read_text())
     export |= {"out": str(tmp_path / "model"), "ddit": str(tmp_path / "tuned")}
     write(tmp_path, "export", **export | {"latents": str(folder / "latents_val")})
-    tasks.run(tmp_path / "export.json", progress=False)
+    runner.run(tmp_path / "export.json", progress=False)
     folders = (model_folder, tmp_path / "model")
     before, after = (ModelConfig.load(folder / "config.json") for folder in folders)
     assert before.latent_mean_video == after.latent_mean_video

@@ -1,13 +1,13 @@
-"""Whether a run may go on: its config, and checkpoints of earlier versions."""
+"""Whether a run may go on: its config, and what it goes on from."""
 
 import json
 
 import pytest
 import torch
 from made import flow_config, write_latents
-from safetensors.torch import load_file
 
-from syncflow.training import checkpoint, resume, tasks, weights
+from syncflow.training import runner
+from syncflow.training.checkpoints import checkpoint, resume, weights
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def begun(tmp_path):
         settings = {"steps": 8, "decay": 0, "optimizer": "muon", "ema": 0.9, **(loop or {})}
         config = flow_config(latents, tmp_path / name, "both", settings, **changes)
         (tmp_path / f"{name}.json").write_text(json.dumps(config))
-        tasks.run(tmp_path / f"{name}.json", progress=False)
+        runner.run(tmp_path / f"{name}.json", progress=False)
         return tmp_path / name
 
     out = run(loop={"steps": 4})
@@ -48,46 +48,6 @@ def test_a_share_of_the_batch_may_change_where_draws_are_by_clip(tmp_path):
     assert resume.differing(text(), text(batch_size=8, accumulate=1)) == []
     (changed,) = resume.differing(text(), text(batch_size=8))
     assert changed == "loop.batch_size * accumulate was 8 and is 16"
-
-
-def test_a_checkpoint_of_an_earlier_version_goes_on_exactly(begun, tmp_path):
-    """``checkpoint.pt`` with numbered optimizer states, as the first version wrote it."""
-    whole = load_file(begun("whole") / weights.FINAL)
-    saved = checkpoint.newest(tmp_path / "run")
-    state = {name: saved[name] for name in saved}
-    config = json.loads((tmp_path / "whole.json").read_text())
-    task = tasks.read(tmp_path / "whole.json")
-    from syncflow.training import optimizer
-    from syncflow.training.flow import FlowTraining
-
-    module = FlowTraining(task).module
-    names = {id(p): name for name, p in module.named_parameters()}
-    optimizers = []
-    for each in optimizer.build(module, task.loop):
-        values = each.state_dict()
-        order = [names[id(p)] for group in each.param_groups for p in group["params"]]
-        for index, name in enumerate(order):
-            kinds = [kind for kind in optimizer.STATES if f"{kind}/{name}" in state]
-            values["state"][index] = {kind: state[f"{kind}/{name}"] for kind in kinds}
-            if "exp_avg" in kinds:
-                values["state"][index]["step"] = torch.tensor(4.0)
-        optimizers.append(values)
-    below = lambda kind: {  # noqa: E731
-        k.removeprefix(f"{kind}/"): v for k, v in state.items() if k.startswith(f"{kind}/")
-    }
-    old = tmp_path / "old"
-    old.mkdir()
-    torch.save(
-        {
-            "step": 4, "skipped": 0, "seconds": 1.0, "model": below("model"), "ema": below("ema"),
-            "optimizers": optimizers,
-        },
-        old / "checkpoint.pt",
-    )
-    (tmp_path / "old.json").write_text(json.dumps({**config, "out": str(old)}))
-    tasks.run(tmp_path / "old.json", progress=False)
-    ours = load_file(old / weights.FINAL)
-    assert all(torch.equal(whole[name], ours[name]) for name in whole)
 
 
 def test_a_start_from_an_unfinished_run_is_refused_and_a_checkpoint_named(begun, tmp_path):

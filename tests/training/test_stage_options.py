@@ -9,22 +9,13 @@ import torch
 from made import flow_config, write_latents
 from safetensors.torch import load_file
 
-from syncflow.training import (
-    clocks,
-    draws,
-    export,
-    flops,
-    lora,
-    recompute,
-    report,
-    settings,
-    tasks,
-)
-from syncflow.training.draws import SampleGenerators
-from syncflow.training.flow import FlowTraining
-from syncflow.training.parallel import Group
+from syncflow.training import logging, recompute, runner, settings
+from syncflow.training.distributed.groups import Group
+from syncflow.training.distributed.stopwatch import PHASES
 from syncflow.training.settings import TrainConfig
-from syncflow.training.stopwatch import PHASES
+from syncflow.training.tasks import export, flops, lora, randomness, timesteps
+from syncflow.training.tasks.flow import FlowTraining
+from syncflow.training.tasks.randomness import SampleGenerators
 
 
 @pytest.fixture
@@ -47,16 +38,16 @@ SHAPE = (400, 2, 5, 4, 4)
 
 def test_times_are_joint_as_in_the_paper_where_nothing_else_is_asked_for(latents):
     training = task(latents, "audio", clean_video=0, draws=3)
-    when = clocks.draw(training.config, SHAPE, generator())
+    when = timesteps.draw(training.config, SHAPE, generator())
     assert not when.clean_B.any()
-    audio = clocks.audio_times(training.config, when, generator())
+    audio = timesteps.audio_times(training.config, when, generator())
     assert torch.equal(audio, when.video_B.repeat_interleave(3))
 
 
 def test_shares_of_clean_and_decoupled_samples(latents):
     training = task(latents, clean_video=0.2, decoupled=0.5)
-    when = clocks.draw(training.config, SHAPE, generator())
-    audio = clocks.audio_times(training.config, when, generator(1))
+    when = timesteps.draw(training.config, SHAPE, generator())
+    audio = timesteps.audio_times(training.config, when, generator(1))
     assert when.clean_B.float().mean() == pytest.approx(0.2, abs=0.06)
     assert (when.video_B[when.clean_B] == 1).all()
     apart = audio != when.joint_B
@@ -73,7 +64,7 @@ def test_the_stage_decides_how_many_videos_are_clean(latents):
 
 def test_given_frames_are_data_and_carry_no_loss(latents):
     training = task(latents, conditioned=0.5, clean_video=0.25, clean_noise=0)
-    when = clocks.draw(training.config, SHAPE, generator())
+    when = timesteps.draw(training.config, SHAPE, generator())
     mask = when.frame_mask_BT
     some = ~mask.all(1)
     assert some.float().mean() == pytest.approx(0.5 * 0.75, abs=0.08)
@@ -100,12 +91,12 @@ def test_draws_by_clip_do_not_depend_on_how_the_batch_is_shared():
     whole = SampleGenerators(3, range(8))
     parts = [SampleGenerators(3, range(first, first + 2)) for first in (0, 2, 4, 6)]
     for draw in (
-        lambda source, n: draws.uniform(n, source),
-        lambda source, n: draws.normal((2 * n, 3), source),
-        lambda source, n: draws.times(n, source, kind="logit_normal"),
+        lambda source, n: randomness.uniform(n, source),
+        lambda source, n: randomness.normal((2 * n, 3), source),
+        lambda source, n: randomness.times(n, source, kind="logit_normal"),
     ):
         assert torch.equal(draw(whole, 8), torch.cat([draw(part, 2) for part in parts]))
-    values = draws.normal((8, 1000), SampleGenerators(4, range(8)))
+    values = randomness.normal((8, 1000), SampleGenerators(4, range(8)))
     assert np.abs(np.corrcoef(values.numpy()) - np.eye(8)).max() < 0.15
 
 
@@ -164,13 +155,13 @@ def test_low_rank_training_moves_one_tower_and_exports_merged(latents, tmp_path)
     pytest.importorskip("peft")
     base = flow_config(latents, tmp_path / "base", "both", {"steps": 2})
     (tmp_path / "base.json").write_text(json.dumps(base))
-    tasks.run(tmp_path / "base.json", progress=False)
+    runner.run(tmp_path / "base.json", progress=False)
     tuned = flow_config(
         latents, tmp_path / "tuned", "both", {"steps": 4}, init=str(tmp_path / "base"),
         lora={"rank": 4, "alpha": 8, "towers": "audio"},
     )
     (tmp_path / "tuned.json").write_text(json.dumps(tuned))
-    tasks.run(tmp_path / "tuned.json", progress=False)
+    runner.run(tmp_path / "tuned.json", progress=False)
     before = load_file(tmp_path / "base" / "model.safetensors")
     after = load_file(tmp_path / "tuned" / "model.safetensors")
     assert before.keys() == after.keys()
@@ -194,7 +185,7 @@ def test_low_rank_training_moves_one_tower_and_exports_merged(latents, tmp_path)
 
 def test_operations_of_a_sample_match_the_published_count():
     """performance.md's count of XL/2 with 300 text tokens: 6322 GFLOP forward."""
-    config = tasks.read(Path(__file__).parents[2] / "configs/stage2.json")
+    config = runner.read(Path(__file__).parents[2] / "configs/stage2.json")
     from syncflow.clip import ClipSpec
 
     video, context, audio = flops._forward(config.model.model_dump_json(), ClipSpec(), 300)
@@ -206,13 +197,13 @@ def test_operations_of_a_sample_match_the_published_count():
 
 def test_losses_by_time_are_means_of_their_stretch():
     values = {"at": torch.tensor([[3.0, 0.0, 8.0], [2.0, 0.0, 4.0]]), "loss": torch.tensor(2.0)}
-    assert report.gathered(values, Group()) == {"at_0": 1.5, "at_2": 2.0, "loss": 2.0}
+    assert logging.gathered(values, Group()) == {"at_0": 1.5, "at_2": 2.0, "loss": 2.0}
 
 
 def test_every_part_of_a_step_is_timed(latents, tmp_path):
     config = flow_config(latents, tmp_path / "run", "both", {"log_every": 1, "peak_tflops": 0.1})
     (tmp_path / "run.json").write_text(json.dumps(config))
-    tasks.run(tmp_path / "run.json", progress=False)
+    runner.run(tmp_path / "run.json", progress=False)
     first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert {f"time/{phase}" for phase in PHASES} <= first.keys()
     assert first["samples_per_second"] > 0 and first["memory_gib"] > 0 and 0 < first["mfu"] < 1
@@ -228,5 +219,5 @@ def test_only_flow_tasks_have_draws_by_clip(tmp_path):
     }  # fmt: skip
     (tmp_path / "text.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="randomness 'sample' is for flow tasks"):
-        tasks.run(tmp_path / "text.json", progress=False)
+        runner.run(tmp_path / "text.json", progress=False)
     assert settings.LoopConfig.parse(loop).randomness == "sample"

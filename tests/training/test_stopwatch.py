@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from syncflow.training.report import Pace
-from syncflow.training.stopwatch import PHASES, Stopwatch
+from syncflow.training.distributed.stopwatch import PHASES, Stopwatch
+from syncflow.training.logging import Pace
 
 
 def test_a_phase_inside_another_is_taken_out_of_it():

@@ -3,8 +3,9 @@
 import sys
 from pathlib import Path
 
-from syncflow.training import parallel, tasks
-from syncflow.training.flow import FlowTraining
+from syncflow.training import runner
+from syncflow.training.distributed import groups
+from syncflow.training.tasks.flow import FlowTraining
 
 POISON = 3  # the step of a run called "poison" whose data are not numbers
 
@@ -19,10 +20,10 @@ def main() -> None:
         return made
 
     FlowTraining.batch = batch
-    group = parallel.join("cpu", minutes=2)
+    group = groups.join("cpu", minutes=2)
     for config in sys.argv[1:]:
-        tasks.run(Path(config), progress=False, group=group)
-    parallel.leave()
+        runner.run(Path(config), progress=False, group=group)
+    groups.leave()
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ from benchmarks.gpu.small.graph import Tally
 from benchmarks.gpu.small.optimizer import Optimizer
 from benchmarks.gpu.small.pool import Raw
 from benchmarks.gpu.small.world import Lesson
+from syncflow import impacts
 from syncflow.clip import AUDIO_HOP, to_model
-from syncflow.data import impacts
+from syncflow.detect.fidelity import spectral_distance
 from syncflow.models.patch_vae import PatchVideoVAE
 from syncflow.models.spectral_vae import SpectralAudioVAE
 from syncflow.models.text_encoder import TextEncoder, TextPretrainer
-from syncflow.training import losses
+from syncflow.training.tasks import losses
 
 _LATENT_NOISE = 0.08
 _FRAMES = 16
@@ -169,7 +170,7 @@ def judge_audio(vae: SpectralAudioVAE, raw: Raw) -> dict[str, float]:
             continue
         audio = raw.audio_NM[torch.tensor(rows, device=raw.count.device)].float() / 32767
         again = vae.decode(vae.encode(audio).mode(), num_samples=audio.shape[1]).cpu()
-        out[f"spectral_db_{level}"] = round(losses.spectral_distance(again, audio.cpu()), 2)
+        out[f"spectral_db_{level}"] = round(spectral_distance(again, audio.cpu()), 2)
         gain = 20 * torch.log10(again.std() / audio.cpu().std().clamp(min=1e-6) + 1e-6)
         out[f"loudness_db_{level}"] = round(float(gain), 2)
     return out

@@ -20,12 +20,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from syncflow import model_card, model_folder
+from syncflow.model_io import model_card, model_folder
 from syncflow.config import ModelConfig
 from syncflow.models.ddit import DDiT
 from syncflow.models.text_encoder import TextEncoder
 from syncflow.models.vae import build_audio_vae, build_video_vae
-from syncflow.training import weights
+from syncflow.training.checkpoints import weights
 
 PARTS = ("ddit", "video_vae", "audio_vae", "text_encoder")
 FILES = 3

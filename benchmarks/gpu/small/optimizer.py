@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from syncflow.training.optimizer import is_matrix
+from syncflow.training.optim.optimizer import is_matrix
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
@@ -24,7 +24,7 @@ class Optimizer:
     """Of the named parameters given; ``lr`` is a 0-dim tensor that the caller fills.
 
     Args:
-        named: names decide what is a matrix (``training.optimizer.is_matrix``).
+        named: names decide what is a matrix (``training.optim.optimizer.is_matrix``).
         weight_decay: of matrices, and of the rest's tensors with two axes or more.
         ema: decay of the averaged weights, with a warm start.
         clip: greatest norm of the gradient.

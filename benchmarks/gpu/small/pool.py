@@ -15,7 +15,7 @@ from benchmarks.gpu.small.plan import CAPTIONS, EVENTS, SPEC, TOKENS, Plan
 from benchmarks.gpu.small.world import Arrival, Record
 from syncflow.clip import to_model
 from syncflow.config import ModelConfig
-from syncflow.training.losses import moving_mask
+from syncflow.detect.fidelity import moving_mask
 
 
 class Raw:

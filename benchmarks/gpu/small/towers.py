@@ -16,7 +16,7 @@ from benchmarks.gpu.small.plan import SPEC
 from benchmarks.gpu.small.pool import Batch, Encoders, Latents, Raw
 from syncflow import flow
 from syncflow.models.ddit import Condition, DDiT
-from syncflow.training import losses
+from syncflow.training.tasks import losses
 
 TEXT_DROPOUT, EVENT_DROPOUT, GIVEN, CLEAN_NOISE = 0.1, 0.5, 0.15, 0.05
 _TIME_MEAN, _UNIFORM_SHARE = -0.5, 0.2

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu.small.plan import CAPTIONS, EVENTS, SPEC, Plan
-from syncflow.data import impacts
-from syncflow.data.impacts.scene import Scene
+from syncflow import impacts
+from syncflow.impacts.scene import Scene
 
 #: Clips of one slot.
 CLIPS = 4

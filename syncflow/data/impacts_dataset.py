@@ -1,0 +1,323 @@
+"""Many clips at once: mp4 files or raw shards with their captions and contact times, and the
+reader of the shards.
+
+A folder holds `dataset.json` (how it was made), `metadata.jsonl` (one line a clip) and the clips.
+A clip's seed is the first seed of its split plus `seed` plus its number, so two folders overlap
+exactly where their seed ranges do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from syncflow.clip import FPS, SAMPLE_RATE, SECONDS
+from syncflow.data import processes
+from syncflow.impacts.render import render
+from syncflow.impacts.scene import Scene
+from syncflow.impacts.sound import sound
+from syncflow.impacts.world import SEEDS, sample_scene
+
+SHARD = 256
+"""Clips in one shard."""
+
+CONTAINERS = ("mp4", "shards")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides a folder's contents; written to `dataset.json`."""
+
+    clips: int
+    seed: int
+    level: int
+    split: str
+    height: int
+    width: int
+    fps: float
+    seconds: float
+    sample_rate: int
+    container: str
+
+    def scene(self, number: int) -> Scene:
+        """The scene of one clip of the folder."""
+        return sample_scene(
+            SEEDS[self.split].start + self.seed + number,
+            self.level,
+            self.split,
+            self.seconds,
+            self.fps,
+            self.sample_rate,
+        )
+
+    def file(self, number: int) -> str:
+        """The name, without folder, of the mp4 of a clip or the stem of the shard that holds it."""
+        if self.container == "mp4":
+            return f"{self.split}_{SEEDS[self.split].start + self.seed + number:08d}.mp4"
+        return f"shard_{number // SHARD:05d}"
+
+    def check(self) -> None:
+        """Raises ValueError for whatever cannot be made."""
+        if self.split not in SEEDS:
+            raise ValueError(f"split must be one of {', '.join(SEEDS)}, got {self.split!r}")
+        if self.container not in CONTAINERS:
+            raise ValueError(
+                f"container must be one of {', '.join(CONTAINERS)}, got {self.container!r}"
+            )
+        if self.clips < 1:
+            raise ValueError(f"clips must be at least 1, got {self.clips}")
+        size = len(SEEDS[self.split])
+        if self.seed < 0 or self.seed + self.clips > size:
+            raise ValueError(
+                f"the {self.split} split has the seeds 0 to {size - 1}, got {self.clips} clips "
+                f"from seed {self.seed} on"
+            )
+        if min(self.height, self.width) < 16:
+            raise ValueError(
+                f"height and width must be at least 16 pixels, got {self.height} x {self.width}"
+            )
+        if self.container == "mp4" and (self.height % 2 or self.width % 2):
+            raise ValueError(
+                f"an mp4 needs an even height and width, got {self.height} x {self.width}"
+            )
+        if self.container == "mp4":
+            from syncflow.data import media
+
+            media.check_rate("clip.mp4", self.sample_rate)
+        self.scene(0)
+
+
+def iterate(
+    clips: int,
+    seed: int = 0,
+    level: int = 1,
+    split: str = "train",
+    height: int = 64,
+    width: int = 64,
+    fps: float = FPS,
+    seconds: float = SECONDS,
+    sample_rate: int = SAMPLE_RATE,
+) -> Iterator[tuple[Scene, np.ndarray, np.ndarray]]:
+    """Clips made on the fly: (scene, video uint8 [F, 3, H, W], audio float32 [M])."""
+    plan = Plan(
+        clips, seed, level, split, height, width, fps, seconds, sample_rate, container="shards"
+    )
+    plan.check()
+    for number in range(clips):
+        scene = plan.scene(number)
+        yield scene, render(scene, height, width), sound(scene)
+
+
+def write_dataset(
+    out: str | os.PathLike[str],
+    clips: int,
+    seed: int = 0,
+    level: int = 1,
+    split: str = "train",
+    height: int = 64,
+    width: int = 64,
+    fps: float = FPS,
+    seconds: float = SECONDS,
+    sample_rate: int = SAMPLE_RATE,
+    workers: int | None = None,
+    container: str = "mp4",
+    progress: bool = True,
+) -> Path:
+    """Writes a folder of clips and returns its path; what a cut-off run finished is kept, and
+    only the rest is made.
+
+    container: "mp4" for one H.264 + AAC file a clip, or "shards" for raw `shard_00000.video.npy`
+    uint8 [N, F, 3, H, W] and `shard_00000.audio.npy` int16 [N, M] of 256 clips each. workers:
+    processes, by default one a core; more than one needs the usual `if __name__ == "__main__"` in
+    a calling script. Raises ValueError for settings that cannot be made, or where the folder
+    holds clips of other settings.
+    """
+    plan = Plan(clips, seed, level, split, height, width, fps, seconds, sample_rate, container)
+    plan.check()
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    folder = Path(out)
+    _claim(folder, plan)
+    jobs = _missing(folder, plan)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = min(workers or cores or 1, max(len(jobs), 1))
+    with _bar(plan.clips, plan.clips - sum(len(job) for job in jobs), progress) as bar:
+        if workers == 1:
+            for job in jobs:
+                bar.update(_make(folder, plan, job))
+        else:
+            # Closed at once when the bar itself is interrupted.
+            with closing(processes.run(partial(_make, folder, plan), jobs, workers)) as results:
+                for done in results:
+                    bar.update(done)
+    _write_metadata(folder, plan)
+    return folder
+
+
+def _claim(folder: Path, plan: Plan) -> None:
+    """Makes the folder, or sees that it is a part of the same data set; a greater number of clips
+    continues it.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give a folder to write the clips to")
+    folder.mkdir(parents=True, exist_ok=True)
+    card = folder / "dataset.json"
+    wanted = dataclasses.asdict(plan)
+    if card.exists():
+        found = json.loads(card.read_text())
+        other = {k: found.get(k) for k in wanted if k != "clips" and found.get(k) != wanted[k]}
+        if other:
+            was = ", ".join(f"{k} {v} (now {wanted[k]})" for k, v in other.items())
+            raise ValueError(f"{folder} holds clips made with {was}; give another folder")
+        wanted["clips"] = max(plan.clips, found["clips"])
+    elif any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty and holds no clips of ours; give another folder")
+    _replace(card, json.dumps(wanted, indent=1) + "\n")
+
+
+def _missing(folder: Path, plan: Plan) -> list[range]:
+    """The clips still to be made: one a job for mp4, one shard a job otherwise."""
+    if plan.container == "mp4":
+        return [range(i, i + 1) for i in range(plan.clips) if not (folder / plan.file(i)).exists()]
+    jobs = []
+    for first in range(0, plan.clips, SHARD):
+        job = range(first, min(first + SHARD, plan.clips))
+        # The sound is renamed last, so a shard with a sound of the right length is complete.
+        done = folder / f"{plan.file(first)}.audio.npy"
+        if not done.exists() or len(np.load(done, mmap_mode="r")) < len(job):
+            jobs.append(job)
+    return jobs
+
+
+def _make(folder: Path, plan: Plan, job: range) -> int:
+    if plan.container == "mp4":
+        import torch
+
+        from syncflow.data import media
+
+        for number in job:
+            processes.check_stopped()
+            scene, path = plan.scene(number), folder / plan.file(number)
+            part = path.with_name(f".part-{os.getpid()}-{path.name}")
+            try:
+                video = torch.from_numpy(render(scene, plan.height, plan.width))
+                audio = torch.from_numpy(sound(scene))
+                media.write(part, video, audio, plan.fps, plan.sample_rate)
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+        return len(job)
+    scene = plan.scene(job[0])
+    stem = plan.file(job[0])
+    shapes = {
+        "video": (np.uint8, (len(job), scene.num_frames, 3, plan.height, plan.width)),
+        "audio": (np.int16, (len(job), scene.num_samples)),
+    }
+    parts = {name: folder / f".part-{os.getpid()}-{stem}.{name}.npy" for name in shapes}
+    try:
+        arrays = {
+            name: np.lib.format.open_memmap(parts[name], "w+", dtype, shape)
+            for name, (dtype, shape) in shapes.items()
+        }
+        for row, number in enumerate(job):
+            processes.check_stopped()
+            scene = plan.scene(number)
+            arrays["video"][row] = render(scene, plan.height, plan.width)
+            arrays["audio"][row] = np.rint(sound(scene) * 32767)
+        for name, part in parts.items():
+            arrays[name].flush()
+            part.replace(folder / f"{stem}.{name}.npy")
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+    return len(job)
+
+
+def _write_metadata(folder: Path, plan: Plan) -> None:
+    total = json.loads((folder / "dataset.json").read_text())["clips"]
+    plan = dataclasses.replace(plan, clips=total)
+    lines = []
+    for number in range(total):
+        scene = plan.scene(number)
+        entry: dict[str, Any] = {"file": plan.file(number)}
+        if plan.container == "shards":
+            entry["row"] = number % SHARD
+        entry |= {
+            "caption": scene.caption,
+            "contacts": [dataclasses.asdict(c) for c in scene.contacts],
+            "attributes": scene.attributes,
+            "seed": scene.seed,
+            "level": scene.level,
+            "split": scene.split,
+        }
+        lines.append(json.dumps(entry))
+    _replace(folder / "metadata.jsonl", "\n".join(lines) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_name(f".part-{os.getpid()}-{path.name}")
+    part.write_text(text)
+    part.replace(path)
+
+
+class Shards:
+    """A folder of shards, memory-mapped: `len`, and `[i]` as a dict of one clip; nothing is read
+    before it is asked for.
+
+    `metadata` is the list of the lines of metadata.jsonl; `video` uint8 [F, 3, H, W] and `audio`
+    float32 [M] of a clip are in the order of it. `plan` is what dataset.json says.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        card, lines = self.folder / "dataset.json", self.folder / "metadata.jsonl"
+        if not card.exists() or not lines.exists():
+            raise ValueError(f"{self.folder} holds no finished data set (no {lines.name})")
+        self.plan = Plan(**json.loads(card.read_text()))
+        if self.plan.container != "shards":
+            raise ValueError(f"{self.folder} holds {self.plan.container} files, not shards")
+        self.metadata = [json.loads(line) for line in lines.read_text().splitlines()]
+        stems = sorted({entry["file"] for entry in self.metadata})
+        self._video = [np.load(self.folder / f"{s}.video.npy", mmap_mode="r") for s in stems]
+        self._audio = [np.load(self.folder / f"{s}.audio.npy", mmap_mode="r") for s in stems]
+
+    def __len__(self) -> int:
+        return len(self.metadata)
+
+    def video(self, index: int) -> np.ndarray:
+        """uint8 [F, 3, H, W], a view of the file."""
+        return self._video[index // SHARD][index % SHARD]
+
+    def audio(self, index: int) -> np.ndarray:
+        """float32 [M] in [-1, 1]."""
+        return self._audio[index // SHARD][index % SHARD].astype(np.float32) / 32767
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)}")
+        return {**self.metadata[index], "video": self.video(index), "audio": self.audio(index)}
+
+
+def read_shards(folder: str | os.PathLike[str]) -> Shards:
+    """Opens what `write_dataset(..., container="shards")` wrote; ValueError where it is not there
+    or not finished.
+    """
+    return Shards(folder)
+
+
+@contextmanager
+def _bar(total: int, done: int, show: bool) -> Iterator[Any]:
+    from tqdm import tqdm
+
+    with tqdm(total=total, initial=done, unit="clip", disable=not show, file=sys.stderr) as bar:
+        yield bar

@@ -1,0 +1,1 @@
+"""Contacts in pictures, onsets in sound, and matching the one with the other."""

@@ -1,0 +1,62 @@
+"""How near a copy is to what it is of: pictures in PSNR, sound as a distance of spectra.
+
+The one owner of both for validation while a VAE trains, for reports and for benchmarks.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from syncflow.clip import Clip, to_model
+
+#: Window and hop of the spectra, samples; and the amplitude below which a bin is silent (-80 dB).
+_WINDOW, _HOP, _FLOOR = 1024, 256, 1e-4
+
+
+def moving_mask(video_BCFHW: Tensor, threshold: float = 0.16) -> Tensor:
+    """1 where a pixel differs from its median over time by more than ``threshold`` (of the range
+    [-1,1]), [B,1,F,H,W]: the part of the picture that carries the contacts."""
+    still = video_BCFHW[:, :, ::2].median(2, keepdim=True).values
+    return ((video_BCFHW - still).abs().amax(1, keepdim=True) > threshold).float()
+
+
+def psnr(out: Tensor, target: Tensor, mask: Tensor | None = None, span: float = 2.0) -> float:
+    """Peak signal-to-noise ratio in dB, at most 120, of videos whose values lie within a range of
+    ``span`` (2 for [-1,1], 255 for uint8), over ``mask`` if given; nan if that is empty."""
+    square = ((out - target) / span).square()
+    if mask is None:
+        mean = square.mean()
+    else:
+        mask = mask.expand_as(square)
+        mean = (square * mask).sum() / mask.sum()
+    return float(-10 * torch.log10(mean + 1e-12))
+
+
+def spectral_distance(out_BM: Tensor, audio_BM: Tensor) -> float:
+    """Mean difference of log magnitudes in dB, over all bins; [M] or [B,M], in [-1,1]."""
+    window = torch.hann_window(_WINDOW)
+    levels = [
+        20 * torch.log10(
+            torch.stft(x.float(), _WINDOW, _HOP, window=window, return_complex=True).abs()
+            * (2 / window.sum()) + _FLOOR
+        )
+        for x in (out_BM, audio_BM)
+    ]  # fmt: skip
+    return float((levels[0] - levels[1]).abs().mean())
+
+
+def measure(original: Clip, copy: Clip) -> dict[str, float]:
+    """``psnr`` and ``psnr_moving`` (dB, of all pixels and of those that move; nan where none does)
+    and ``spectral_db`` (dB), over the frames and samples that both have."""
+    frames = min(len(original.video), len(copy.video))
+    samples = min(len(original.audio), len(copy.audio))
+    theirs, ours = (to_model(clip.video[:frames])[None] for clip in (original, copy))
+    moving = psnr(ours, theirs, moving_mask(theirs)) if frames else math.nan
+    return {
+        "psnr": psnr(ours, theirs),
+        "psnr_moving": moving,
+        "spectral_db": spectral_distance(copy.audio[:samples], original.audio[:samples]),
+    }

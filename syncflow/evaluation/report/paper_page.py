@@ -1,0 +1,73 @@
+"""The paper's tables and figures as a web page: ``index.html``, which opens with no network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from syncflow.evaluation.report import figures, page, paper_tables, tables
+
+
+def write(folder: Path, report: dict[str, Any]) -> None:
+    """``report.json``, ``report.md`` and ``index.html``."""
+    _html(folder, report)
+    tables.write_json(folder / "report.json", report)
+    (folder / "report.md").write_text(paper_tables.page(report))
+
+
+def _html(folder: Path, report: dict[str, Any]) -> Path:
+    """Tables 1 to 4, figure 5 drawn over its guidance weights and figure 6 over steps."""
+    parts = ["<h1>The paper's tables and figures</h1>", page.facts(report)]
+    for key, (title, columns) in paper_tables.TABLES.items():
+        rows = [row for row in report["rows"] if key in row["tables"]]
+        if not rows:
+            continue
+        grids = (paper_tables.grid(rows, columns, key), paper_tables.grid(rows, paper_tables.MORE))
+        drawn = _guidance(rows) if key == "5" else ""
+        parts += [f"<h2>{escape(title)}</h2>", drawn, *(_table(lines) for lines in grids)]
+    if report.get("curves"):
+        parts += [f"<h2>{paper_tables.LOSSES}</h2>", _losses(report["curves"])]
+    missing = "".join(f"<li>{escape(line)}</li>" for line in paper_tables.not_run(report))
+    parts += [f"<h2>Not run</h2><ul>{missing}</ul>" if missing else ""]
+    parts += [f"<p>{escape(paper_tables.EXPLAINED)}</p>"]
+    return page.document(folder / "index.html", "syncflow: the paper's tables", parts)
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    if not lines:
+        return ""
+    heads, *rows = (
+        f"<tr><th>{escape(first)}</th>"
+        + "".join(f"<{tag}>{escape(text)}</{tag}>" for text in rest) + "</tr>"
+        for tag, (first, *rest) in zip(["th"] + ["td"] * len(lines), lines, strict=False)
+    )
+    return f'<div class="wide"><table>{heads}{"".join(rows)}</table></div>'
+
+
+def _guidance(rows: Sequence[dict[str, Any]]) -> str:
+    """One chart a metric, over the weights of the rows that were run."""
+    run = sorted((row for row in rows if "metrics" in row), key=lambda row: row["at"])
+    names = dict.fromkeys(name for row in run for name in row["metrics"])
+    drawings = []
+    for name in names:
+        points = [
+            (row["at"], *row["metrics"][name]["value"]) for row in run if name in row["metrics"]
+        ]
+        drawings.append(figures.chart([figures.Series("", points)], "guidance", name))
+    return f'<div class="charts">{"".join(drawings)}</div>' if run else ""
+
+
+def _losses(curves: dict[str, dict[str, list[list[float]]]]) -> str:
+    """One chart a loss, one line a run."""
+    names = dict.fromkeys(name for losses in curves.values() for name in losses)
+    drawings = []
+    for name in names:
+        series = [
+            figures.Series(run, [tuple(point) for point in losses[name]])
+            for run, losses in curves.items()
+            if name in losses
+        ]
+        drawings.append(figures.chart(series, "step", name))
+    return f'<div class="charts">{"".join(drawings)}</div>'

@@ -1,0 +1,84 @@
+"""A report's page drawn again from its folder, with curves that were measured apart."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from syncflow.clip import Clip
+from syncflow.evaluation.report import page, tables
+
+
+def redraw(folder: Path, out: Path, more: dict[str, Any] | None = None) -> Path:
+    """The page of a report that is there, its players as they are, with ``more`` parts of a report
+    ("calibration", "guidance", "training") beside its own; returns the new page's path.
+
+    Raises:
+        FileNotFoundError: ``folder`` holds no report.
+    """
+    report = _numbers(json.loads((folder / "report.json").read_text())) | (more or {})
+    with (folder / "clips.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    by_system: dict[str, list[dict[str, str]]] = {}
+    for line in lines:
+        by_system.setdefault(line["system"], []).append(line)
+    first = next(iter(by_system))
+    many = len(list((folder / "clips").glob(f"*-{page.file_name(0, first)[4:]}.mp4")))
+    shown = []
+    for number in range(1, many + 1):
+        for system, members in by_system.items():
+            line = members[page.place(number - 1, many, len(members))]
+            path = folder / "clips" / f"{page.file_name(number, system)}.mp4"
+            times = [[float(t) for t in line[key].split()] for key in ("contacts", "onsets")]
+            shown.append(page.Shown(system, line["prompt"], Clip.load(path), *times, path))
+    return page.write(out, report, shown)
+
+
+def _numbers(data: Any) -> Any:
+    """What JSON has as null, for lack of infinity, is infinite again."""
+    if isinstance(data, dict):
+        return {key: _numbers(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_numbers(value) for value in data]
+    return float("inf") if data is None else data
+
+
+def _along_guidance(sweep: dict[str, Any]) -> dict[str, Any]:
+    """The rows that differ from the best in guidance alone."""
+    fixed = {key: value for key, value in sweep["best"].items() if key != "guidance"}
+    rows = [
+        row
+        for row in sweep["rows"]
+        if {key: value for key, value in row["options"].items() if key != "guidance"} == fixed
+    ]
+    return {"rows": rows}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """``python -m syncflow.evaluation.report.redraw REPORT --out DIR``: a report's page
+    drawn again, with curves that were measured apart."""
+    parser = argparse.ArgumentParser(prog="python -m syncflow.evaluation.report.redraw")
+    parser.add_argument("report", type=Path, help="the folder of a report")
+    parser.add_argument("--out", type=Path, required=True, help="the folder of the new page")
+    what = "response curves (of syncflow.evaluation.suites.calibration); may be given several times"
+    parser.add_argument("--calibration", type=Path, action="append", default=[], help=what)
+    parser.add_argument("--sweep", type=Path, help="a sweep over guidance (sweep.json)")
+    parser.add_argument("--training", type=Path, help="a JSON of validation losses")
+    args = parser.parse_args(argv)
+    more: dict[str, Any] = {}
+    for file in args.calibration:
+        found = _numbers(json.loads(file.read_text()))
+        more.setdefault("calibration", {})[found["what"]] = found
+    if args.sweep:
+        more["guidance"] = _along_guidance(_numbers(json.loads(args.sweep.read_text())))
+    if args.training:
+        more["training"] = tables.losses(args.training)
+    print(redraw(args.report, args.out, more))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What is measured: cases, the systems that answer them, and the runs over both."""

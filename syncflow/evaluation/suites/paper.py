@@ -1,0 +1,313 @@
+"""The paper's Tables 1-4 and figures 5 and 6 for any model folder and data set (sections 4, 5).
+
+What needs weights that are not given is one line, ``not run: needs <file>``, and the rest runs.
+Clips are generated, measured and forgotten batch by batch.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from syncflow.config import Config
+from syncflow.evaluation.metrics.metric import Metric, Pair
+from syncflow.evaluation.report import paper_page
+from syncflow.evaluation.suites import datasets, paper_systems
+from syncflow.evaluation.suites.paper_systems import System
+
+#: The paper's zero-shot resolutions (Table 1), and the guidance weights that figure 5 is drawn at
+#: here (the paper's own cannot be read off its image).
+SIZES = (128, 256, 512)
+GUIDANCES = (1.0, 2.0, 4.0, 6.0, 8.0)
+_USER_ERRORS = (ValueError, OSError, ModuleNotFoundError)
+
+
+class Networks(Config):
+    """Where the feature networks' published weights are (``--networks FILE``); none is needed.
+
+    ``clap``, ``clip_tokenizer`` and ``audio_classifier`` are transformers folders or hub ids, the
+    rest are files. ``i3d`` and ``synchformer`` are TorchScript: programs, run only what you trust.
+    """
+
+    i3d: str | None = None
+    vggish: str | None = None
+    vggish_head: str | None = None
+    panns: str | None = None
+    audio_classifier: str | None = None
+    clap: str | None = None
+    imagebind: str | None = None
+    clip_tokenizer: str | None = None
+    synchformer: str | None = None
+
+
+#: A metric's names, the networks it needs (with what to look for), and how to make one.
+Factory = tuple[str, dict[str, str], Callable[[], Metric]]
+
+
+def factories(networks: Networks, device: str = "cpu") -> list[Factory]:
+    """Every metric of the tables."""
+    from syncflow.evaluation.metrics import av_align, clap, desync, fad, fvd, imagebind, kl
+    from syncflow.evaluation.metrics.networks import cnn14
+    from syncflow.evaluation.metrics.networks import imagebind as imagebind_network
+    from syncflow.evaluation.metrics.networks import vggish as vggish_network
+
+    n = networks
+    vggish = {"vggish": vggish_network.NAME}
+    bind = {
+        "imagebind": imagebind_network.NAME,
+        "clip_tokenizer": "CLIP's tokenizer (openai/clip-vit-base-patch32)",
+    }
+    return [
+        ("FVD", {"i3d": fvd.NAME}, lambda: fvd.FVD(n.i3d, device=device)),
+        ("FAD", vggish, lambda: fad.FAD(n.vggish, device=device)),
+        ("KL", vggish | {"vggish_head": kl.HEAD},
+         lambda: kl.KL(kl.by_vggish(n.vggish, n.vggish_head, device))),
+        ("KL (PANNs)", {"panns": cnn14.NAME}, lambda: kl.KL(kl.by_panns(n.panns, device))),
+        ("KL (audio classifier)", {"audio_classifier": "a transformers audio classifier"},
+         lambda: kl.KL(kl.by_transformers(n.audio_classifier, device))),
+        ("CLAP", {"clap": "a CLAP model (laion/clap-htsat-unfused)"},
+         lambda: clap.CLAP(n.clap, device)),
+        ("IB", bind,
+         lambda: imagebind.ImageBindScores(n.imagebind, n.clip_tokenizer, device=device)),
+        ("DeSync", {"synchformer": desync.NAME},
+         lambda: desync.DeSync(n.synchformer, device)),
+        ("AV-Align", {}, lambda: av_align.AVAlign()),
+    ]  # fmt: skip
+
+
+def world_factories(out: Path, levels: Sequence[int], settings: Any = None) -> list[Factory]:
+    """What needs the synthetic world and no download: its probes, kept beside ``out``, and sync."""
+    from syncflow.evaluation.metrics import event_sync, probe_distance
+    from syncflow.evaluation.suites.systems import load_probes
+
+    heard, looked = load_probes(out.parent / "probes", levels, settings)
+    return [
+        ("FD (material probe)", {}, lambda: probe_distance.by_material(heard)),
+        ("FD (colour probe)", {}, lambda: probe_distance.by_colour(looked)),
+        ("sync", {}, lambda: event_sync.EventSync()),
+    ]
+
+
+def measure(
+    make: paper_systems.Make,
+    items: Sequence[datasets.Item],
+    size: tuple[int, int],
+    metrics: Sequence[Factory],
+    networks: Networks,
+    *,
+    seed: int = 0,
+    batch: int = 8,
+    label: str = "",
+    progress: bool = True,
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """All metrics of one system on ``items``: name -> value, better, clips and facts, and name ->
+    why it was not run. A metric that refuses the clips is left out; a system that cannot make them
+    raises."""
+    from tqdm import tqdm
+
+    running: dict[str, Metric] = {}
+    missing: dict[str, str] = {}
+    for name, needs, build in metrics:
+        absent = [what for key, what in needs.items() if getattr(networks, key) is None]
+        if absent:
+            missing[name] = f"not run: needs {' and '.join(absent)}"
+            continue
+        try:
+            running[name] = build()
+        except _USER_ERRORS as error:
+            missing[name] = f"not run: {_reason(error)}"
+    for first in tqdm(range(0, len(items), batch), desc=label, disable=not progress, leave=False):
+        part = items[first : first + batch]
+        real = [item.real(*size) for item in part]
+        made = make(part, real, seed + first)
+        if len(made) != len(part):
+            raise ValueError(f"asked for {len(part)} clips, the system made {len(made)}")
+        pairs = [Pair(a, b, i.prompt) for a, b, i in zip(made, real, part, strict=True)]
+        for name in list(running):
+            try:
+                running[name].update(pairs)
+            except _USER_ERRORS as error:
+                missing[name] = f"not run: {_reason(error)}"
+                del running[name]
+    found = {}
+    for name, metric in running.items():
+        try:
+            for result in metric.results():
+                found[result.name] = {
+                    "value": result.value, "better": result.better, "clips": result.clips,
+                    "facts": result.facts,
+                }  # fmt: skip
+        except _USER_ERRORS as error:
+            missing[name] = f"not run: {_reason(error)}"
+    return found, missing
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"needs the package {error.name} (pip install 'syncflow[metrics]')"
+    return " ".join(str(error).split())
+
+
+def averaged(parts: Sequence[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """The mean over checkpoints of every value and bound; metrics that all of them have."""
+    names = [name for name in parts[0] if all(name in part for part in parts)]
+    return {
+        name: parts[0][name]
+        | {"value": [sum(v) / len(parts) for v in zip(*(p[name]["value"] for p in parts),
+                                                      strict=True)]}
+        for name in names
+    }  # fmt: skip
+
+
+def loss_curves(runs: dict[str, str | Path]) -> dict[str, dict[str, list[list[float]]]]:
+    """Validation losses of training runs (figure 6): run -> loss -> [[step, value, low, high], ...]
+    with 95 % intervals over clips, from the ``metrics.jsonl`` that training writes."""
+    curves = {}
+    for name, folder in runs.items():
+        file = Path(folder) / "metrics.jsonl"
+        if not file.is_file():
+            raise FileNotFoundError(f"no training log at '{file}'")
+        losses: dict[str, list[list[float]]] = {}
+        for line in file.read_text().splitlines():
+            entry = json.loads(line)
+            for key, value in entry.items():
+                if key.startswith("val_audio") and not key.endswith("_se"):
+                    margin = 1.96 * entry.get(f"{key}_se", 0.0)
+                    point = [entry["step"], value, value - margin, value + margin]
+                    losses.setdefault(key, []).append(point)
+        curves[name] = losses
+    return curves
+
+
+def settings_of(
+    model: Any, sizes: Sequence[int], guidances: Sequence[float], wanted: Sequence[str]
+) -> list[System]:
+    """A model's own rows: tables 1 to 3 and figure 5."""
+    text, v2a = paper_systems.text_to_clip, paper_systems.video_to_audio
+    rows = [
+        System("real clips", ("1", "2"), (paper_systems.real_clips,)),
+        System("text to audio and video", ("1", "2"), (text(model),)),
+    ]
+    rows += [
+        System(f"at {size}x{size}", ("1", "2"), (text(model, height=size, width=size),))
+        for size in sizes
+    ]
+    ways = ("paper", "one-pass")
+    rows += [System(f"video to audio, {way}", ("3",), (v2a(model, way),)) for way in ways]
+    for weight in guidances:
+        guided = text(model, guidance=weight, audio_guidance=weight)
+        rows.append(System(f"guidance {weight:g}", ("5",), (guided,), weight))
+    asked = [replace(row, tables=tuple(t for t in row.tables if t in wanted)) for row in rows]
+    return [row for row in asked if row.tables]
+
+
+def run(
+    model: Any = None,
+    data: str | Path = "impacts",
+    out: str | Path = "runs/paper",
+    *,
+    clips: int = 200,
+    split: str = "test",
+    levels: Sequence[int] = (1,),
+    wanted: Sequence[str] = ("1", "2", "3", "5"),
+    sizes: Sequence[int] = SIZES,
+    guidances: Sequence[float] = GUIDANCES,
+    ablations: dict[str, str | Path] | None = None,
+    cascades: dict[str, tuple[str, str]] | None = None,
+    training: dict[str, str | Path] | None = None,
+    networks: Networks | None = None,
+    seed: int = 0,
+    batch: int = 8,
+    device: str = "cpu",
+    probe_settings: Any = None,
+    command: str | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Measures every setting and writes ``report.json`` and ``report.md`` into ``out``.
+
+    Args:
+        model: a folder or hub id, a loaded model, or None for the one in the package.
+        data: "impacts", or a folder of clips with captions (``datasets.folder``).
+        clips: captions (per level on impacts).
+        wanted: tables "1" to "4" and "5" for figure 5.
+        sizes, guidances: of the zero-shot resolutions and of figure 5.
+        ablations: rows of table 4, name -> model folder, or folder of its checkpoints' folders.
+        cascades: name -> (folder of pictures, folder of sounds or module:function).
+        training: name -> training run, for figure 6.
+        networks: where published weights are.
+
+    Returns:
+        the report.
+    """
+    import syncflow
+    from syncflow.data import media
+    from syncflow.evaluation.suites.provenance import circumstances, load_model
+
+    out, networks = media.make_folder(out, "report.json"), networks or Networks()
+    curves = loss_curves(training or {})
+    rows = [
+        System(name, ("1",), (paper_systems.cascade(v, paper_systems.find_sound(a)),))
+        for name, (v, a) in (cascades or {}).items()
+    ]
+    on_impacts = str(data) == "impacts"
+    loaded, named = load_model(model)
+    spec = loaded.config.geometry.spec if hasattr(loaded, "config") else None
+    size = (spec.height, spec.width) if spec else (64, 64)
+    if on_impacts:
+        items = datasets.impacts(split, clips, levels)
+    else:
+        geometry = (spec.seconds, spec.fps, spec.sample_rate) if spec else ()
+        items = datasets.folder(data, clips, *geometry)
+    metrics = factories(networks, device)
+    if on_impacts:
+        metrics += world_factories(out, levels, probe_settings)
+    rows = settings_of(loaded, sizes, guidances, wanted) + rows
+    for name, folder in (ablations or {}).items():
+        makes = [
+            paper_systems.text_to_clip(syncflow.load(path, device=device))
+            for path in paper_systems.checkpoints(folder)
+        ]
+        rows.append(System(name, ("4",), tuple(makes)))
+    facts = {
+        **named, "data": f"{len(items)} clips of {data}" + (f", {split}" if on_impacts else ""),
+        "seed": seed, **circumstances(command),
+    }  # fmt: skip
+    report: dict[str, Any] = {"facts": facts, "rows": [], "curves": curves}
+    for row in rows:
+        done = _row(row, items, size, metrics, networks, seed, batch, progress)
+        report["rows"].append(done)
+        paper_page.write(out, report)  # what is measured stays, whatever comes after
+    return report
+
+
+def _row(
+    system: System,
+    items: Sequence[datasets.Item],
+    size: tuple[int, int],
+    metrics: Sequence[Factory],
+    networks: Networks,
+    seed: int,
+    batch: int,
+    progress: bool,
+) -> dict[str, Any]:
+    begun, parts, missing = time.perf_counter(), [], {}
+    row: dict[str, Any] = {"system": system.name, "tables": list(system.tables), "at": system.at}
+    try:
+        for make in system.makes:
+            found, absent = measure(
+                make, items, size, metrics, networks, seed=seed, batch=batch, label=system.name,
+                progress=progress,
+            )  # fmt: skip
+            parts.append(found)
+            missing |= absent
+    except _USER_ERRORS as error:
+        return row | {"not_run": f"not run: {_reason(error)}"}
+    seconds = (time.perf_counter() - begun) / len(items) / len(system.makes)
+    return row | {
+        "clips": len(items), "checkpoints": len(parts), "metrics": averaged(parts),
+        "metrics_not_run": missing, "seconds a clip": round(seconds, 3),
+    }  # fmt: skip

@@ -1,0 +1,165 @@
+"""The systems of the paper's tables: a model in each of its settings, and cascades beside it."""
+
+from __future__ import annotations
+
+import glob
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from syncflow.clip import Clip
+from syncflow.evaluation.suites.datasets import Item
+from syncflow.evaluation.suites.systems import Model
+
+#: Items, their real clips and a seed -> a clip for each.
+Make = Callable[[Sequence[Item], Sequence[Clip], int], list[Clip]]
+
+
+class SoundGenerator(Protocol):
+    """Any audio generator: picture uint8 [F,3,H,W] and caption -> audio float [M] in [-1, 1]."""
+
+    def __call__(
+        self, video: Tensor, prompt: str, *, fps: float, sample_rate: int, seed: int
+    ) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class System:
+    """One row: ``tables`` it belongs to, ``makes`` one entry per checkpoint to average over, ``at``
+    its place on a figure's axis."""
+
+    name: str
+    tables: tuple[str, ...]
+    makes: tuple[Make, ...]
+    at: float | None = None
+
+
+def text_to_clip(model: Model, **options: Any) -> Make:
+    """Picture and sound from the caption."""
+
+    def make(items: Sequence[Item], real: Sequence[Clip], seed: int) -> list[Clip]:
+        return model.generate(
+            [item.prompt for item in items], seed=seed, progress=False, **options
+        )
+
+    return make
+
+
+def video_to_audio(model: Model, v2a: str, **options: Any) -> Make:
+    """Sound for the real picture, without training for it: ``v2a`` "paper" or "one-pass"."""
+
+    def make(items: Sequence[Item], real: Sequence[Clip], seed: int) -> list[Clip]:
+        prompts = [item.prompt for item in items]
+        return model.generate(
+            prompts, seed=seed, progress=False, video=list(real), v2a=v2a, **options
+        )
+
+    return make
+
+
+def real_clips(items: Sequence[Item], real: Sequence[Clip], seed: int) -> list[Clip]:
+    """The real clips themselves: where every score of a pair ends."""
+    return list(real)
+
+
+def cascade(videos: str | Path, sound: SoundGenerator | str | Path) -> Make:
+    """Pictures of any text-to-video model and sounds of any audio generator.
+
+    Args:
+        videos: a folder with ``<key>.mp4`` for every item, which is made first, elsewhere.
+        sound: a function, or a folder with ``<key>.wav`` (or another container). A sound that is
+            longer than the picture is cut to it, as the paper does with CoDi's (section 4).
+    """
+    videos = Path(videos)
+    if not videos.is_dir():
+        raise FileNotFoundError(f"no such folder: '{videos}'")
+
+    def make(items: Sequence[Item], real: Sequence[Clip], seed: int) -> list[Clip]:
+        clips = []
+        for index, (item, truth) in enumerate(zip(items, real, strict=True)):
+            seen = Clip.load(
+                _file(videos, item.key), truth.fps, truth.sample_rate, 0.0, truth.seconds,
+                *truth.video.shape[2:],
+            )  # fmt: skip
+            if callable(sound):
+                audio = sound(
+                    seen.video, item.prompt, fps=seen.fps, sample_rate=seen.sample_rate,
+                    seed=seed + index,
+                )  # fmt: skip
+            else:
+                audio = read_sound(_file(Path(sound), item.key), seen.sample_rate)
+            samples = round(seen.seconds * seen.sample_rate)
+            if not torch.is_tensor(audio) or audio.ndim != 1 or len(audio) < samples:
+                shape = list(audio.shape) if torch.is_tensor(audio) else type(audio).__name__
+                raise ValueError(
+                    f"the sound of '{item.key}' must be float [at least {samples}] at "
+                    f"{seen.sample_rate} Hz, got {shape}"
+                )
+            clips.append(
+                Clip(seen.video, audio[:samples].float(), seen.fps, seen.sample_rate, item.prompt)
+            )
+        return clips
+
+    return make
+
+
+def _file(folder: Path, key: str) -> Path:
+    found = sorted(file for file in folder.glob(f"{glob.escape(key)}.*") if file.is_file())
+    if not found:
+        raise FileNotFoundError(f"no file '{key}.*' in '{folder}'")
+    return found[0]
+
+
+def read_sound(path: Path, sample_rate: int) -> Tensor:
+    """Mono audio float [M] at ``sample_rate`` of a 16-bit wav, or of any container with a
+    picture."""
+    if path.suffix.lower() != ".wav":
+        return Clip.load(path, sample_rate=sample_rate).audio
+    import wave
+
+    import numpy as np
+    from torchaudio.functional import resample
+
+    try:
+        with wave.open(str(path)) as source:
+            width, channels, rate = (
+                source.getsampwidth(), source.getnchannels(), source.getframerate(),
+            )  # fmt: skip
+            data = source.readframes(source.getnframes())
+    except (wave.Error, EOFError) as error:
+        raise ValueError(f"'{path}' is not a wav file: {error}") from error
+    if width != 2:
+        raise ValueError(f"'{path}' has {8 * width} bits a sample; write 16-bit wav")
+    samples = np.frombuffer(data, "<i2").reshape(-1, channels).mean(1) / 32768
+    audio = torch.from_numpy(samples.astype(np.float32))
+    return audio if rate == sample_rate else resample(audio, rate, sample_rate)
+
+
+def find_sound(text: str) -> SoundGenerator | Path:
+    """A folder of sounds, or the function that ``module:function`` names, which is imported."""
+    if Path(text).is_dir():
+        return Path(text)
+    module, colon, name = text.partition(":")
+    if not (module and colon and name):
+        raise ValueError(f"'{text}' is neither a folder of sounds nor module:function")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"no function '{name}' in module '{module}': {error}") from error
+    if not callable(found):
+        raise ValueError(f"'{text}' is not a function")
+    return found
+
+
+def checkpoints(folder: str | Path, last: int = 3) -> list[Path]:
+    """The model folders to average over: the ``last`` of the folders inside ``folder`` that hold a
+    config.json, in the order of their names, or ``folder`` itself where there are none (the paper
+    averages the last three checkpoints, section 5)."""
+    folder = Path(folder)
+    inside = sorted(path.parent for path in folder.glob("*/config.json"))
+    return inside[-last:] if inside else [folder]

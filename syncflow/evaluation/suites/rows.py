@@ -1,0 +1,85 @@
+"""The rows of a report's tables: what the observations of a system add up to, group by group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from syncflow.detect import matching
+from syncflow.evaluation.suites.systems import Case, Observation
+
+#: Rounds of shuffling that chance is averaged over.
+SHUFFLES = 10
+
+
+def adherence(
+    cases: Sequence[Case], seen: Sequence[Observation], seed: int = 0
+) -> dict[str, list[float]]:
+    """How often what a caption says is found: ``count_picture``, ``count_sound``, ``material``,
+    ``colour``, each [value, low, high] over the captions that say it; left out where none does."""
+    pairs = list(zip(cases, seen, strict=True))
+    right = {
+        "count_picture": [len(o.contacts) == c.count for c, o in pairs if c.count is not None],
+        "count_sound": [len(o.onsets) == c.count for c, o in pairs if c.count is not None],
+        "material": [o.material == c.material for c, o in pairs if c.material is not None],
+        "colour": [o.colour == c.colour for c, o in pairs if c.colour is not None],
+    }
+    return {name: matching.average(hits, seed=seed) for name, hits in right.items() if hits}
+
+
+def groups_of(cases: Sequence[Case]) -> dict[str, list[int]]:
+    """All clips, then every level, kind of event and material where there are several; clips with
+    sounds from outside the picture are a group of their own and in no other."""
+    inside = [i for i, case in enumerate(cases) if not case.outside]
+    outside = [i for i, case in enumerate(cases) if case.outside]
+    groups = {"all clips": inside} if inside else {}
+    for label, key in (("level", "level"), ("kind", "kind"), ("material", "made_of")):
+        values = sorted({getattr(cases[i], key) for i in inside})
+        for value in values if len(values) > 1 else []:
+            groups[f"{label} {value}"] = [i for i in inside if getattr(cases[i], key) == value]
+    if outside:
+        groups["with sounds from outside the picture"] = outside
+    return groups
+
+
+def measured(
+    name: str, cases: Sequence[Case], seen: Sequence[Observation], seed: int, shuffled: bool = False
+) -> list[dict[str, Any]]:
+    """One row per group. Shuffled rows are about sync alone, and shuffle within their group."""
+    result = []
+    for group, members in groups_of(cases).items():
+        if shuffled and len(members) < 2:
+            continue
+        chosen = [seen[i] for i in members]
+        table = matching.measure(
+            [o.contacts for o in chosen],
+            [o.onsets for o in chosen],
+            shuffles=SHUFFLES if shuffled else 0,
+            seed=seed,
+        )
+        row = {"system": name, "group": group, "clips": len(members), **table}
+        if not shuffled:
+            row |= adherence([cases[i] for i in members], chosen, seed)
+            row["correlation"] = matching.average([o.correlation for o in chosen], seed=seed)
+            row["loudness"] = matching.average([o.loudness for o in chosen], seed=seed)
+        result.append(row)
+    return result
+
+
+def records(cases: Sequence[Case], seen: dict[str, list[Observation]]) -> list[dict[str, Any]]:
+    """A row of the CSV per clip and system."""
+    return [
+        {
+            "system": name, "seed": case.seed, "level": case.level, "kind": case.kind,
+            "made_of": case.made_of, "outside": case.outside, "prompt": case.prompt,
+            "count": case.count, "material": case.material, "colour": case.colour,
+            "contacts": o.contacts, "onsets": o.onsets,
+            "matched_50": len(matching.match(o.contacts, o.onsets, 0.05)),
+            "matched_100": len(matching.match(o.contacts, o.onsets, 0.1)),
+            "offsets": [float(v) for v in matching.nearest(o.contacts, o.onsets)],
+            "correlation": round(o.correlation, 4), "loudness": round(o.loudness, 2),
+            "found_material": o.material, "found_colour": o.colour,
+        }
+        for name, found in seen.items()
+        for case, o in zip(cases, found, strict=True)
+    ]  # fmt: skip

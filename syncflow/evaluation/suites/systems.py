@@ -1,0 +1,236 @@
+"""What a report compares: captions of the world, and the clips that each system makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from syncflow.clip import Clip
+from syncflow.detect import contacts, envelopes, onsets
+from syncflow.evaluation.probes import looks, materials
+from syncflow.evaluation.probes.probe import Probe, ProbeSettings
+
+
+class Model(Protocol):
+    """What is asked of a model: ``syncflow.load`` returns one."""
+
+    def generate(self, prompts: list[str], **options: Any) -> list[Clip]: ...
+
+    def reconstruct(self, clip: Clip) -> Clip: ...
+
+
+@dataclass(frozen=True)
+class Case:
+    """One caption and what it says; ``None`` where the caption leaves it open.
+
+    ``seen`` and ``heard`` are the renderer's times (s): only detectors are judged by them, never
+    a model. ``made_of`` is what the thing is made of, said or not; ``outside`` whether something
+    sounds that is not in the picture: its onsets have no contact to meet.
+    """
+
+    seed: int
+    level: int
+    kind: str
+    prompt: str
+    seen: tuple[float, ...]
+    heard: tuple[float, ...]
+    scene: Any
+    count: int | None
+    material: str | None
+    colour: str | None
+    made_of: str
+    outside: bool
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the detectors and probes find in one clip; times in seconds. ``correlation``: of the
+    curves of picture and sound (``envelopes``); ``loudness`` dB full scale, RMS."""
+
+    contacts: list[float]
+    onsets: list[float]
+    material: str
+    colour: str
+    correlation: float
+    loudness: float
+
+
+def cases(split: str, clips: int, levels: Sequence[int]) -> list[Case]:
+    """The first ``clips`` captions of every level of a split, rendered nowhere yet."""
+    from syncflow import impacts
+
+    if clips < 2:
+        raise ValueError(f"a report needs at least 2 clips (one is shuffled), got {clips}")
+    result = []
+    for level in levels:
+        for seed in impacts.SEEDS[split][:clips]:
+            scene = impacts.sample_scene(seed, level, split)
+            said = _said(scene.attributes)
+            seen = tuple(c.time_s for c in scene.contacts if c.visible)
+            heard = tuple(c.time_s for c in scene.contacts if c.audible)
+            result.append(
+                Case(
+                    seed, level, scene.attributes["kind"], scene.caption, seen, heard, scene,
+                    **said, made_of=_made_of(scene.attributes),
+                    outside=any(c.audible and not c.visible for c in scene.contacts),
+                )  # fmt: skip
+            )
+    return result
+
+
+def _said(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Count, material and colour as far as the caption mentions them; two things add up, and have
+    no one material or colour, and a splash sounds of water."""
+    said = {
+        name: attributes[name] if name in attributes["mentioned"] else None
+        for name in ("count", "material", "colour")
+    }
+    if "second" in attributes:
+        if said["count"] is not None:
+            said["count"] += attributes["second"]["count"]
+        said["colour"] = None
+    if "second" in attributes or attributes["kind"] == "splash":
+        said["material"] = None
+    return said
+
+
+def _made_of(attributes: dict[str, Any]) -> str:
+    if "second" in attributes:
+        return "two things"
+    return "water" if attributes["kind"] == "splash" else attributes["material"]
+
+
+def rendered(case: Case, height: int, width: int) -> Clip:
+    """The real clip of a case."""
+    from syncflow import impacts
+
+    return Clip(
+        torch.from_numpy(impacts.render(case.scene, height, width)),
+        torch.from_numpy(impacts.sound(case.scene)),
+        case.scene.fps,
+        case.scene.sample_rate,
+        case.prompt,
+    )
+
+
+def _steps(count: int, batch: int, label: str, progress: bool) -> Iterable[int]:
+    from tqdm import tqdm
+
+    return tqdm(range(0, count, batch), desc=label, disable=not progress, leave=False)
+
+
+def generated(
+    model: Model,
+    prompts: Sequence[str],
+    *,
+    seed: int,
+    batch: int,
+    options: dict[str, Any],
+    video: Sequence[Tensor] | None = None,
+    label: str = "generate",
+    progress: bool = True,
+) -> list[Clip]:
+    """Clips of ``prompts`` in batches; every batch has the seed ``seed + its first index``.
+
+    ``video``: pictures to set to sound (uint8 [F,3,H,W], one per prompt) instead. Of several takes
+    the first, which is the best.
+    """
+    clips: list[Clip] = []
+    takes = options.get("audio_takes", 1)
+    for first in _steps(len(prompts), batch, label, progress):
+        part = slice(first, first + batch)
+        extra = {} if video is None else {"video": list(video[part])}
+        made = model.generate(
+            list(prompts[part]), seed=seed + first, progress=False, **options, **extra
+        )
+        if len(made) != takes * len(prompts[part]):
+            raise ValueError(f"asked for {len(prompts[part])} clips, the model made {len(made)}")
+        clips += made[::takes]
+    return clips
+
+
+def reconstructed(model: Model, clips: Sequence[Clip], progress: bool = True) -> list[Clip]:
+    """Every clip through both VAEs and back."""
+    return [model.reconstruct(clips[i]) for i in _steps(len(clips), 1, "reconstruct", progress)]
+
+
+def load_probes(
+    cache: Path, levels: Sequence[int], given: tuple[ProbeSettings, ProbeSettings] | None = None
+) -> tuple[Probe, Probe]:
+    """The material and the colour probe, kept in the folder ``cache`` so that reports share it."""
+    first, second = given or (
+        ProbeSettings(levels=tuple(levels)),
+        ProbeSettings(levels=tuple(levels), clips=800, epochs=20, rate=5e-3),
+    )
+    return materials.load(cache, first), looks.load(cache, second)
+
+
+def observe(clips: Sequence[Clip], material: Probe, colour: Probe) -> list[Observation]:
+    """Contacts, onsets, material and colour of every clip, from pixels and samples alone."""
+    heard = materials.predict(material, [clip.audio for clip in clips])
+    seen = looks.predict(colour, [clip.video for clip in clips])
+    return [
+        Observation(
+            contacts.times(clip.video, clip.fps),
+            onsets.times(clip.audio, clip.sample_rate),
+            heard[index],
+            seen[index],
+            envelopes.correlation(
+                envelopes.picture(clip.video, clip.fps),
+                envelopes.sound(clip.audio, clip.sample_rate, clip.fps),
+            ),
+            float(20 * torch.log10(clip.audio.float().square().mean().sqrt() + 1e-6)),
+        )
+        for index, clip in enumerate(clips)
+    ]
+
+
+def media_files(media: Sequence[str | Path], seconds: float) -> list[Path]:
+    """The files ``media``, and those of the folders among them, each of at least ``seconds`` s.
+
+    Raises:
+        FileNotFoundError: a path that does not exist, or nothing that can be read. ValueError: a
+            file that is no film, or too short.
+    """
+    from syncflow.data import media as containers
+
+    for path in map(Path, media):
+        if not path.exists():
+            raise FileNotFoundError(f"no such file or folder: '{path}'")
+    files = [
+        file
+        for path in map(Path, media)
+        for file in (sorted(path.iterdir()) if path.is_dir() else [path])
+        if file.suffix.lower() in (".mp4", ".mkv", ".webm", ".mov")
+    ]
+    if not files:
+        raise FileNotFoundError(f"no mp4, mkv, webm or mov among {[str(m) for m in media]}")
+    for file in files:
+        length = containers.probe(file).seconds
+        if length < seconds - 0.05:
+            raise ValueError(f"'{file}' lasts {length:.2f} s, at least {seconds:g} s are needed")
+    return files
+
+
+def windows(media: Sequence[str | Path], count: int, clip: Clip) -> list[Clip]:
+    """``count`` windows, evenly spread over the files ``media`` (or the files of a folder), cut to
+    the length, rate and size of ``clip``."""
+    from syncflow.data import media as containers
+
+    files = media_files(media, clip.seconds)
+    result = []
+    height, width = clip.video.shape[2:]
+    for index, file in enumerate(files):
+        share = count // len(files) + (index < count % len(files))
+        room = max(0.0, containers.probe(file).seconds - clip.seconds)
+        for part in range(share):
+            start = room * (part + 0.5) / share
+            result.append(
+                Clip.load(file, clip.fps, clip.sample_rate, start, clip.seconds, height, width)
+            )
+    return result

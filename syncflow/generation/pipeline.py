@@ -1,0 +1,359 @@
+"""From sentences to clips: ``load`` a model, ``generate``, done."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, Unpack, overload
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from syncflow import flow
+from syncflow.clip import Clip, ClipSpec, to_model, to_pixels
+from syncflow.config import ModelConfig
+from syncflow.generation import noise
+from syncflow.generation.request import (
+    GenerateOptions,
+    GivenVideo,
+    first_frame,
+    given_videos,
+    resolve,
+)
+from syncflow.generation.sampler import GuidedVelocity, Progress, advance, encode_captions
+from syncflow.model_io import hub, model_folder
+from syncflow.model_io.text_cache import PromptEncoder
+from syncflow.models.latent_space import Scale, decode_audio, decode_video, encode_video
+from syncflow.sampling import SamplingOptions
+
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def load(
+    path_or_hub_id: str | Path | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    revision: str | None = None,
+) -> SyncFlow:
+    """Loads a model for generation.
+
+    Args:
+        path_or_hub_id: a model folder or a Hugging Face hub id; None = the one in the package.
+        device: None = a GPU where there is one.
+        dtype: "float32", "bfloat16" or "float16", of the towers; None = bfloat16 on a GPU and
+            float32 elsewhere. The VAEs stay in float32.
+        revision: of the hub id.
+
+    Raises:
+        FileNotFoundError, OSError: no such model. ValueError: it is damaged, or a bad argument.
+    """
+    if isinstance(dtype, str):
+        if dtype not in _DTYPES:
+            raise ValueError(f"unknown dtype {dtype!r}; known are {', '.join(_DTYPES)}")
+        dtype = getattr(torch, dtype)
+    folder = model_folder.find(path_or_hub_id, revision)
+    config, parts = model_folder.load(folder)
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return SyncFlow(config, **parts, folder=folder).to(device, dtype)
+
+
+@overload
+def generate(
+    prompt: str, *, audio_takes: Literal[1] = 1, **options: Unpack[GenerateOptions]
+) -> Clip: ...
+
+
+@overload
+def generate(
+    prompt: list[str] | tuple[str, ...],
+    *,
+    audio_takes: int = 1,
+    **options: Unpack[GenerateOptions],
+) -> list[Clip]: ...
+
+
+@overload
+def generate(
+    prompt: str | Sequence[str], *, audio_takes: int = 1, **options: Unpack[GenerateOptions]
+) -> Clip | list[Clip]: ...
+
+
+def generate(prompt: Any, **options: Any) -> Clip | list[Clip]:
+    """``SyncFlow.generate`` of the model in the package, which is loaded once and kept."""
+    return _shipped().generate(prompt, **options)
+
+
+@functools.lru_cache(maxsize=1)
+def _shipped() -> SyncFlow:
+    return load()
+
+
+class SyncFlow:
+    """A text encoder, the d-DiT and both VAEs; made by ``load``."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        ddit: nn.Module,
+        video_vae: nn.Module,
+        audio_vae: nn.Module,
+        text_encoder: nn.Module | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.config, self.folder = config, folder
+        self.ddit, self.video_vae, self.audio_vae = ddit, video_vae, audio_vae
+        self._text_encoder = text_encoder
+        self._video = Scale.of_video(config.latent_mean_video, config.latent_std_video)
+        self._audio = Scale.of_audio(config.latent_mean_audio, config.latent_std_audio)
+        self.device, self.dtype = torch.device("cpu"), torch.float32
+        for part in (ddit, video_vae, audio_vae, text_encoder):
+            if part is not None:
+                part.eval().requires_grad_(False)
+
+    def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> SyncFlow:
+        """Moves everything; ``dtype`` is the towers', None = the device's default."""
+        try:
+            self.device = torch.device(device)
+            self.dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
+            self.ddit.to(self.device, self.dtype)
+            for part in (self.video_vae, self.audio_vae):
+                part.to(self.device, torch.float32)
+            if self._text_encoder is not None:
+                self._text_encoder.to(self.device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"device {str(device)!r} cannot be used: {reason}") from error
+        return self
+
+    @property
+    def text_encoder(self) -> nn.Module | PromptEncoder:
+        """T5 is in memory only while it encodes."""
+        if self._text_encoder is None:
+            config = self.config.text_encoder
+            self._text_encoder = PromptEncoder(config, self.folder, self.device)
+        return self._text_encoder
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes the model folder that ``load`` reads, model card included."""
+        is_t5 = self.config.text_encoder.kind == "t5"
+        parts = {
+            "ddit": self.ddit,
+            "video_vae": self.video_vae,
+            "audio_vae": self.audio_vae,
+            "text_encoder": None if is_t5 else self._text_encoder,
+        }
+        return model_folder.save(folder, self.config, parts, source=self.folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        revision: str | None = None,
+        private: bool = False,
+        token: str | None = None,
+        message: str = "Add a syncflow model",
+    ) -> str:
+        """Saves the model into a hub repository, made where it is missing; returns the address.
+
+        Raises:
+            ValueError: ``repo_id`` is not owner/name. OSError: the hub refuses.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            options = dict(revision=revision, private=private, token=token, message=message)
+            return hub.upload(self.save(folder), repo_id, **options)
+
+    @overload
+    def generate(
+        self, prompt: str, *, audio_takes: Literal[1] = 1, **options: Unpack[GenerateOptions]
+    ) -> Clip: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: list[str] | tuple[str, ...],
+        *,
+        audio_takes: int = 1,
+        **options: Unpack[GenerateOptions],
+    ) -> list[Clip]: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        audio_takes: int = 1,
+        **options: Unpack[GenerateOptions],
+    ) -> Clip | list[Clip]: ...
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        seconds: float | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        seed: int = 0,
+        negative_prompt: str | None = None,
+        negative_audio_prompt: str | None = None,
+        video: Any = None,
+        image: Any = None,
+        audio_takes: int = 1,
+        v2a: Literal["one-pass", "paper"] = "one-pass",
+        rank: Literal["sync"] | None = "sync",
+        callback: flow.Callback | None = None,
+        progress: bool = True,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Clip | list[Clip]:
+        """Makes clips; whatever is None is as the model's config says.
+
+        Args:
+            prompt: a sentence, or several for several clips. With ``video`` it may be empty.
+            seconds, height, width: of the clips; with ``video`` its own length by default, and the
+                size that the model sees.
+            seed: prompt i draws its noise from seed + i, whatever else is in the batch.
+            negative_prompt: what the clips should not be; stands in for the null caption.
+            negative_audio_prompt: the same for the sound alone, for example "music, speech".
+            video: a picture that stays and gets sound: a Clip, a path, uint8 [F,3,H,W], or a list
+                with one of these per prompt. ``Clip.save`` copies a file's picture bit for bit.
+            image: a first frame: uint8 [3,H,W], a path, or a PIL image.
+            audio_takes: soundtracks per picture.
+            rank: "sync" puts the takes whose onsets meet the contacts in the picture first, and
+                fills in ``Clip.scores``; None leaves them in the order of their noise.
+            v2a: how a given video is read: clean and once ("one-pass"), or noised anew at every
+                step ("paper").
+            callback: ``callback(step, (video, audio) latents, (t_video, t_audio))`` after a step.
+            progress: show a progress bar.
+            sampling: steps, guidance, solver ... (``sampling.SamplingOptions``); the sound's
+                guidance and steps follow the picture's where neither the call nor the model's
+                folder states them.
+
+        Returns:
+            a Clip for one sentence and one take, else a list, the takes of a prompt side by side.
+
+        Raises:
+            ValueError: an argument makes no sense; the message holds it.
+        """
+        single = isinstance(prompt, str) and audio_takes == 1
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        asked = resolve(
+            self.config.sampling, prompts, sampling, v2a=v2a, audio_takes=audio_takes, rank=rank,
+            video=video, image=image,
+        )  # fmt: skip
+        spec = self.config.geometry.spec.with_size(height, width)
+        given: list[GivenVideo] = []
+        if video is not None:
+            given, spec = given_videos(video, len(prompts), spec, seconds)
+        elif seconds is not None:
+            spec = replace(spec, seconds=seconds)
+        self._check_size(spec)
+
+        captions = encode_captions(
+            self.ddit, self.text_encoder, prompts, spec, self.dtype, negative_prompt,
+            negative_audio_prompt, asked.sampling.null_caption,
+        )  # fmt: skip
+        sources = noise.generators(seed, len(prompts))
+        channels = self.config.ddit.video.in_channels, self.config.ddit.audio.in_channels
+        video_shape = channels[0], *spec.video_latent_shape
+        audio_shape = spec.audio_latent_length, channels[1]
+        x_video, x_audio = noise.start(sources, video_shape, audio_shape, self.device, audio_takes)
+        frame_mask = given_velocity = None
+        if given:
+            x_1 = self._encode_video([item.frames for item in given])
+            given_velocity = flow.velocity(x_video, x_1) if v2a == "paper" else None
+            x_video = x_1 if v2a == "one-pass" else x_video
+        elif image is not None:
+            x_video[:, :, :1] = self._encode_video([first_frame(image, spec)])
+            frame_mask = torch.ones(x_video.shape[0], x_video.shape[2], dtype=torch.bool)
+            frame_mask[:, 0] = False
+            frame_mask = frame_mask.to(self.device)
+
+        velocity = GuidedVelocity(
+            self.ddit, captions, asked.guidance, asked.audio_guidance, frame_mask, given_velocity
+        )
+        with Progress(asked.path, progress) as bar:
+
+            def after_step(step: int, x: flow.State, t: tuple[float, ...]) -> None:
+                bar.update(step)
+                if callback is not None:
+                    callback(step, x, t)
+
+            state = (x_video, x_audio)
+            x_video, x_audio = flow.integrate(
+                velocity, state, asked.path, asked.sampling.solver, after_step,
+                None if given else noise.refresh(sources, asked.sampling.renewal, frame_mask),
+                advance,
+            )  # fmt: skip
+        clips = self._decode(x_video, x_audio, prompts, audio_takes, spec, given)
+        if audio_takes > 1 and rank == "sync":
+            from syncflow.generation import ranking
+
+            groups = [clips[i : i + audio_takes] for i in range(0, len(clips), audio_takes)]
+            clips = [clip for group in groups for clip in ranking.ranked(group)]
+        return clips[0] if single else clips
+
+    @torch.inference_mode()
+    def reconstruct(self, clip: Clip) -> Clip:
+        """The clip through both VAEs and back: the best that generation could look and sound.
+
+        Raises:
+            ValueError: another sample rate than the model's, or a size that the VAE cannot take.
+        """
+        rate = self.config.geometry.sample_rate
+        if clip.sample_rate != rate:
+            raise ValueError(f"the model's sample rate is {rate} Hz, the clip's {clip.sample_rate}")
+        pixels = to_model(clip.video)[None].to(self.device)
+        video = self.video_vae.encode(pixels).mode()
+        video = self.video_vae.decode(video, num_frames=len(clip.video))
+        audio = self.audio_vae.encode(clip.audio[None].to(self.device, torch.float32)).mode()
+        audio = self.audio_vae.decode(audio, num_samples=len(clip.audio))
+        return Clip(
+            to_pixels(video[0]).cpu(), audio[0].clamp(-1, 1).cpu(), clip.fps, rate, clip.prompt
+        )
+
+    def _check_size(self, spec: ClipSpec) -> None:
+        patches = self.config.ddit.audio.upsampler_patches
+        _, h, w = spec.video_latent_shape
+        _, ph, pw = self.config.ddit.video.patch_size
+        found = -(-h // ph) * -(-w // pw)
+        if patches and found != patches and self.config.ddit.audio.condition != "text":
+            geometry = self.config.geometry
+            raise ValueError(
+                f"this model's size is fixed to {geometry.height}x{geometry.width} (or another of "
+                f"{patches} patches), got {spec.height}x{spec.width}"
+            )
+
+    def _encode_video(self, clips_FCHW: Sequence[Tensor]) -> Tensor:
+        return encode_video(self.video_vae, clips_FCHW, self._video, self.device)
+
+    def _decode(
+        self,
+        x_video: Tensor,
+        x_audio: Tensor,
+        prompts: list[str],
+        takes: int,
+        spec: ClipSpec,
+        given: list[GivenVideo],
+    ) -> list[Clip]:
+        """Latents -> clips; a given picture is handed back as it was."""
+        clips = []
+        for index, prompt in enumerate(prompts):
+            seconds, file = spec.seconds, None
+            if given:
+                video, fps = given[index].original, given[index].fps
+                seconds, file = given[index].seconds, given[index].file
+            else:
+                latent, fps = x_video[index], spec.fps
+                video = decode_video(self.video_vae, latent, self._video, spec.num_frames)
+            samples = round(seconds * spec.sample_rate)
+            for latent in x_audio[index * takes : (index + 1) * takes]:
+                audio = decode_audio(self.audio_vae, latent, self._audio, spec.num_samples)
+                audio = audio[:samples]
+                audio = F.pad(audio, (0, samples - len(audio)))
+                clips.append(Clip(video, audio, fps, spec.sample_rate, prompt or None, file))
+        return clips

@@ -1,0 +1,225 @@
+"""What a user gives: checked, and pictures read and brought to the size that the model sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from syncflow import flow
+from syncflow.clip import VIDEO_STRIDE, Clip, ClipSpec
+from syncflow.config import SamplingConfig
+from syncflow.sampling import OPTIONS, SamplingOptions
+
+
+class GenerateOptions(SamplingOptions, total=False):
+    """All keyword arguments of ``generate`` but ``audio_takes``, on which depends what it returns;
+    ``SyncFlow.generate`` says what they mean."""
+
+    seconds: float | None
+    height: int | None
+    width: int | None
+    seed: int
+    negative_prompt: str | None
+    negative_audio_prompt: str | None
+    video: Any
+    image: Any
+    v2a: Literal["one-pass", "paper"]
+    rank: Literal["sync"] | None
+    callback: flow.Callback | None
+    progress: bool
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, with the model's own settings where nothing was said. ``path``: the two
+    clocks, [steps + 1, 2]."""
+
+    path: Tensor
+    sampling: SamplingConfig
+    guidance: float
+    audio_guidance: float
+
+
+@dataclass(frozen=True)
+class GivenVideo:
+    """``original`` uint8 [F,3,H,W] at ``fps``, as it is handed back, for ``seconds`` s; ``frames``
+    what the model sees, uint8, at its own rate and size; ``file`` where it came from, if a file."""
+
+    original: Tensor
+    fps: float
+    frames: Tensor
+    seconds: float
+    file: Path | None
+
+
+def resolve(
+    sampling: SamplingConfig,
+    prompts: list[str],
+    asked: SamplingOptions,
+    *,
+    v2a: str = "one-pass",
+    audio_takes: int = 1,
+    rank: str | None = None,
+    video: Any = None,
+    image: Any = None,
+) -> Request:
+    """The model's settings with what was ``asked`` for in their place.
+
+    The sound's guidance and steps follow the picture's where neither the call nor the model's
+    folder states them.
+
+    Raises:
+        ValueError: the request makes no sense; the message holds the value. TypeError: an option
+            that does not exist.
+    """
+    unknown = sorted(asked.keys() - OPTIONS.keys())
+    if unknown:
+        near = get_close_matches(unknown[0], OPTIONS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise TypeError(f"generate() has no option {unknown[0]!r}{hint}")
+    given = {name: value for name, value in asked.items() if value is not None}
+    for name, value in given.items():
+        OPTIONS[name].check(name, value)
+    used = sampling.model_copy(update=given)
+    _check_prompts(prompts, video)
+    if not isinstance(audio_takes, int) or audio_takes < 1:
+        raise ValueError(f"audio_takes must be a whole number of at least 1, got {audio_takes!r}")
+    choices = (("v2a", v2a, ("one-pass", "paper")), ("rank", rank, ("sync", None)))
+    for name, value, known in choices:
+        if value not in known:
+            raise ValueError(f"unknown {name} {value!r}; known are {', '.join(map(str, known))}")
+    if video is not None and image is not None:
+        raise ValueError("give a video or an image, not both: the video has its own first frame")
+    kind = used.schedule
+    if video is not None:
+        kind = "joint" if v2a == "paper" else "audio"
+    steps, audio_steps = used.steps, used.audio_steps
+    if kind == "joint" and given.get("audio_steps") not in (None, steps, sampling.audio_steps):
+        raise ValueError(
+            f"audio_steps {audio_steps} is not steps {steps}: here picture and sound "
+            "move together; schedule 'cascade' moves them apart"
+        )
+    audio_guidance = used.guidance if used.audio_guidance is None else used.audio_guidance
+    path = flow.schedule(kind, steps, audio_steps, used.shift)
+    return Request(path, used, used.guidance, audio_guidance)
+
+
+def _check_prompts(prompts: list[str], video: Any) -> None:
+    if not prompts:
+        raise ValueError("no prompt: give a sentence or a list of sentences")
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise ValueError(f"a prompt must be a string, got {prompt!r}")
+        if not prompt.strip() and video is None:
+            raise ValueError("empty prompt: say what to make in a sentence")
+
+
+def given_videos(
+    video: Any, count: int, spec: ClipSpec, seconds: float | None
+) -> tuple[list[GivenVideo], ClipSpec]:
+    """One given video per prompt, all of one length, and the geometry that the model works in: that
+    length, brought up to whole latent frames by repeating the last picture.
+
+    Args:
+        video: a Clip, a path, uint8 [F,3,H,W], uint8 [P,F,3,H,W], or a list with one per prompt;
+            a single one serves every prompt.
+        count: prompts P.
+        spec: rates and size that the model sees.
+        seconds: how much of the video; None = all of it.
+    """
+    several = isinstance(video, (list, tuple)) or (torch.is_tensor(video) and video.ndim == 5)
+    items = list(video) if several else [video]
+    if several and len(items) != count:
+        raise ValueError(f"{len(items)} videos for {count} prompts; give one for all or one each")
+    sources = [_read_video(item, spec.fps) for item in items]
+    lengths = [length for *_, length in sources]
+    if seconds is None:
+        seconds = lengths[0]
+        if max(lengths) - min(lengths) > 0.5 / spec.fps:
+            raise ValueError(
+                f"the videos last {min(lengths):.3f} to {max(lengths):.3f} s; one call takes "
+                "videos of one length: give seconds, or call for each"
+            )
+    elif seconds <= 0 or min(lengths) < seconds - 1e-6:
+        raise ValueError(f"the video lasts {min(lengths):.3f} s, {seconds} s were asked for")
+    # The tolerance keeps a length of 2.001 s from costing a latent frame more than 2 s.
+    stride = VIDEO_STRIDE[0]
+    frames = max(1, -(-int(seconds * spec.fps + 0.9) // stride)) * stride
+    spec = replace(spec, seconds=frames / spec.fps)
+    index = torch.arange(spec.num_frames) / spec.fps
+    out = []
+    for original, fps, file, _ in sources:
+        shown = (index * fps).round().long().clamp(max=len(original) - 1)
+        seen = fit(original[shown], spec.height, spec.width)
+        kept = original[: max(1, round(seconds * fps))]
+        out.append(GivenVideo(kept, fps, seen, seconds, file))
+    return out if several else out * count, spec
+
+
+def first_frame(image: Any, spec: ClipSpec) -> Tensor:
+    """An image (uint8 [3,H,W], a path, or anything like a PIL image) -> uint8 frames of one latent
+    frame, at the model's size. Of a film, the first picture."""
+    if isinstance(image, (str, Path)):
+        image = _read_image(Path(image), spec.fps)
+    if not torch.is_tensor(image):
+        import numpy as np
+
+        array = np.array(image)
+        if array.ndim != 3 or array.shape[-1] != 3:
+            raise ValueError(f"image must be RGB, got an array of shape {array.shape}")
+        image = torch.from_numpy(array).permute(2, 0, 1)
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"image must be uint8 [3,H,W], got {image.dtype} {list(image.shape)}")
+    frames = fit(image[None], spec.height, spec.width)
+    return frames.expand(VIDEO_STRIDE[0], -1, -1, -1)
+
+
+def _read_image(path: Path, fps: float) -> Any:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no such image: '{path}'")
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except UnidentifiedImageError:
+        from syncflow.data import media
+
+        return media.read(path, fps=fps, seconds=1 / fps)[0][0]
+
+
+def fit(frames_FCHW: Tensor, height: int, width: int) -> Tensor:
+    """Crops the centre to the shape and resizes, uint8 -> uint8."""
+    H, W = frames_FCHW.shape[-2:]
+    if (H, W) == (height, width):
+        return frames_FCHW
+    scale = min(H / height, W / width)
+    h, w = round(height * scale), round(width * scale)
+    top, left = (H - h) // 2, (W - w) // 2
+    cut = frames_FCHW[..., top : top + h, left : left + w].float()
+    sized = F.interpolate(cut, (height, width), mode="bilinear", antialias=True)
+    return sized.round().clamp(0, 255).to(torch.uint8)
+
+
+def _read_video(video: Any, fps: float) -> tuple[Tensor, float, Path | None, float]:
+    """Frames, their rate, the file and the length in seconds."""
+    if isinstance(video, Clip):
+        return video.video, video.fps, video.picture_file, video.seconds
+    if isinstance(video, (str, Path)):
+        from syncflow.data import media
+
+        frames, _ = media.read(video, fps=fps)
+        # What the file says, unless it says nothing or speaks of its sound.
+        seconds, stated = len(frames) / fps, media.probe(video).seconds
+        return frames, fps, Path(video), stated if abs(stated - seconds) <= 1 / fps else seconds
+    if not torch.is_tensor(video):
+        raise ValueError(f"video must be a Clip, a path or a tensor, got {type(video).__name__}")
+    if video.dtype != torch.uint8 or video.ndim != 4 or video.shape[1] != 3 or not len(video):
+        raise ValueError(f"video must be uint8 [F,3,H,W], got {video.dtype} {list(video.shape)}")
+    return video, fps, None, len(video) / fps

@@ -1,0 +1,22 @@
+"""impacts: a procedural world of things that fall, bounce, roll and are struck, with the exact
+time of every contact.
+"""
+
+from syncflow.impacts.captions import caption
+from syncflow.impacts.render import render
+from syncflow.impacts.scene import Contact, Scene
+from syncflow.impacts.sound import sound
+from syncflow.impacts.world import LEVELS, SEEDS, attribute_names, attribute_values, sample_scene
+
+__all__ = [
+    "LEVELS",
+    "SEEDS",
+    "Contact",
+    "Scene",
+    "attribute_names",
+    "attribute_values",
+    "caption",
+    "render",
+    "sample_scene",
+    "sound",
+]

@@ -1,0 +1,144 @@
+"""A model on disk: config.json and one safetensors file per part.
+
+    config.json  ddit.safetensors  video_vae.safetensors  audio_vae.safetensors  README.md
+    text_encoder.safetensors  or, where it is T5, text_encoder/ or only a hub id in the config
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from syncflow.config import ModelConfig
+from syncflow.model_io import hub, model_card
+from syncflow.models.ddit import DDiT
+from syncflow.models.text_encoder import TextEncoder
+from syncflow.models.vae import build_audio_vae, build_video_vae
+
+CONFIG = "config.json"
+SHIPPED = Path(__file__).resolve().parents[1] / "pretrained"
+CARD = "README.md"
+
+
+def find(path_or_hub_id: str | Path | None = None, revision: str | None = None) -> Path:
+    """The folder of a model: the one shipped in the package, a local one, or a hub download.
+
+    Raises:
+        FileNotFoundError: there is no such model. OSError: the hub cannot be reached.
+    """
+    if path_or_hub_id is None:
+        if not (SHIPPED / CONFIG).exists():
+            raise FileNotFoundError(
+                f"this installation carries no pretrained model (no {SHIPPED / CONFIG}); "
+                "give the folder or hub id of one"
+            )
+        return SHIPPED
+    folder = Path(path_or_hub_id).expanduser()
+    if folder.is_dir():
+        if not (folder / CONFIG).exists():
+            raise FileNotFoundError(f"'{folder}' is not a model folder: it has no {CONFIG}")
+        return folder
+    name = str(path_or_hub_id)
+    if not hub.is_id(name):
+        raise FileNotFoundError(f"unknown model '{name}': no such folder, and no hub id")
+    folder = hub.fetch(name, revision)
+    if not (folder / CONFIG).exists():
+        raise FileNotFoundError(f"'{name}' is not a model: it has no {CONFIG}")
+    return folder
+
+
+def load(folder: Path) -> tuple[ModelConfig, dict[str, nn.Module | None]]:
+    """Config and parts (ddit, video_vae, audio_vae, text_encoder), on the CPU, for inference.
+
+    The text encoder is None where it is T5, which visits while it is needed (``text_cache``).
+    """
+    config, parts = load_encoders(folder)
+    # Nothing of the d-DiT survives loading, so its billion parameters are never initialised.
+    with torch.device("meta"):
+        ddit = DDiT(config.ddit)
+    return config, {"ddit": _fill(ddit, folder / "ddit.safetensors", assign=True), **parts}
+
+
+def load_encoders(folder: Path) -> tuple[ModelConfig, dict[str, nn.Module | None]]:
+    """The same without the d-DiT: what preparing data needs."""
+    config = ModelConfig.load(folder / CONFIG)
+    # As little survives of Open-Sora's VAE; the others hold buffers that are computed and not
+    # stored.
+    stored_whole = config.video_vae.kind == "opensora"
+    with torch.device("meta" if stored_whole else "cpu"):
+        video_vae = build_video_vae(config.video_vae)
+    parts: dict[str, nn.Module | None] = {
+        "video_vae": _fill(video_vae, folder / "video_vae.safetensors", assign=stored_whole),
+        "audio_vae": _fill(build_audio_vae(config.audio_vae), folder / "audio_vae.safetensors"),
+        "text_encoder": None,
+    }
+    if config.text_encoder.kind == "bytes":
+        encoder = TextEncoder(config.text_encoder)
+        parts["text_encoder"] = _fill(encoder, folder / "text_encoder.safetensors")
+    return config, parts
+
+
+def statistics(config: ModelConfig) -> dict[str, list[float]] | None:
+    """Mean and standard deviation per latent channel that a model works with, under the names that
+    manifests of latents use; None where its config does not say."""
+    names = [f"{kind}_{which}" for kind in ("video", "audio") for which in ("mean", "std")]
+    values = {name: getattr(config, "latent_{1}_{0}".format(*name.split("_"))) for name in names}
+    return None if None in values.values() else values
+
+
+def save(
+    folder: str | Path,
+    config: ModelConfig,
+    parts: dict[str, nn.Module | None],
+    source: Path | None = None,
+    card: str | None = None,
+) -> Path:
+    """Writes what ``load`` reads; every file is complete or absent.
+
+    Args:
+        parts: by the names that ``load`` gives them.
+        source: the model's folder up to now, whose T5 and model card go along.
+        card: the README; the source's, or a plain one, when not given.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, module in parts.items():
+        if module is None:
+            continue
+        weights = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+        temporary = folder / f".{name}.{os.getpid()}"
+        save_file(weights, temporary)
+        os.replace(temporary, folder / f"{name}.safetensors")
+    if source is not None and source.resolve() != folder.resolve():
+        _take_along(source, folder, config)
+    if card is not None or not (folder / CARD).exists():
+        (folder / CARD).write_text(card or model_card.plain(config))
+    config.dump(folder / CONFIG)
+    return folder
+
+
+def _take_along(source: Path, folder: Path, config: ModelConfig) -> None:
+    if (source / CARD).exists():
+        shutil.copyfile(source / CARD, folder / CARD)
+    name = config.text_encoder.name_or_path
+    if config.text_encoder.kind == "t5" and Path(name).name == name and (source / name).is_dir():
+        shutil.copytree(source / name, folder / name, dirs_exist_ok=True)
+
+
+def _fill(module: nn.Module, path: Path, assign: bool = False) -> nn.Module:
+    if not path.exists():
+        raise FileNotFoundError(f"the model folder is not complete: no '{path}'")
+    try:
+        module.load_state_dict(load_file(path), assign=assign)
+    except SafetensorError as error:
+        raise ValueError(f"'{path}' is damaged: {error}") from error
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"'{path}' does not fit {CONFIG}: {reason}") from error
+    return module.eval().requires_grad_(False)

@@ -1,0 +1,57 @@
+"""Between pixels or samples and the normalised latents that the towers see; one clip at a time, so
+that memory does not grow with the batch, and in float32, as the VAEs are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from syncflow.clip import to_model, to_pixels
+
+
+class Scale(NamedTuple):
+    """Statistics of the latents' channels, shaped to broadcast over a batch of latents."""
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def of_video(cls, mean: Sequence[float] | None, std: Sequence[float] | None) -> Scale:
+        """For [B, Cz, T, h, w]; None is 0 and 1."""
+        values = (mean or [0.0], std or [1.0])
+        return cls(*(torch.tensor(value).reshape(1, -1, 1, 1, 1) for value in values))
+
+    @classmethod
+    def of_audio(cls, mean: Sequence[float] | None, std: Sequence[float] | None) -> Scale:
+        """For [B, A, D]; None is 0 and 1."""
+        values = (mean or [0.0], std or [1.0])
+        return cls(*(torch.tensor(value).reshape(1, 1, -1) for value in values))
+
+    def normalize(self, latent: Tensor) -> Tensor:
+        return (latent.float() - self.mean.to(latent.device)) / self.std.to(latent.device)
+
+    def denormalize(self, latent: Tensor) -> Tensor:
+        return latent.float() * self.std.to(latent.device) + self.mean.to(latent.device)
+
+
+def encode_video(
+    vae: nn.Module, clips_FCHW: Iterable[Tensor], scale: Scale, device: torch.device
+) -> Tensor:
+    """uint8 frames -> normalised latents [P, Cz, T, h, w], the mode of each posterior."""
+    latents = [vae.encode(to_model(clip)[None].to(device)).mode() for clip in clips_FCHW]
+    return scale.normalize(torch.cat(latents))
+
+
+def decode_video(vae: nn.Module, latent_CTHW: Tensor, scale: Scale, num_frames: int) -> Tensor:
+    """One normalised latent -> uint8 [F, 3, H, W], on the CPU."""
+    pixels = vae.decode(scale.denormalize(latent_CTHW[None]), num_frames=num_frames)
+    return to_pixels(pixels[0]).cpu()
+
+
+def decode_audio(vae: nn.Module, latent_AD: Tensor, scale: Scale, num_samples: int) -> Tensor:
+    """One normalised latent -> float32 [M] in [-1, 1], on the CPU."""
+    audio = vae.decode(scale.denormalize(latent_AD[None]), num_samples=num_samples)
+    return audio[0].float().clamp(-1, 1).cpu()

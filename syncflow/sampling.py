@@ -1,0 +1,114 @@
+"""How to sample: every option once, with its type, default, bounds and meaning.
+
+Whoever offers these options reads them here: the settings of a model folder and of training's
+samples (``config.SamplingConfig``), ``generate``, the command line, sweeps and the demo. The module
+is light, so that the command line can answer ``--help`` at once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
+
+
+@dataclass(frozen=True)
+class Option:
+    """``default`` is the paper's (section 4); None = as ``help`` says. A number is finite, at least
+    ``least``, at most ``most`` and more than ``above``. ``kind`` and ``choices`` are filled in from
+    the annotation."""
+
+    default: Any
+    help: str
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    kind: type = str
+    choices: tuple[str, ...] = ()
+
+    def check(self, name: str, value: Any) -> None:
+        """Raises ValueError, with name and value, where it is not one of the option's values."""
+        if self.choices:
+            if value not in self.choices:
+                known = ", ".join(self.choices)
+                raise ValueError(f"unknown {name} {value!r}; known are {known}")
+            return
+        right = isinstance(value, int) if self.kind is int else isinstance(value, (int, float))
+        inside = right and not isinstance(value, bool) and math.isfinite(value)
+        inside = inside and (self.least is None or value >= self.least)
+        inside = inside and (self.most is None or value <= self.most)
+        if not (inside and (self.above is None or value > self.above)):
+            raise ValueError(f"{name} must be {self.range()}, got {value!r}")
+
+    def range(self) -> str:
+        """The values that a number may have, in words."""
+        what = "a whole number" if self.kind is int else "a number"
+        if self.above is not None:
+            return f"{what} of more than {self.above:g}"
+        if self.most is not None:
+            return f"{what} between {self.least:g} and {self.most:g}"
+        return f"{what} of at least {self.least:g}"
+
+
+class SamplingOptions(TypedDict, total=False):
+    """What ``generate`` takes by these names; None or left out = as the model's folder says."""
+
+    steps: Annotated[int | None, Option(50, "solver steps", least=1)]
+    audio_steps: Annotated[
+        int | None,
+        Option(
+            None,
+            "audio solver steps when the sound is sampled apart (cascade or a given video); "
+            "follows --steps unless the model states its own",
+            least=1,
+        ),
+    ]
+    guidance: Annotated[
+        float | None, Option(6.0, "strength of the prompt, 1 = none (half the work)", least=0)
+    ]
+    audio_guidance: Annotated[
+        float | None,
+        Option(
+            None,
+            "strength of the prompt for the sound; follows --guidance unless the model states its "
+            "own",
+            least=0,
+        ),
+    ]
+    solver: Annotated[
+        Literal["euler", "midpoint", "heun", "ab2"] | None, Option("euler", "ODE solver")
+    ]
+    schedule: Annotated[
+        Literal["joint", "cascade"] | None,
+        Option(
+            "joint",
+            "joint: picture and sound move together; cascade: the picture is finished first",
+        ),
+    ]
+    shift: Annotated[
+        float | None, Option(1.0, "more than 1: more of the picture's steps near noise", above=0)
+    ]
+    renewal: Annotated[
+        float | None,
+        Option(
+            0.0, "share of the picture's noise drawn anew at every step, 0 to 1", least=0, most=1
+        ),
+    ]
+
+
+def _options() -> dict[str, Option]:
+    found = {}
+    for name, hint in get_type_hints(SamplingOptions, include_extras=True).items():
+        kinds, option = get_args(hint)
+        inner = [kind for kind in get_args(kinds) if kind is not NoneType]
+        assert get_origin(kinds) in (Union, UnionType) and len(inner) == 1, name
+        if get_origin(inner[0]) is Literal:
+            found[name] = replace(option, choices=get_args(inner[0]))
+        else:
+            found[name] = replace(option, kind=inner[0])
+    return found
+
+
+#: By name.
+OPTIONS = _options()

@@ -1,0 +1,1 @@
+"""Pages and servers that make clips."""

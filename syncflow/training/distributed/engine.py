@@ -1,0 +1,282 @@
+"""What turns a loss into a step: one process or replicas of it, or DeepSpeed's ZeRO 1 to 3.
+
+Both engines do the same arithmetic and speak the same state: tensors by parameter name
+(``model/x``, ``ema/x``, ``exp_avg/x`` ...), so a checkpoint of one is read by the other, and by any
+number of processes.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from syncflow.training.distributed.groups import Group, meet_alone
+from syncflow.training.distributed.replicas import Replicas, State
+from syncflow.training.optim import optimizer
+from syncflow.training.optim.ema import decay_at
+from syncflow.training.settings import LoopConfig
+
+_COLLECTIVES = (
+    "all_reduce", "all_reduce_coalesced", "reduce", "reduce_scatter", "reduce_scatter_tensor",
+    "broadcast", "all_gather", "all_gather_into_tensor", "all_gather_base", "all_gather_coalesced",
+    "all_to_all_single",
+)  # fmt: skip
+
+
+def build(task: Any, config: LoopConfig, group: Group) -> Replicas:
+    """The engine that a loop's config asks for; it moves the task's module to the device."""
+    return (Replicas if config.deepspeed is None else ZeroEngine)(task, config, group)
+
+
+class _Objective(nn.Module):
+    """The loss as a module's forward, which is what DeepSpeed wraps."""
+
+    def __init__(self, task: Any) -> None:
+        super().__init__()
+        self.module, self._task = task.module, [task]
+
+    def forward(self, what: str, *arguments: Any) -> Any:
+        return getattr(self._task[0], what)(*arguments)
+
+
+class ZeroEngine(Replicas):
+    """Optimizer state (ZeRO 1), gradients (2) and weights (3) shared out by DeepSpeed."""
+
+    def _prepare(self) -> None:
+        if self.config.optimizer != "adamw":
+            raise ValueError(
+                f"optimizer {self.config.optimizer!r} needs whole matrices, which ZeRO splits; "
+                "use adamw, or leave out the deepspeed block"
+            )
+        deepspeed = _import_deepspeed()
+        group = self.group
+        meet_alone()
+        deepspeed.init_distributed(dist_init_required=False, verbose=False)
+        if group.world > 1:
+            _adjust_backend(group)
+        # DeepSpeed casts frozen weights too; what is not trained must come out as it went in.
+        trained = self._trained(self.module.state_dict())
+        self._frozen = {
+            k: v.detach().to("cpu", copy=True)
+            for k, v in self.module.state_dict().items() if group.leads and k not in trained
+        }
+        # lr 0: ZeRO-3 makes the optimizer's state by a step of its own.
+        (adamw,) = optimizer.build(self.module, self.config.model_copy(update={"lr": 0.0}))
+        self.engine, self.zero, _, _ = deepspeed.initialize(
+            model=_Objective(self.task), optimizer=adamw, config=self._deepspeed_config()
+        )
+        self.stage = self.config.deepspeed["zero_optimization"]["stage"]
+        self.shards: list[Tensor] = list(
+            self.zero.fp32_partitioned_groups_flat
+            if self.stage == 3 else self.zero.single_partition_of_fp32_groups
+        )
+        self.ema = [s.detach().clone() for s in self.shards] if self.config.ema else []
+        if self.stage < 3:
+            self._make_moments()
+        self._set_updates(0)
+
+    def _deepspeed_config(self) -> dict[str, Any]:
+        config = self.config
+        block = {k: v for k, v in config.deepspeed.items()}
+        block |= {
+            "train_micro_batch_size_per_gpu": config.batch_size // self.group.replicas,
+            "gradient_accumulation_steps": config.accumulate,
+            "gradient_clipping": config.clip,
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+            "bf16": {"enabled": config.precision == "bf16"},
+        }
+        block.setdefault("steps_per_print", sys.maxsize)
+        return block
+
+    def _make_moments(self) -> None:
+        """ZeRO 1 and 2 make them in the first step, and then find only those of the first group of
+        parameters again."""
+        for shard in self.shards:
+            self.zero.optimizer.state[shard] = {
+                "step": torch.zeros((), device=shard.device),
+                "exp_avg": torch.zeros_like(shard), "exp_avg_sq": torch.zeros_like(shard),
+            }
+        self.zero._lazy_init_hp_params_optimizer_state()
+
+    def _set_updates(self, updates: int) -> None:
+        for values in self.zero.optimizer.state.values():
+            values["step"] = torch.full_like(values["step"], float(updates))
+
+    def autocast(self) -> AbstractContextManager:
+        return nullcontext()  # the weights themselves are bfloat16
+
+    def loss(self, batch: Any, source: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.engine("loss", batch, source)
+
+    def backward(self, loss: Tensor) -> None:
+        self.engine.backward(loss)
+        if not self.engine.is_gradient_accumulation_boundary():
+            self.engine.step()  # only counts
+
+    def synchronise(self) -> None:
+        """DeepSpeed does, during the backward pass."""
+
+    def step(self, lr: float, number: int, loss: Tensor) -> float | None:
+        for groups in self.zero.optimizer.param_groups:
+            groups["lr"] = lr
+        self.engine.step()
+        norm = float(self.engine.get_global_grad_norm() or 0.0)
+        if self.zero.overflow or not math.isfinite(norm):
+            return None
+        if self.ema:
+            torch._foreach_lerp_(self.ema, self.shards, 1 - decay_at(self.config.ema, number))
+        return norm
+
+    @contextmanager
+    def _averaged(self, refresh: bool) -> Iterator[None]:
+        """The master weights are the averaged ones for a while; ``refresh`` the model's own too."""
+        if not self.ema:
+            yield
+            return
+        self._swap()
+        if refresh:
+            self._refresh()
+        try:
+            yield
+        finally:
+            self._swap()
+            if refresh:
+                self._refresh()
+
+    def _swap(self) -> None:
+        for shard, average in zip(self.shards, self.ema, strict=True):
+            kept = shard.detach().clone()
+            shard.data.copy_(average)
+            average.copy_(kept)
+
+    def _refresh(self) -> None:
+        """The model's weights from the master weights."""
+        if self.stage < 3:
+            self.zero.update_lp_params()
+            return
+        from deepspeed.utils import safe_get_local_fp32_param
+
+        for parameter in self.named.values():
+            parameter.ds_tensor.data.copy_(safe_get_local_fp32_param(parameter).view(-1))
+        persistent = [p for p in self.named.values() if p.ds_persist]
+        for parameter in persistent:
+            parameter.partition()
+        if persistent:
+            persistent[0].all_gather(persistent)
+
+    @torch.no_grad()
+    def evaluate(self, name: str) -> Any:
+        with self._averaged(refresh=True):
+            self.engine.eval()
+            try:
+                return self.engine(name, self.module)
+            finally:
+                self.engine.train()
+
+    def state(self) -> dict[str, Tensor]:
+        """Every parameter is put together and kept by one process, in turn."""
+        from deepspeed.utils import safe_get_full_fp32_param as weight
+        from deepspeed.utils import safe_get_full_optimizer_state as moment
+
+        out: dict[str, Tensor] = {}
+
+        def keep(kind: str, index: int, name: str, value: Tensor) -> None:
+            if index % self.group.world == self.group.rank:
+                out[f"{kind}/{name}"] = value.detach().to("cpu", copy=True)
+
+        for index, (name, parameter) in enumerate(self.named.items()):
+            keep("model", index, name, weight(parameter))
+            for kind in ("exp_avg", "exp_avg_sq"):
+                keep(kind, index, name, moment(parameter, kind))
+        with self._averaged(refresh=False):
+            for index, (name, parameter) in enumerate(self.named.items()):
+                if self.ema:
+                    keep("ema", index, name, weight(parameter))
+        if self.group.leads:
+            out |= {f"model/{k}": v.detach().cpu().clone() for k, v in self.module.named_buffers()}
+        return out
+
+    def restore(self, state: State, updates: int) -> None:
+        if self.ema:
+            for name, parameter in self.named.items():
+                self._put(parameter, state.get(f"ema/{name}", state[f"model/{name}"]))
+            for average, shard in zip(self.ema, self.shards, strict=True):
+                average.copy_(shard)
+        for name, parameter in self.named.items():
+            self._put(parameter, state[f"model/{name}"])
+            for kind in ("exp_avg", "exp_avg_sq"):
+                if f"{kind}/{name}" in state:
+                    self._put(parameter, state[f"{kind}/{name}"], kind)
+        self._set_updates(updates)
+        self._refresh()
+
+    def _put(self, parameter: nn.Parameter, value: Tensor, kind: str | None = None) -> None:
+        """Sets a master weight, or one of its moments, from the whole tensor."""
+        from deepspeed.utils import (
+            safe_set_full_fp32_param,
+            safe_set_full_optimizer_state,
+            safe_set_local_fp32_param,
+            safe_set_local_optimizer_state,
+        )
+
+        key = () if kind is None else (kind,)
+        if self.stage < 3:
+            put = safe_set_full_optimizer_state if kind else safe_set_full_fp32_param
+            put(parameter, value.float(), *key)
+            return
+        put = safe_set_local_optimizer_state if kind else safe_set_local_fp32_param
+        size = parameter.ds_tensor.numel()
+        flat = nn.functional.pad(value.float().flatten(), (0, size * self.group.world))
+        put(parameter, flat[self.group.rank * size :][:size], *key)
+
+    def frozen(self) -> dict[str, Tensor]:
+        return self._frozen
+
+    def weights(self) -> dict[str, Tensor]:
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        out = {**self._frozen}
+        with self._averaged(refresh=False):
+            for name, parameter in self.named.items():
+                value = safe_get_full_fp32_param(parameter)
+                if self.group.leads:
+                    out[name] = value.detach().to("cpu", copy=True)
+        if self.group.leads:
+            out |= {k: v.detach().cpu() for k, v in self.module.named_buffers()}
+        return out if self.group.leads else {}
+
+
+def _adjust_backend(group: Group) -> None:
+    """What DeepSpeed's backend sends and receives is timed as communication, and waits no longer
+    than the loop's messages do; by itself it makes groups of PyTorch's half an hour."""
+    backend = sys.modules["deepspeed.comm.comm"].cdb
+    for name in _COLLECTIVES:  # from the class: an earlier stage's watch must not count too
+        plain = getattr(type(backend), name)
+        setattr(backend, name, group.watch.communicating(partial(plain, backend)))
+    backend.new_group = partial(torch.distributed.new_group, timeout=group.timeout)
+
+
+def _import_deepspeed() -> Any:
+    try:
+        import deepspeed
+    except ImportError:
+        raise ModuleNotFoundError(
+            "the config has a deepspeed block and DeepSpeed is not installed: "
+            "pip install 'syncflow[train]'", name="deepspeed",
+        ) from None
+    # DeepSpeed calls collectives by names that PyTorch now warns of, at every call.
+    warnings.filterwarnings(
+        "ignore", message=".*(all_gather_into|reduce_scatter)_tensor.*", category=FutureWarning
+    )
+    # Otherwise the first start on a CPU compiles an extension of which nothing here makes use.
+    sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None
+    return deepspeed

@@ -1,0 +1,182 @@
+"""The processes that train together: who am I, and the few things that all must agree on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from syncflow.training.distributed.stopwatch import Stopwatch
+
+_SLURM = {
+    "RANK": "SLURM_PROCID",
+    "WORLD_SIZE": "SLURM_STEP_NUM_TASKS",
+    "LOCAL_RANK": "SLURM_LOCALID",
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """``world`` processes, of which this is number ``rank``, on ``device``.
+
+    ``sequence`` neighbours share every sample between them (``sequence.py``) and talk through
+    ``neighbours``, a process group. ``watch`` times the steps; no message takes longer than
+    ``timeout``.
+    """
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = torch.device("cpu")
+    sequence: int = 1
+    neighbours: Any = None
+    timeout: timedelta | None = None
+    watch: Stopwatch = field(default_factory=Stopwatch, compare=False)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes, prints and keeps the clock."""
+        return self.rank == 0
+
+    @property
+    def replicas(self) -> int:
+        """How many share a batch: processes, or groups of neighbours."""
+        return self.world // self.sequence
+
+    def of_neighbours(self, size: int) -> Group:
+        """The same processes, ``size`` neighbours to a sample. All call it, in the same order.
+
+        Raises:
+            ValueError: their number is no multiple of ``size``.
+        """
+        if size == self.sequence:
+            return self
+        if self.world % size:
+            raise ValueError(
+                f"loop.sequence_parallel is {size}, and {self.world} "
+                f"{'process is' if self.world == 1 else 'processes are'} no multiple of it"
+            )
+        firsts = range(0, self.world, size)
+        ranks = [list(range(first, first + size)) for first in firsts]
+        groups = [torch.distributed.new_group(each, timeout=self.timeout) for each in ranks]
+        return replace(self, sequence=size, neighbours=groups[self.rank // size])
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum of ``value`` over all processes."""
+        if self.world > 1:
+            value = value.detach().clone()
+            self.watch.communicating(torch.distributed.all_reduce)(value)
+        return value
+
+    def gather(self, value: Tensor) -> Tensor:
+        """Everybody's rows, in the order of their ranks; neighbours have the same, once."""
+        if self.replicas == 1:
+            return value
+        parts = [torch.empty_like(value) for _ in range(self.world)]
+        self.watch.communicating(torch.distributed.all_gather)(parts, value.contiguous())
+        return torch.cat(parts[:: self.sequence])
+
+    def any(self, *flags: bool) -> list[bool]:
+        """For each flag, whether any process raised it."""
+        if self.world == 1:
+            return list(flags)
+        raised = torch.tensor(flags, dtype=torch.float32, device=self.device)
+        return self.sum(raised).gt(0).tolist()
+
+    def barrier(self) -> None:
+        if self.world > 1:
+            self.any(True)
+
+    def rows(self, total: int) -> slice:
+        """This process's share of a batch of ``total`` rows.
+
+        Raises:
+            ValueError: the processes cannot share it evenly.
+        """
+        if total % self.replicas:
+            sharing = "processes" if self.sequence == 1 else f"groups of {self.sequence} processes"
+            raise ValueError(
+                f"batch_size {total} cannot be shared by {self.replicas} {sharing}; make it a "
+                "multiple"
+            )
+        size, own = total // self.replicas, self.rank // self.sequence
+        return slice(own * size, (own + 1) * size)
+
+
+def environment() -> tuple[int, int, int]:
+    """(rank, world, local rank) as torchrun, ``deepspeed`` or ``srun`` has set them.
+
+    Raises:
+        ValueError: they are not numbers, or a world of several has no MASTER_ADDR.
+    """
+    values = {}
+    for name, slurm in _SLURM.items():
+        text = os.environ.get(name, os.environ.get(slurm, ""))
+        default = 1 if name == "WORLD_SIZE" else 0
+        if text and not text.isdigit():
+            raise ValueError(f"{name} is {text!r}; the launcher must set it to a number")
+        values[name] = int(text) if text else default
+    if values["WORLD_SIZE"] > 1:
+        os.environ.setdefault("MASTER_ADDR", os.environ.get("SLURM_LAUNCH_NODE_IPADDR", ""))
+        job = int(os.environ.get("SLURM_JOB_ID", "0"))
+        os.environ.setdefault("MASTER_PORT", str(20000 + job % 20000))
+        if not os.environ["MASTER_ADDR"]:
+            raise ValueError(
+                f"WORLD_SIZE is {values['WORLD_SIZE']} and MASTER_ADDR is not set: start with "
+                "torchrun, deepspeed or srun, or set it to the first node's address"
+            )
+    return values["RANK"], values["WORLD_SIZE"], values["LOCAL_RANK"]
+
+
+def join(device: str | None, minutes: float = 10.0) -> Group:
+    """Meets the other processes, if a launcher started any.
+
+    Args:
+        device: "cpu", "cuda", "cuda:N", or None for a GPU where there is one.
+        minutes: how long a message may take; a silent process ends the job after that.
+
+    Raises:
+        ValueError: there is no such device, or a launcher's variables make no sense.
+    """
+    rank, world, local = environment()
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        where = torch.device(device)
+        if where.type == "cuda" and where.index is None:
+            where = torch.device("cuda", local)
+        torch.empty(0, device=where)  # now, and not when the data are read
+        if where.type == "cuda":
+            torch.cuda.set_device(where)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {device!r} cannot be used: {reason}") from error
+    timeout = timedelta(minutes=minutes)
+    if world > 1:
+        torch.distributed.init_process_group(
+            "nccl" if where.type == "cuda" else "gloo", rank=rank, world_size=world,
+            timeout=timeout,
+        )
+    return Group(rank, world, where, timeout=timeout)
+
+
+def meet_alone() -> None:
+    """A process group of this process, for what needs one and finds none."""
+    if torch.distributed.is_initialized():
+        return
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    for name, value in alone.items():
+        os.environ.setdefault(name, value)
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    torch.distributed.init_process_group(
+        backend, store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+
+
+def leave() -> None:
+    """Parts from the others, where there are any."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,126 @@
+"""Runs what a training config asks for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+
+from syncflow.config import Config
+from syncflow.training import settings
+from syncflow.training.distributed.groups import Group
+from syncflow.training.settings import TrainConfig
+
+
+def read(path: Path) -> Config:
+    """The task of a config file; ValueError or FileNotFoundError name what is wrong."""
+    if not path.exists():
+        raise FileNotFoundError(f"no config file {path}")
+    try:
+        data = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    return TrainConfig.parse({"run": data}, str(path)).run
+
+
+def run(
+    path: Path, device: str | None = None, progress: bool = True, group: Group | None = None
+) -> None:
+    """Runs one task, or each of a recipe in order. Finished tasks are skipped, others resume.
+
+    Raises:
+        ValueError, FileNotFoundError: name what is wrong with the config or what it names.
+        SystemExit: code 0, when SIGTERM stopped it; what it had done is saved.
+    """
+    group = group or Group(device=torch.device(device or "cpu"))
+    config = read(path)
+    if isinstance(config, settings.RecipeTask):
+        for step in config.steps:
+            read(path.parent / step)  # a mistake in the last one is told before the first runs
+        for step in config.steps:
+            if group.leads:
+                print(f"{path.name}: {step}")
+            run(path.parent / step, progress=progress, group=group)
+        return
+    if group.world > 1 and not isinstance(config, settings.FlowTask):
+        raise ValueError(
+            f"{path}: task {config.task!r} runs in one process, and there are {group.world}; "
+            "start it without a launcher"
+        )
+    _RUNNERS[type(config)](config, group, progress)
+
+
+def _render(config: settings.RenderTask, group: Group, progress: bool) -> None:
+    from syncflow.data import impacts_dataset
+
+    impacts_dataset.write_dataset(
+        config.out, config.clips, config.seed, config.level, config.split, config.height,
+        config.width, container="shards", progress=progress,
+    )
+
+
+def _fit(config: settings.AnyTask, group: Group, progress: bool) -> None:
+    from syncflow.training import loop
+
+    if config.loop.randomness == "sample" and not isinstance(config, settings.FlowTask):
+        raise ValueError(f"loop.randomness 'sample' is for flow tasks, not for {config.task!r}")
+    group = group.of_neighbours(config.loop.sequence_parallel)
+    torch.manual_seed(config.loop.seed)
+    task = _training(config, group)
+    text = config.model_dump_json()
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    loop.fit(
+        task, config.loop, config.out, progress,
+        metadata={"config": text, "config_hash": digest, **getattr(task, "provenance", {})},
+        group=group,
+    )
+
+
+def _training(config: settings.AnyTask, group: Group) -> object:
+    if isinstance(config, settings.TextTask):
+        from syncflow.training.tasks.text import TextTraining
+
+        return TextTraining(config, str(group.device))
+    if isinstance(config, settings.FlowTask):
+        from syncflow.training.tasks.flow import FlowTraining
+
+        return FlowTraining(config, group=group)
+    from syncflow.training.tasks import vae
+
+    if isinstance(config, settings.VideoVAETask):
+        return vae.VideoVAETraining(config, str(group.device))
+    return vae.AudioVAETraining(config, str(group.device))
+
+
+def _latents(config: settings.LatentsTask, group: Group, progress: bool) -> None:
+    from syncflow.data import latents
+    from syncflow.data.shards import ClipShards
+    from syncflow.training.tasks import export
+
+    latents.encode(
+        ClipShards(config.data),
+        *(
+            export.load_part(getattr(config, part), part)
+            for part in ("video_vae", "audio_vae", "text_encoder")
+        ),
+        config.out, config.batch_size, progress, group.device,
+    )
+
+
+def _export(config: settings.ExportTask, group: Group, progress: bool) -> None:
+    from syncflow.training.tasks import export
+
+    export.export(config)
+
+
+_RUNNERS = {
+    settings.RenderTask: _render,
+    settings.TextTask: _fit,
+    settings.AudioVAETask: _fit,
+    settings.VideoVAETask: _fit,
+    settings.FlowTask: _fit,
+    settings.LatentsTask: _latents,
+    settings.ExportTask: _export,
+}

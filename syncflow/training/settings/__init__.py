@@ -1,0 +1,37 @@
+"""Schemas of the training configs (configs/**/*.json): what to train, on what, how long."""
+
+from syncflow.training.settings.loop import LoopConfig
+from syncflow.training.settings.tasks import (
+    AnyTask,
+    AudioVAETask,
+    BucketConfig,
+    ExportTask,
+    FlowTask,
+    LatentsTask,
+    LoraConfig,
+    RecipeTask,
+    RenderTask,
+    SamplesConfig,
+    TextTask,
+    TrainConfig,
+    VAETask,
+    VideoVAETask,
+)
+
+__all__ = [
+    "AnyTask",
+    "AudioVAETask",
+    "BucketConfig",
+    "ExportTask",
+    "FlowTask",
+    "LatentsTask",
+    "LoopConfig",
+    "LoraConfig",
+    "RecipeTask",
+    "RenderTask",
+    "SamplesConfig",
+    "TextTask",
+    "TrainConfig",
+    "VAETask",
+    "VideoVAETask",
+]

@@ -1,0 +1,235 @@
+"""Schemas of the training configs (configs/**/*.json): what to train, on what, how long."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from syncflow.config import (
+    AudioVAEConfig,
+    Config,
+    DDiTConfig,
+    SamplingConfig,
+    TextEncoderConfig,
+    VideoVAEConfig,
+)
+from syncflow.training.settings.loop import LoopConfig
+
+
+class TextTask(Config):
+    """Pre-trains the byte-level text encoder to name what a caption says."""
+
+    task: Literal["text"]
+    out: str
+    model: TextEncoderConfig
+    levels: list[int]
+    loop: LoopConfig
+
+
+class VAETask(Config):
+    """What both VAEs' training has.
+
+    ``init`` starts from another run's weights; ``freeze_encoder`` trains the decoder alone, on
+    latents with ``latent_noise`` (in standard deviations) added, as a sampler's latents have.
+    """
+
+    out: str
+    data: str
+    validation: str
+    init: str | None = None
+    freeze_encoder: bool = False
+    latent_noise: float = 0.0
+    loop: LoopConfig
+
+
+class AudioVAETask(VAETask):
+    """Trains the audio VAE on crops of ``seconds``.
+
+    ``band_weight`` weighs the energy of frequency bands, ``wave_weight`` the waveform itself, whose
+    phases an encoder of magnitudes cannot know: where it counts much, the sound comes out too
+    quiet.
+    """
+
+    task: Literal["audio_vae"]
+    model: AudioVAEConfig
+    seconds: float = 1.0
+    kl_weight: float = 1e-4
+    band_weight: float = 0.0
+    wave_weight: float = 0.3
+
+
+class VideoVAETask(VAETask):
+    """Trains the video VAE on crops of ``frames``; ``moving_weight`` is how much more a moving
+    pixel counts."""
+
+    task: Literal["video_vae"]
+    model: VideoVAEConfig
+    frames: int = 16
+    kl_weight: float = 3e-4
+    moving_weight: float = 8.0
+
+
+class LatentsTask(Config):
+    """Encodes a data set with trained VAEs and text encoder, so that flow training runs neither."""
+
+    task: Literal["latents"]
+    out: str
+    data: str
+    video_vae: str
+    audio_vae: str
+    text_encoder: str
+    batch_size: int = 16
+
+
+class LoraConfig(Config):
+    """Low-rank additions to the linear layers of ``towers``; nothing else is trained."""
+
+    rank: int = Field(16, gt=0)
+    alpha: float = Field(16.0, gt=0)
+    towers: Literal["video", "audio", "both"] = "both"
+
+
+class SamplesConfig(Config):
+    """Clips made now and then from the first captions of the validation set.
+
+    ``video_vae`` and ``audio_vae`` are trained runs or model folders; they are loaded only while a
+    clip is made.
+    """
+
+    every: int = Field(gt=0)
+    video_vae: str
+    audio_vae: str
+    clips: int = Field(2, gt=0)
+    sampling: SamplingConfig = SamplingConfig()
+
+
+class BucketConfig(Config):
+    """One of several folders of latents; its own size and duration. A folder's name alone is one.
+
+    ``weight``: how often its clips come, where 1 is as often as anybody's. ``batch_size``: in place
+    of the loop's.
+    """
+
+    data: str
+    weight: float = Field(1.0, gt=0)
+    batch_size: int | None = Field(None, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"data": value} if isinstance(value, str) else value
+
+
+_Data = Annotated[
+    Annotated[str, Tag("folder")]
+    | Annotated[list[BucketConfig], Field(min_length=1), Tag("folders")],
+    Discriminator(lambda value: "folders" if isinstance(value, list) else "folder"),
+]
+
+
+class FlowTask(Config):
+    """One stage of rectified-flow training of the d-DiT (paper section 3.2).
+
+    ``train``: which towers learn ("video", "audio" with the adaptors, or both; the paper's stages
+    1, 2, 3). Picture and sound of a sample have one time, as in the paper, except in two shares of
+    the samples: ``clean_video``, where the picture is finished (t_video = 1) and the sound at any
+    time, which is what one-pass video-to-audio and the cascade schedule sample from (default: all
+    in stage 2, 0.35 in stage 3; 0 is the paper's); and ``decoupled``, where both times are drawn.
+    ``conditioned``: share of samples whose first or last frames are given (``frame_mask``), for
+    image-to-video and extension. ``clean_noise``: noise added to clean video latents, in standard
+    deviations. ``null_caption``: which part of the learned null caption stands in for a dropped one
+    (``SamplingConfig``). ``draws``: audio noises per video pass. ``coupling`` pairs noise and data
+    within the batch of all processes.
+
+    ``time_kind``, ``time_mean``, ``time_std`` and ``time_shift`` say where training times fall
+    (``flow.sample_times``): "uniform" is the paper's; a mean below 0 or a shift above 1 moves
+    logit-normal times towards noise. ``uniform_share`` of logit-normal times are uniform all the
+    same. ``init``: a finished run, a checkpoint or a model folder to start from; ``init_video``:
+    the video tower alone from there. ``statistics``: latents are normalised by those of the data,
+    or by those that ``init`` was trained with, which is right where its weights are to be kept.
+    ``data`` and ``validation`` may be lists of folders, each of one size and duration.
+    """
+
+    task: Literal["flow"]
+    out: str
+    data: _Data
+    validation: str | list[str] = Field(min_length=1)
+    model: DDiTConfig
+    init: str | None = None
+    init_video: str | None = None
+    train: Literal["video", "audio", "both"]
+    text_dropout: float = Field(0.1, ge=0, le=1)
+    time_kind: Literal["uniform", "logit_normal"] = "logit_normal"
+    time_mean: float = 0.0
+    time_std: float = Field(1.0, gt=0)
+    time_shift: float = Field(1.0, gt=0)
+    uniform_share: float = Field(0.2, ge=0, le=1)
+    clean_video: float | None = Field(None, ge=0, le=1)
+    clean_noise: float = Field(0.05, ge=0)
+    null_caption: Literal["full", "prompt"] = "prompt"
+    decoupled: float = Field(0.0, ge=0, le=1)
+    conditioned: float = Field(0.0, ge=0, le=1)
+    draws: int = Field(1, gt=0)
+    coupling: Literal["none", "ot", "c2ot"] = "none"
+    statistics: Literal["data", "init"] = "data"
+    lora: LoraConfig | None = None
+    samples: SamplesConfig | None = None
+    loop: LoopConfig
+
+    @property
+    def clean_share(self) -> float:
+        """Share of the samples with a finished picture."""
+        if self.train == "video":
+            return 0.0
+        if self.clean_video is not None:
+            return self.clean_video
+        return 1.0 if self.train == "audio" else 0.35
+
+
+class RenderTask(Config):
+    """Renders impacts clips into shards."""
+
+    task: Literal["render"]
+    out: str
+    clips: int
+    seed: int = 0
+    level: int = 1
+    split: Literal["train", "val", "test"] = "train"
+    height: int = 64
+    width: int = 64
+
+
+class ExportTask(Config):
+    """Puts trained parts together into a model folder that ``syncflow.load`` reads."""
+
+    task: Literal["export"]
+    out: str
+    name: str
+    latents: str
+    video_vae: str
+    audio_vae: str
+    text_encoder: str
+    ddit: str
+    sampling: SamplingConfig
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+
+
+class RecipeTask(Config):
+    """Runs other configs in order; what is finished is skipped, what was cut off resumes."""
+
+    task: Literal["recipe"]
+    steps: list[str]
+
+
+AnyTask = Annotated[
+    TextTask | AudioVAETask | VideoVAETask | LatentsTask | FlowTask | RenderTask | ExportTask
+    | RecipeTask,
+    Field(discriminator="task"),
+]
+
+
+class TrainConfig(Config):
+    """Any training config, told apart by its ``task``."""
+
+    run: AnyTask

@@ -1,0 +1,1 @@
+"""What can be trained, and what each of them is made of."""

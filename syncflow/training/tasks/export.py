@@ -1,0 +1,133 @@
+"""Trained runs -> modules, and -> the model folder that ``syncflow.load`` reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from syncflow.config import Config, GeometryConfig, ModelConfig
+from syncflow.data.latents import Latents
+from syncflow.model_io import model_folder
+from syncflow.models.ddit import DDiT
+from syncflow.models.text_encoder import TextEncoder
+from syncflow.models.vae import build_audio_vae, build_video_vae
+from syncflow.training import settings
+from syncflow.training.checkpoints import checkpoint, weights
+from syncflow.training.tasks import lora
+
+_BUILDERS = {
+    "text": TextEncoder,
+    "audio_vae": build_audio_vae,
+    "video_vae": build_video_vae,
+    "flow": DDiT,
+}
+
+
+def run_config(run: str | Path) -> settings.AnyTask:
+    """The config of a finished run, or of a checkpoint of one (``runs/x/checkpoints/00001200``).
+
+    Raises:
+        FileNotFoundError: the run is not finished.
+    """
+    text = weights.about(run).get("config")
+    if not text:
+        raise FileNotFoundError(f"{run} is not finished (no {weights.FINAL}); train it first")
+    return settings.TrainConfig.parse({"run": json.loads(text)}, str(run)).run
+
+
+def load_part(run: str | Path, part: str = "ddit") -> nn.Module:
+    """The trained module of a finished run, of a checkpoint, or a model folder's ``part``; in
+    evaluation mode."""
+    if (Path(run) / model_folder.CONFIG).exists():
+        return model_folder.load(Path(run))[1][part]
+    config = run_config(run)
+    module = _BUILDERS[config.task](config.model)
+    values = weights.load(run)
+    if config.task == "text":  # the attribute head was only there to train the encoder
+        values = _below(values, "encoder.")
+    if getattr(config, "lora", None) and (Path(run) / checkpoint.MANIFEST).exists():
+        values = lora.merge(values, config.lora)
+    module.load_state_dict(values)
+    return module.eval().requires_grad_(False)
+
+
+def latents_of(run: str | Path) -> str:
+    """The folder of latents that a d-DiT was trained on, the first of several."""
+    data = run_config(run).data
+    return data if isinstance(data, str) else data[0].data
+
+
+def _part_config(run: str | Path, part: str) -> Config:
+    """The config of a run's module, or of a model folder's ``part``."""
+    path = Path(run) / model_folder.CONFIG
+    if path.exists():
+        return getattr(ModelConfig.load(path), part)
+    return run_config(run).model
+
+
+def _below(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+
+
+def _check_latents(run: str | Path, latents: Latents) -> None:
+    """The latents must be of the encoders that the d-DiT's training data were made with.
+
+    Raises:
+        ValueError: they are of others.
+    """
+    if (Path(run) / model_folder.CONFIG).exists():
+        return
+    expected = json.loads(weights.about(run)["encoders"])
+    if latents.manifest["encoders"] != expected:
+        raise ValueError(
+            f"the latents have other encoders than the data that {run} was trained on; name that "
+            f"data's folder ({latents_of(run)})"
+        )
+
+
+def _check_null_caption(config: settings.ExportTask) -> None:
+    """Guidance must lead away from what stood in for dropped captions."""
+    path = Path(config.ddit) / model_folder.CONFIG
+    if path.exists():
+        trained = ModelConfig.load(path).sampling.null_caption
+    else:
+        trained = run_config(config.ddit).null_caption
+    if config.sampling.null_caption != trained:
+        raise ValueError(
+            f"sampling.null_caption is {config.sampling.null_caption!r}, but {config.ddit} was "
+            f"trained with {trained!r}; say so in the export's sampling"
+        )
+
+
+def export(config: settings.ExportTask) -> Path:
+    """Writes config.json and one safetensors file per part.
+
+    Raises:
+        ValueError: the latents do not belong to the d-DiT's training data.
+    """
+    out = Path(config.out)
+    runs = {
+        "video_vae": config.video_vae, "audio_vae": config.audio_vae,
+        "text_encoder": config.text_encoder, "ddit": config.ddit,
+    }
+    models: dict[str, Config] = {name: _part_config(run, name) for name, run in runs.items()}
+    latents = Latents(config.latents)
+    _check_latents(config.ddit, latents)
+    _check_null_caption(config)
+    stats = weights.statistics(config.ddit) or latents.manifest["statistics"]
+    model = ModelConfig(
+        name=config.name,
+        geometry=GeometryConfig(**latents.manifest["geometry"]),
+        **models,
+        sampling=config.sampling,
+        latent_mean_video=stats["video_mean"], latent_std_video=stats["video_std"],
+        latent_mean_audio=stats["audio_mean"], latent_std_audio=stats["audio_std"],
+    )
+    dtype = getattr(torch, config.dtype)
+    parts: dict[str, nn.Module | None] = {
+        name: load_part(run, name).to(dtype) for name, run in runs.items()
+    }
+    return model_folder.save(out, model, parts)

@@ -1,0 +1,55 @@
+"""Pre-training of the byte-level text encoder: it learns to read before a tower learns to draw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from syncflow import impacts
+from syncflow.models.text_encoder import TextEncoder, TextPretrainer
+from syncflow.training.settings import TextTask
+
+_NOT_MENTIONED = -100
+_VALIDATION_CAPTIONS = 512
+
+
+class TextTraining:
+    """Captions of fresh scenes against the attributes that they mention."""
+
+    def __init__(self, config: TextTask, device: str = "cpu") -> None:
+        self.config, self.device = config, device
+        self.labels = impacts.attribute_values(max(config.levels))
+        encoder = TextEncoder(config.model)
+        self.module = TextPretrainer(encoder, {k: len(v) for k, v in self.labels.items()})
+
+    def batch(self, step: int) -> tuple[list[str], Tensor]:
+        size = self.config.loop.batch_size
+        return self._captions(impacts.SEEDS["train"][step * size : (step + 1) * size])
+
+    def loss(
+        self, batch: tuple[list[str], Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        texts, labels = batch
+        loss, accuracy = self.module.loss(texts, labels.to(self.device))
+        return loss, {f"{name}_accuracy": value for name, value in accuracy.items()}
+
+    def validate(self, module: torch.nn.Module) -> dict[str, float]:
+        loss, accuracy = module.loss(*self._captions(impacts.SEEDS["val"][:_VALIDATION_CAPTIONS]))
+        return {"loss": float(loss), **accuracy}
+
+    def _captions(self, seeds: range) -> tuple[list[str], Tensor]:
+        texts, rows = [], []
+        for seed in seeds:
+            level = self.config.levels[seed % len(self.config.levels)]
+            split = impacts.world.split_of(seed)
+            scene = impacts.sample_scene(seed, level, split)
+            texts.append(scene.caption)
+            rows.append([self._label(name, scene.attributes) for name in self.labels])
+        return texts, torch.tensor(rows)
+
+    def _label(self, name: str, attributes: dict[str, Any]) -> int:
+        if name not in attributes["mentioned"] or attributes[name] not in self.labels[name]:
+            return _NOT_MENTIONED
+        return self.labels[name].index(attributes[name])

@@ -1,0 +1,139 @@
+"""Training of the two VAEs on raw clips."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from syncflow.clip import AUDIO_HOP, VIDEO_STRIDE, to_model
+from syncflow.data.shards import ClipShards
+from syncflow.detect import contacts, fidelity, onsets
+from syncflow.models.posterior import DiagonalGaussian
+from syncflow.models.vae import build_audio_vae, build_video_vae
+from syncflow.training.checkpoints import weights
+from syncflow.training.settings import AudioVAETask, VAETask, VideoVAETask
+from syncflow.training.tasks import losses
+from syncflow.training.tasks.buckets import epoch_indices
+
+_VALIDATION_CLIPS = 32
+
+
+# By these names the VAEs of every kind call what makes a latent.
+_ENCODING = {"encoder", "quant_conv", "moments"}
+
+
+def _prepared(module: nn.Module, config: VAETask, part: str) -> nn.Module:
+    if config.init:
+        module.load_state_dict(weights.load(config.init, part))
+    if config.freeze_encoder:
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(not _ENCODING & set(name.split(".")))
+    return module
+
+
+def _draw(
+    posterior: DiagonalGaussian, config: VAETask, channel_axis: int, generator: torch.Generator
+) -> Tensor:
+    """A posterior draw; for a frozen encoder its mean and ``latent_noise`` standard deviations."""
+    if not config.freeze_encoder:
+        return posterior.sample(generator)
+    mean = posterior.mean
+    others = [axis for axis in range(mean.ndim) if axis != channel_axis]
+    spread = mean.std(others, keepdim=True)
+    noise = torch.randn(mean.shape, generator=generator).to(mean)
+    return mean + config.latent_noise * spread * noise
+
+
+class VideoVAETraining:
+    """Video VAE: weighted reconstruction + KL, on random pieces of clips."""
+
+    def __init__(self, config: VideoVAETask, device: str = "cpu") -> None:
+        self.config, self.device = config, device
+        self.train, self.validation = ClipShards(config.data), ClipShards(config.validation)
+        self.module = _prepared(build_video_vae(config.model), config, "video_vae")
+
+    def batch(self, step: int) -> Tensor:
+        loop = self.config.loop
+        picks = epoch_indices(len(self.train), loop.seed, step, loop.batch_size)
+        rng = np.random.default_rng([loop.seed, 1, step])
+        pieces = []
+        for pick in picks:
+            video = self.train.video(pick)
+            room = (len(video) - self.config.frames) // VIDEO_STRIDE[0]
+            first = VIDEO_STRIDE[0] * int(rng.integers(0, room + 1))
+            pieces.append(video[first : first + self.config.frames])
+        return to_model(torch.from_numpy(np.stack(pieces)).to(self.device))
+
+    def loss(self, video: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        posterior = self.module.encode(video)
+        latent = _draw(posterior, self.config, 1, generator)
+        out = self.module.decode(latent, num_frames=video.shape[2])
+        with torch.autocast(video.device.type, enabled=False):
+            recon = losses.video_reconstruction(out, video, self.config.moving_weight)
+            kl = (posterior.kl() / posterior.mean[0].numel()).mean()
+        loss = recon if self.config.freeze_encoder else recon + self.config.kl_weight * kl
+        return loss, {"recon": recon.item(), "kl": kl.item()}
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        videos, outs, times = [], [], []
+        for index in range(min(_VALIDATION_CLIPS, len(self.validation))):
+            video = to_model(torch.from_numpy(self.validation.video(index)[None].copy()))
+            latent = module.encode(video.to(self.device)).mode()
+            out = module.decode(latent, num_frames=video.shape[2])
+            videos.append(video)
+            outs.append(out.clamp(-1, 1).cpu())
+            times.append(self.validation.contact_times(index))
+        video, out = torch.cat(videos), torch.cat(outs)
+        pixels = ((out + 1) * 127.5).round().to(torch.uint8).movedim(2, 1)
+        scores = contacts.score(list(pixels), times, self.validation.fps)
+        return {
+            "psnr": fidelity.psnr(out, video),
+            "psnr_moving": fidelity.psnr(out, video, fidelity.moving_mask(video)),
+            **scores,
+        }
+
+
+class AudioVAETraining:
+    """Audio VAE: multi-resolution spectral reconstruction + KL, on random pieces of soundtracks."""
+
+    def __init__(self, config: AudioVAETask, device: str = "cpu") -> None:
+        self.config, self.device = config, device
+        self.train, self.validation = ClipShards(config.data), ClipShards(config.validation)
+        self.module = _prepared(build_audio_vae(config.model), config, "audio_vae")
+
+    def batch(self, step: int) -> Tensor:
+        loop = self.config.loop
+        picks = epoch_indices(len(self.train), loop.seed, step, loop.batch_size)
+        rng = np.random.default_rng([loop.seed, 1, step])
+        length = round(self.config.seconds * self.train.sample_rate / AUDIO_HOP) * AUDIO_HOP
+        pieces = []
+        for pick in picks:
+            audio = self.train.audio(pick)
+            first = AUDIO_HOP * int(rng.integers(0, (len(audio) - length) // AUDIO_HOP + 1))
+            gain = 10 ** rng.uniform(-0.3, 0.0)
+            pieces.append(audio[first : first + length] * gain)
+        return torch.from_numpy(np.stack(pieces).astype(np.float32)).to(self.device)
+
+    def loss(self, audio: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        posterior = self.module.encode(audio)
+        latent = _draw(posterior, self.config, 2, generator)
+        out = self.module.decode(latent, num_samples=audio.shape[1])
+        with torch.autocast(audio.device.type, enabled=False):
+            recon = losses.audio_reconstruction(out, audio, self.config.band_weight)
+            wave = ((out - audio).abs().mean(1) / (audio.abs().mean(1) + 2e-3)).mean()
+            kl = (posterior.kl() / posterior.mean[0].numel()).mean()
+        loss = recon + self.config.wave_weight * wave + self.config.kl_weight * kl
+        return loss, {"recon": recon.item(), "wave": wave.item(), "kl": kl.item()}
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        rows = range(min(_VALIDATION_CLIPS, len(self.validation)))
+        audio = torch.from_numpy(np.stack([self.validation.audio(i) for i in rows]))
+        times = [self.validation.contact_times(i) for i in range(len(audio))]
+        latent = module.encode(audio.to(self.device)).mode()
+        out = module.decode(latent, num_samples=audio.shape[1]).cpu()
+        return {
+            "spectral_db": fidelity.spectral_distance(out, audio),
+            "loudness_db": float(20 * torch.log10(out.std() / audio.std())),
+            **onsets.score(list(out), times),
+        }
