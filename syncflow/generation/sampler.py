@@ -94,6 +94,8 @@ class GuidedVelocity:
         frame_mask: [P, T], False = a latent frame that is given and stays.
         given_video_velocity: the known velocity of a given video: it is then integrated in place of
             the tower's, which is the paper's way of video-to-audio.
+        interval: flow times from which and up to which guidance is applied, to each modality by its
+            own clock; outside the null branch is not run.
     """
 
     def __init__(
@@ -104,23 +106,28 @@ class GuidedVelocity:
         audio_guidance: float,
         frame_mask: Tensor | None = None,
         given_video_velocity: Tensor | None = None,
+        interval: tuple[float, float] = (0.0, 1.0),
     ) -> None:
+        self.interval = interval
         self.model, self.captions = model, captions
         self.guidance, self.audio_guidance = guidance, audio_guidance
         self.frame_mask, self.given = frame_mask, given_video_velocity
         self.audio_reads_video = model.config.audio.condition != "text"
         self._conditions: dict[tuple[int, ...], Condition] = {}
-        self._still: tuple[float | None, AudioContext] | None = None
+        self._still: tuple[tuple[float, tuple[int, ...]], AudioContext] | None = None
 
     def __call__(
         self, x: flow.State, t: tuple[float, ...], moving: tuple[bool, ...]
     ) -> Sequence[Tensor | flow.Guided | None]:
         video, audio = x
         moves_video, moves_audio = moving
-        heard = (0, self.captions.audio_null) if self.audio_guidance != 1 else (0,)
+        weights = self._weight(self.guidance, t[0]), self._weight(self.audio_guidance, t[1])
+        heard = (0, self.captions.audio_null) if weights[1] != 1 else (0,)
         v_video = v_audio = context = None
         if moves_video:
-            v_video, context = self._moving_video(video, t[0], heard if moves_audio else ())
+            v_video, context = self._moving_video(
+                video, t[0], weights[0], heard if moves_audio else ()
+            )
             self._still = None
         if moves_audio:
             context = context or self._still_video(video, t[0], heard)
@@ -130,16 +137,20 @@ class GuidedVelocity:
                 context,
                 self._condition(heard),
             )
-            v_audio = _guide(v_audio, len(audio), heard, heard, self.audio_guidance)
+            v_audio = _guide(v_audio, len(audio), heard, heard, weights[1])
         return v_video, v_audio
 
+    def _weight(self, guidance: float, t: float) -> float:
+        start, end = self.interval
+        return guidance if start <= t < end else 1.0
+
     def _moving_video(
-        self, video: Tensor, t: float, heard: tuple[int, ...]
+        self, video: Tensor, t: float, weight: float, heard: tuple[int, ...]
     ) -> tuple[Tensor | flow.Guided, AudioContext | None]:
         """The picture's velocity and, where it is heard, the context from the same pass."""
         own: tuple[int, ...] = ()
         if self.given is None:
-            own = (0, 1) if self.guidance != 1 else (0,)
+            own = (0, 1) if weight != 1 else (0,)
         read = heard if self.audio_reads_video else ()
         groups = tuple(sorted({*own, *read}))
         velocity, features = self._video(video, t, groups) if groups else (self.given, [])
@@ -151,13 +162,14 @@ class GuidedVelocity:
             context = self.model.audio_context(features, self._condition(heard))
         if self.given is not None:
             return self.given, context
-        return _guide(velocity, len(video), groups, own, self.guidance), context
+        return _guide(velocity, len(video), groups, own, weight), context
 
     def _still_video(self, video: Tensor, t: float, heard: tuple[int, ...]) -> AudioContext:
         """The context of a picture that does not move: made once."""
-        if self._still is None or self._still[0] != t:
+        if self._still is None or self._still[0] != (t, heard):
             features = self._video(video, t, heard)[1] if self.audio_reads_video else []
-            self._still = (t, self.model.audio_context(features, self._condition(heard)))
+            context = self.model.audio_context(features, self._condition(heard))
+            self._still = ((t, heard), context)
         return self._still[1]
 
     def _video(self, x: Tensor, t: float, groups: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
