@@ -105,8 +105,9 @@ __global__ void __launch_bounds__(kBackwardWarps* kWarp, 1)
         const float n = (x[e] - mean) * rstd;
         sum_shift[i][e] += g[e];
         sum_scale[i][e] += g[e] * n;
-        sum_g += g[e] * (one + scale[e]);
-        sum_gn += g[e] * (one + scale[e]) * n;
+        const float gained = product(g[e], one + scale[e]);
+        sum_g += gained;
+        sum_gn += gained * n;
       }
     }
     const float mean_g = warp_sum(sum_g) / channels, mean_gn = warp_sum(sum_gn) / channels;
@@ -120,7 +121,7 @@ __global__ void __launch_bounds__(kBackwardWarps* kWarp, 1)
       load_either<T>(a.scale.data, a.scale.is_float, chunk.group * a.scale.stride + c, other);
 #pragma unroll
       for (int e = 0; e < kRowVector; ++e)
-        g[e] = rstd * (g[e] * (one + other[e]) - mean_g - (x[e] - mean) * rstd * mean_gn);
+        g[e] = rstd * (product(g[e], one + other[e]) - mean_g - (x[e] - mean) * rstd * mean_gn);
       if constexpr (RESIDUAL) {
         load(static_cast<const T*>(a.grad_sum) + start + c, other);
 #pragma unroll

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
@@ -25,6 +25,7 @@ from syncflow.generation.request import (
     resolve,
 )
 from syncflow.generation.sampler import GuidedVelocity, Progress, advance, encode_captions
+from syncflow.generation.steps import Fixed, Steps
 from syncflow.model_io import hub, model_folder
 from syncflow.model_io.text_cache import PromptEncoder
 from syncflow.models.latent_space import Scale, decode_audio, decode_video, encode_video
@@ -38,6 +39,9 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     revision: str | None = None,
+    *,
+    graph: bool = True,
+    compile: bool = False,
 ) -> SyncFlow:
     """Loads a model for generation.
 
@@ -45,8 +49,12 @@ def load(
         path_or_hub_id: a model folder or a Hugging Face hub id; None = the one in the package.
         device: None = a GPU where there is one.
         dtype: "float32", "bfloat16" or "float16", of the towers; None = bfloat16 on a GPU and
-            float32 elsewhere. The VAEs stay in float32.
+            float32 elsewhere. The VAEs stay in float32, but for Open-Sora's on a GPU, which decodes
+            in this dtype.
         revision: of the hub id.
+        graph: on a GPU, replay the step of a shape as a CUDA graph from its second time on; the
+            graphs hold the memory of a step's activations.
+        compile: run the step through ``torch.compile``; the first clip of a shape waits for it.
 
     Raises:
         FileNotFoundError, OSError: no such model. ValueError: it is damaged, or a bad argument.
@@ -59,7 +67,8 @@ def load(
     config, parts = model_folder.load(folder)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return SyncFlow(config, **parts, folder=folder).to(device, dtype)
+    steps = Steps(graph=graph, compiled=compile)
+    return SyncFlow(config, **parts, folder=folder, steps=steps).to(device, dtype)
 
 
 @overload
@@ -104,8 +113,10 @@ class SyncFlow:
         audio_vae: nn.Module,
         text_encoder: nn.Module | None = None,
         folder: Path | None = None,
+        steps: Steps | None = None,
     ) -> None:
         self.config, self.folder = config, folder
+        self.steps = steps or Steps(graph=True)
         self.ddit, self.video_vae, self.audio_vae = ddit, video_vae, audio_vae
         self._text_encoder = text_encoder
         self._video = Scale.of_video(config.latent_mean_video, config.latent_std_video)
@@ -121,8 +132,12 @@ class SyncFlow:
             self.device = torch.device(device)
             self.dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
             self.ddit.to(self.device, self.dtype)
-            for part in (self.video_vae, self.audio_vae):
-                part.to(self.device, torch.float32)
+            self.audio_vae.to(self.device, torch.float32)
+            if self.device.type == "cuda" and hasattr(self.video_vae, "for_gpu"):
+                self.video_vae.for_gpu(self.device, self.dtype)
+            else:
+                self.video_vae.to(self.device, torch.float32)
+            self.steps.clear()
             if self._text_encoder is not None:
                 self._text_encoder.to(self.device)
         except (RuntimeError, AssertionError) as error:
@@ -275,8 +290,8 @@ class SyncFlow:
 
         velocity = GuidedVelocity(
             self.ddit, captions, asked.guidance, asked.audio_guidance, frame_mask, given_velocity,
-            (asked.sampling.guidance_start, asked.sampling.guidance_end),
-        )
+            self.steps, (asked.sampling.guidance_start, asked.sampling.guidance_end),
+        )  # fmt: skip
         with Progress(asked.path, progress) as bar:
 
             def after_step(step: int, x: flow.State, t: tuple[float, ...]) -> None:
@@ -333,6 +348,11 @@ class SyncFlow:
     def _encode_video(self, clips_FCHW: Sequence[Tensor]) -> Tensor:
         return encode_video(self.video_vae, clips_FCHW, self._video, self.device)
 
+    def _run(
+        self, function: Callable[..., tuple[Tensor, ...]], tensors: tuple[Tensor, ...], *rest: Any
+    ) -> tuple[Tensor, ...]:
+        return self.steps(function, tensors, Fixed(), *rest)
+
     def _decode(
         self,
         x_video: Tensor,
@@ -351,7 +371,9 @@ class SyncFlow:
                 seconds, file = given[index].seconds, given[index].file
             else:
                 latent, fps = x_video[index], spec.fps
-                video = decode_video(self.video_vae, latent, self._video, spec.num_frames)
+                video = decode_video(
+                    self.video_vae, latent, self._video, spec.num_frames, self._run
+                )
             samples = round(seconds * spec.sample_rate)
             for latent in x_audio[index * takes : (index + 1) * takes]:
                 audio = decode_audio(self.audio_vae, latent, self._audio, spec.num_samples)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from syncflow.clip import ClipSpec
 from syncflow.config import AdaptorConfig
 from syncflow.models.layers import Mlp
+from syncflow.ops.adaln import layernorm_of_sum
 from syncflow.ops.self_attention import self_attention
 
 
@@ -55,7 +56,8 @@ class Adaptor(nn.Module):
             y_BMC = self.attend(qkv_BM3HD)
             # The residual lets a token say where it is: without it an untrained attention hands
             # every audio token the same mean of the clip.
-            x_BMC = self.norm(x_BMC + self.proj(y_BMC))
+            norm = self.norm
+            x_BMC = layernorm_of_sum(x_BMC, self.proj(y_BMC), norm.weight, norm.bias, norm.eps)
         return self.linear(x_BMC)
 
 

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from syncflow.clip import ClipSpec
 from syncflow.config import DDiTConfig
 from syncflow.models.adaptor import Adaptor, TemporalUpsampler
-from syncflow.models.audio_tower import AudioContext, AudioText, AudioTower
+from syncflow.models.audio_tower import AudioContext, AudioState, AudioText, AudioTower
+from syncflow.models.beside import Beside
 from syncflow.models.layers import ScalarEmbedder
 from syncflow.models.video_tower import TextContext, VideoTower
 
@@ -160,6 +161,50 @@ class DDiT(nn.Module):
             width=spec.width,
             frame_mask=frame_mask,
         )
+
+    def joint_velocity(
+        self,
+        video_x_t: Tensor,
+        t_video: Tensor,
+        audio_x_t: Tensor,
+        t_audio: Tensor,
+        condition: Condition,
+        frame_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Once per step of both: ``video_velocity``, ``audio_context`` and ``audio_velocity``, each
+        layer of the sound as soon as the picture's is there, beside the picture's next one where
+        the device has streams for that."""
+        spec, tower = condition.spec, self.audio_tower
+        clock, beside = tower.clock(spec), Beside(video_x_t.device)
+        rotations = (clock.audio_AP2, clock.cross_AP2)
+        sound: list[AudioState] = []
+
+        def hear(index: int, features_BTSC: Tensor) -> None:
+            with beside.behind():
+                if not index:
+                    aligned = self.upsampler(features_BTSC, spec) if self.upsampler else None
+                    sound.append(tower.start(audio_x_t, t_audio, aligned))
+                tokens_BMC = self.adaptors[index](features_BTSC)
+                keys_values = tower.reads_video(index, tokens_BMC, clock)
+                layer = (keys_values, None, rotations, condition.audio)
+                sound[0] = tower.step(index, sound[0], *layer)
+
+        # The features are held until the streams are one again: their memory may not be used anew.
+        v_video, features = self.video_tower.step(
+            video_x_t,
+            t_video,
+            condition.video,
+            fps=spec.fps,
+            height=spec.height,
+            width=spec.width,
+            frame_mask=frame_mask,
+            on_layer=hear,
+        )
+        with beside.behind():
+            v_audio = tower.finish(sound[0])
+        beside.join()
+        del features
+        return v_video, v_audio
 
     def audio_context(self, features: list[Tensor], condition: Condition) -> AudioContext:
         """Once per video pass: what the audio layers attend to."""

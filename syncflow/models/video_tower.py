@@ -6,6 +6,7 @@ text encoder. One layer is a spatial block followed by a temporal block.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -117,8 +118,10 @@ class VideoTower(nn.Module):
         height: float,
         width: float,
         frame_mask: Tensor | None = None,
+        on_layer: Callable[[int, Tensor], None] | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
-        """``forward`` with prepared captions: once per step."""
+        """``forward`` with prepared captions: once per step. ``on_layer`` is told every layer's
+        index and features as soon as they are there."""
         sizes = zip(x_BCTHW.shape[3:], self.config.patch_size[1:], strict=True)
         rows, columns = (-(-size // patch) for size, patch in sizes)
         scale = (height * width) ** 0.5 / self.config.input_sq_size
@@ -134,6 +137,8 @@ class VideoTower(nn.Module):
             x_BTSC = block(x_BTSC, modulations[index], text.keys_values[index], text.score_term)
             if index % 2:
                 features.append(x_BTSC)
+                if on_layer is not None:
+                    on_layer(index // 2, x_BTSC)
 
         if self.config.compat == "opensora-1.2" and frame_mask is not None:
             x_BTSC = self._modulate_clean_frames_twice(x_BTSC, t_B, fps, frame_mask)
