@@ -98,8 +98,9 @@ def model_config(tiny: bool = False) -> ModelConfig:
         ),
         text_encoder=encoder,
         sampling=SamplingConfig(
-            steps=40, audio_steps=6, guidance=2.0, audio_guidance=1.0, schedule="cascade",
-            shift=3.0, renewal=1.0, null_caption="prompt",
+            steps=20, audio_steps=6, guidance=2.0, guidance_start=0.1, guidance_end=0.5,
+            audio_guidance=1.0, solver="2m", eta=1.0, schedule="cascade", shift=3.0,
+            null_caption="prompt",
         ),
     )  # fmt: skip
 
