@@ -171,11 +171,16 @@ class AudioTowerConfig(Config):
 
 
 class DDiTConfig(Config):
-    """The dual diffusion transformer."""
+    """The dual diffusion transformer.
+
+    ``event_tokens``: the greatest number of times of contacts that may be said beside a caption,
+    each a token of its own; 0 is the paper's model, which is told none.
+    """
 
     video: VideoTowerConfig = VideoTowerConfig()
     adaptor: AdaptorConfig = AdaptorConfig()
     audio: AudioTowerConfig = AudioTowerConfig()
+    event_tokens: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _check(self) -> DDiTConfig:
@@ -251,7 +256,7 @@ class TextEncoderConfig(Config):
     here, needing no vocabulary file; ``pool`` "word" averages the bytes of each word.
 
     ``revision``: of the hub id. ``precision``: of T5's weights in memory; "int8" keeps those of its
-    linear layers in 8 bits.
+    linear layers in 8 bits. ``casefold``: bytes are read without regard to upper and lower case.
     """
 
     kind: Literal["t5", "bytes"] = "t5"
@@ -266,6 +271,7 @@ class TextEncoderConfig(Config):
     num_heads: int = 64
     pool: Literal["none", "word"] = "none"
     clean_caption: bool = True
+    casefold: bool = False
 
 
 def _sampling_field(option: sampling.Option) -> tuple[Any, Any]:

@@ -292,7 +292,7 @@ class SyncFlow:
 
         velocity = GuidedVelocity(
             self.ddit, captions, asked.guidance, asked.audio_guidance, frame_mask, given_velocity,
-            self.steps,
+            self.steps, (asked.sampling.guidance_start, asked.sampling.guidance_end),
         )  # fmt: skip
         with Progress(asked.path, progress) as bar:
 
@@ -305,7 +305,8 @@ class SyncFlow:
             x_video, x_audio = flow.integrate(
                 velocity, state, asked.path, asked.sampling.solver, after_step,
                 None if given else noise.refresh(sources, asked.sampling.renewal, frame_mask),
-                advance,
+                advance, (0.0 if given else asked.sampling.eta, 0.0), noise.fresh(sources),
+                None if frame_mask is None else (~frame_mask[:, None, :, None, None], None),
             )  # fmt: skip
         clips = self._decode(x_video, x_audio, prompts, audio_takes, spec, given)
         if audio_takes > 1 and rank == "sync":

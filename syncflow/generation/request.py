@@ -96,6 +96,17 @@ def resolve(
             raise ValueError(f"unknown {name} {value!r}; known are {', '.join(map(str, known))}")
     if video is not None and image is not None:
         raise ValueError("give a video or an image, not both: the video has its own first frame")
+    if used.eta and used.solver not in flow.NOISY_SOLVERS:
+        raise ValueError(
+            f"solver {used.solver!r} draws no noise, and eta is {used.eta:g}; "
+            f"{' and '.join(flow.NOISY_SOLVERS)} do"
+        )
+    if used.eta and used.renewal:
+        raise ValueError(f"eta {used.eta:g} and renewal {used.renewal:g} both draw noise: give one")
+    if used.guidance_start > used.guidance_end:
+        raise ValueError(
+            f"guidance_start {used.guidance_start:g} is beyond guidance_end {used.guidance_end:g}"
+        )
     kind = used.schedule
     if video is not None:
         kind = "joint" if v2a == "paper" else "audio"

@@ -181,6 +181,7 @@ class AudioTower(nn.Module):
         context: AudioContext,
         text: AudioText | None = None,
         repeat: int | None = None,
+        latent_mask: Tensor | None = None,
     ) -> Tensor:
         """Once per step: velocity [B*K, A, D], float32.
 
@@ -191,11 +192,13 @@ class AudioTower(nn.Module):
             context: from ``context``, of batch B.
             text: from ``prepare``; read where ``condition`` is "both".
             repeat: K, where the caller wants it checked.
+            latent_mask: [B*K, A], False = this latent is data already and is told so: what a
+                retake or a continuation keeps. The velocity there means nothing.
         """
         videos = len(context.keys_values[0][0])
         repeats = repeat or len(x_BAD) // videos
         assert len(x_BAD) == repeats * videos, f"{len(x_BAD)} draws, {videos} videos, {repeat=}"
-        state = self.start(x_BAD, t_B, context.aligned_BAC)
+        state = self.start(x_BAD, t_B, context.aligned_BAC, latent_mask)
         for index, keys_values in enumerate(context.keys_values):
             state = self.step(
                 index,
@@ -207,10 +210,20 @@ class AudioTower(nn.Module):
             )
         return self.finish(state)
 
-    def start(self, x_BAD: Tensor, t_B: Tensor, aligned_BAC: Tensor | None) -> AudioState:
+    def start(
+        self,
+        x_BAD: Tensor,
+        t_B: Tensor,
+        aligned_BAC: Tensor | None,
+        latent_mask: Tensor | None = None,
+    ) -> AudioState:
         """What the first layer reads."""
         t_BC = self.t_embedder(1000 * t_B.float())
-        x_BAC = self.x_embedder(x_BAD.to(self.x_embedder.weight.dtype)) + t_BC[:, None]
+        clock_BAC = t_BC[:, None]
+        if latent_mask is not None:
+            data_BC = self.t_embedder(1000 * torch.ones_like(t_B, dtype=torch.float32))
+            clock_BAC = torch.where(latent_mask.bool()[..., None], clock_BAC, data_BC[:, None])
+        x_BAC = self.x_embedder(x_BAD.to(self.x_embedder.weight.dtype)) + clock_BAC
         if aligned_BAC is not None:
             repeats = len(x_BAC) // len(aligned_BAC)
             aligned_BAC = aligned_BAC.to(x_BAC.dtype).repeat_interleave(repeats, 0)
