@@ -35,6 +35,7 @@ from syncflow.training.distributed.replicas import Replicas  # noqa: E402
 from syncflow.training.recompute import recompute  # noqa: E402
 from syncflow.training.tasks import buckets  # noqa: E402
 from syncflow.training.tasks import flow as flow_task  # noqa: E402
+from syncflow.training.tasks import validation  # noqa: E402
 from syncflow.training.tasks.randomness import SampleGenerators  # noqa: E402
 
 CUDA = torch.device("cuda", 0)
@@ -207,7 +208,7 @@ def generation(config: Any, seconds: float) -> tuple[float, Part]:
 def _task(config: Any) -> Iterator[tuple[Counter, Any]]:
     """The config's task on a GPU that is not there, its clips without numbers."""
     with tempfile.TemporaryDirectory() as folder:
-        count = flow_task._VALIDATION_CLIPS
+        count = validation.CLIPS
         latents = str(made_latents.write(Path(folder), config, count, made_up=False))
         config = config.model_copy(update={"data": latents, "validation": latents})
         with pretend("cuda") as counter, _reading_outside():
@@ -248,7 +249,7 @@ def _reading_outside() -> Iterator[None]:
 
 def _one_time() -> Any:
     """Validation at one time in place of five, which takes as much memory."""
-    return mock.patch.object(flow_task, "_VALIDATION_TIMES", (0.5,))
+    return mock.patch.object(validation, "TIMES", (0.5,))
 
 
 def _to_bfloat16(module: nn.Module) -> None:
