@@ -15,7 +15,7 @@ EXAMPLE = 'syncflow generate "a glass ball falls on wood" -o clip.mp4 --seed 7'
 
 _OPTIONS = (
     *OPTIONS, "seconds", "height", "width", "negative_prompt", "negative_audio_prompt", "video",
-    "v2a", "image",
+    "v2a", "image", "contacts",
 )  # fmt: skip
 
 
@@ -43,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "how a given video is read: clean and once (default), or noised at every step"
     add("--v2a", choices=("one-pass", "paper"), help=what)
     add("--image", metavar="FILE", help="the first frame: a picture, or a film's first picture")
+    what = "when things touch, e.g. 0.4,1.1, for models that can be told"
+    add("--contacts", type=options.times, metavar="S,S,...", help=what)
     count = options.count
     what = "soundtracks per picture, the one in best sync first"
     add("--audio-takes", type=count, default=1, metavar="N", help=what)
