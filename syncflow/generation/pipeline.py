@@ -17,6 +17,7 @@ from syncflow import flow
 from syncflow.clip import Clip, ClipSpec, to_model, to_pixels
 from syncflow.config import ModelConfig
 from syncflow.generation import noise
+from syncflow.generation.events import Times, events
 from syncflow.generation.request import (
     GenerateOptions,
     GivenVideo,
@@ -220,6 +221,7 @@ class SyncFlow:
         negative_audio_prompt: str | None = None,
         video: Any = None,
         image: Any = None,
+        contacts: Times | Sequence[Times] | None = None,
         audio_takes: int = 1,
         v2a: Literal["one-pass", "paper"] = "one-pass",
         rank: Literal["sync"] | None = "sync",
@@ -239,6 +241,8 @@ class SyncFlow:
             video: a picture that stays and gets sound: a Clip, a path, uint8 [F,3,H,W], or a list
                 with one of these per prompt. ``Clip.save`` copies a file's picture bit for bit.
             image: a first frame: uint8 [3,H,W], a path, or a PIL image.
+            contacts: when things touch, in seconds from the start, or such a list for each prompt;
+                for models that were trained to be told.
             audio_takes: soundtracks per picture.
             rank: "sync" puts the takes whose onsets meet the contacts in the picture first, and
                 fills in ``Clip.scores``; None leaves them in the order of their noise.
@@ -273,6 +277,7 @@ class SyncFlow:
         captions = encode_captions(
             self.ddit, self.text_encoder, prompts, spec, self.dtype, negative_prompt,
             negative_audio_prompt, asked.sampling.null_caption,
+            events(contacts, len(prompts), self.config.ddit.event_tokens, spec.seconds),
         )  # fmt: skip
         sources = noise.generators(seed, len(prompts))
         channels = self.config.ddit.video.in_channels, self.config.ddit.audio.in_channels

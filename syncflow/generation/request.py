@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from syncflow import flow
 from syncflow.clip import VIDEO_STRIDE, Clip, ClipSpec
 from syncflow.config import SamplingConfig
+from syncflow.generation.events import Times
 from syncflow.sampling import OPTIONS, SamplingOptions
 
 
@@ -29,6 +31,7 @@ class GenerateOptions(SamplingOptions, total=False):
     negative_audio_prompt: str | None
     video: Any
     image: Any
+    contacts: Times | Sequence[Times] | None
     v2a: Literal["one-pass", "paper"]
     rank: Literal["sync"] | None
     callback: flow.Callback | None

@@ -48,12 +48,14 @@ def encode_captions(
     negative: str | None = None,
     negative_audio: str | None = None,
     null_caption: str = "full",
+    events: Tensor | None = None,
 ) -> Captions:
     """Captions through the text encoder and into both towers: once per call.
 
     ``negative`` stands in for the null caption (of the kind ``null_caption``, see
     ``VideoTower.unguided_text``); ``negative_audio`` does so in the audio tower alone. A model
-    whose sound reads text only through the picture needs one more group for it.
+    whose sound reads text only through the picture needs one more group for it. ``events`` [P, N]:
+    when things touch, see ``DDiT.with_events``; said of the prompts alone.
     """
     limit = model.config.video.model_max_length
     # An empty prompt is no caption: its row is then the null caption too.
@@ -76,7 +78,11 @@ def encode_captions(
         text = torch.cat([tokens.pad(words, length) for words, _ in groups])
         masks = torch.cat([tokens.pad(its_mask, length) for _, its_mask in groups])
         # Attention without a mask is faster, and some libraries' only without.
-        return model.prepare(text.to(dtype), None if masks.all() else masks, spec)
+        said = None
+        if events is not None:
+            unsaid = torch.full_like(events, torch.nan).repeat(len(groups) - 1, 1)
+            said = torch.cat([events, unsaid]).to(text.device)
+        return model.prepare(text.to(dtype), None if masks.all() else masks, spec, said)
 
     groups = [(text, mask), away(negative)]
     if negative_audio is None or not negative_audio.strip():

@@ -44,7 +44,7 @@ class Plan:
     audio_vae_batch: int = 64
     decoder_batch: int = 24
     tower_batch: int = 256
-    encode_batch: int = 128
+    encode_batch: int = 384
     raw: int = 30_000
     latents: int = 80_000
     slots: int = 512
