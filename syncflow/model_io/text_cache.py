@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from syncflow.config import TextEncoderConfig
+from syncflow.config import T5TextConfig
 from syncflow.model_io import hub
 from syncflow.models.text_encoder import TextEncoder
 
@@ -35,7 +35,7 @@ class PromptEncoder:
 
     def __init__(
         self,
-        config: TextEncoderConfig,
+        config: T5TextConfig,
         folder: Path | None = None,
         device: torch.device | str = "cpu",
         cache: Path | None = None,

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from syncflow.clip import AUDIO_HOP, audio_latents
-from syncflow.config import AudioVAEConfig
+from syncflow.config import SpectralVAEConfig
 from syncflow.models.posterior import DiagonalGaussian
 
 _FRAME = 120  # samples of a synthesis frame
@@ -101,7 +101,7 @@ class Synthesis(nn.Module):
 class SpectralAudioVAE(nn.Module):
     """Audio VAE at 50 Hz: log spectrograms -> ConvNeXt -> latent -> ConvNeXt -> fixed synthesis."""
 
-    def __init__(self, config: AudioVAEConfig) -> None:
+    def __init__(self, config: SpectralVAEConfig) -> None:
         super().__init__()
         self.config = config
         width, z, upper = config.width, config.latent_channels, config.width // 2
