@@ -138,7 +138,7 @@ def run(args: argparse.Namespace) -> None:
             not args.no_progress,
         )
         if manifest is None:
-            print(f"{out}: this part is done, others are not")
+            print(f"{out}: this part is done, other parts are not")
         else:
             print(json.dumps(json.loads((out / "report.json").read_text()), indent=2))
             print(out)
