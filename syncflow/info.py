@@ -54,7 +54,7 @@ def table(facts: dict[str, Any]) -> str:
             rows.append(("kernels", _kernels(value)))
         elif name == "model":
             found = f"{value['path']} ({value['megabytes']} MB)"
-            rows.append(("model", found if value["path"] else "none in the package"))
+            rows.append(("model", found if value["path"] else "none in this installation"))
         elif name == "cuda":
             rows.append((name, value or "none (CPU build of PyTorch)"))
         else:

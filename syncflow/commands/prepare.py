@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     )
     for out, manifest in found.items():
         if manifest is None:
-            print(f"{out}: this part is done, others are not")
+            print(f"{out}: this part is done, other parts are not")
         else:
             print(json.dumps(json.loads((out / "report.json").read_text()), indent=2))
             print(out)
