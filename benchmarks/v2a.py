@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
@@ -34,7 +35,7 @@ from syncflow.detect import contacts, matching, onsets
 from syncflow.evaluation.report import tables
 from syncflow.evaluation.suites import provenance, systems
 from syncflow.generation.sampler import Captions, GuidedVelocity
-from syncflow.models.ddit import DDiT
+from syncflow.models.ddit import Condition, DDiT
 from syncflow.models.vae import build_audio_vae, build_video_vae
 
 #: What one pass costs where the sound takes many guided steps.
