@@ -42,7 +42,8 @@ def test_version_and_help_load_nothing_heavy(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("command", [
-        "generate", "data impacts", "train", "evaluate sync", "evaluate suite", "demo", "info",
+        "generate", "data impacts", "train", "evaluate sync", "evaluate suite", "evaluate fit",
+        "evaluate sweep", "evaluate calibrate", "evaluate redraw", "demo", "info",
     ],  # fmt: skip
 )
 def test_every_command_has_help_with_an_example(capsys, command) -> None:
@@ -118,6 +119,9 @@ MISTAKES = [
     (["evaluate", "paper", "--out", f"{__file__}/x"], "it is not a folder"),
     (["evaluate", "sync", "--levels", "1,1"], "names a level twice"),
     (["evaluate", "--suite", "songs"], "invalid choice: 'songs'"),
+    (["evaluate", "sweep", "--grid", "[1]"], "is not a JSON object of lists"),
+    (["evaluate", "sweep", "--grid", '{"a": [1]}'], "a sweep accepts steps"),
+    (["evaluate", "redraw", "nowhere", "--out", "x"], "nowhere"),
     (["evaluate", "suite", "--compare", "x"], "takes NAME=MODEL with each name once, got 'x'"),
     (["demo", "--port", "0"], "--port: it must be at least 1"),
     (["sing"], "invalid choice: 'sing'"),
