@@ -117,6 +117,7 @@ class Counter(TorchDispatchMode):
         self.transfers: Numbers[str] = Numbers()
         self.reads = 0
         self._inside: list[str] = []
+        self._composite = 0
 
     def reset(self) -> None:
         """Counts from here on; what lives goes on living."""
@@ -151,6 +152,9 @@ class Counter(TorchDispatchMode):
             self.reads += 1
             if packet is aten._local_scalar_dense:
                 return _some_number(args[0])
+        out = self._parts_of(operator, args, kwargs)
+        if out is not NotImplemented:
+            return out
         out = operator(*args, **kwargs)
         given = [x for x in tree_iter((args, kwargs)) if isinstance(x, Tensor)]
         made = [x for x in tree_iter(out) if isinstance(x, Tensor)]
@@ -160,13 +164,29 @@ class Counter(TorchDispatchMode):
         for tensor in made:
             if tensor.device.type == self.device:
                 self.memory.keep(tensor)
-        found = Part(calls=1)
+        found = Part(calls=int(not self._composite))
         if not _is_view(operator) and packet not in _EMPTY:
             self._measure(found, operator, packet, args, kwargs, given, made, out)
         self.total.add(found)
         name = self._inside[-1] if self._inside else ""
         self.parts.setdefault(name, Part()).add(found)
         return out
+
+    def _parts_of(self, operator: Any, args: tuple, kwargs: dict) -> Any:
+        """In inference mode an operator that is made of others arrives whole: one call, of which
+        the parts are measured."""
+        if not torch.is_inference_mode_enabled() or not operator._can_decompose():
+            return NotImplemented
+        if not self._composite:
+            found = Part(calls=1)
+            self.total.add(found)
+            self.parts.setdefault(self._inside[-1] if self._inside else "", Part()).add(found)
+        self._composite += 1
+        try:
+            with self:
+                return operator.decompose(*args, **kwargs)
+        finally:
+            self._composite -= 1
 
     def _measure(
         self, found: Part, operator: Any, packet: Any, args: tuple, kwargs: dict,

@@ -16,9 +16,12 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
 
-def backward(loss: Tensor) -> None:
-    """Gradients of a scalar in ``grad`` of every leaf, as ``loss.backward()`` leaves them. The loss
-    is detached: nothing else may hold on to its graph, or its memory stays."""
+def backward(loss: Tensor, keep: bool = True) -> None:
+    """Gradients of a scalar in ``grad`` of every leaf, as ``loss.backward()`` leaves them; without
+    ``keep`` each is dropped as soon as it is there, as where it is handed on to another GPU.
+
+    The loss is detached: nothing else may hold on to its graph, or its memory stays.
+    """
     root = loss.grad_fn
     seed = torch.ones_like(loss.detach())
     loss.detach_()
@@ -35,7 +38,7 @@ def backward(loss: Tensor) -> None:
             waiting.pop(node, None)
             given = received.pop(node, {})
             edges = node.next_functions
-            grads = _run(node, given) if given else (None,) * len(edges)
+            grads = _run(node, given, keep) if given else (None,) * len(edges)
             del given
             for (after, place), grad in zip(edges, grads, strict=False):
                 if after is None:
@@ -78,9 +81,11 @@ def _receive(grads: dict[int, Tensor], node: Any, place: int, grad: Tensor) -> N
     grads[place] = grads[place] + grad if place in grads else grad
 
 
-def _run(node: Any, given: dict[int, Tensor]) -> tuple[Tensor | None, ...]:
+def _run(node: Any, given: dict[int, Tensor], keep: bool) -> tuple[Tensor | None, ...]:
     if hasattr(node, "variable"):
         leaf, (grad,) = node.variable, given.values()
+        if not keep:
+            return ()
         leaf.grad = grad.detach() if leaf.grad is None else leaf.grad.add_(grad)
         return ()
     metadata = node._input_metadata

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ def collect() -> dict[str, Any]:
     import torch
 
     import syncflow
-    from syncflow.ops import native
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it warns of is said in the line about kernels
+        from syncflow.ops import native
 
     facts: dict[str, Any] = {"syncflow": syncflow.__version__, "python": platform.python_version()}
     for package in _PACKAGES:

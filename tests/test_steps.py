@@ -107,6 +107,28 @@ def test_joint_is_picture_then_sound(condition):
 
 
 @torch.inference_mode()
+def test_folded_weights_give_the_same_sound():
+    """One product in place of two; undone where the weights change, unused where one is wrapped."""
+    model, dtype = made("cpu")
+    fixed = captions(model, dtype, 1).condition
+    x = (*state("cpu"), torch.tensor(0.3), torch.tensor(0.6), fixed, None, model, 2)
+    expected = joint(*x)
+    model.fold()
+    assert len(model._folded) == 2
+    got = joint(*x)
+    assert torch.equal(got[0], expected[0]) and not torch.equal(got[1], expected[1])
+    torch.testing.assert_close(got[1], expected[1], rtol=1e-4, atol=1e-5)
+    linear = model.adaptors[0].linear
+    model.adaptors[0].linear = torch.nn.Sequential(linear)
+    model._folded[1] = model._folded[0]
+    wrapped = joint(*x)
+    assert not torch.allclose(wrapped[1], expected[1], rtol=1e-4, atol=1e-5)
+    model.adaptors[0].linear = linear
+    model.load_state_dict(model.state_dict())
+    assert not model._folded and torch.equal(joint(*x)[1], expected[1])
+
+
+@torch.inference_mode()
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("moving", [(True, True), (True, False), (False, True)])
 def test_replays_are_the_eager_step_bit_for_bit(device, moving):

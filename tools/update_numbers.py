@@ -4,8 +4,8 @@ python tools/update_numbers.py runs/eval/test/report.json
 python tools/update_numbers.py runs/eval/test/report.json --sweep runs/eval/val/sweep.json
 python tools/update_numbers.py runs/eval/test/report.json --page card.md   # another page
 
-A page may hold `<!-- numbers:begin -->` ... `<!-- numbers:end -->` and the same with `sweep`. What
-stands between is replaced; nothing is rounded up, and what a report lacks is left out.
+A page may hold `<!-- numbers:begin -->` ... `<!-- numbers:end -->` and the same with `headline` and
+`sweep`. What stands between is replaced; nothing is rounded up, what a report lacks is left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "training.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "training.md")
 
 #: Key in a row -> heading and digits.
 COLUMNS = {
@@ -90,6 +90,23 @@ def numbers(report: dict[str, Any]) -> str:
     return "\n\n".join([*parts, _LEGEND, *fidelity(report), facts(report)]).strip()
 
 
+def headline(report: dict[str, Any]) -> str:
+    """The sentence of the README; empty where the report has no such rows."""
+    rows = {row.get("system"): row for row in report.get("rows") or [] if _is_whole(row)}
+    made, chance = rows.get("generated", {}), rows.get("generated, shuffled", {})
+    if made.get("f1_50") is None or chance.get("f1_50") is None:
+        return ""
+    return (
+        "F1 between visible contacts and audible onsets is "
+        f"{cell(made['f1_50'], 3)} within 50 ms; shuffled soundtracks, which is chance, reach "
+        f"{cell(chance['f1_50'], 3).split(' ')[0]}."
+    )
+
+
+def _is_whole(row: dict[str, Any]) -> bool:
+    return row.get("group", "all clips") == "all clips"
+
+
 def fidelity(report: dict[str, Any]) -> list[str]:
     """What both VAEs cost, on the world's clips and on other media, where it was measured."""
     rows = (report.get("fidelity") or {}).items()
@@ -114,8 +131,9 @@ def sweep(report: dict[str, Any]) -> str:
 
 def fill(page: str, name: str, text: str) -> tuple[str, int]:
     """The page with ``text`` between the comments of block ``name``, and how often it has it."""
-    pattern = rf"(<!-- {name}:begin -->\n).*?(\n?<!-- {name}:end -->)"
-    return re.subn(pattern, lambda m: f"{m[1]}{text}\n<!-- {name}:end -->", page, flags=re.S)
+    end = f"<!-- {name}:end -->"
+    pattern = rf"(<!-- {name}:begin -->)(\n?).*?{end}"
+    return re.subn(pattern, lambda m: f"{m[1]}{m[2]}{text}{m[2]}{end}", page, flags=re.S)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -127,6 +145,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         report = json.loads(args.report.read_text())
         blocks = {"numbers": numbers(report)}
+        optional = {"headline": headline(report)}
         if args.sweep or report.get("sweep"):
             found = json.loads(args.sweep.read_text()) if args.sweep else report["sweep"]
             blocks["sweep"] = sweep(found)
@@ -134,11 +153,11 @@ def main(argv: list[str] | None = None) -> int:
         pages = {}
         for path in args.page:
             text = path.read_text()
-            for name, block in blocks.items():
-                text, times = fill(text, name, block)
-                filled[name] += times
+            for name, block in (blocks | optional).items():
+                text, times = fill(text, name, block) if block else (text, 0)
+                filled[name] = filled.get(name, 0) + times
             pages[path] = text
-        missing = [name for name, times in filled.items() if not times]
+        missing = [name for name in blocks if not filled[name]]
         if missing:
             raise ValueError(f"no page has the comments of: {', '.join(missing)}")
     except (OSError, ValueError) as error:

@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--tiny", action="store_true", help="toy sizes, for a rehearsal on a CPU")
     parser.add_argument("--seconds", type=float, help="after which no row is begun")
-    parser.add_argument("--cuda", type=int, default=-1, help=argparse.SUPPRESS)
+    parser.add_argument("--only", default="", help="rows whose name begins so")
     options = parser.parse_args()
     if not options.tiny:
         if not torch.cuda.is_available():
@@ -58,7 +58,7 @@ def main() -> int:
     device = torch.device("cpu" if options.tiny else "cuda")
     torch.manual_seed(0)
     clock = Clock(options.seconds or SECONDS[options.part])
-    results = Results(options.out, options.part, clock)
+    results = Results(options.out, options.part, clock, options.only)
     results.content["switched_off"] = os.environ.get("SYNCFLOW_OFF", "")
     PARTS[options.part](results, device, options.tiny)
     failed = [key for key, value in results.rows.items() if "error" in (value or {})]

@@ -43,8 +43,8 @@ def cases(device: torch.device, dry: bool) -> Iterator[Case]:
     draw = functools.partial(torch.randn, device=device, dtype=dtype)
     frames = [(2, 8, 4)] if dry else [(2, 8, 256), (16, 8, 256), (2, 8, 1024), (2, 16, 256),
                                       (2, 32, 256), (2, 8, 64)]  # fmt: skip
-    for B, T, S in frames:
-        yield _temporal(B, T, S, H, D, draw, size, device)
+    for index, (B, T, S) in enumerate(frames):
+        yield _temporal(B, T, S, H, D, draw, size, device, libraries=not index)
     for B, N in [(2, 32)] if dry else [(2, 2048), (16, 2048)]:
         yield from _norms(B, N, C, draw, size)
         yield _gelu(B * N, 4 * C, draw, size)
@@ -53,7 +53,7 @@ def cases(device: torch.device, dry: bool) -> Iterator[Case]:
     yield from _ends(C, draw, size, device, dry)
 
 
-def _temporal(B, T, S, H, D, draw, size, device) -> Case:
+def _temporal(B, T, S, H, D, draw, size, device, libraries: bool) -> Case:
     table = rotation.frame_rotation(T, D, 1e4, device, torch.float32)
     one = B * T * S * H * D * size
 
@@ -61,9 +61,10 @@ def _temporal(B, T, S, H, D, draw, size, device) -> Case:
         return lambda qkv, q, k: baselines.temporal_attention(qkv, q, k, table, core)
 
     others = {"sdpa": with_core(F.scaled_dot_product_attention)}
-    others |= {n: with_core(baselines.forced(b)) for n, b in baselines.BACKENDS.items()}
-    found = baselines.attention_libraries()
-    others |= {n: core and with_core(core) for n, core in found.items()}
+    if libraries:
+        others |= {n: with_core(baselines.forced(b)) for n, b in baselines.BACKENDS.items()}
+        found = baselines.attention_libraries()
+        others |= {n: core and with_core(core) for n, core in found.items()}
     return Case(
         "temporal_attention", f"{B}x{T}x{S}x{H}x{D}",
         lambda: [draw(B, T, S, 3, H, D), 1 + 0.1 * draw(D), 1 + 0.1 * draw(D)],

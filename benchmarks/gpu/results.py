@@ -42,10 +42,11 @@ class Results:
         folder: where results go, made if missing.
         part: "correct", "fast", ...; the file's name.
         clock: rows that would begin after its end are not begun.
+        only: the beginning of the names of the rows to measure.
     """
 
-    def __init__(self, folder: Path, part: str, clock: Clock) -> None:
-        self.path, self.clock = folder / f"{part}.json", clock
+    def __init__(self, folder: Path, part: str, clock: Clock, only: str = "") -> None:
+        self.path, self.clock, self.only = folder / f"{part}.json", clock, only
         folder.mkdir(parents=True, exist_ok=True)
         self.content: dict[str, Any] = {"suite": "gpu", "part": part, "rows": {}}
         if self.path.exists():
@@ -68,6 +69,8 @@ class Results:
         Args:
             needs: seconds that must be left for the row to begin.
         """
+        if not key.startswith(self.only):
+            return
         if key in self.rows and "error" not in (self.rows[key] or {}):
             return
         if self.clock.left() < needs:

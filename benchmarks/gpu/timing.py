@@ -29,7 +29,7 @@ def sets_for(bytes_each: int, dry: bool) -> int:
     return 1 if dry else max(2, min(MOST_SETS, ROTATION_BYTES // max(1, bytes_each) + 1))
 
 
-def measure(calls: list[Callable[[], object]], dry: bool, seconds: float = 0.15) -> Time | None:
+def measure(calls: list[Callable[[], object]], dry: bool, seconds: float = 0.1) -> Time | None:
     """Time of one of `calls`, which do the same work on different inputs. None in a dry run, which
     makes each call once."""
     if dry:

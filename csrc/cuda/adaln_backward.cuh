@@ -171,7 +171,7 @@ __global__ void __launch_bounds__(kForwardWarps* kWarp)
   const float rstd = rsqrtf(warp_sum(squares) / a.channels + a.eps);
   for (int64_t c = lane; c < a.channels; c += kWarp) {
     load_either<T>(a.scale.data, a.scale.is_float, group * a.scale.stride + c, one);
-    const float g = load_one(grad + c) * (constant + one[0]);
+    const float g = product(load_one(grad + c), constant + one[0]);
     sum_g += g;
     sum_gn += g * (load_one(x + c) - mean) * rstd;
   }
@@ -179,7 +179,7 @@ __global__ void __launch_bounds__(kForwardWarps* kWarp)
   for (int64_t c = lane; c < a.channels; c += kWarp) {
     load_either<T>(a.scale.data, a.scale.is_float, group * a.scale.stride + c, one);
     const float n = (load_one(x + c) - mean) * rstd;
-    float g = load_one(grad + c) * (constant + one[0]);
+    float g = product(load_one(grad + c), constant + one[0]);
     g = rstd * (g - mean_g - n * mean_gn);
     if constexpr (RESIDUAL) g += load_one(static_cast<const T*>(a.grad_sum) + start + c);
     store_one(static_cast<T*>(a.grad_x) + start + c, g);

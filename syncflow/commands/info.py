@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 
-SUMMARY = "say what is installed and what this machine can run"
+SUMMARY = "show what is installed and what this machine can run"
 EXAMPLE = "syncflow info --json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -133,6 +133,8 @@ class SyncFlow:
             self.device = torch.device(device)
             self.dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
             self.ddit.to(self.device, self.dtype)
+            if self.device.type == "cuda":
+                self.ddit.fold()
             self.audio_vae.to(self.device, torch.float32)
             if self.device.type == "cuda" and hasattr(self.video_vae, "for_gpu"):
                 self.video_vae.for_gpu(self.device, self.dtype)

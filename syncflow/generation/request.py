@@ -116,8 +116,8 @@ def resolve(
     steps, audio_steps = used.steps, used.audio_steps
     if kind == "joint" and given.get("audio_steps") not in (None, steps, sampling.audio_steps):
         raise ValueError(
-            f"audio_steps {audio_steps} is not steps {steps}: here picture and sound "
-            "move together; schedule 'cascade' moves them apart"
+            f"audio_steps {audio_steps} is not steps {steps}: video and audio share "
+            "their steps here; use schedule 'cascade' to sample them separately"
         )
     audio_guidance = used.guidance if used.audio_guidance is None else used.audio_guidance
     path = flow.schedule(kind, steps, audio_steps, used.shift)
@@ -126,12 +126,12 @@ def resolve(
 
 def _check_prompts(prompts: list[str], video: Any) -> None:
     if not prompts:
-        raise ValueError("no prompt: give a sentence or a list of sentences")
+        raise ValueError("no prompt: give a string or a list of strings")
     for prompt in prompts:
         if not isinstance(prompt, str):
             raise ValueError(f"a prompt must be a string, got {prompt!r}")
         if not prompt.strip() and video is None:
-            raise ValueError("empty prompt: say what to make in a sentence")
+            raise ValueError("empty prompt: describe the clip in one sentence")
 
 
 def given_videos(

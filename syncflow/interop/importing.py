@@ -17,8 +17,8 @@ from syncflow.clip import AUDIO_HOP
 from syncflow.config import (
     AdaptorConfig,
     AudioTowerConfig,
-    AudioVAEConfig,
     DDiTConfig,
+    EncodecVAEConfig,
     GeometryConfig,
     ModelConfig,
     SamplingConfig,
@@ -164,7 +164,7 @@ def _audio_vae(
     source: checkpoints.Source | None,
 ) -> tuple[AudioVAE, encodec.EncodecReport | None]:
     if source is None:
-        config = AudioVAEConfig()
+        config = EncodecVAEConfig()
         return AudioVAE(config, norm=config.norm, causal=config.causal).eval(), None
     weights = source.tensors()
     config = encodec.audio_vae_config(source.config, weights, AUDIO_HOP)
@@ -172,7 +172,7 @@ def _audio_vae(
     return vae, encodec.init_audio_vae(vae, weights)
 
 
-def _ddit_config(video: VideoTowerConfig, audio: AudioVAEConfig, axis: str) -> DDiTConfig:
+def _ddit_config(video: VideoTowerConfig, audio: EncodecVAEConfig, axis: str) -> DDiTConfig:
     sizes = {"hidden_size": video.hidden_size, "num_heads": video.num_heads}
     return DDiTConfig(
         video=video,

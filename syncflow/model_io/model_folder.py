@@ -35,8 +35,8 @@ def find(path_or_hub_id: str | Path | None = None, revision: str | None = None) 
     if path_or_hub_id is None:
         if not (SHIPPED / CONFIG).exists():
             raise FileNotFoundError(
-                f"this installation carries no pretrained model (no {SHIPPED / CONFIG}); "
-                "give the folder or hub id of one"
+                f"this installation has no pretrained model (no {SHIPPED / CONFIG}); "
+                "give a model folder or hub id"
             )
         return SHIPPED
     folder = Path(path_or_hub_id).expanduser()
@@ -46,7 +46,7 @@ def find(path_or_hub_id: str | Path | None = None, revision: str | None = None) 
         return folder
     name = str(path_or_hub_id)
     if not hub.is_id(name):
-        raise FileNotFoundError(f"unknown model '{name}': no such folder, and no hub id")
+        raise FileNotFoundError(f"unknown model '{name}': it is neither a folder nor a hub id")
     folder = hub.fetch(name, revision)
     if not (folder / CONFIG).exists():
         raise FileNotFoundError(f"'{name}' is not a model: it has no {CONFIG}")
@@ -133,7 +133,7 @@ def _take_along(source: Path, folder: Path, config: ModelConfig) -> None:
 
 def _fill(module: nn.Module, path: Path, assign: bool = False) -> nn.Module:
     if not path.exists():
-        raise FileNotFoundError(f"the model folder is not complete: no '{path}'")
+        raise FileNotFoundError(f"the model folder is incomplete: there is no '{path}'")
     try:
         module.load_state_dict(load_file(path), assign=assign)
     except SafetensorError as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from syncflow.config import TextEncoderConfig
+from syncflow.config import T5TextConfig
 from syncflow.model_io import hub
 from syncflow.models.text_encoder import TextEncoder
 
@@ -35,7 +35,7 @@ class PromptEncoder:
 
     def __init__(
         self,
-        config: TextEncoderConfig,
+        config: T5TextConfig,
         folder: Path | None = None,
         device: torch.device | str = "cpu",
         cache: Path | None = None,
@@ -64,7 +64,10 @@ class PromptEncoder:
             elif hub.is_id(name):
                 self._folder = hub.fetch(name, self.config.revision, what="text encoder")
             else:
-                raise FileNotFoundError(f"no text encoder at '{name}': no such folder, no hub id")
+                raise FileNotFoundError(
+                    f"no text encoder at '{name}': it is neither "
+                    "a folder nor a hub id"
+                )
         return self._folder
 
     @property

@@ -47,6 +47,10 @@ class Adaptor(nn.Module):
 
     def forward(self, features_BTSC: Tensor) -> Tensor:
         """[B, T, S, C_video] -> [B, M, C_audio]; M is T*S, or T for the axis "temporal"."""
+        return self.linear(self.tokens(features_BTSC))
+
+    def tokens(self, features_BTSC: Tensor) -> Tensor:
+        """All but the last Linear: [B, T, S, C_video] -> [B, M, C_video]."""
         if self.axis == "temporal":
             x_BMC = features_BTSC.mean(2)
         else:
@@ -58,7 +62,7 @@ class Adaptor(nn.Module):
             # every audio token the same mean of the clip.
             norm = self.norm
             x_BMC = layernorm_of_sum(x_BMC, self.proj(y_BMC), norm.weight, norm.bias, norm.eps)
-        return self.linear(x_BMC)
+        return x_BMC
 
 
 class TemporalUpsampler(nn.Module):
@@ -90,7 +94,7 @@ class TemporalUpsampler(nn.Module):
         B, T, S, _ = features_BTSC.shape
         if S != self.num_patches:
             raise ValueError(
-                f"the model's temporal upsampler was made for {self.num_patches} patches a frame, "
+                f"the model's aligned path was made for {self.num_patches} patches per frame, "
                 f"but {spec.height}x{spec.width} gives {S}"
             )
         frames_BTW = F.silu(self.frame(features_BTSC.flatten(2)))

@@ -164,7 +164,11 @@ class AudioTower(nn.Module):
 
     def reads_video(self, index: int, tokens_BMC: Tensor, clock: Clock) -> KeysValues:
         """Keys, turned to their frame's time, and values of one layer for the adaptor's tokens."""
-        k_BHMD, v_BHMD = self.layers[index].reads_video(tokens_BMC)
+        return self.turns(self.layers[index].reads_video(tokens_BMC), clock)
+
+    def turns(self, keys_values: KeysValues, clock: Clock) -> KeysValues:
+        """Keys turned to their frame's time; takes them over."""
+        k_BHMD, v_BHMD = keys_values
         if clock.aligned:
             k_BMHD = turned(k_BHMD.transpose(1, 2), clock.keys(k_BHMD.shape[2]), False)
             k_BHMD = k_BMHD.transpose(1, 2)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from syncflow.models.posterior import DiagonalGaussian
 
 if TYPE_CHECKING:
-    from syncflow.config import AudioVAEConfig
+    from syncflow.config import EncodecVAEConfig
 
 # A fresh posterior is narrow beside the latents' unit-order spread: reconstruction then learns from
 # the first step, and the KL term widens it as far as it pays.
@@ -39,7 +39,7 @@ class AudioVAE(nn.Module):
 
     def __init__(
         self,
-        config: AudioVAEConfig,
+        config: EncodecVAEConfig,
         *,
         norm: Literal["weight_norm", "time_group_norm"] = "weight_norm",
         causal: bool = False,

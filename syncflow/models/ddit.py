@@ -18,15 +18,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from syncflow.clip import ClipSpec
 from syncflow.config import DDiTConfig
 from syncflow.models.adaptor import Adaptor, TemporalUpsampler
-from syncflow.models.audio_tower import AudioContext, AudioState, AudioText, AudioTower
+from syncflow.models.audio_tower import (
+    AudioContext,
+    AudioState,
+    AudioText,
+    AudioTower,
+    Clock,
+)
 from syncflow.models.beside import Beside
 from syncflow.models.layers import ScalarEmbedder
 from syncflow.models.video_tower import TextContext, VideoTower
+from syncflow.ops.cross_attention import KeysValues
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,33 @@ class DDiT(nn.Module):
         self.event_embedder = None
         if config.event_tokens:
             self.event_embedder = ScalarEmbedder(video.caption_channels)
+        self._folded: list[tuple[Tensor, Tensor]] = []
+        self.register_load_state_dict_post_hook(lambda model, _: model._folded.clear())
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """For inference: the last Linear of every adaptor and the keys and values that a layer of
+        the sound makes of it become one product, of weights computed here in float32. Weights
+        that change later are read again by another call; loading a state dict undoes it."""
+        self._folded.clear()
+        layers = zip(self.adaptors, self.audio_tower.layers, strict=False)
+        pairs = [(adaptor.linear, layer.cross_attn.kv_linear) for adaptor, layer in layers]
+        if not all(type(linear) is nn.Linear for pair in pairs for linear in pair):
+            return
+        for first, second in pairs:
+            weight, dtype = second.weight.float(), second.weight.dtype
+            bias = weight @ first.bias.float() + second.bias.float()
+            self._folded.append(((weight @ first.weight.float()).to(dtype), bias.to(dtype)))
+
+    def _hears(self, index: int, features_BTSC: Tensor, clock: Clock) -> KeysValues:
+        """Keys and values of layer ``index`` of the sound for the picture's features."""
+        adaptor, tower = self.adaptors[index], self.audio_tower
+        attn = tower.layers[index].cross_attn
+        plain = type(adaptor.linear) is nn.Linear and type(attn.kv_linear) is nn.Linear
+        if not self._folded or not plain or torch.is_grad_enabled():
+            return tower.reads_video(index, adaptor(features_BTSC), clock)
+        kv_BMC = F.linear(adaptor.tokens(features_BTSC), *self._folded[index])
+        return tower.turns(attn.split(kv_BMC), clock)
 
     def forward(
         self,
@@ -184,8 +219,7 @@ class DDiT(nn.Module):
                 if not index:
                     aligned = self.upsampler(features_BTSC, spec) if self.upsampler else None
                     sound.append(tower.start(audio_x_t, t_audio, aligned))
-                tokens_BMC = self.adaptors[index](features_BTSC)
-                keys_values = tower.reads_video(index, tokens_BMC, clock)
+                keys_values = self._hears(index, features_BTSC, clock)
                 layer = (keys_values, None, rotations, condition.audio)
                 sound[0] = tower.step(index, sound[0], *layer)
 

@@ -58,12 +58,12 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, out or width)
 
     def forward(self, x: Tensor) -> Tensor:
-        if _is_plain(self.fc1):
+        if is_plain(self.fc1):
             return self.fc2(linear_gelu(x, self.fc1.weight, self.fc1.bias))
         return self.fc2(bias_gelu(self.fc1(x)))
 
 
-def _is_plain(linear: nn.Module) -> bool:
+def is_plain(linear: nn.Module) -> bool:
     """Whether a layer is its weight and bias and no more: no adapter around it, no hook that
     gathers its weight."""
     hooks = linear._forward_hooks or linear._forward_pre_hooks
@@ -117,7 +117,11 @@ class CrossAttention(nn.Module):
 
     def keys_values(self, context_BMC: Tensor) -> KeysValues:
         """[B, M, C] -> keys and values, each [B, H, M, D]."""
-        kv_BM2HD = self.kv_linear(context_BMC).unflatten(-1, (2, self.num_heads, -1))
+        return self.split(self.kv_linear(context_BMC))
+
+    def split(self, kv_BMC: Tensor) -> KeysValues:
+        """[B, M, 2 H D] -> keys and values, each [B, H, M, D]."""
+        kv_BM2HD = kv_BMC.unflatten(-1, (2, self.num_heads, -1))
         k_BHMD, v_BHMD = kv_BM2HD.permute(2, 0, 3, 1, 4).unbind(0)
         return k_BHMD, v_BHMD
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from syncflow.clip import VIDEO_STRIDE
-from syncflow.config import VideoVAEConfig
+from syncflow.config import PatchVAEConfig
 from syncflow.models.posterior import DiagonalGaussian
 
 _PATCH = (2, 4, 4)
@@ -84,7 +84,7 @@ class PatchVideoVAE(nn.Module):
     ``config.depth`` residual blocks on each in the decoder.
     """
 
-    def __init__(self, config: VideoVAEConfig) -> None:
+    def __init__(self, config: PatchVAEConfig) -> None:
         super().__init__()
         self.config = config
         fine, coarse, z = config.width, 3 * config.width, config.latent_channels

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from syncflow.clip import AUDIO_HOP, audio_latents
-from syncflow.config import AudioVAEConfig
+from syncflow.config import SpectralVAEConfig
 from syncflow.models.posterior import DiagonalGaussian
 from syncflow.ops.kept import kept
 
@@ -114,7 +114,7 @@ def _phases(
 class SpectralAudioVAE(nn.Module):
     """Audio VAE at 50 Hz: log spectrograms -> ConvNeXt -> latent -> ConvNeXt -> fixed synthesis."""
 
-    def __init__(self, config: AudioVAEConfig) -> None:
+    def __init__(self, config: SpectralVAEConfig) -> None:
         super().__init__()
         self.config = config
         width, z, upper = config.width, config.latent_channels, config.width // 2

@@ -7,17 +7,14 @@ W width of the embedding, K attributes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from syncflow.config import BytesTextConfig, T5TextConfig, TextEncoderConfig
 from syncflow.models.int8 import quantize_linears
-
-if TYPE_CHECKING:
-    from syncflow.config import TextEncoderConfig
 
 PAD, EOS, UNK = 0, 1, 2
 _NUM_SPECIAL = 3
@@ -95,20 +92,19 @@ class TextEncoder(nn.Module):
     and tokenizer from `config.name_or_path`, a folder or hub id.
 
     Args:
-        config: see `TextEncoderConfig`; `max_length` counts what T5 reads (sub-words or bytes).
+        config: `T5TextConfig` or `BytesTextConfig`; `max_length` counts what T5 reads (sub-words
+            or bytes).
 
     Raises:
-        ValueError: the fields contradict each other. OSError: T5 is not there, or not as
+        OSError: T5 is not there, or not as
             safetensors; pickles are not read.
     """
 
     def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.is_byte_level = config.kind == "bytes"
-        if config.pool == "word" and not self.is_byte_level:
-            raise ValueError(f"pool 'word' averages bytes; it cannot go with kind {config.kind!r}")
-        if self.is_byte_level:
+        self.pools_words = isinstance(config, BytesTextConfig) and config.pool == "word"
+        if isinstance(config, BytesTextConfig):
             self.t5 = _build_byte_t5(config)
             self.tokenizer = ByteTokenizer(config.max_length)
         else:
@@ -135,8 +131,7 @@ class TextEncoder(nn.Module):
     def max_tokens(self) -> int:
         """The largest number of text tokens L that `encode` can return."""
         # At least one space lies between two words, and the end token is a word.
-        halved = self.config.pool == "word"
-        return self.config.max_length // 2 + 1 if halved else self.config.max_length
+        return self.config.max_length // 2 + 1 if self.pools_words else self.config.max_length
 
     def encode(
         self, texts: Sequence[str], *, fixed_length: bool = False
@@ -153,19 +148,19 @@ class TextEncoder(nn.Module):
         """
         if isinstance(texts, str) or not texts:
             raise ValueError(f"encode takes a non-empty list of strings, got {texts!r}")
-        if self.config.clean_caption and not self.is_byte_level:
+        if isinstance(self.config, T5TextConfig) and self.config.clean_caption:
             from syncflow.models.caption import clean_caption
 
             # Twice, as the released weights were trained: the second pass sees what unescaping
             # and cutting in the first have uncovered.
             texts = [clean_caption(clean_caption(text)) for text in texts]
-        if self.config.casefold and self.is_byte_level:
+        if isinstance(self.config, BytesTextConfig) and self.config.casefold:
             texts = [text.casefold() for text in texts]
         device = next(self.t5.parameters()).device
         ids_BN, mask_BN, word_BN = self._tokenize(list(texts), fixed_length)
         ids_BN, mask_BN = ids_BN.to(device), mask_BN.to(device)
         states_BNW = self.t5(input_ids=ids_BN, attention_mask=mask_BN.long()).last_hidden_state
-        if self.config.pool == "word":
+        if self.pools_words:
             num_words = self.max_tokens if fixed_length else None
             return pool_words(states_BNW, word_BN.to(device), num_words)
         return states_BNW * mask_BN[..., None], mask_BN
@@ -175,7 +170,7 @@ class TextEncoder(nn.Module):
         return self.encode(texts)
 
     def _tokenize(self, texts: list[str], fixed: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        if self.is_byte_level:
+        if isinstance(self.tokenizer, ByteTokenizer):
             ids_BN, word_BN = self.tokenizer(texts, fixed=fixed)
             return ids_BN, ids_BN != PAD, word_BN
         batch = self.tokenizer(
@@ -189,7 +184,7 @@ class TextEncoder(nn.Module):
         return batch["input_ids"], batch["attention_mask"].bool(), None
 
 
-def _build_byte_t5(config: TextEncoderConfig) -> nn.Module:
+def _build_byte_t5(config: BytesTextConfig) -> nn.Module:
     from transformers import T5Config, T5EncoderModel
 
     t5_config = T5Config(

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from torch import nn
 
-from syncflow.config import AudioVAEConfig, VideoVAEConfig
+from syncflow.config import AudioVAEConfig, PatchVAEConfig, SpectralVAEConfig, VideoVAEConfig
 
 
 def build_video_vae(config: VideoVAEConfig) -> nn.Module:
     """The video VAE of ``config.kind``, with fresh weights."""
-    if config.kind == "patch":
+    if isinstance(config, PatchVAEConfig):
         from syncflow.models.patch_vae import PatchVideoVAE
 
         return PatchVideoVAE(config)
@@ -24,7 +24,7 @@ def build_video_vae(config: VideoVAEConfig) -> nn.Module:
 
 def build_audio_vae(config: AudioVAEConfig) -> nn.Module:
     """The audio VAE of ``config.kind``, with fresh weights."""
-    if config.kind == "spectral":
+    if isinstance(config, SpectralVAEConfig):
         from syncflow.models.spectral_vae import SpectralAudioVAE
 
         return SpectralAudioVAE(config)

@@ -36,13 +36,13 @@ def _load() -> tuple[bool, str]:
     if path is None:
         return False, _built_with().get("reason") or (
             "not built: no compiler or no PyTorch when syncflow was installed; "
-            "run `pip install -e .` again with a C++20 compiler at hand"
+            "install syncflow from source again with a C++20 compiler at hand"
         )
     built = _built_with().get("torch")
     if built != torch.__version__:
         why = (
             f"built for PyTorch {built}, but {torch.__version__} is running; "
-            "run `pip install -e .` again to rebuild it"
+            "install syncflow from source again to rebuild it"
         )
         warnings.warn(
             f"syncflow uses its slower reference operators: {path.name} was {why}", stacklevel=2

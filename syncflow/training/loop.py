@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from syncflow.data import lock
@@ -29,20 +29,7 @@ from syncflow.training.recompute import recompute
 from syncflow.training.settings import LoopConfig
 from syncflow.training.stopping import StopOnSignal
 from syncflow.training.tasks.randomness import SampleGenerators, Source
-
-
-class Task(Protocol):
-    """What the loop needs to know of a task. It may also have ``places(index)``, the numbers of the
-    clips of a pass, where they are not ``batch_size`` at a time; ``flops(index)``, the floating
-    point operations of a sample of it; and ``clips(module)``, finished clips to look at."""
-
-    module: nn.Module  # what is trained and saved
-
-    def batch(self, step: int) -> Any: ...
-
-    def loss(self, batch: Any, source: Source) -> tuple[Tensor, dict[str, Tensor | float]]: ...
-
-    def validate(self, module: nn.Module) -> dict[str, float]: ...
+from syncflow.training.tasks.task import Task
 
 
 class Diverged(RuntimeError):
@@ -93,7 +80,7 @@ def _alone(out: Path, group: Group) -> Iterator[None]:
                 taken = True
         if group.any(taken)[0]:
             raise ValueError(
-                f"another training is running in {out}: wait for it, stop it, or give another out"
+                f"another training run is using {out}; wait for it, stop it, or set another out"
             )
         yield
 
@@ -144,9 +131,9 @@ class _Run:
         group.barrier()
         self.watch = group.watch
         self.pace = logging.Pace()
-        counted = hasattr(task, "flops")
+        counted = task.flops(0) is not None
         self.peak = logging.peak_flops(group.device, config.peak_tflops) if counted else None
-        self.batches = _Batches(task, config.prefetch)
+        self.batches = _Batches(task, config.prefetch, self._source)
         shown = progress and group.leads
         self.bar = tqdm(
             total=config.steps, initial=start.step, desc=out.name, disable=not shown, mininterval=2
@@ -180,8 +167,7 @@ class _Run:
         final = self.out / weights.FINAL
         if group.leads:
             about = {"steps": str(self.step), "seconds": f"{time.monotonic() - self.begun:.0f}"}
-            finish = getattr(self.task, "finish", None)
-            values = finish(values, self.out) if finish else values
+            values = self.task.finish(values, self.out)
             checkpoint.save_weights(final, values, {**self.metadata, **about})
         group.barrier()
         self._close()
@@ -233,7 +219,7 @@ class _Run:
             self._tell(values)
         if self.step % config.validate_every == 0 or self.step == config.steps:
             self._validate()
-        samples = getattr(self.task, "clips_every", 0)
+        samples = self.task.clips_every
         if samples and (self.step % samples == 0 or self.step == config.steps):
             self._clips()
 
@@ -260,10 +246,8 @@ class _Run:
 
     def _places(self, index: int) -> range:
         """The numbers of the clips of a pass of all processes."""
-        if hasattr(self.task, "places"):
-            return self.task.places(index)
         size = self.config.batch_size
-        return range(index * size, (index + 1) * size)
+        return self.task.places(index) or range(index * size, (index + 1) * size)
 
     def _seen(self) -> tuple[int, float]:
         """Samples of this update, and its floating point operations where they will be told."""
@@ -272,7 +256,7 @@ class _Run:
         sizes = [len(self._places(index)) for index in passes]
         if not self.peak:
             return sum(sizes), 0.0
-        each = [self.task.flops(index) for index in passes]
+        each = [self.task.flops(index) or 0.0 for index in passes]
         return sum(sizes), sum(n * one for n, one in zip(sizes, each, strict=True))
 
     def _skip(self) -> None:
@@ -317,10 +301,11 @@ class _Run:
 
 
 class _Batches:
-    """Batches, the next one made while the step before it runs (``ahead`` > 0)."""
+    """Batches and what their steps draw, the next made while the step before runs (``ahead`` > 0).
+    """
 
-    def __init__(self, task: Task, ahead: int) -> None:
-        self.task, self.ahead = task, ahead
+    def __init__(self, task: Task, ahead: int, source: Callable[[int], Source]) -> None:
+        self.task, self.ahead, self.source = task, ahead, source
         self.pool = ThreadPoolExecutor(1) if ahead else None
         self.waiting: dict[int, Future] = {}
 
@@ -336,8 +321,11 @@ class _Batches:
             return
         for place in range(index, index + self.ahead):
             if place not in self.waiting:
-                self.waiting[place] = self.pool.submit(self.task.batch, place)
+                self.waiting[place] = self.pool.submit(self._make, place)
 
     def take(self, index: int) -> Any:
         future = self.waiting.pop(index, None)
-        return self.task.batch(index) if future is None else future.result()
+        return self._make(index) if future is None else future.result()
+
+    def _make(self, index: int) -> Any:
+        return self.task.drawn(self.task.batch(index), self.source(index))

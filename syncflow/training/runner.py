@@ -8,14 +8,16 @@ from pathlib import Path
 
 import torch
 
-from syncflow.config import Config
+from syncflow.config import Config, find
 from syncflow.training import settings
 from syncflow.training.distributed.groups import Group
 from syncflow.training.settings import TrainConfig
+from syncflow.training.tasks.task import Task
 
 
 def read(path: Path) -> Config:
     """The task of a config file; ValueError or FileNotFoundError name what is wrong."""
+    path = find(path)
     if not path.exists():
         raise FileNotFoundError(f"no config file {path}")
     try:
@@ -35,6 +37,7 @@ def run(
         SystemExit: code 0, when SIGTERM stopped it; what it had done is saved.
     """
     group = group or Group(device=torch.device(device or "cpu"))
+    path = find(path)
     config = read(path)
     if isinstance(config, settings.RecipeTask):
         for step in config.steps:
@@ -73,12 +76,12 @@ def _fit(config: settings.AnyTask, group: Group, progress: bool) -> None:
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     loop.fit(
         task, config.loop, config.out, progress,
-        metadata={"config": text, "config_hash": digest, **getattr(task, "provenance", {})},
+        metadata={"config": text, "config_hash": digest, **task.provenance},
         group=group,
     )
 
 
-def _training(config: settings.AnyTask, group: Group) -> object:
+def _training(config: settings.AnyTask, group: Group) -> Task:
     if isinstance(config, settings.TextTask):
         from syncflow.training.tasks.text import TextTraining
 

@@ -160,7 +160,7 @@ def test_layernorm_of_sum(device, shape, dtype):
     flat = (1, shape[0] * shape[1], shape[2])
     case = Family(device, flat, dtype, torch.float32, seed=4)
     case.args.plain_gain = 1
-    stored = shape[2] % 8 != 0
+    stored = shape[2] % 8 != 0 or shape[2] > 2048
     found = case.forward("x", "y", "shift", "scale", outputs=("sum", "out") if stored else ("out",))
     inputs = [case.x, case.y, case.scale[0], case.shift[0]]
     grad = torch.zeros(flat, dtype=dtype)

@@ -193,7 +193,7 @@ def test_a_hash_change_is_seen(films, tmp_path):
         (["--sizes", "big"], "--sizes takes numbers"),
         (["--networks", "no.json"], "no.json"),
         (["--training", "x=nowhere"], "no training log"),
-        (["--ablation", "x=nowhere"], "no model folder and no training run"),
+        (["--ablation", "x=nowhere"], "neither a model folder nor a training run"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, capsys):

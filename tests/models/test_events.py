@@ -102,15 +102,15 @@ def test_a_latent_that_is_given_does_not_depend_on_the_flow_time_but_through_the
 
 
 def test_case_makes_no_difference_where_bytes_are_casefolded():
-    from syncflow.config import TextEncoderConfig
+    from syncflow.config import BytesTextConfig
 
     sizes = dict(
-        kind="bytes", max_length=64, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2,
+        max_length=64, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2,
         pool="word",
     )  # fmt: skip
     for casefold in (True, False):
         torch.manual_seed(0)
-        encoder = TextEncoder(TextEncoderConfig(**sizes, casefold=casefold)).eval()
+        encoder = TextEncoder(BytesTextConfig(**sizes, casefold=casefold)).eval()
         loud, _ = encoder.encode(["A RED Ball"])
         quiet, _ = encoder.encode(["a red ball"])
         assert torch.equal(loud, quiet) == casefold

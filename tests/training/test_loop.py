@@ -19,11 +19,12 @@ from syncflow.training.loop import Diverged, fit
 from syncflow.training.optim import optimizer
 from syncflow.training.settings import LoopConfig
 from syncflow.training.tasks.buckets import epoch_indices
+from syncflow.training.tasks.task import Task
 
 REPOSITORY = Path(__file__).parents[2]
 
 
-class Line:
+class Line(Task):
     """Learns y = 3x; ``poison`` is a step whose loss is not finite."""
 
     def __init__(self, poison: set[int] = frozenset()) -> None:
@@ -156,7 +157,13 @@ def test_learning_rate_warms_up_stays_and_falls():
 
 
 def test_a_second_training_in_the_same_folder_is_refused(tmp_path):
-    with lock.held(tmp_path / ".lock"), pytest.raises(ValueError, match="another training is run"):
+    with lock.held(tmp_path / ".lock"), pytest.raises(ValueError, match="another training run is"):
         fit(Line(), settings(), tmp_path, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
     assert fit(Line(), settings(steps=2), tmp_path, progress=False).exists()
+
+
+def test_a_hook_that_the_loop_does_not_know_is_refused():
+    with pytest.raises(TypeError, match="Misspelt.flop is nothing that the loop calls"):
+        type("Misspelt", (Line,), {"flop": lambda self, index: 1.0})
+    type("Right", (Line,), {"flops": lambda self, index: 1.0, "_helper": lambda self: None})

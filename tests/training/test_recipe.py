@@ -137,7 +137,7 @@ def test_latents_of_other_encoders_are_not_taken_for_finished(model_folder):
         model_folder.parent, "other",
         **{**config, "video_vae": str(model_folder.parent / "video_decoder")},
     )  # fmt: skip
-    with pytest.raises(ValueError, match="latents_val holds latents of other encoders"):
+    with pytest.raises(ValueError, match="latents_val holds latents with another encoders"):
         runner.run(model_folder.parent / "other.json", progress=False)
 
 

@@ -8,14 +8,14 @@ from syncflow.clip import ClipSpec
 from syncflow.config import (
     AdaptorConfig,
     AudioTowerConfig,
-    AudioVAEConfig,
+    SpectralVAEConfig,
     DDiTConfig,
     GeometryConfig,
     ModelConfig,
     SamplingConfig,
-    TextEncoderConfig,
+    BytesTextConfig,
     VideoTowerConfig,
-    VideoVAEConfig,
+    PatchVAEConfig,
 )
 
 SPEC = ClipSpec(seconds=2.0, fps=16, height=64, width=64, sample_rate=48000)
@@ -73,9 +73,9 @@ def model_config(tiny: bool = False) -> ModelConfig:
         text, width, depth, heads = 32, 32, 2, 2
         upsampler, vae_width, audio_width, audio_depth, oscillators = 16, 16, 64, 1, 32
         layers, hidden = 2, 64
-    encoder = TextEncoderConfig(
-        kind="bytes", max_length=128, d_model=text, d_kv=text // 4, d_ff=hidden,
-        num_layers=layers, num_heads=4, pool="word", clean_caption=False, casefold=True,
+    encoder = BytesTextConfig(
+        max_length=128, d_model=text, d_kv=text // 4, d_ff=hidden,
+        num_layers=layers, num_heads=4, pool="word", casefold=True,
     )  # fmt: skip
     video = VideoTowerConfig(
         hidden_size=width, depth=depth, num_heads=heads, in_channels=video_channels,
@@ -91,9 +91,9 @@ def model_config(tiny: bool = False) -> ModelConfig:
         name="impacts-64-second" if not tiny else "impacts-64-tiny",
         geometry=GeometryConfig(seconds=2.0, fps=16, height=64, width=64, sample_rate=48000),
         ddit=DDiTConfig(video=video, adaptor=adaptor, audio=audio, event_tokens=EVENTS),
-        video_vae=VideoVAEConfig(kind="patch", latent_channels=video_channels, width=vae_width),
-        audio_vae=AudioVAEConfig(
-            kind="spectral", latent_channels=audio_channels, width=audio_width, depth=audio_depth,
+        video_vae=PatchVAEConfig(latent_channels=video_channels, width=vae_width),
+        audio_vae=SpectralVAEConfig(
+            latent_channels=audio_channels, width=audio_width, depth=audio_depth,
             oscillators=oscillators,
         ),
         text_encoder=encoder,

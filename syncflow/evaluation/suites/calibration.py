@@ -13,11 +13,9 @@ are compared over the time that both have.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -264,27 +262,3 @@ def _verdict(
             noticed = abs(ms)
         resolution.append(noticed)
     return {"fit": not why, "why": "; ".join(why), "resolution_ms": resolution}
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """``python -m syncflow.evaluation.suites.calibration --levels 1 --out FILE``: rendered
-    clips of the test split; no model is needed."""
-    from syncflow.evaluation.report import tables
-    from syncflow.evaluation.suites import systems
-
-    parser = argparse.ArgumentParser(prog="python -m syncflow.evaluation.suites.calibration")
-    parser.add_argument("--clips", type=int, default=100, help="of every level (default 100)")
-    parser.add_argument("--levels", type=int, nargs="+", default=[1])
-    parser.add_argument("--size", type=int, default=64, help="pixels (default 64)")
-    parser.add_argument("--out", type=Path, help="a JSON file to write")
-    args = parser.parse_args(argv)
-    cases = [c for c in systems.cases("test", args.clips, args.levels) if not c.outside]
-    found = calibrate([systems.rendered(case, args.size, args.size) for case in cases])
-    name = f"impacts, test split, levels {', '.join(map(str, args.levels))}"
-    print(tables.calibration(name, found))
-    if args.out:
-        tables.write_json(args.out, {"what": name, "size": args.size, **found})
-
-
-if __name__ == "__main__":
-    main()

@@ -170,7 +170,7 @@ def loss_curves(runs: dict[str, str | Path]) -> dict[str, dict[str, list[list[fl
     for name, folder in runs.items():
         file = Path(folder) / "metrics.jsonl"
         if not file.is_file():
-            raise FileNotFoundError(f"no training log at '{file}'")
+            raise FileNotFoundError(f"there is no training log at '{file}'")
         losses: dict[str, list[list[float]]] = {}
         for line in file.read_text().splitlines():
             entry = json.loads(line)

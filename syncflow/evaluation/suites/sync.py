@@ -95,7 +95,7 @@ def run(
     options = {key: value for key, value in (options or {}).items() if value is not None}
     unknown = sorted(set(options) - set(OPTIONS))
     if unknown:
-        raise ValueError(f"a report knows {', '.join(OPTIONS)}, got {', '.join(unknown)}")
+        raise ValueError(f"a report accepts {', '.join(OPTIONS)}, got {', '.join(unknown)}")
     cases = systems.cases(split, clips, levels)
     # What would fail after an hour of sampling fails now.
     if scope.real_media:

@@ -147,7 +147,10 @@ class Writer:
         while not all(path.exists() for path in parts):
             if time.monotonic() > deadline:
                 missing = [path.name for path in parts if not path.exists()]
-                raise TimeoutError(f"no {missing} in {folder}; is it on a disk that all nodes see?")
+                raise TimeoutError(
+                    f"no {missing} in {folder}; is it on a file "
+                    "system that all nodes share?"
+                )
             time.sleep(0.05)
         manifest = {**about, "parts": {path.name: path.stat().st_size for path in parts}}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from syncflow.config import Config, GeometryConfig, ModelConfig
+from syncflow.config import Config, GeometryConfig, ModelConfig, find
 from syncflow.data.latents import Latents
 from syncflow.model_io import model_folder
 from syncflow.models.ddit import DDiT
@@ -41,8 +41,9 @@ def run_config(run: str | Path) -> settings.AnyTask:
 def load_part(run: str | Path, part: str = "ddit") -> nn.Module:
     """The trained module of a finished run, of a checkpoint, or a model folder's ``part``; in
     evaluation mode."""
-    if (Path(run) / model_folder.CONFIG).exists():
-        return model_folder.load(Path(run))[1][part]
+    run = find(run)
+    if (run / model_folder.CONFIG).exists():
+        return model_folder.load(run)[1][part]
     config = run_config(run)
     module = _BUILDERS[config.task](config.model)
     values = weights.load(run)

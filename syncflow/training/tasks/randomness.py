@@ -59,6 +59,17 @@ def times(total: int, source: Source, **options: float | str) -> Tensor:
     return _rows(draw, total, source)
 
 
+def one_generator(source: Source) -> torch.Generator:
+    """The generator of a whole batch.
+
+    Raises:
+        ValueError: the clips have one each.
+    """
+    if not isinstance(source, torch.Generator):
+        raise ValueError('loop.randomness must be "batch" here: the batch is drawn at once')
+    return source
+
+
 def data_rng(seed: int, place: int) -> np.random.Generator:
     """For the posterior draw of the clip at a place of the run."""
     return np.random.default_rng([seed, _DATA, place])

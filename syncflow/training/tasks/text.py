@@ -10,12 +10,14 @@ from torch import Tensor
 from syncflow import impacts
 from syncflow.models.text_encoder import TextEncoder, TextPretrainer
 from syncflow.training.settings import TextTask
+from syncflow.training.tasks.randomness import Source
+from syncflow.training.tasks.task import Task
 
 _NOT_MENTIONED = -100
 _VALIDATION_CAPTIONS = 512
 
 
-class TextTraining:
+class TextTraining(Task):
     """Captions of fresh scenes against the attributes that they mention."""
 
     def __init__(self, config: TextTask, device: str = "cpu") -> None:
@@ -24,13 +26,13 @@ class TextTraining:
         encoder = TextEncoder(config.model)
         self.module = TextPretrainer(encoder, {k: len(v) for k, v in self.labels.items()})
 
-    def batch(self, step: int) -> tuple[list[str], Tensor]:
+    def batch(self, index: int) -> tuple[list[str], Tensor]:
         size = self.config.loop.batch_size
-        return self._captions(impacts.SEEDS["train"][step * size : (step + 1) * size])
+        return self._captions(impacts.SEEDS["train"][index * size : (index + 1) * size])
 
     def loss(
-        self, batch: tuple[list[str], Tensor], generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
+        self, batch: tuple[list[str], Tensor], source: Source
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
         texts, labels = batch
         loss, accuracy = self.module.loss(texts, labels.to(self.device))
         return loss, {f"{name}_accuracy": value for name, value in accuracy.items()}

@@ -15,6 +15,8 @@ from syncflow.training.checkpoints import weights
 from syncflow.training.settings import AudioVAETask, VAETask, VideoVAETask
 from syncflow.training.tasks import losses
 from syncflow.training.tasks.buckets import epoch_indices
+from syncflow.training.tasks.randomness import Source, one_generator
+from syncflow.training.tasks.task import Task
 
 _VALIDATION_CLIPS = 32
 
@@ -45,7 +47,7 @@ def _draw(
     return mean + config.latent_noise * spread * noise
 
 
-class VideoVAETraining:
+class VideoVAETraining(Task):
     """Video VAE: weighted reconstruction + KL, on random pieces of clips."""
 
     def __init__(self, config: VideoVAETask, device: str = "cpu") -> None:
@@ -53,10 +55,10 @@ class VideoVAETraining:
         self.train, self.validation = ClipShards(config.data), ClipShards(config.validation)
         self.module = _prepared(build_video_vae(config.model), config, "video_vae")
 
-    def batch(self, step: int) -> Tensor:
+    def batch(self, index: int) -> Tensor:
         loop = self.config.loop
-        picks = epoch_indices(len(self.train), loop.seed, step, loop.batch_size)
-        rng = np.random.default_rng([loop.seed, 1, step])
+        picks = epoch_indices(len(self.train), loop.seed, index, loop.batch_size)
+        rng = np.random.default_rng([loop.seed, 1, index])
         pieces = []
         for pick in picks:
             video = self.train.video(pick)
@@ -65,7 +67,8 @@ class VideoVAETraining:
             pieces.append(video[first : first + self.config.frames])
         return to_model(torch.from_numpy(np.stack(pieces)).to(self.device))
 
-    def loss(self, video: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Tensor, source: Source) -> tuple[Tensor, dict[str, Tensor | float]]:
+        video, generator = batch, one_generator(source)
         posterior = self.module.encode(video)
         latent = _draw(posterior, self.config, 1, generator)
         out = self.module.decode(latent, num_frames=video.shape[2])
@@ -94,7 +97,7 @@ class VideoVAETraining:
         }
 
 
-class AudioVAETraining:
+class AudioVAETraining(Task):
     """Audio VAE: multi-resolution spectral reconstruction + KL, on random pieces of soundtracks."""
 
     def __init__(self, config: AudioVAETask, device: str = "cpu") -> None:
@@ -102,10 +105,10 @@ class AudioVAETraining:
         self.train, self.validation = ClipShards(config.data), ClipShards(config.validation)
         self.module = _prepared(build_audio_vae(config.model), config, "audio_vae")
 
-    def batch(self, step: int) -> Tensor:
+    def batch(self, index: int) -> Tensor:
         loop = self.config.loop
-        picks = epoch_indices(len(self.train), loop.seed, step, loop.batch_size)
-        rng = np.random.default_rng([loop.seed, 1, step])
+        picks = epoch_indices(len(self.train), loop.seed, index, loop.batch_size)
+        rng = np.random.default_rng([loop.seed, 1, index])
         length = round(self.config.seconds * self.train.sample_rate / AUDIO_HOP) * AUDIO_HOP
         pieces = []
         for pick in picks:
@@ -115,7 +118,8 @@ class AudioVAETraining:
             pieces.append(audio[first : first + length] * gain)
         return torch.from_numpy(np.stack(pieces).astype(np.float32)).to(self.device)
 
-    def loss(self, audio: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Tensor, source: Source) -> tuple[Tensor, dict[str, Tensor | float]]:
+        audio, generator = batch, one_generator(source)
         posterior = self.module.encode(audio)
         latent = _draw(posterior, self.config, 2, generator)
         out = self.module.decode(latent, num_samples=audio.shape[1])

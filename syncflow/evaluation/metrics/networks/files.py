@@ -47,7 +47,7 @@ def read(path: str | Path, what: str) -> dict[str, Tensor]:
         data: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"'{path}' holds more than tensors and is not opened; "
+            f"'{path}' holds more than tensors and was not loaded; "
             "save its state dict as safetensors"
         ) from error
     except Exception as error:

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Checks the form of every Python, C++ and CUDA file; --fix rewrites them.
+#
+#   pip install -e '.[lint]'   the versions that this is checked with
+#   bash tools/lint.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+case "${1:-}" in
+    "") check=(--check) dry=(--dry-run --Werror) ;;
+    --fix) check=() dry=(-i) ;;
+    *) echo "usage: bash tools/lint.sh [--fix]" >&2; exit 2 ;;
+esac
+for tool in ruff clang-format; do
+    command -v "$tool" > /dev/null || { echo "lint: no $tool; pip install -e '.[lint]'" >&2; exit 2; }
+done
+
+files() { git ls-files --cached --others --exclude-standard -- "$@"; }
+
+ruff check --quiet ${1:+--fix} .
+ruff format --quiet "${check[@]}" .
+files '*.cpp' '*.h' '*.cu' '*.cuh' | xargs clang-format "${dry[@]}"
+echo "lint: clean"
