@@ -46,10 +46,13 @@ __device__ __forceinline__ Word read(const void* p) {
 template <class Word>
 __device__ __forceinline__ void write(void* p, const Word& word) {
 #ifdef __CUDACC__
-  // Left to itself the compiler splits some 16-byte stores into four.
+  // Left to itself the compiler splits some stores of 16 and of 8 bytes.
   if constexpr (__is_same(Word, uint4))
     asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(p)),
                  "r"(word.x), "r"(word.y), "r"(word.z), "r"(word.w));
+  else if constexpr (__is_same(Word, uint2))
+    asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(p)),
+                 "r"(word.x), "r"(word.y));
   else *static_cast<Word*>(p) = word;
 #else
   ::emulation::write<Word>(p, word);
