@@ -172,7 +172,10 @@ __device__ __forceinline__ void load(const T* p, float (&v)[V]) {
 template <class T, int V>
 __device__ __forceinline__ void store(T* p, const float (&v)[V]) {
   Words<V * sizeof(T)> words;
-  if constexpr (sizeof(T) == 4) {
+  if constexpr (sizeof(T) == 4 && V == 2) {
+    write(p, float2{v[0], v[1]});  // these it does not split, and knows how to address together
+    return;
+  } else if constexpr (sizeof(T) == 4) {
 #pragma unroll
     for (int i = 0; i < V; ++i) words.w[i] = bits<uint32_t>(v[i]);
   } else if constexpr (V == 1) {

@@ -11,10 +11,13 @@ EXAMPLE = "syncflow info --json"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument(
+        "--attention", action="store_true", help="also which attention backends are found (seconds)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     from syncflow import info
 
-    facts = info.collect()
+    facts = info.collect(attention=args.attention)
     print(json.dumps(facts, indent=2) if args.json else info.table(facts))
