@@ -39,16 +39,16 @@ class Problem(NamedTuple):
     kind: Any = None  # what else tells kernels apart
 
 
-def _choice_from_environment() -> bool:
+def _devices_from_environment() -> frozenset[str]:
     choice = os.environ.get("SYNCFLOW_VERIFY", "1")
     if choice not in ("0", "1"):
         raise ValueError(f"SYNCFLOW_VERIFY is {choice!r}; it must be 0 or 1")
-    return choice == "1"
+    return frozenset({"cuda"} if choice == "1" else ())
 
 
-#: Device types on which kernels are checked; the CPU's are by the tests of the machine that built
-#: them.
-DEVICES = frozenset({"cuda"}) if _choice_from_environment() else frozenset()
+#: Device types on which kernels are checked at first use. The CPU's are checked by the tests, of
+#: which every machine runs the same few builds.
+DEVICES = _devices_from_environment()
 _verdicts: dict[tuple, str] = {}
 _here = threading.local()
 
