@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.compiler import is_compiling
 
 from syncflow import ops
 from syncflow.ops import verify
@@ -162,12 +163,13 @@ def register_fake(name: str, fake: Callable) -> None:
 
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 _transformed = torch._C._functorch.peek_interpreter_stack
+_grad_enabled, _inference = torch.is_grad_enabled, torch.is_inference_mode_enabled
 _functions: dict[str, type[torch.autograd.Function]] = {}
 
 
 def traced() -> bool:
     """Whether this call is being compiled, or seen by a transform of `torch.func`."""
-    return torch.compiler.is_compiling() or _transformed() is not None
+    return is_compiling() or _transformed() is not None
 
 
 def overload(name: str) -> Callable:
@@ -250,8 +252,10 @@ class Operator:
         present = {n: n in _DEVICES for n in (name, inplace)}
         self._op = overload(name) if present[name] else None
         self._inplace_op = overload(inplace) if present[inplace] else None
-        self._plain = _without_gradient(name) if self._op else None
-        self._inplace_plain = _without_gradient(inplace) if self._inplace_op else None
+        # Below an autograd that knows nothing of an op there is nothing to be saved.
+        below = name in _functions
+        self._plain = _without_gradient(name) if self._op and below else self._op
+        self._inplace_plain = self._inplace_op
 
     def plan(self, *tensors: torch.Tensor | None, extra: Hashable = None) -> tuple | None:
         """How the kernel takes a call with these tensors now; None where the twin must run.
@@ -261,19 +265,26 @@ class Operator:
             takes its first over, None where a gradient is wanted or there is none; `data` is what
             the operator's `plan` gave.
         """
-        if traced():
+        # In this order and by these means, since this is what every call pays.
+        if is_compiling() or _transformed() is not None:
             return self._fresh(tensors, extra)
         if ops._reference_only:
             return None
         if self._seen_off != _off or self._seen_devices is not _DEVICES:
             self._kept, self._seen_off, self._seen_devices = {}, dict(_off), _DEVICES
-        if torch.is_inference_mode_enabled():
+        wanted: bool | None = False
+        if _grad_enabled():
+            for t in tensors:
+                if t is not None and t.requires_grad:
+                    wanted = True
+                    break
+        elif _inference():
             wanted = None
-        else:
-            wanted = torch.is_grad_enabled() and _any_requires_grad(tensors)
         key = (
             *[None if t is None else (t.shape, t.dtype) for t in tensors],
-            *(tensors[0].device, wanted, extra),
+            tensors[0].device,
+            wanted,
+            extra,
         )
         try:
             return self._kept[key]
@@ -323,13 +334,6 @@ class Operator:
 
     def _has_inplace(self, tensors: tuple[torch.Tensor | None, ...]) -> bool:
         return self.inplace is not None and usable(self.inplace, *tensors)
-
-
-def _any_requires_grad(tensors: tuple[torch.Tensor | None, ...]) -> bool:
-    for t in tensors:
-        if t is not None and t.requires_grad:
-            return True
-    return False
 
 
 def status() -> dict[str, object]:
