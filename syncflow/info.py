@@ -76,4 +76,5 @@ def _kernels(status: dict[str, Any]) -> str:
     if not status.get("active"):
         return f"PyTorch reference ({status.get('reason') or 'compiled kernels are not active'})"
     parts = [status.get("cpu_capability") or "CPU", *(status.get("cuda_archs") or [])]
-    return f"compiled ({', '.join(map(str, parts))})"
+    off = "".join(f"; {name} off: {why}" for name, why in (status.get("off") or {}).items())
+    return f"compiled ({', '.join(map(str, parts))}){off}"
