@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,7 @@ def averaged(parts: Sequence[dict[str, dict[str, Any]]]) -> dict[str, dict[str, 
     }  # fmt: skip
 
 
-def loss_curves(runs: dict[str, str | Path]) -> dict[str, dict[str, list[list[float]]]]:
+def loss_curves(runs: Mapping[str, str | Path]) -> dict[str, dict[str, list[list[float]]]]:
     """Validation losses of training runs (figure 6): run -> loss -> [[step, value, low, high], ...]
     with 95 % intervals over clips, from the ``metrics.jsonl`` that training writes."""
     curves = {}
@@ -218,7 +218,7 @@ def run(
     guidances: Sequence[float] = GUIDANCES,
     ablations: dict[str, str | Path] | None = None,
     cascades: dict[str, tuple[str, str]] | None = None,
-    training: dict[str, str | Path] | None = None,
+    training: Mapping[str, str | Path] | None = None,
     networks: Networks | None = None,
     seed: int = 0,
     batch: int = 8,

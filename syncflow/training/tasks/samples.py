@@ -33,9 +33,10 @@ def sample(
     )  # fmt: skip
     velocity = GuidedVelocity(model, captions, asked.guidance, asked.audio_guidance)
     refresh = noise.refresh(sources, sampling.renewal)
-    return flow.integrate(
+    state = flow.integrate(
         velocity, start, asked.path, sampling.solver, refresh=refresh, advance=advance
     )
+    return state[0], state[1]
 
 
 class _Read:
