@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from syncflow.config import BytesTextConfig, T5TextConfig, TextEncoderConfig
-from syncflow.models.int8 import quantize_linears
+from syncflow.models.text.int8 import quantize_linears
 
 PAD, EOS, UNK = 0, 1, 2
 _NUM_SPECIAL = 3
@@ -152,7 +152,7 @@ class TextEncoder(nn.Module):
         if isinstance(texts, str) or not texts:
             raise ValueError(f"encode takes a non-empty list of strings, got {texts!r}")
         if isinstance(self.config, T5TextConfig) and self.config.clean_caption:
-            from syncflow.models.caption import clean_caption
+            from syncflow.models.text.caption import clean_caption
 
             # Twice, as the released weights were trained: the second pass sees what unescaping
             # and cutting in the first have uncovered.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from syncflow.clip import ClipSpec
 from syncflow.data.latents import Latents
-from syncflow.models import tokens
+from syncflow.models.text import tokens
 from syncflow.training.settings import BucketConfig, LoopConfig
 
 _BLOCK = 256  # updates in which every bucket has its share

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from syncflow import flow
 from syncflow.clip import Clip
-from syncflow.models import tokens
+from syncflow.models.text import tokens
 from syncflow.models.audio_tower import AudioContext
 from syncflow.models.ddit import Condition, DDiT
 from syncflow.training.checkpoints import weights
