@@ -1,5 +1,6 @@
 """Speed of training and of generation, and what it would be on many GPUs.
 
+    python benchmarks/throughput.py                      training and generation on this machine
     python benchmarks/throughput.py --mode train --config configs/stage2.json
     python benchmarks/throughput.py --mode train --compare
     python benchmarks/throughput.py --mode train --simulate results.json
@@ -25,14 +26,12 @@ import simulate
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = 4.76  # samples/s a GPU: 150k steps of 512 samples in 140 h on 32 H100 (section 4)
 FLOOR = 16 / 0.193  # the same stage's compute floor on an H100 at 800 TFLOP/s, adaptor over T*S
-XL2_FRAMES = {"seconds": 2.0, "fps": 16, "height": 256, "width": 256, "sample_rate": 48000}
-SMALL_FRAMES = {**XL2_FRAMES, "height": 64, "width": 64}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--mode", choices=("train", "generate"), default="train")
+    add("--mode", choices=("train", "generate"), help="default: both, one after the other")
     add("--config", help="a flow config; default: configs/stage2.json on a GPU, else configs/tiny")
     add("--batch", type=int, help="samples a pass on this device (default: the paper's 16, or 4)")
     add("--steps", type=int, default=10)
@@ -57,7 +56,10 @@ def main() -> int:
             return _simulate(args)
         if args.mode == "generate":
             return _generate(args)
-        return _compare(args) if args.compare else _train(args)
+        if args.compare:
+            return _compare(args)
+        status = _train(args)
+        return status if args.mode == "train" else status or _generate(args)
     except (ValueError, FileNotFoundError) as error:
         print(f"throughput: error: {error}", file=sys.stderr)
         return 2
@@ -89,6 +91,7 @@ def _simulate(args: argparse.Namespace) -> int:
 
 def _measure(args: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any]:
     """One variant: seconds of each phase, memory, and what the model needs."""
+    import made_latents
     import torch
 
     from syncflow.training import logging, runner
@@ -108,7 +111,7 @@ def _measure(args: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any
     )
     draws = changes.get("draws") or args.draws or config.draws
     with tempfile.TemporaryDirectory() as folder:
-        latents = _latents(Path(folder), config, 2 * batch)
+        latents = made_latents.write(Path(folder), config, 2 * batch)
         config = config.model_copy(
             update={
                 "data": str(latents), "validation": str(latents), "init": None, "init_video": None,
@@ -221,40 +224,6 @@ class _Kept:
             self.size = sum(event.self_cpu_memory_usage for event in events)
 
 
-def _latents(folder: Path, config: Any, count: int) -> Path:
-    """Made-up latents of the config's shapes in the form that training reads."""
-    import numpy as np
-
-    from syncflow.clip import ClipSpec
-
-    model = config.model
-    geometry = XL2_FRAMES if model.video.hidden_size >= 1024 else SMALL_FRAMES
-    spec, rng = ClipSpec(**geometry), np.random.default_rng(0)
-    length = model.video.model_max_length
-    shapes = {
-        "video": (model.video.in_channels, *spec.video_latent_shape),
-        "audio": (spec.audio_latent_length, model.audio.in_channels),
-        "text": (length, model.video.caption_channels),
-    }
-    for name, shape in shapes.items():
-        values = rng.standard_normal((count, *shape), dtype=np.float32).astype(np.float16)
-        np.save(folder / f"{name if name == 'text' else name + '_mean'}.npy", values)
-        if name != "text":
-            np.save(folder / f"{name}_std.npy", np.full_like(values, 0.1))
-    np.save(folder / "text_mask.npy", np.ones((count, length), dtype=bool))
-    statistics = {
-        f"{kind}_{which}": [value] * channels
-        for kind, channels in (("video", shapes["video"][0]), ("audio", shapes["audio"][1]))
-        for which, value in (("mean", 0.0), ("std", 1.0))
-    }
-    manifest = {
-        "count": count, "encoders": {}, "geometry": geometry, "text_tokens": length,
-        "statistics": statistics,
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
-
-
 def _train(args: argparse.Namespace) -> int:
     result = _measure(args, {})
     for key, value in result.items():
@@ -312,14 +281,19 @@ def _generate(args: argparse.Namespace) -> int:
     middle = sorted(seconds)[len(seconds) // 2]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     result = {"seconds_per_clip": middle, "clip_seconds": clip.seconds, "device": device}
-    print("  ".join(f"{key} {value}" for key, value in result.items()))
-    _write(args, result)
+    print("generate: " + "  ".join(f"{key} {value}" for key, value in result.items()))
+    _write(args, result, "generate")
     return 0
 
 
-def _write(args: argparse.Namespace, result: dict[str, Any]) -> None:
-    if args.out:
-        Path(args.out).write_text(json.dumps(result, indent=2) + "\n")
+def _write(args: argparse.Namespace, result: dict[str, Any], part: str = "") -> None:
+    """To --out; where both modes are measured, generation's figures stand beside training's."""
+    if not args.out:
+        return
+    path = Path(args.out)
+    if part and not args.mode and path.exists():
+        result = {**json.loads(path.read_text()), part: result}
+    path.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

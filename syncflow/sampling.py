@@ -76,7 +76,21 @@ class SamplingOptions(TypedDict, total=False):
         ),
     ]
     solver: Annotated[
-        Literal["euler", "midpoint", "heun", "ab2"] | None, Option("euler", "ODE solver")
+        Literal["euler", "midpoint", "heun", "ab2", "2m"] | None,
+        Option("euler", "how steps are made; euler and 2m can draw noise (--eta)"),
+    ]
+    eta: Annotated[
+        float | None,
+        Option(
+            0.0, "noise of the picture drawn anew on the way: 0 = none, 1 = as much as DDIM's",
+            least=0,
+        ),
+    ]
+    guidance_start: Annotated[
+        float | None, Option(0.0, "flow time from which guidance is applied", least=0, most=1)
+    ]
+    guidance_end: Annotated[
+        float | None, Option(1.0, "flow time up to which guidance is applied", least=0, most=1)
     ]
     schedule: Annotated[
         Literal["joint", "cascade"] | None,

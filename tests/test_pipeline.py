@@ -101,12 +101,12 @@ def rows_of_passes(model, **options) -> tuple[list[int], list[int]]:
     tower, other = model.ddit.video_tower, model.ddit.audio_tower
     step = tower.step
     tower.step = lambda x, *rest, **named: video.append(len(x)) or step(x, *rest, **named)
-    hook = other.register_forward_pre_hook(lambda module, args: audio.append(len(args[0])))
+    start = other.start
+    other.start = lambda x, *rest: audio.append(len(x)) or start(x, *rest)
     try:
         run(model, **options)
     finally:
-        del tower.step
-        hook.remove()
+        del tower.step, other.start
     return video, audio
 
 

@@ -22,6 +22,8 @@ def test_every_option_of_every_command_is_listed(pages) -> None:
     for parser in site_hooks.commands(cli._parser()):
         section = pages["cli"].split(f"\n## {parser.prog}\n")[1].split("\n## ")[0]
         for action in parser._actions:
+            if action.help == argparse.SUPPRESS:  # what launchers add
+                continue
             for option in action.option_strings:
                 if option not in ("-h", "--help"):
                     shown = action.help != argparse.SUPPRESS

@@ -1,1 +1,1 @@
-"""What `bash benchmarks/gpu_suite.sh` runs; see its first lines."""
+"""What `bash benchmarks/gpu_lease.sh` runs; see its first lines."""

@@ -1,5 +1,5 @@
-"""Whole blocks (spatial, temporal, audio) and a denoising step of XL/2, against the same weights
-run in Open-Sora's eager way, with scaled_dot_product_attention, and compiled."""
+"""Whole blocks (spatial, temporal, audio) and the video tower's step of XL/2, against the same
+weights run in Open-Sora's eager way, with scaled_dot_product_attention, and compiled."""
 
 import contextlib
 import functools
@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.gpu import baselines
-from benchmarks.gpu.timing import Clock, measure
+from benchmarks.gpu.op_table import assert_compiled, freshly_compiled
+from benchmarks.gpu.results import Results
+from benchmarks.gpu.timing import measure
 from syncflow import ops
 from syncflow.config import AudioTowerConfig, VideoTowerConfig
 from syncflow.models.audio_tower import AudioLayer
@@ -46,7 +48,7 @@ def video_block(device: torch.device, temporal: bool, dry: bool) -> dict[str, Ca
 
     def ours() -> Tensor:
         # Keys and values of the captions are made once per prompt; in training once per step.
-        return layer(x, modulation, cross.keys_values(text), None)
+        return layer(x, modulation, cross.keys_values(text), None)[0]
 
     run = functools.partial(baselines.block, temporal=temporal)
     arguments = (layer, x, modulation, text, table)
@@ -55,7 +57,7 @@ def video_block(device: torch.device, temporal: bool, dry: bool) -> dict[str, Ca
         "ours": ours,
         "eager": lambda: run(*arguments, core=baselines.naive),
         "eager sdpa": lambda: run(*arguments, core=sdpa),
-        **{name: functools.partial(f, *arguments, core=sdpa) for name, f in _compiled(run).items()},
+        "compile": functools.partial(_compiled(run), *arguments, core=sdpa),
     }
 
 
@@ -76,8 +78,11 @@ def audio_block(device: torch.device, dry: bool) -> dict[str, Callable[[], Tenso
         return layer(x, rotation, t, keys_values, None, rotation, None, 0)
 
     plain = functools.partial(_reference, ours)
-    compiled = {name: functools.partial(_reference, f) for name, f in _compiled(ours).items()}
-    return {"ours": ours, "eager": plain, **compiled}
+    return {
+        "ours": ours,
+        "eager": plain,
+        "compile": functools.partial(_reference, _compiled(ours)),
+    }
 
 
 def _reference(function: Callable[[], Tensor]) -> Tensor:
@@ -85,38 +90,45 @@ def _reference(function: Callable[[], Tensor]) -> Tensor:
         return function()
 
 
-def _compiled(function: Callable) -> dict[str, Callable]:
-    return {
-        "compile": torch.compile(function),
-        "compile max-autotune": torch.compile(function, mode="max-autotune-no-cudagraphs"),
-    }
+def _compiled(function: Callable) -> Callable:
+    """torch.compile of it, at its first call: compiling one forgets what was compiled before."""
+    made: list[Callable] = []
+
+    def call(*arguments: object, **options: object) -> Tensor:
+        if not made:
+            made.append(freshly_compiled(function))
+        return made[0](*arguments, **options)
+
+    return call
 
 
-def table(device: torch.device, clock: Clock, dry: bool) -> list[dict[str, object]]:
-    """Rows like the operators': block, pass, times in microseconds."""
-    rows = []
+def table(results: Results, device: torch.device, tiny: bool, compiled: bool) -> None:
+    """Rows like the operators': microseconds of a block by implementation.
+
+    Args:
+        compiled: time torch.compile alone, else all but it.
+    """
     made = {
-        "spatial": lambda: video_block(device, False, dry),
-        "temporal": lambda: video_block(device, True, dry),
-        "audio": lambda: audio_block(device, dry),
+        "spatial": lambda: video_block(device, False, tiny),
+        "temporal": lambda: video_block(device, True, tiny),
+        "audio": lambda: audio_block(device, tiny),
     }
     for name, make in made.items():
-        calls = make()
         for backward in (False, True):
-            row = {"block": name, "pass": "forward+backward" if backward else "forward"}
-            row["times"] = {k: timed(k, c, backward, clock, dry) for k, c in calls.items()}
-            rows.append(row)
-    return rows
+
+            def row(make: Callable = make, backward: bool = backward) -> dict[str, object]:
+                calls = {k: c for k, c in make().items() if (k == "compile") == compiled}
+                return {"times": {k: timed(k, c, backward, tiny) for k, c in calls.items()}}
+
+            label = "compile block" if compiled else "block"
+            passes = "forward+backward" if backward else "forward"
+            results.row(f"{label} {name} {passes}", row, 25 if compiled else 5)
 
 
-def timed(
-    name: str, call: Callable, backward: bool, clock: Clock, dry: bool
-) -> dict[str, object] | str:
+def timed(name: str, call: Callable, backward: bool, tiny: bool) -> dict[str, object] | str:
     """A time, or why there is none."""
-    if not clock.allows(name):
-        return "not run: out of time"
-    if dry and name.startswith("compile"):
-        return "not run: dry run"
+    if tiny and name == "compile":
+        return "not run: rehearsal"
 
     def run() -> object:
         with torch.set_grad_enabled(backward):
@@ -125,17 +137,15 @@ def timed(
                 out.float().square().mean().backward()
             return out
 
-    try:
-        found = measure([run], dry)
-    except Exception as error:
-        if dry:
-            raise
-        return f"not run: {type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
-    return "not run: dry run" if found is None else found.as_json()
+    found = measure([run], tiny)
+    if name == "compile":
+        assert_compiled(name)
+    return "not run: rehearsal" if found is None else found.as_json()
 
 
-def step(device: torch.device, clock: Clock, dry: bool) -> dict[str, object]:
-    """One step of the video tower, guided, 256 x 256: forward of a doubled batch and the update."""
+def tower_step(device: torch.device, dry: bool, compiled_too: bool) -> dict[str, object]:
+    """One step of the video tower alone, guided, 256 x 256: forward of a doubled batch and the
+    update. The step that users wait for is in `step_table`."""
     config = _video_config(dry)
     size, L = (8, 32, 32) if not dry else (8, 8, 8), config.model_max_length
     with torch.device(device):
@@ -149,8 +159,10 @@ def step(device: torch.device, clock: Clock, dry: bool) -> dict[str, object]:
     context = tower.prepare(text)
     table = frame_rotation(8, config.hidden_size // config.num_heads, 1e4, device, torch.float32)
     sdpa = functools.partial(baselines.block, core=F.scaled_dot_product_attention)
+    torch._dynamo.reset()
     whole = [
-        torch.compile(functools.partial(sdpa, temporal=temporal)) for temporal in (False, True)
+        torch.compile(functools.partial(sdpa, temporal=temporal), fullgraph=True)
+        for temporal in (False, True)
     ]
 
     def ours() -> Tensor:
@@ -172,13 +184,10 @@ def step(device: torch.device, clock: Clock, dry: bool) -> dict[str, object]:
     def compiled(layer, *arguments, temporal: bool) -> Tensor:
         return whole[temporal](layer, *arguments)
 
-    calls = {
-        "ours": ours,
-        "eager": baseline(eager),
-        "compile": baseline(compiled),
-    }
+    calls = {"compile": baseline(compiled)} if compiled_too else {}
+    calls = calls or {"ours": ours, "eager": baseline(eager)}
     with torch.no_grad():
-        times = {name: timed(name, call, False, clock, dry) for name, call in calls.items()}
+        times = {name: timed(name, call, False, dry) for name, call in calls.items()}
     return {"what": "video tower, one step, batch 1 with guidance, 256x256", "times": times}
 
 
@@ -188,8 +197,8 @@ def _other_blocks(tower: VideoTower, run: Callable, words: Tensor, table: Tensor
     blocks = [(b, False) for b in tower.spatial_blocks] + [(b, True) for b in tower.temporal_blocks]
     for block, temporal in blocks:
 
-        def forward(x, modulation, *_, block=block, temporal=temporal) -> Tensor:
-            return run(block, x, modulation, words, table, temporal=temporal)
+        def forward(x, modulation, *_, block=block, temporal=temporal) -> tuple[Tensor, None]:
+            return run(block, x, modulation, words, table, temporal=temporal), None
 
         block.forward = forward
     try:

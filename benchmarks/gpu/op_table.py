@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.gpu import baselines
-from benchmarks.gpu.timing import Clock, measure, sets_for
+from benchmarks.gpu.results import Results
+from benchmarks.gpu.timing import measure, sets_for
 from syncflow.ops import adaln, euler_cfg, gelu, patchify3d, qk_norm_rope, rotation
 from syncflow.ops.temporal_attention import temporal_attention
 
@@ -42,8 +43,8 @@ def cases(device: torch.device, dry: bool) -> Iterator[Case]:
     draw = functools.partial(torch.randn, device=device, dtype=dtype)
     frames = [(2, 8, 4)] if dry else [(2, 8, 256), (16, 8, 256), (2, 8, 1024), (2, 16, 256),
                                       (2, 32, 256), (2, 8, 64)]  # fmt: skip
-    for B, T, S in frames:
-        yield _temporal(B, T, S, H, D, draw, size, device)
+    for index, (B, T, S) in enumerate(frames):
+        yield _temporal(B, T, S, H, D, draw, size, device, libraries=not index)
     for B, N in [(2, 32)] if dry else [(2, 2048), (16, 2048)]:
         yield from _norms(B, N, C, draw, size)
         yield _gelu(B * N, 4 * C, draw, size)
@@ -52,7 +53,7 @@ def cases(device: torch.device, dry: bool) -> Iterator[Case]:
     yield from _ends(C, draw, size, device, dry)
 
 
-def _temporal(B, T, S, H, D, draw, size, device) -> Case:
+def _temporal(B, T, S, H, D, draw, size, device, libraries: bool) -> Case:
     table = rotation.frame_rotation(T, D, 1e4, device, torch.float32)
     one = B * T * S * H * D * size
 
@@ -60,9 +61,10 @@ def _temporal(B, T, S, H, D, draw, size, device) -> Case:
         return lambda qkv, q, k: baselines.temporal_attention(qkv, q, k, table, core)
 
     others = {"sdpa": with_core(F.scaled_dot_product_attention)}
-    others |= {n: with_core(baselines.forced(b)) for n, b in baselines.BACKENDS.items()}
-    found = baselines.attention_libraries()
-    others |= {n: core and with_core(core) for n, core in found.items()}
+    if libraries:
+        others |= {n: with_core(baselines.forced(b)) for n, b in baselines.BACKENDS.items()}
+        found = baselines.attention_libraries()
+        others |= {n: core and with_core(core) for n, core in found.items()}
     return Case(
         "temporal_attention", f"{B}x{T}x{S}x{H}x{D}",
         lambda: [draw(B, T, S, 3, H, D), 1 + 0.1 * draw(D), 1 + 0.1 * draw(D)],
@@ -151,56 +153,77 @@ def _ends(C, draw, size, device, dry) -> Iterator[Case]:
     )  # fmt: skip
 
 
-def table(device: torch.device, clock: Clock, dry: bool) -> list[dict[str, object]]:
-    """A row per operator, shape and pass; times in microseconds, None where not measured."""
-    rows = []
-    for case in cases(device, dry):
-        for index, bytes_ in enumerate(case.bytes):
+def key(case: Case, backward: bool) -> str:
+    return f"op {case.op} {case.shape} {('forward', 'forward+backward')[backward]}"
+
+
+def table(results: Results, device: torch.device, tiny: bool) -> None:
+    """A row per operator, shape and pass; microseconds by implementation."""
+    for case in cases(device, tiny):
+        for backward, bytes_ in enumerate(case.bytes):
+            if bytes_ is not None:
+                implementations = {"ours": case.ours, "eager": case.eager, **case.others}
+                results.row(
+                    key(case, bool(backward)),
+                    lambda c=case, b=backward, n=bytes_, i=implementations: {
+                        "min_bytes": n,
+                        "times": {k: timed(k, c, f, bool(b), tiny) for k, f in i.items()},
+                    },
+                )
+
+
+def compiled(results: Results, device: torch.device, tiny: bool, autotune: bool) -> None:
+    """The baselines under torch.compile: compiling takes seconds each, so the first shape of every
+    operator stands for the others; max-autotune cannot be interrupted and comes last."""
+    mode, label = ("max-autotune-no-cudagraphs", "autotune") if autotune else (None, "compile")
+    seen = set()
+    for case in cases(device, tiny):
+        if case.op in seen:
+            continue
+        seen.add(case.op)
+        for backward, bytes_ in enumerate(case.bytes):
             if bytes_ is None:
                 continue
-            row = {
-                "op": case.op,
-                "shape": case.shape,
-                "pass": ("forward", "forward+backward")[index],
-            }
-            row |= {"min_bytes": bytes_, "times": {}}
-            implementations = {"ours": case.ours, "eager": case.eager}
-            # Compiling takes seconds each: one shape of every operator stands for the others.
-            if case.op not in {r["op"] for r in rows if r["pass"] == row["pass"]}:
-                implementations |= compiled(case.eager)
-            implementations |= case.others
-            for name, function in implementations.items():
-                row["times"][name] = timed(name, case, function, bool(index), clock, dry)
-            rows.append(row)
-    return rows
+
+            def make(case: Case = case, backward: bool = bool(backward)) -> dict[str, object]:
+                function = freshly_compiled(case.eager, mode)
+                times = {label: timed(label, case, function, backward, tiny)}
+                if not tiny:
+                    assert_compiled(label)
+                return {"times": times}
+
+            results.row(f"{label} {key(case, bool(backward))[3:]}", make, 60 if autotune else 15)
 
 
-def compiled(function: Run) -> dict[str, Run]:
-    """torch.compile of a baseline, both modes, fresh of what earlier cases left."""
-    return {
-        "compile": torch.compile(function),
-        "compile max-autotune": torch.compile(function, mode="max-autotune-no-cudagraphs"),
-    }
+def freshly_compiled(function: Run, mode: str | None = None) -> Run:
+    """One graph, or an error. Dynamo compiles one code object for all closures of a function and
+    after eight of them is silently eager: it starts from nothing here."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    return torch.compile(function, fullgraph=True, dynamic=False, mode=mode)
+
+
+def assert_compiled(label: str) -> None:
+    frames = torch._dynamo.utils.counters["frames"]
+    assert frames["ok"] and frames["ok"] == frames["total"], f"{label} ran eagerly: {dict(frames)}"
 
 
 def timed(
-    name: str, case: Case, function: Run | None, backward: bool, clock: Clock, dry: bool
+    name: str, case: Case, function: Run | None, backward: bool, tiny: bool
 ) -> dict[str, object] | str:
     """A time, or why there is none."""
     if function is None:
         return "not run: not installed"
-    if not clock.allows(name):
-        return "not run: out of time"
-    if dry and name.startswith("compile"):
-        return "not run: dry run"
+    if tiny and name in ("compile", "autotune"):
+        return "not run: rehearsal"
     try:
-        sets = [case.inputs() for _ in range(sets_for(case.bytes[0], dry))]
-        found = measure([_call(function, tensors, backward) for tensors in sets], dry)
+        sets = [case.inputs() for _ in range(sets_for(case.bytes[0], tiny))]
+        found = measure([_call(function, tensors, backward) for tensors in sets], tiny)
     except Exception as error:
-        if dry and name in MUST_RUN:
+        if name in MUST_RUN:
             raise
         return f"not run: {type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
-    return "not run: dry run" if found is None else found.as_json()
+    return "not run: rehearsal" if found is None else found.as_json()
 
 
 def _call(function: Run, tensors: list[Tensor], backward: bool) -> Callable[[], object]:

@@ -1,7 +1,6 @@
 """Times of GPU work: graph replay over rotating inputs, medians with their spread."""
 
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -30,7 +29,7 @@ def sets_for(bytes_each: int, dry: bool) -> int:
     return 1 if dry else max(2, min(MOST_SETS, ROTATION_BYTES // max(1, bytes_each) + 1))
 
 
-def measure(calls: list[Callable[[], object]], dry: bool, seconds: float = 0.15) -> Time | None:
+def measure(calls: list[Callable[[], object]], dry: bool, seconds: float = 0.1) -> Time | None:
     """Time of one of `calls`, which do the same work on different inputs. None in a dry run, which
     makes each call once."""
     if dry:
@@ -75,19 +74,3 @@ def _events(run: Callable[[], object], repeats: int) -> list[float]:
         mark.record()
     torch.cuda.synchronize()
     return [a.elapsed_time(b) * 1e3 for a, b in zip(marks, marks[1:], strict=False)]
-
-
-class Clock:
-    """What is left of the time that the whole suite may take."""
-
-    def __init__(self, started: float, minutes: float) -> None:
-        self.end = started + 60 * minutes
-
-    def left(self) -> float:
-        return self.end - time.time()
-
-    def allows(self, name: str) -> bool:
-        """Whether implementation `name` may still be timed: compiling takes long, and the
-        sanitizer comes last."""
-        needed = {"compile": 110, "compile max-autotune": 200}
-        return self.left() > needed.get(name, 60)

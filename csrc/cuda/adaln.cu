@@ -60,6 +60,10 @@ int64_t adaln_chunks(int64_t groups, int64_t tokens) {
   return ceil_div(tokens, ceil_div(tokens, chunks));
 }
 
+bool adaln_keeps_sum(const AdalnArgs& a) {
+  return vectors_fit(a) && a.channels <= 8 * kRow1;
+}
+
 bool adaln_needs_stats(const AdalnArgs& a) { return a.grad_out && !backward_is_fast(a); }
 
 cudaError_t adaln_forward(const AdalnArgs& a, cudaStream_t stream) {

@@ -84,9 +84,10 @@ __global__ void __launch_bounds__(kForwardWarps* kWarp, 4) adaln_forward_kernel(
       // The norm reads what is stored: the backward pass has nothing else.
 #pragma unroll
       for (int e = 0; e < kRowVector; ++e) v[i][e] = rounded<T>(v[i][e] + other[e]);
-      store(static_cast<T*>(a.sum) + start + c, v[i]);
+      if (a.sum) store(static_cast<T*>(a.sum) + start + c, v[i]);
     }
   }
+  const float one = a.plain_gain ? 0.f : 1.f;
   float rstd;
   normalise<N>(channels, a.eps, v, rstd);
 #pragma unroll
@@ -103,7 +104,7 @@ __global__ void __launch_bounds__(kForwardWarps* kWarp, 4) adaln_forward_kernel(
       for (int e = 0; e < kRowVector; ++e) v[i][e] = base[e] + (v[i][e] * scale[e] + shift[e]);
     } else {
 #pragma unroll
-      for (int e = 0; e < kRowVector; ++e) v[i][e] = v[i][e] * (1.f + scale[e]) + shift[e];
+      for (int e = 0; e < kRowVector; ++e) v[i][e] = v[i][e] * (one + scale[e]) + shift[e];
     }
     store(static_cast<T*>(a.out) + start + c, v[i]);
   }
@@ -145,7 +146,7 @@ __global__ void __launch_bounds__(kForwardWarps* kWarp)
   const float rstd = rsqrtf(warp_sum(squares) / a.channels + a.eps);
   for (int64_t c = lane; c < a.channels; c += kWarp) {
     load_either<T>(a.scale.data, a.scale.is_float, group * a.scale.stride + c, one);
-    const float scale = NORM == Norm::kPost ? one[0] : 1.f + one[0];
+    const float scale = NORM == Norm::kPost || a.plain_gain ? one[0] : 1.f + one[0];
     load_either<T>(a.shift.data, a.shift.is_float, group * a.shift.stride + c, one);
     float value = (load_one(normed + c) - mean) * rstd * scale + one[0];
     if constexpr (NORM == Norm::kPost) value += load_one(x + c);

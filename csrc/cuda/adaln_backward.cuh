@@ -105,8 +105,9 @@ __global__ void __launch_bounds__(kBackwardWarps* kWarp, 1)
         const float n = (x[e] - mean) * rstd;
         sum_shift[i][e] += g[e];
         sum_scale[i][e] += g[e] * n;
-        sum_g += g[e] * (one + scale[e]);
-        sum_gn += g[e] * (one + scale[e]) * n;
+        const float gained = product(g[e], one + scale[e]);
+        sum_g += gained;
+        sum_gn += gained * n;
       }
     }
     const float mean_g = warp_sum(sum_g) / channels, mean_gn = warp_sum(sum_gn) / channels;
@@ -120,7 +121,7 @@ __global__ void __launch_bounds__(kBackwardWarps* kWarp, 1)
       load_either<T>(a.scale.data, a.scale.is_float, chunk.group * a.scale.stride + c, other);
 #pragma unroll
       for (int e = 0; e < kRowVector; ++e)
-        g[e] = rstd * (g[e] * (one + other[e]) - mean_g - (x[e] - mean) * rstd * mean_gn);
+        g[e] = rstd * (product(g[e], one + other[e]) - mean_g - (x[e] - mean) * rstd * mean_gn);
       if constexpr (RESIDUAL) {
         load(static_cast<const T*>(a.grad_sum) + start + c, other);
 #pragma unroll
@@ -170,7 +171,7 @@ __global__ void __launch_bounds__(kForwardWarps* kWarp)
   const float rstd = rsqrtf(warp_sum(squares) / a.channels + a.eps);
   for (int64_t c = lane; c < a.channels; c += kWarp) {
     load_either<T>(a.scale.data, a.scale.is_float, group * a.scale.stride + c, one);
-    const float g = load_one(grad + c) * (constant + one[0]);
+    const float g = product(load_one(grad + c), constant + one[0]);
     sum_g += g;
     sum_gn += g * (load_one(x + c) - mean) * rstd;
   }
@@ -178,7 +179,7 @@ __global__ void __launch_bounds__(kForwardWarps* kWarp)
   for (int64_t c = lane; c < a.channels; c += kWarp) {
     load_either<T>(a.scale.data, a.scale.is_float, group * a.scale.stride + c, one);
     const float n = (load_one(x + c) - mean) * rstd;
-    float g = load_one(grad + c) * (constant + one[0]);
+    float g = product(load_one(grad + c), constant + one[0]);
     g = rstd * (g - mean_g - n * mean_gn);
     if constexpr (RESIDUAL) g += load_one(static_cast<const T*>(a.grad_sum) + start + c);
     store_one(static_cast<T*>(a.grad_x) + start + c, g);

@@ -28,7 +28,8 @@ struct SmallRows {
 // One pass over [groups, tokens, channels]; see syncflow/ops/adaln.py for the mathematics.
 //
 // Forward: sum = x + gate * y where y is given (gate absent: 1), then out = LN(sum) * (1 + scale)
-// + shift where out is asked for; post_norm: out = x + LN(y) * scale + shift.
+// + shift where out is asked for; post_norm: out = x + LN(y) * scale + shift. sum may be absent where
+// adaln_keeps_sum() says so.
 // Backward: x is the tensor that was normed (post_norm: y's role is x's here).
 struct AdalnArgs {
   int64_t groups = 0, tokens = 0, channels = 0;
@@ -36,7 +37,7 @@ struct AdalnArgs {
   float eps = 0;
   DType type = DType::kFloat;
   int32_t post_norm = 0;
-  int32_t unused = 0;
+  int32_t plain_gain = 0;  // forward: the gain is scale, not 1 + scale
   const void *x = nullptr, *y = nullptr;
   void *out = nullptr, *sum = nullptr;
   SmallRows gate, shift, scale;
@@ -51,6 +52,7 @@ struct AdalnArgs {
 
 int64_t adaln_chunks(int64_t groups, int64_t tokens);
 bool adaln_needs_stats(const AdalnArgs& args);
+bool adaln_keeps_sum(const AdalnArgs& args);
 cudaError_t adaln_forward(const AdalnArgs& args, cudaStream_t stream);
 cudaError_t adaln_backward(const AdalnArgs& args, cudaStream_t stream);
 
@@ -160,5 +162,37 @@ struct EulerCfgArgs {
 };
 
 cudaError_t euler_cfg_forward(const EulerCfgArgs& args, cudaStream_t stream);
+
+// Strides of heads [B, N, H, D], in elements; the last axis is dense.
+struct HeadStrides {
+  int64_t b = 0, n = 0, h = 0;
+};
+
+// Rotary positions of heads; out may be x itself.
+struct RotateArgs {
+  int64_t B = 0, N = 0, H = 0, D = 0;
+  DType type = DType::kFloat;
+  int32_t interleaved = 1;          // pairs (2i, 2i + 1), else (i, i + D / 2)
+  const float* rotation = nullptr;  // [N, D / 2, 2] of (cos, sin)
+  const void* x = nullptr;
+  void* out = nullptr;
+  HeadStrides x_strides, out_strides;
+};
+
+cudaError_t rotate(const RotateArgs& args, cudaStream_t stream);
+
+// A row's own key beside a context's; see syncflow/ops/cross_attention.py.
+struct AttendOwnArgs {
+  int64_t R = 0, N = 0, H = 0, D = 0, draws = 1;  // rows, queries, ...; rows of one context
+  DType type = DType::kFloat;
+  float scale = 0;
+  const void* q = nullptr;                              // [R, N, H, D]
+  const void *own_k = nullptr, *own_v = nullptr;        // rows own_row, heads own_head apart
+  int64_t own_row = 0, own_head = 0;
+  const float* log_sum = nullptr;                       // [R / draws, H, draws * N]
+  void* out = nullptr;                                  // [R, N, H, D], changed in place
+};
+
+cudaError_t attend_own(const AttendOwnArgs& args, cudaStream_t stream);
 
 }  // namespace syncflow::cuda

@@ -8,14 +8,23 @@ namespace syncflow::cuda {
 
 constexpr int kGeluThreads = 256;
 
-__device__ __forceinline__ float gelu_sigmoid(float z) {
-  return 1.f / (1.f + expf(-1.5957691216f * (z + 0.044715f * z * z * z)));
+// 2 u
+__device__ __forceinline__ float gelu_argument(float z) {
+  return 1.5957691216f * (z + 0.044715f * z * z * z);
 }
 
-// d (z s) / dz
+template <class T>
+__device__ __forceinline__ float gelu_sigmoid(float z) {
+  return inverse<T>(1.f + exponential<T>(-gelu_argument(z)));
+}
+
+// d (z s) / dz. With e = exp(-|2 u|), s (1 - s) = e / (1 + e)^2 loses nothing where s is near 1.
+template <class T>
 __device__ __forceinline__ float gelu_slope(float z) {
-  const float s = gelu_sigmoid(z);
-  return s + z * s * (1.f - s) * 1.5957691216f * (1.f + 0.134145f * z * z);
+  const float v = gelu_argument(z), e = exponential<T>(-fabsf(v)), r = inverse<T>(1.f + e);
+  const float s = v < 0.f ? e * r : r;
+  const float near = fminf(fmaxf(z, -30.f), 30.f);  // beyond, e is 0 and z^2 may be infinite
+  return s + near * (e * r * r) * 1.5957691216f * (1.f + 0.134145f * near * near);
 }
 
 // V numbers per thread, V dividing C. budget: 48 registers
@@ -31,7 +40,7 @@ __global__ void __launch_bounds__(kGeluThreads) bias_gelu_kernel(const BiasGeluA
     for (int e = 0; e < V; ++e) x[e] += bias[e];
   }
 #pragma unroll
-  for (int e = 0; e < V; ++e) x[e] *= gelu_sigmoid(x[e]);
+  for (int e = 0; e < V; ++e) x[e] *= gelu_sigmoid<T>(x[e]);
   store(static_cast<T*>(a.out) + at, x);
 }
 
@@ -55,7 +64,7 @@ __global__ void __launch_bounds__(kGeluThreads, 3)
     load(static_cast<const T*>(a.grad_out) + row * a.C + c, grad);
 #pragma unroll
     for (int e = 0; e < V; ++e) {
-      grad[e] *= gelu_slope(x[e] + bias[e]);
+      grad[e] *= gelu_slope<T>(x[e] + bias[e]);
       sum[e] += grad[e];
     }
     store(static_cast<T*>(a.grad_x) + row * a.C + c, grad);

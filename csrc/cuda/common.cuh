@@ -46,7 +46,11 @@ __device__ __forceinline__ Word read(const void* p) {
 template <class Word>
 __device__ __forceinline__ void write(void* p, const Word& word) {
 #ifdef __CUDACC__
-  *static_cast<Word*>(p) = word;
+  // Left to itself the compiler splits some 16-byte stores into four.
+  if constexpr (__is_same(Word, uint4))
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(p)),
+                 "r"(word.x), "r"(word.y), "r"(word.z), "r"(word.w));
+  else *static_cast<Word*>(p) = word;
 #else
   ::emulation::write<Word>(p, word);
 #endif
@@ -203,6 +207,33 @@ __device__ __forceinline__ void load_either(const void* p, bool is_float, int64_
   }
 }
 
+// Arithmetic of 16-bit results: 2^-21 or so of error is far below their rounding.
+
+template <class T>
+__device__ __forceinline__ float exponential(float v) {
+#ifdef __CUDACC__
+  if constexpr (sizeof(T) == 2) return __expf(v);
+#endif
+  return expf(v);
+}
+
+template <class T>
+__device__ __forceinline__ float inverse(float v) {
+#ifdef __CUDACC__
+  if constexpr (sizeof(T) == 2) return __fdividef(1.f, v);
+#endif
+  return 1.f / v;
+}
+
+// a b rounded: never one operation with a sum, where what remains of a difference is that rounding.
+__device__ __forceinline__ float product(float a, float b) {
+#ifdef __CUDACC__
+  return __fmul_rn(a, b);
+#else
+  return a * b;
+#endif
+}
+
 // Warps
 
 __device__ __forceinline__ float warp_sum(float v) {
@@ -263,7 +294,7 @@ void with_type(DType type, F&& f) {
 // Head dimensions with kernels for the tensor cores; others have general kernels. A build for one
 // model may name fewer: -DSYNCFLOW_HEADS=72.
 #ifndef SYNCFLOW_HEADS
-#define SYNCFLOW_HEADS 64, 72, 96, 128
+#define SYNCFLOW_HEADS 32, 48, 64, 72, 80, 96, 128
 #endif
 
 template <int N>

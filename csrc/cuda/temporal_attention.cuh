@@ -10,7 +10,7 @@
 
 namespace syncflow::cuda {
 
-constexpr int kHeadWarps = 8;
+constexpr int kHeadWarps = 4;
 
 // Where an item's rows lie: row t of part p at base + p * H * D + t * stride.
 struct Item {
@@ -53,9 +53,10 @@ __device__ __forceinline__ void softmax(float (&c)[TILES][4], int end, float sca
 }
 
 // TILES key tiles of 8 rows; KEPT: keys and values stay in registers, else each 16 queries read
-// them again (through the cache). budget: 255 registers
+// them again (through the cache). Loads are long waits: as many warps as registers allow hide them.
+// budget: 255 registers
 template <class T, int D, int TILES, bool KEPT>
-__global__ void __launch_bounds__(kHeadWarps* kWarp, 1)
+__global__ void __launch_bounds__(kHeadWarps* kWarp, (TILES == 1 && D <= 72 ? 5 : 1))
     temporal_attention_kernel(const TemporalAttentionArgs a) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kHeadWarps + threadIdx.x / kWarp;
   if (index >= a.B * a.S * a.H) return;
@@ -65,7 +66,13 @@ __global__ void __launch_bounds__(kHeadWarps* kWarp, 1)
   const T* v_rows = k_rows + item.part;
   const int end = static_cast<int>(a.T), row = Tile<D>::row();
 
-  Tile<D> k[KEPT ? TILES : 1], v[KEPT ? TILES : 1];
+  Tile<D> k[KEPT ? TILES : 1], v[KEPT ? TILES : 1], low, high = {};
+  // Up to 16 rows are one pass: their queries are asked for with the rest, not after it.
+  constexpr bool kOnce = KEPT && (TILES == 1 || (TILES == 2 && D <= 96));
+  if constexpr (kOnce) {
+    low.load_or_zero(q_rows, item.qkv_stride, row, end);
+    if constexpr (TILES > 1) high.load_or_zero(q_rows, item.qkv_stride, 8 + row, end);
+  }
   if constexpr (KEPT) {
 #pragma unroll
     for (int n = 0; n < TILES; ++n) {
@@ -81,10 +88,11 @@ __global__ void __launch_bounds__(kHeadWarps* kWarp, 1)
   }
 
 #pragma unroll 1
-  for (int t = 0; t < end; t += 16) {
-    Tile<D> low, high = {};
-    low.load_or_zero(q_rows, item.qkv_stride, t + row, end);
-    if constexpr (TILES > 1) high.load_or_zero(q_rows, item.qkv_stride, t + 8 + row, end);
+  for (int t = 0; t < (kOnce ? 1 : end); t += 16) {
+    if constexpr (!kOnce) {
+      low.load_or_zero(q_rows, item.qkv_stride, t + row, end);
+      high.load_or_zero(q_rows, item.qkv_stride, t + 8 + row, end);
+    }
     norm_rope<T>(low, a.transform, 0, t + row, end);
     if constexpr (TILES > 1) norm_rope<T>(high, a.transform, 0, t + 8 + row, end);
 

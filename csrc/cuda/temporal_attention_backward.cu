@@ -5,12 +5,15 @@ namespace syncflow::cuda {
 namespace {
 
 constexpr int64_t kMostWarps = 4;
-// Warps of the backward pass: 8 on each of an H100's 132 multiprocessors, as many as their
-// registers allow. A constant, so that the order of summation depends on the shape alone.
-constexpr int64_t kMostSlots = 8 * 132;
 
 int64_t tiles(const TemporalAttentionArgs& a) {
   return a.T <= 8 ? 1 : a.T <= 16 ? 2 : a.T <= 32 ? 4 : 8;
+}
+
+// Warps of the backward pass: as many on each of an H100's 132 multiprocessors as their registers
+// allow. From the shape alone, so that the order of summation is too.
+int64_t most_slots(const TemporalAttentionArgs& a) {
+  return (a.T <= 8 && a.D <= 72 ? 12 : 8) * 132;
 }
 
 // Two tiles of larger heads no longer fit into registers.
@@ -53,7 +56,7 @@ void backward_head(const TemporalAttentionArgs& a, cudaStream_t stream) {
 
 int64_t temporal_attention_slots(const TemporalAttentionArgs& a) {
   const int64_t items = a.B * a.S * a.H, warps = warps_per_block(a);
-  const int64_t slots = items < kMostSlots ? items : kMostSlots;
+  const int64_t slots = items < most_slots(a) ? items : most_slots(a);
   return ceil_div(slots, warps) * warps;
 }
 

@@ -98,7 +98,7 @@ __device__ __forceinline__ void store_gradient(float (&c)[Tile<D>::kRegisters][4
 
 // budget: 255 registers
 template <class T, int D, int TILES, bool SHARED>
-__global__ void __launch_bounds__(4 * kWarp, 1)
+__global__ void __launch_bounds__(4 * kWarp, (TILES == 1 && D <= 72 ? 3 : 1))
     temporal_attention_backward_kernel(const TemporalAttentionArgs a) {
   constexpr int kRegisters = Tile<D>::kRegisters, kSpan = TILES > 1 ? 2 : 1;
   constexpr int kUnrolled = SHARED ? 1 : TILES;

@@ -15,7 +15,7 @@ EXAMPLE = 'syncflow generate "a glass ball falls on wood" -o clip.mp4 --seed 7'
 
 _OPTIONS = (
     *OPTIONS, "seconds", "height", "width", "negative_prompt", "negative_audio_prompt", "video",
-    "v2a", "image",
+    "v2a", "image", "contacts",
 )  # fmt: skip
 
 
@@ -53,6 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "how --video is read: once and clean (default), or noised again at every step"
     add("--v2a", choices=("one-pass", "paper"), help=what)
     add("--image", metavar="FILE", help="the first frame: an image, or the first frame of a video")
+    what = "when things touch, in seconds, e.g. 0.4,1.1 (for models trained with event times)"
+    add("--contacts", type=options.times, metavar="S,S,...", help=what)
     count = options.count
     what = "soundtracks per picture, ranked by sync (default 1)"
     add("--audio-takes", type=count, default=1, metavar="N", help=what)

@@ -47,5 +47,4 @@ __all__ = [
     "TextEncoderConfig",
     "VideoTowerConfig",
     "VideoVAEConfig",
-    "find",
 ]

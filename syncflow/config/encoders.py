@@ -143,12 +143,13 @@ class T5TextConfig(_T5Sizes):
 
 class BytesTextConfig(_T5Sizes):
     """A byte-level T5 described here, needing no vocabulary file; ``pool`` "word" averages the
-    bytes of each word."""
+    bytes of each word, ``casefold`` reads them without regard to upper and lower case."""
 
     _idle: ClassVar[frozenset[str]] = frozenset({"clean_caption"})
 
     kind: Literal["bytes"] = "bytes"
     pool: Literal["none", "word"] = "none"
+    casefold: bool = False
 
 
 OpenSoraVAEConfig._others = (PatchVAEConfig,)

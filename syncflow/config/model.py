@@ -104,11 +104,16 @@ class AudioTowerConfig(Config):
 
 
 class DDiTConfig(Config):
-    """The dual diffusion transformer."""
+    """The dual diffusion transformer.
+
+    ``event_tokens``: the greatest number of times of contacts that may be said beside a caption,
+    each a token of its own; 0 is the paper's model, which is told none.
+    """
 
     video: VideoTowerConfig = VideoTowerConfig()
     adaptor: AdaptorConfig = AdaptorConfig()
     audio: AudioTowerConfig = AudioTowerConfig()
+    event_tokens: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _check(self) -> DDiTConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
@@ -17,6 +17,7 @@ from syncflow import flow
 from syncflow.clip import Clip, ClipSpec, to_model, to_pixels
 from syncflow.config import ModelConfig
 from syncflow.generation import noise
+from syncflow.generation.events import Times, events
 from syncflow.generation.request import (
     GenerateOptions,
     GivenVideo,
@@ -25,6 +26,7 @@ from syncflow.generation.request import (
     resolve,
 )
 from syncflow.generation.sampler import GuidedVelocity, Progress, advance, encode_captions
+from syncflow.generation.steps import Fixed, Steps
 from syncflow.model_io import hub, model_folder
 from syncflow.model_io.text_cache import PromptEncoder
 from syncflow.models.latent_space import Scale, decode_audio, decode_video, encode_video
@@ -38,6 +40,9 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     revision: str | None = None,
+    *,
+    graph: bool = True,
+    compile: bool = False,
 ) -> SyncFlow:
     """Loads a model for generation.
 
@@ -45,8 +50,12 @@ def load(
         path_or_hub_id: a model folder or a Hugging Face hub id; None = the one in the package.
         device: None = a GPU where there is one.
         dtype: "float32", "bfloat16" or "float16", of the towers; None = bfloat16 on a GPU and
-            float32 elsewhere. The VAEs stay in float32.
+            float32 elsewhere. The VAEs stay in float32, but for Open-Sora's on a GPU, which decodes
+            in this dtype.
         revision: of the hub id.
+        graph: on a GPU, replay the step of a shape as a CUDA graph from its second time on; the
+            graphs hold the memory of a step's activations.
+        compile: run the step through ``torch.compile``; the first clip of a shape waits for it.
 
     Raises:
         FileNotFoundError, OSError: no such model. ValueError: it is damaged, or a bad argument.
@@ -59,7 +68,8 @@ def load(
     config, parts = model_folder.load(folder)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return SyncFlow(config, **parts, folder=folder).to(device, dtype)
+    steps = Steps(graph=graph, compiled=compile)
+    return SyncFlow(config, **parts, folder=folder, steps=steps).to(device, dtype)
 
 
 @overload
@@ -104,8 +114,10 @@ class SyncFlow:
         audio_vae: nn.Module,
         text_encoder: nn.Module | None = None,
         folder: Path | None = None,
+        steps: Steps | None = None,
     ) -> None:
         self.config, self.folder = config, folder
+        self.steps = steps or Steps(graph=True)
         self.ddit, self.video_vae, self.audio_vae = ddit, video_vae, audio_vae
         self._text_encoder = text_encoder
         self._video = Scale.of_video(config.latent_mean_video, config.latent_std_video)
@@ -121,8 +133,14 @@ class SyncFlow:
             self.device = torch.device(device)
             self.dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
             self.ddit.to(self.device, self.dtype)
-            for part in (self.video_vae, self.audio_vae):
-                part.to(self.device, torch.float32)
+            if self.device.type == "cuda":
+                self.ddit.fold()
+            self.audio_vae.to(self.device, torch.float32)
+            if self.device.type == "cuda" and hasattr(self.video_vae, "for_gpu"):
+                self.video_vae.for_gpu(self.device, self.dtype)
+            else:
+                self.video_vae.to(self.device, torch.float32)
+            self.steps.clear()
             if self._text_encoder is not None:
                 self._text_encoder.to(self.device)
         except (RuntimeError, AssertionError) as error:
@@ -203,6 +221,7 @@ class SyncFlow:
         negative_audio_prompt: str | None = None,
         video: Any = None,
         image: Any = None,
+        contacts: Times | Sequence[Times] | None = None,
         audio_takes: int = 1,
         v2a: Literal["one-pass", "paper"] = "one-pass",
         rank: Literal["sync"] | None = "sync",
@@ -222,6 +241,8 @@ class SyncFlow:
             video: a picture that stays and gets sound: a Clip, a path, uint8 [F,3,H,W], or a list
                 with one of these per prompt. ``Clip.save`` copies a file's picture bit for bit.
             image: a first frame: uint8 [3,H,W], a path, or a PIL image.
+            contacts: when things touch, in seconds from the start, or such a list for each prompt;
+                for models that were trained to be told.
             audio_takes: soundtracks per picture.
             rank: "sync" puts the takes whose onsets meet the contacts in the picture first, and
                 fills in ``Clip.scores``; None leaves them in the order of their noise.
@@ -256,6 +277,7 @@ class SyncFlow:
         captions = encode_captions(
             self.ddit, self.text_encoder, prompts, spec, self.dtype, negative_prompt,
             negative_audio_prompt, asked.sampling.null_caption,
+            events(contacts, len(prompts), self.config.ddit.event_tokens, spec.seconds),
         )  # fmt: skip
         sources = noise.generators(seed, len(prompts))
         channels = self.config.ddit.video.in_channels, self.config.ddit.audio.in_channels
@@ -274,8 +296,9 @@ class SyncFlow:
             frame_mask = frame_mask.to(self.device)
 
         velocity = GuidedVelocity(
-            self.ddit, captions, asked.guidance, asked.audio_guidance, frame_mask, given_velocity
-        )
+            self.ddit, captions, asked.guidance, asked.audio_guidance, frame_mask, given_velocity,
+            self.steps, (asked.sampling.guidance_start, asked.sampling.guidance_end),
+        )  # fmt: skip
         with Progress(asked.path, progress) as bar:
 
             def after_step(step: int, x: flow.State, t: tuple[float, ...]) -> None:
@@ -287,7 +310,8 @@ class SyncFlow:
             x_video, x_audio = flow.integrate(
                 velocity, state, asked.path, asked.sampling.solver, after_step,
                 None if given else noise.refresh(sources, asked.sampling.renewal, frame_mask),
-                advance,
+                advance, (0.0 if given else asked.sampling.eta, 0.0), noise.fresh(sources),
+                None if frame_mask is None else (~frame_mask[:, None, :, None, None], None),
             )  # fmt: skip
         clips = self._decode(x_video, x_audio, prompts, audio_takes, spec, given)
         if audio_takes > 1 and rank == "sync":
@@ -331,6 +355,11 @@ class SyncFlow:
     def _encode_video(self, clips_FCHW: Sequence[Tensor]) -> Tensor:
         return encode_video(self.video_vae, clips_FCHW, self._video, self.device)
 
+    def _run(
+        self, function: Callable[..., tuple[Tensor, ...]], tensors: tuple[Tensor, ...], *rest: Any
+    ) -> tuple[Tensor, ...]:
+        return self.steps(function, tensors, Fixed(), *rest)
+
     def _decode(
         self,
         x_video: Tensor,
@@ -349,7 +378,9 @@ class SyncFlow:
                 seconds, file = given[index].seconds, given[index].file
             else:
                 latent, fps = x_video[index], spec.fps
-                video = decode_video(self.video_vae, latent, self._video, spec.num_frames)
+                video = decode_video(
+                    self.video_vae, latent, self._video, spec.num_frames, self._run
+                )
             samples = round(seconds * spec.sample_rate)
             for latent in x_audio[index * takes : (index + 1) * takes]:
                 audio = decode_audio(self.audio_vae, latent, self._audio, spec.num_samples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from syncflow import flow
 from syncflow.clip import VIDEO_STRIDE, Clip, ClipSpec
 from syncflow.config import SamplingConfig
+from syncflow.generation.events import Times
 from syncflow.sampling import OPTIONS, SamplingOptions
 
 
@@ -29,6 +31,7 @@ class GenerateOptions(SamplingOptions, total=False):
     negative_audio_prompt: str | None
     video: Any
     image: Any
+    contacts: Times | Sequence[Times] | None
     v2a: Literal["one-pass", "paper"]
     rank: Literal["sync"] | None
     callback: flow.Callback | None
@@ -96,6 +99,17 @@ def resolve(
             raise ValueError(f"unknown {name} {value!r}; known are {', '.join(map(str, known))}")
     if video is not None and image is not None:
         raise ValueError("give a video or an image, not both: the video has its own first frame")
+    if used.eta and used.solver not in flow.NOISY_SOLVERS:
+        raise ValueError(
+            f"solver {used.solver!r} draws no noise, and eta is {used.eta:g}; "
+            f"{' and '.join(flow.NOISY_SOLVERS)} do"
+        )
+    if used.eta and used.renewal:
+        raise ValueError(f"eta {used.eta:g} and renewal {used.renewal:g} both draw noise: give one")
+    if used.guidance_start > used.guidance_end:
+        raise ValueError(
+            f"guidance_start {used.guidance_start:g} is beyond guidance_end {used.guidance_end:g}"
+        )
     kind = used.schedule
     if video is not None:
         kind = "joint" if v2a == "paper" else "audio"

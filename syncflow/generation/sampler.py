@@ -14,10 +14,15 @@ from torch import Tensor, nn
 
 from syncflow import flow
 from syncflow.clip import ClipSpec
+from syncflow.generation.steps import Fixed, Steps
 from syncflow.models import tokens
-from syncflow.models.audio_tower import AudioContext
+from syncflow.models.audio_tower import AudioContext, AudioText
 from syncflow.models.ddit import Condition, DDiT
 from syncflow.ops.euler_cfg import euler_cfg
+
+
+#: Groups of captions, by number.
+Groups = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,14 @@ def encode_captions(
     negative: str | None = None,
     negative_audio: str | None = None,
     null_caption: str = "full",
+    events: Tensor | None = None,
 ) -> Captions:
     """Captions through the text encoder and into both towers: once per call.
 
     ``negative`` stands in for the null caption (of the kind ``null_caption``, see
     ``VideoTower.unguided_text``); ``negative_audio`` does so in the audio tower alone. A model
-    whose sound reads text only through the picture needs one more group for it.
+    whose sound reads text only through the picture needs one more group for it. ``events`` [P, N]:
+    when things touch, see ``DDiT.with_events``; said of the prompts alone.
     """
     limit = model.config.video.model_max_length
     # An empty prompt is no caption: its row is then the null caption too.
@@ -70,7 +77,12 @@ def encode_captions(
         length = max(words.shape[1] for words, _ in groups)
         text = torch.cat([tokens.pad(words, length) for words, _ in groups])
         masks = torch.cat([tokens.pad(its_mask, length) for _, its_mask in groups])
-        return model.prepare(text.to(dtype), masks, spec)
+        # Attention without a mask is faster, and some libraries' only without.
+        said = None
+        if events is not None:
+            unsaid = torch.full_like(events, torch.nan).repeat(len(groups) - 1, 1)
+            said = torch.cat([events, unsaid]).to(text.device)
+        return model.prepare(text.to(dtype), None if masks.all() else masks, spec, said)
 
     groups = [(text, mask), away(negative)]
     if negative_audio is None or not negative_audio.strip():
@@ -94,6 +106,9 @@ class GuidedVelocity:
         frame_mask: [P, T], False = a latent frame that is given and stays.
         given_video_velocity: the known velocity of a given video: it is then integrated in place of
             the tower's, which is the paper's way of video-to-audio.
+        steps: how the functions of a step are run; as they are when not given.
+        interval: flow times from which and up to which guidance is applied, to each modality by its
+            own clock; outside the null branch is not run.
     """
 
     def __init__(
@@ -104,78 +119,177 @@ class GuidedVelocity:
         audio_guidance: float,
         frame_mask: Tensor | None = None,
         given_video_velocity: Tensor | None = None,
+        steps: Steps | None = None,
+        interval: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         self.model, self.captions = model, captions
         self.guidance, self.audio_guidance = guidance, audio_guidance
         self.frame_mask, self.given = frame_mask, given_video_velocity
         self.audio_reads_video = model.config.audio.condition != "text"
-        self._conditions: dict[tuple[int, ...], Condition] = {}
-        self._still: tuple[float | None, AudioContext] | None = None
+        self.steps, self.interval = steps or Steps(), interval
+        self._weights, self._own, self._heard = self._at((0.0, 0.0))
+        self._fixed: dict[Groups, Fixed] = {}
+        self._still: tuple[tuple[float, Groups], Fixed] | None = None
 
     def __call__(
         self, x: flow.State, t: tuple[float, ...], moving: tuple[bool, ...]
     ) -> Sequence[Tensor | flow.Guided | None]:
         video, audio = x
+        clocks = [torch.full((), t_m, device=video.device) for t_m in t]
+        self._weights, self._own, self._heard = self._at(t)
         moves_video, moves_audio = moving
-        heard = (0, self.captions.audio_null) if self.audio_guidance != 1 else (0,)
-        v_video = v_audio = context = None
         if moves_video:
-            v_video, context = self._moving_video(video, t[0], heard if moves_audio else ())
             self._still = None
+        if moves_video and moves_audio and self.audio_reads_video:
+            return self._both(video, audio, *clocks)
+        v_video = v_audio = None
+        if moves_video:
+            v_video = self._picture(video, clocks[0])
         if moves_audio:
-            context = context or self._still_video(video, t[0], heard)
-            v_audio = self.model.audio_velocity(
-                _repeat(audio, len(heard)),
-                torch.full((len(heard) * len(audio),), t[1], device=audio.device),
-                context,
-                self._condition(heard),
-            )
-            v_audio = _guide(v_audio, len(audio), heard, heard, self.audio_guidance)
+            v_audio = self._sound(audio, clocks[1], self._context(video, clocks[0], t[0]))
         return v_video, v_audio
 
-    def _moving_video(
-        self, video: Tensor, t: float, heard: tuple[int, ...]
-    ) -> tuple[Tensor | flow.Guided, AudioContext | None]:
-        """The picture's velocity and, where it is heard, the context from the same pass."""
-        own: tuple[int, ...] = ()
-        if self.given is None:
-            own = (0, 1) if self.guidance != 1 else (0,)
-        read = heard if self.audio_reads_video else ()
-        groups = tuple(sorted({*own, *read}))
-        velocity, features = self._video(video, t, groups) if groups else (self.given, [])
-        context = None
-        if heard:
-            if groups != heard:
-                rows = _rows(tuple(groups.index(g) for g in read), len(video))
-                features = [x[rows] for x in features]
-            context = self.model.audio_context(features, self._condition(heard))
-        if self.given is not None:
-            return self.given, context
-        return _guide(velocity, len(video), groups, own, self.guidance), context
+    def _at(self, t: tuple[float, ...]) -> tuple[tuple[float, float], Groups, Groups]:
+        """Weights of guidance at these times, whose velocity of the picture is integrated, and
+        which captions the sound hears."""
+        start, end = self.interval
+        weights = tuple(
+            weight if start <= t_m and (t_m < end or end == 1) else 1.0
+            for weight, t_m in zip((self.guidance, self.audio_guidance), t, strict=True)
+        )
+        own: Groups = (0, 1) if weights[0] != 1 else (0,)
+        heard: Groups = (0, self.captions.audio_null) if weights[1] != 1 else (0,)
+        return weights, () if self.given is not None else own, heard
 
-    def _still_video(self, video: Tensor, t: float, heard: tuple[int, ...]) -> AudioContext:
-        """The context of a picture that does not move: made once."""
-        if self._still is None or self._still[0] != t:
-            features = self._video(video, t, heard)[1] if self.audio_reads_video else []
-            self._still = (t, self.model.audio_context(features, self._condition(heard)))
+    def _both(
+        self, video: Tensor, audio: Tensor, t_video: Tensor, t_audio: Tensor
+    ) -> tuple[Tensor | flow.Guided, Tensor | flow.Guided]:
+        """Both velocities, the sound's from the same pass over the picture."""
+        groups = tuple(sorted({*self._own, *self._heard}))
+        if groups == self._heard:
+            tensors, fixed = (video, audio, t_video, t_audio), self._of(groups)
+            v_video, v_audio = self.steps(joint, tensors, fixed, self.model, len(groups))
+            v_audio = _guide(v_audio, len(audio), groups, groups, self._weights[1])
+        else:
+            condition, mask = self._of(groups).trees
+            v_video, features = see(video, t_video, condition, mask, self.model, len(groups))
+            places = [groups.index(group) for group in self._heard]
+            features = [_pick(x, places, len(video)) for x in features]
+            context = self.model.audio_context(features, self._of(self._heard).trees[0])
+            v_audio = self._sound(audio, t_audio, self._sounding(context))
+        return self._guided_picture(v_video, len(video), groups), v_audio
+
+    def _picture(self, video: Tensor, t: Tensor) -> Tensor | flow.Guided:
+        if self.given is not None:
+            return self.given
+        tensors, fixed = (video, t), self._of(self._own)
+        (velocity,) = self.steps(picture, tensors, fixed, self.model, len(self._own))
+        return self._guided_picture(velocity, len(video), self._own)
+
+    def _guided_picture(
+        self, velocity: Tensor, rows: int, groups: Groups
+    ) -> Tensor | flow.Guided:
+        if self.given is not None:
+            return self.given
+        return _guide(velocity, rows, groups, self._own, self._weights[0])
+
+    def _sound(self, audio: Tensor, t: Tensor, heard: Fixed) -> Tensor | flow.Guided:
+        groups = self._heard
+        (velocity,) = self.steps(sound, (audio, t), heard, self.model, len(groups))
+        return _guide(velocity, len(audio), groups, groups, self._weights[1])
+
+    def _context(self, video: Tensor, t: Tensor, at: float) -> Fixed:
+        """What the sound hears of a picture that does not move: made once."""
+        if self._still is None or self._still[0] != (at, self._heard):
+            condition, mask = self._of(self._heard).trees
+            features: list[Tensor] = []
+            if self.audio_reads_video:
+                features = see(video, t, condition, mask, self.model, len(self._heard))[1]
+            context = self.model.audio_context(features, condition)
+            self._still = ((at, self._heard), self._sounding(context))
         return self._still[1]
 
-    def _video(self, x: Tensor, t: float, groups: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
-        mask = None if self.frame_mask is None else _repeat(self.frame_mask, len(groups))
-        velocity, features = self.model.video_velocity(
-            _repeat(x, len(groups)),
-            torch.full((len(groups) * len(x),), t, device=x.device),
-            self._condition(groups),
-            mask,
-        )
-        if mask is not None:
-            velocity = velocity * mask[:, None, :, None, None]
-        return velocity, features
+    def _sounding(self, context: AudioContext) -> Fixed:
+        return Fixed(context, self._of(self._heard).trees[0].audio)
 
-    def _condition(self, groups: tuple[int, ...]) -> Condition:
-        if groups not in self._conditions:
-            self._conditions[groups] = self.captions.of(groups)
-        return self._conditions[groups]
+    def _of(self, groups: Groups) -> Fixed:
+        """The captions of some groups, and the frames that are given."""
+        if groups not in self._fixed:
+            mask = self.frame_mask
+            mask = None if mask is None else _repeat(mask, len(groups))
+            self._fixed[groups] = Fixed(self.captions.of(groups), mask)
+        return self._fixed[groups]
+
+
+# The functions of a step: of tensors alone, so that a graph can replay them. ``groups`` is how many
+# groups of captions there are rows for; times are of no axis.
+
+
+def joint(
+    video: Tensor,
+    audio: Tensor,
+    t_video: Tensor,
+    t_audio: Tensor,
+    condition: Condition,
+    mask: Tensor | None,
+    model: DDiT,
+    groups: int,
+) -> tuple[Tensor, Tensor]:
+    """Velocities of picture and sound, of all groups."""
+    v_video, v_audio = model.joint_velocity(
+        _repeat(video, groups),
+        t_video.expand(groups * len(video)),
+        _repeat(audio, groups),
+        t_audio.expand(groups * len(audio)),
+        condition,
+        mask,
+    )
+    return _only_moving(v_video, mask), v_audio
+
+
+def picture(
+    video: Tensor,
+    t: Tensor,
+    condition: Condition,
+    mask: Tensor | None,
+    model: DDiT,
+    groups: int,
+) -> tuple[Tensor]:
+    """Velocity of the picture alone, of all groups."""
+    return (see(video, t, condition, mask, model, groups)[0],)
+
+
+def see(
+    video: Tensor,
+    t: Tensor,
+    condition: Condition,
+    mask: Tensor | None,
+    model: DDiT,
+    groups: int,
+) -> tuple[Tensor, list[Tensor]]:
+    """Velocity of the picture and the features of every layer, of all groups."""
+    velocity, features = model.video_velocity(
+        _repeat(video, groups), t.expand(groups * len(video)), condition, mask
+    )
+    return _only_moving(velocity, mask), features
+
+
+def sound(
+    audio: Tensor,
+    t: Tensor,
+    context: AudioContext,
+    text: AudioText | None,
+    model: DDiT,
+    groups: int,
+) -> tuple[Tensor]:
+    """Velocity of the sound on a context, of all groups."""
+    rows = _repeat(audio, groups)
+    return (model.audio_tower(rows, t.expand(len(rows)), context, text),)
+
+
+def _only_moving(velocity: Tensor, mask_BT: Tensor | None) -> Tensor:
+    """No velocity where a frame is given."""
+    return velocity if mask_BT is None else velocity * mask_BT[:, None, :, None, None]
 
 
 class Progress:
@@ -221,6 +335,11 @@ def _rows(groups: tuple[int, ...], count: int) -> slice | list[int]:
         first = groups[0] if groups else 0
         return slice(first * count, (first + len(groups)) * count)
     return [row for group in groups for row in range(group * count, (group + 1) * count)]
+
+
+def _pick(x: Tensor, groups: Sequence[int], rows: int) -> Tensor:
+    """The rows of some groups, in their order."""
+    return torch.cat([x[group * rows : (group + 1) * rows] for group in groups])
 
 
 def _repeat(x: Tensor, times: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from syncflow.clip import ClipSpec
 from syncflow.config import AdaptorConfig
 from syncflow.models.layers import Mlp
+from syncflow.ops.adaln import layernorm_of_sum
 from syncflow.ops.self_attention import self_attention
 
 
@@ -46,6 +47,10 @@ class Adaptor(nn.Module):
 
     def forward(self, features_BTSC: Tensor) -> Tensor:
         """[B, T, S, C_video] -> [B, M, C_audio]; M is T*S, or T for the axis "temporal"."""
+        return self.linear(self.tokens(features_BTSC))
+
+    def tokens(self, features_BTSC: Tensor) -> Tensor:
+        """All but the last Linear: [B, T, S, C_video] -> [B, M, C_video]."""
         if self.axis == "temporal":
             x_BMC = features_BTSC.mean(2)
         else:
@@ -55,8 +60,9 @@ class Adaptor(nn.Module):
             y_BMC = self.attend(qkv_BM3HD)
             # The residual lets a token say where it is: without it an untrained attention hands
             # every audio token the same mean of the clip.
-            x_BMC = self.norm(x_BMC + self.proj(y_BMC))
-        return self.linear(x_BMC)
+            norm = self.norm
+            x_BMC = layernorm_of_sum(x_BMC, self.proj(y_BMC), norm.weight, norm.bias, norm.eps)
+        return x_BMC
 
 
 class TemporalUpsampler(nn.Module):

@@ -25,7 +25,7 @@ from syncflow.models.layers import (
 from syncflow.ops.adaln import adaln, residual_layernorm
 from syncflow.ops.cross_attention import KeysValues
 from syncflow.ops.kept import kept
-from syncflow.ops.rotation import rotate
+from syncflow.ops.rotation import turned
 from syncflow.ops.self_attention import self_attention
 
 
@@ -64,6 +64,33 @@ class AudioContext:
             score_term=None if self.score_term is None else self.score_term[rows],
             aligned_BAC=None if self.aligned_BAC is None else self.aligned_BAC[rows],
         )
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Rotations [A, D/2, 2] of a clip's audio latents, and where those of the video's keys come
+    from; ``aligned``: cross-attention turns queries and keys by them."""
+
+    audio_AP2: Tensor
+    aligned: bool
+    made_of: tuple
+
+    @property
+    def cross_AP2(self) -> Tensor | None:
+        return self.audio_AP2 if self.aligned else None
+
+    def keys(self, tokens: int) -> Tensor:
+        """Rotations [M, D/2, 2] of M tokens, the same number of every latent frame."""
+        return _key_rotation(*self.made_of, tokens)
+
+
+@dataclass(frozen=True)
+class AudioState:
+    """Between two layers: the tokens, the embedded flow time and the aligned path."""
+
+    x_BAC: Tensor
+    t_BC: Tensor
+    aligned_BAC: Tensor | None
 
 
 class AudioTower(nn.Module):
@@ -121,22 +148,31 @@ class AudioTower(nn.Module):
             text: from ``prepare``; read where ``condition`` is "text".
             aligned_BAC: output of the temporal upsampler.
         """
+        clock = self.clock(spec)
+        if self.config.condition == "text":
+            return AudioContext(text.keys_values, text.score_term, None, clock.audio_AP2, None)
+        pairs = [self.reads_video(i, x, clock) for i, x in enumerate(tokens)]
+        return AudioContext(pairs, None, aligned_BAC, clock.audio_AP2, clock.cross_AP2)
+
+    def clock(self, spec: ClipSpec) -> Clock:
+        """Rotations of a clip's audio latents and latent frames."""
         config, device = self.config, self.x_embedder.weight.device
         head_dim = config.hidden_size // config.num_heads
-        clock = (head_dim, config.rope_frequency, config.rope_theta)
-        self_rotation_AP2, frame_rotation_TP2 = _rotations(
-            spec.seconds, spec.fps, spec.sample_rate, *clock, device
-        )
-        if config.condition == "text":
-            return AudioContext(text.keys_values, text.score_term, None, self_rotation_AP2, None)
-        pairs = [layer.reads_video(x) for layer, x in zip(self.layers, tokens, strict=True)]
-        if config.align == "none":
-            return AudioContext(pairs, None, aligned_BAC, self_rotation_AP2, None)
-        per_frame = pairs[0][0].shape[2] // len(frame_rotation_TP2)
-        keys, values = zip(*pairs, strict=True)
-        keys = _rotate_keys(torch.stack(keys), frame_rotation_TP2.repeat_interleave(per_frame, 0))
-        pairs = list(zip(keys.unbind(0), values, strict=True))
-        return AudioContext(pairs, None, aligned_BAC, self_rotation_AP2, self_rotation_AP2)
+        rates = (head_dim, config.rope_frequency, config.rope_theta, device)
+        made_of = (spec.seconds, spec.fps, spec.sample_rate, *rates)
+        return Clock(_audio_rotation(*made_of), config.align == "rope", made_of)
+
+    def reads_video(self, index: int, tokens_BMC: Tensor, clock: Clock) -> KeysValues:
+        """Keys, turned to their frame's time, and values of one layer for the adaptor's tokens."""
+        return self.turns(self.layers[index].reads_video(tokens_BMC), clock)
+
+    def turns(self, keys_values: KeysValues, clock: Clock) -> KeysValues:
+        """Keys turned to their frame's time; takes them over."""
+        k_BHMD, v_BHMD = keys_values
+        if clock.aligned:
+            k_BMHD = turned(k_BHMD.transpose(1, 2), clock.keys(k_BHMD.shape[2]), False)
+            k_BHMD = k_BMHD.transpose(1, 2)
+        return k_BHMD, v_BHMD
 
     def forward(
         self,
@@ -145,6 +181,7 @@ class AudioTower(nn.Module):
         context: AudioContext,
         text: AudioText | None = None,
         repeat: int | None = None,
+        latent_mask: Tensor | None = None,
     ) -> Tensor:
         """Once per step: velocity [B*K, A, D], float32.
 
@@ -155,31 +192,73 @@ class AudioTower(nn.Module):
             context: from ``context``, of batch B.
             text: from ``prepare``; read where ``condition`` is "both".
             repeat: K, where the caller wants it checked.
+            latent_mask: [B*K, A], False = this latent is data already and is told so: what a
+                retake or a continuation keeps. The velocity there means nothing.
         """
         videos = len(context.keys_values[0][0])
         repeats = repeat or len(x_BAD) // videos
         assert len(x_BAD) == repeats * videos, f"{len(x_BAD)} draws, {videos} videos, {repeat=}"
-        t_BC = self.t_embedder(1000 * t_B.float())
-        x_BAC = self.x_embedder(x_BAD.to(self.x_embedder.weight.dtype)) + t_BC[:, None]
-        aligned_BAC = context.aligned_BAC
-        if aligned_BAC is not None:
-            aligned_BAC = aligned_BAC.to(x_BAC.dtype).repeat_interleave(repeats, 0)
-            scales = self.aligned_scale.to(x_BAC.dtype).unbind(0)
-        for index, layer in enumerate(self.layers):
-            if aligned_BAC is not None:
-                x_BAC = torch.addcmul(x_BAC, aligned_BAC, scales[index])
-            x_BAC = layer(
-                x_BAC,
-                context.self_rotation_AP2,
-                t_BC,
-                context.keys_values[index],
-                context.score_term,
-                context.cross_rotation_AP2,
-                text if layer.text_attn is not None else None,
+        state = self.start(x_BAD, t_B, context.aligned_BAC, latent_mask)
+        for index, keys_values in enumerate(context.keys_values):
+            state = self.step(
                 index,
+                state,
+                keys_values,
+                context.score_term,
+                (context.self_rotation_AP2, context.cross_rotation_AP2),
+                text,
             )
-        shift_BC, scale_BC = self.final_modulation(t_BC).chunk(2, dim=-1)
-        return self.final_linear(adaln(x_BAC, shift_BC, scale_BC)).float()
+        return self.finish(state)
+
+    def start(
+        self,
+        x_BAD: Tensor,
+        t_B: Tensor,
+        aligned_BAC: Tensor | None,
+        latent_mask: Tensor | None = None,
+    ) -> AudioState:
+        """What the first layer reads."""
+        t_BC = self.t_embedder(1000 * t_B.float())
+        clock_BAC = t_BC[:, None]
+        if latent_mask is not None:
+            data_BC = self.t_embedder(1000 * torch.ones_like(t_B, dtype=torch.float32))
+            clock_BAC = torch.where(latent_mask.bool()[..., None], clock_BAC, data_BC[:, None])
+        x_BAC = self.x_embedder(x_BAD.to(self.x_embedder.weight.dtype)) + clock_BAC
+        if aligned_BAC is not None:
+            repeats = len(x_BAC) // len(aligned_BAC)
+            aligned_BAC = aligned_BAC.to(x_BAC.dtype).repeat_interleave(repeats, 0)
+        return AudioState(x_BAC, t_BC, aligned_BAC)
+
+    def step(
+        self,
+        index: int,
+        state: AudioState,
+        keys_values: KeysValues,
+        score_term: Tensor | None,
+        rotations: tuple[Tensor, Tensor | None],
+        text: AudioText | None,
+    ) -> AudioState:
+        """Layer ``index``; ``rotations`` of its self-attention and of its cross-attention."""
+        layer, x_BAC = self.layers[index], state.x_BAC
+        if state.aligned_BAC is not None:
+            scale_C = self.aligned_scale[index].to(x_BAC.dtype)
+            x_BAC = torch.addcmul(x_BAC, state.aligned_BAC, scale_C)
+        x_BAC = layer(
+            x_BAC,
+            rotations[0],
+            state.t_BC,
+            keys_values,
+            score_term,
+            rotations[1],
+            text if layer.text_attn is not None else None,
+            index,
+        )
+        return replace(state, x_BAC=x_BAC)
+
+    def finish(self, state: AudioState) -> Tensor:
+        """The velocity, float32."""
+        shift_BC, scale_BC = self.final_modulation(state.t_BC).chunk(2, dim=-1)
+        return self.final_linear(adaln(state.x_BAC, shift_BC, scale_BC)).float()
 
 
 class AudioLayer(nn.Module):
@@ -246,14 +325,8 @@ class PostNorm(nn.Module):
         return residual_layernorm(x, y, self.weight, self.bias)
 
 
-def _rotate_keys(k_LBHMD: Tensor, rotation_MP2: Tensor) -> Tensor:
-    """The keys of all layers at once: seven small kernels and not seven for each layer."""
-    k_LBMHD = rotate(k_LBHMD.transpose(2, 3), rotation_MP2, False)
-    return k_LBMHD.to(k_LBHMD.dtype).transpose(2, 3)
-
-
 @kept
-def _rotations(
+def _audio_rotation(
     seconds: float,
     fps: float,
     sample_rate: int,
@@ -261,9 +334,26 @@ def _rotations(
     frequency: float,
     theta: float,
     device: torch.device,
-) -> tuple[Tensor, Tensor]:
-    """Rotations of a clip's audio latents and of its latent frames; not to be changed."""
+) -> Tensor:
+    """Of a clip's audio latents; not to be changed."""
     spec = ClipSpec(seconds=seconds, fps=fps, sample_rate=sample_rate)
     clock = (head_dim, frequency, theta, torch.float32)
-    times = (spec.audio_latent_times(device), spec.video_latent_times(device))
-    return tuple(seconds_rotation(t, *clock) for t in times)
+    return seconds_rotation(spec.audio_latent_times(device), *clock)
+
+
+@kept
+def _key_rotation(
+    seconds: float,
+    fps: float,
+    sample_rate: int,
+    head_dim: int,
+    frequency: float,
+    theta: float,
+    device: torch.device,
+    tokens: int,
+) -> Tensor:
+    """Of so many tokens of a clip's latent frames; not to be changed."""
+    spec = ClipSpec(seconds=seconds, fps=fps, sample_rate=sample_rate)
+    clock = (head_dim, frequency, theta, torch.float32)
+    frame_TP2 = seconds_rotation(spec.video_latent_times(device), *clock)
+    return frame_TP2.repeat_interleave(tokens // len(frame_TP2), 0)

@@ -17,13 +17,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from syncflow.clip import ClipSpec
 from syncflow.config import DDiTConfig
 from syncflow.models.adaptor import Adaptor, TemporalUpsampler
-from syncflow.models.audio_tower import AudioContext, AudioText, AudioTower
+from syncflow.models.audio_tower import (
+    AudioContext,
+    AudioState,
+    AudioText,
+    AudioTower,
+    Clock,
+)
+from syncflow.models.beside import Beside
+from syncflow.models.layers import ScalarEmbedder
 from syncflow.models.video_tower import TextContext, VideoTower
+from syncflow.ops.cross_attention import KeysValues
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,36 @@ class DDiT(nn.Module):
                 video.hidden_size, audio.upsampler_patches, audio.upsampler_width, audio.hidden_size
             )
         self.audio_tower = AudioTower(audio, depth, video.hidden_size)
+        self.event_embedder = None
+        if config.event_tokens:
+            self.event_embedder = ScalarEmbedder(video.caption_channels)
+        self._folded: list[tuple[Tensor, Tensor]] = []
+        self.register_load_state_dict_post_hook(lambda model, _: model._folded.clear())
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """For inference: the last Linear of every adaptor and the keys and values that a layer of
+        the sound makes of it become one product, of weights computed here in float32. Weights
+        that change later are read again by another call; loading a state dict undoes it."""
+        self._folded.clear()
+        layers = zip(self.adaptors, self.audio_tower.layers, strict=False)
+        pairs = [(adaptor.linear, layer.cross_attn.kv_linear) for adaptor, layer in layers]
+        if not all(type(linear) is nn.Linear for pair in pairs for linear in pair):
+            return
+        for first, second in pairs:
+            weight, dtype = second.weight.float(), second.weight.dtype
+            bias = weight @ first.bias.float() + second.bias.float()
+            self._folded.append(((weight @ first.weight.float()).to(dtype), bias.to(dtype)))
+
+    def _hears(self, index: int, features_BTSC: Tensor, clock: Clock) -> KeysValues:
+        """Keys and values of layer ``index`` of the sound for the picture's features."""
+        adaptor, tower = self.adaptors[index], self.audio_tower
+        attn = tower.layers[index].cross_attn
+        plain = type(adaptor.linear) is nn.Linear and type(attn.kv_linear) is nn.Linear
+        if not self._folded or not plain or torch.is_grad_enabled():
+            return tower.reads_video(index, adaptor(features_BTSC), clock)
+        kv_BMC = F.linear(adaptor.tokens(features_BTSC), *self._folded[index])
+        return tower.turns(attn.split(kv_BMC), clock)
 
     def forward(
         self,
@@ -75,6 +116,8 @@ class DDiT(nn.Module):
         text_mask: Tensor | None,
         spec: ClipSpec,
         frame_mask: Tensor | None = None,
+        latent_mask: Tensor | None = None,
+        events: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Velocities of noised latents.
 
@@ -85,20 +128,59 @@ class DDiT(nn.Module):
             text, text_mask: the text encoder's tokens [B, L, E] and [B, L], True = a token.
             spec: the clips' geometry.
             frame_mask: [B, T], False = this latent frame is data already.
+            latent_mask: [B*K, A], False = this audio latent is data already.
+            events: as in ``prepare``.
 
         Returns:
             velocities in float32, of the shapes of ``video_x_t`` and ``audio_x_t``.
         """
-        condition = self.prepare(text, text_mask, spec)
+        condition = self.prepare(text, text_mask, spec, events)
         v_video, features = self.video_velocity(video_x_t, t_video, condition, frame_mask)
         context = self.audio_context(features, condition)
-        v_audio = self.audio_velocity(audio_x_t, t_audio, context, condition)
+        v_audio = self.audio_velocity(
+            audio_x_t, t_audio, context, condition, latent_mask=latent_mask
+        )
         return v_video, v_audio
 
-    def prepare(self, text: Tensor, text_mask: Tensor | None, spec: ClipSpec) -> Condition:
-        """Once per prompt."""
+    def prepare(
+        self,
+        text: Tensor,
+        text_mask: Tensor | None,
+        spec: ClipSpec,
+        events: Tensor | None = None,
+    ) -> Condition:
+        """Once per prompt. ``events``: see ``with_events``."""
+        text, text_mask = self.with_events(text, text_mask, events)
         video = self.video_tower.prepare(text, text_mask)
         return Condition(video, self.audio_tower.prepare(video.tokens_BLC, text_mask), spec)
+
+    def with_events(
+        self, text_BLE: Tensor, mask_BL: Tensor | None, events_BN: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The captions' tokens followed by one for each time of a contact.
+
+        Args:
+            text_BLE, mask_BL: the text encoder's tokens, True = a token; None = all are.
+            events_BN: seconds from the clip's start, NaN where a sample has fewer than N; None says
+                nothing about when things happen.
+
+        Raises:
+            ValueError: more times than the model was made for.
+        """
+        if events_BN is None:
+            return text_BLE, mask_BL
+        most = self.config.event_tokens
+        if events_BN.shape[1] > most:
+            raise ValueError(
+                f"{events_BN.shape[1]} times of contacts, but this model takes at most {most}"
+            )
+        said_BN = ~events_BN.isnan()
+        milliseconds_BN = 1000 * events_BN.float().nan_to_num()
+        tokens_BNE = self.event_embedder(milliseconds_BN.flatten()).unflatten(0, events_BN.shape)
+        if mask_BL is None:
+            mask_BL = torch.ones(text_BLE.shape[:2], dtype=torch.bool, device=text_BLE.device)
+        text_BLE = torch.cat([text_BLE, tokens_BNE.to(text_BLE.dtype)], 1)
+        return text_BLE, torch.cat([mask_BL.bool(), said_BN], 1)
 
     def video_velocity(
         self, x_t: Tensor, t: Tensor, condition: Condition, frame_mask: Tensor | None = None
@@ -115,6 +197,49 @@ class DDiT(nn.Module):
             frame_mask=frame_mask,
         )
 
+    def joint_velocity(
+        self,
+        video_x_t: Tensor,
+        t_video: Tensor,
+        audio_x_t: Tensor,
+        t_audio: Tensor,
+        condition: Condition,
+        frame_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Once per step of both: ``video_velocity``, ``audio_context`` and ``audio_velocity``, each
+        layer of the sound as soon as the picture's is there, beside the picture's next one where
+        the device has streams for that."""
+        spec, tower = condition.spec, self.audio_tower
+        clock, beside = tower.clock(spec), Beside(video_x_t.device)
+        rotations = (clock.audio_AP2, clock.cross_AP2)
+        sound: list[AudioState] = []
+
+        def hear(index: int, features_BTSC: Tensor) -> None:
+            with beside.behind():
+                if not index:
+                    aligned = self.upsampler(features_BTSC, spec) if self.upsampler else None
+                    sound.append(tower.start(audio_x_t, t_audio, aligned))
+                keys_values = self._hears(index, features_BTSC, clock)
+                layer = (keys_values, None, rotations, condition.audio)
+                sound[0] = tower.step(index, sound[0], *layer)
+
+        # The features are held until the streams are one again: their memory may not be used anew.
+        v_video, features = self.video_tower.step(
+            video_x_t,
+            t_video,
+            condition.video,
+            fps=spec.fps,
+            height=spec.height,
+            width=spec.width,
+            frame_mask=frame_mask,
+            on_layer=hear,
+        )
+        with beside.behind():
+            v_audio = tower.finish(sound[0])
+        beside.join()
+        del features
+        return v_video, v_audio
+
     def audio_context(self, features: list[Tensor], condition: Condition) -> AudioContext:
         """Once per video pass: what the audio layers attend to."""
         tokens = [adapt(x) for adapt, x in zip(self.adaptors, features, strict=False)]
@@ -128,6 +253,8 @@ class DDiT(nn.Module):
         context: AudioContext,
         condition: Condition,
         repeat: int | None = None,
+        latent_mask: Tensor | None = None,
     ) -> Tensor:
-        """Once per audio step: the velocity [B*K, A, D]. ``repeat``, where given, must be K."""
-        return self.audio_tower(x_t, t, context, condition.audio, repeat)
+        """Once per audio step: the velocity [B*K, A, D]. ``repeat``, where given, must be K;
+        ``latent_mask`` [B*K, A], False = this latent is data already."""
+        return self.audio_tower(x_t, t, context, condition.audio, repeat, latent_mask)

@@ -3,7 +3,7 @@ that memory does not grow with the batch, and in float32, as the VAEs are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -45,10 +45,24 @@ def encode_video(
     return scale.normalize(torch.cat(latents))
 
 
-def decode_video(vae: nn.Module, latent_CTHW: Tensor, scale: Scale, num_frames: int) -> Tensor:
-    """One normalised latent -> uint8 [F, 3, H, W], on the CPU."""
-    pixels = vae.decode(scale.denormalize(latent_CTHW[None]), num_frames=num_frames)
-    return to_pixels(pixels[0]).cpu()
+def decode_video(
+    vae: nn.Module,
+    latent_CTHW: Tensor,
+    scale: Scale,
+    num_frames: int,
+    run: Callable[..., tuple[Tensor, ...]] | None = None,
+) -> Tensor:
+    """One normalised latent -> uint8 [F, 3, H, W], on the CPU. ``run(function, tensors, *rest)``,
+    where given, is how a function of tensors on the device is run."""
+    raw_BCTHW = scale.denormalize(latent_CTHW[None])
+    if run is None:
+        return pixels_of(raw_BCTHW, vae, num_frames)[0].cpu()
+    return run(pixels_of, (raw_BCTHW,), vae, num_frames)[0].cpu()
+
+
+def pixels_of(raw_BCTHW: Tensor, vae: nn.Module, num_frames: int) -> tuple[Tensor]:
+    """One raw latent [1, Cz, T, h, w] -> uint8 [F, 3, H, W], on the device."""
+    return (to_pixels(vae.decode(raw_BCTHW, num_frames=num_frames)[0].float()),)
 
 
 def decode_audio(vae: nn.Module, latent_AD: Tensor, scale: Scale, num_samples: int) -> Tensor:

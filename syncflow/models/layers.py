@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from syncflow.ops.cross_attention import KeysValues, cross_attention
-from syncflow.ops.gelu import bias_gelu
+from syncflow.ops.gelu import bias_gelu, linear_gelu
 from syncflow.ops.kept import kept
 from syncflow.ops.rotation import rotation_table
 from syncflow.ops.self_attention import self_attention
@@ -58,7 +58,16 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, out or width)
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_plain(self.fc1):
+            return self.fc2(linear_gelu(x, self.fc1.weight, self.fc1.bias))
         return self.fc2(bias_gelu(self.fc1(x)))
+
+
+def is_plain(linear: nn.Module) -> bool:
+    """Whether a layer is its weight and bias and no more: no adapter around it, no hook that
+    gathers its weight."""
+    hooks = linear._forward_hooks or linear._forward_pre_hooks
+    return type(linear) is nn.Linear and not hooks and not torch.is_grad_enabled()
 
 
 class RMSNorm(nn.Module):
@@ -108,7 +117,11 @@ class CrossAttention(nn.Module):
 
     def keys_values(self, context_BMC: Tensor) -> KeysValues:
         """[B, M, C] -> keys and values, each [B, H, M, D]."""
-        kv_BM2HD = self.kv_linear(context_BMC).unflatten(-1, (2, self.num_heads, -1))
+        return self.split(self.kv_linear(context_BMC))
+
+    def split(self, kv_BMC: Tensor) -> KeysValues:
+        """[B, M, 2 H D] -> keys and values, each [B, H, M, D]."""
+        kv_BM2HD = kv_BMC.unflatten(-1, (2, self.num_heads, -1))
         k_BHMD, v_BHMD = kv_BM2HD.permute(2, 0, 3, 1, 4).unbind(0)
         return k_BHMD, v_BHMD
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from syncflow.clip import AUDIO_HOP, audio_latents
 from syncflow.config import SpectralVAEConfig
 from syncflow.models.posterior import DiagonalGaussian
+from syncflow.ops.kept import kept
 
 _FRAME = 120  # samples of a synthesis frame
 _FRAMES = AUDIO_HOP // _FRAME  # synthesis frames of a latent
@@ -49,11 +50,7 @@ class Synthesis(nn.Module):
 
     def __init__(self, sample_rate: int, oscillators: int) -> None:
         super().__init__()
-        top = min(16000.0, 0.45 * sample_rate)
-        self.omega_O = (
-            2 * math.pi / sample_rate
-            * torch.logspace(math.log10(80.0), math.log10(top), oscillators, dtype=torch.float64)
-        )
+        self.sample_rate, self.omega_O = sample_rate, _frequencies(sample_rate, oscillators)
         n = torch.arange(_FRAME, dtype=torch.float64)
         fade = n / _FRAME
         phase_On = self.omega_O[:, None] * n
@@ -80,9 +77,7 @@ class Synthesis(nn.Module):
         batch, frames, _ = coefficient_BKC.shape
         num = len(self.omega_O)
         real, imag, mdct = coefficient_BKC.float().split([num, num, _FRAME], -1)
-        start = torch.arange(frames, dtype=torch.float64)[:, None] * _FRAME
-        angle = torch.remainder(start * self.omega_O, 2 * math.pi)
-        cos, sin = angle.cos().float().to(real.device), angle.sin().float().to(real.device)
+        cos, sin = _phases(frames, self.sample_rate, num, real.device)
         nxt_real, nxt_imag = (torch.cat([x[:, 1:], x[:, -1:]], 1) for x in (real, imag))
         envelope = torch.cat(
             [
@@ -96,6 +91,24 @@ class Synthesis(nn.Module):
         overlap = torch.cat([left[:, 1:], torch.zeros_like(left[:, :1])], 1)
         # The half window before the first frame has no partner and is dropped.
         return (tonal + right + overlap).reshape(batch, frames * _FRAME)
+
+
+def _frequencies(sample_rate: int, oscillators: int) -> Tensor:
+    """Radians a sample of every oscillator, evenly spaced in pitch: [O], float64."""
+    top = min(16000.0, 0.45 * sample_rate)
+    hertz_O = torch.logspace(math.log10(80.0), math.log10(top), oscillators, dtype=torch.float64)
+    return 2 * math.pi / sample_rate * hertz_O
+
+
+@kept
+def _phases(
+    frames: int, sample_rate: int, oscillators: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of every oscillator's phase where a synthesis frame begins, [K, O] each; not
+    to be changed. They come from the host once: a CUDA graph may not wait for them."""
+    start_K1 = torch.arange(frames, dtype=torch.float64)[:, None] * _FRAME
+    angle_KO = torch.remainder(start_K1 * _frequencies(sample_rate, oscillators), 2 * math.pi)
+    return angle_KO.cos().float().to(device), angle_KO.sin().float().to(device)
 
 
 class SpectralAudioVAE(nn.Module):

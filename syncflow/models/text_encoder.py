@@ -140,7 +140,8 @@ class TextEncoder(nn.Module):
 
         Padded to the longest text, or to max_length (words: max_tokens) when `fixed_length`.
         Differentiable in the weights: use `torch.no_grad()` where T5 is frozen. Kind "t5" cleans
-        captions as Open-Sora does unless `config.clean_caption` is False; bytes are left alone.
+        captions as Open-Sora does unless `config.clean_caption` is False; bytes are left alone but for
+        their case where `config.casefold` is True.
 
         Raises:
             ValueError: `texts` is empty or a single string.
@@ -153,6 +154,8 @@ class TextEncoder(nn.Module):
             # Twice, as the released weights were trained: the second pass sees what unescaping
             # and cutting in the first have uncovered.
             texts = [clean_caption(clean_caption(text)) for text in texts]
+        if isinstance(self.config, BytesTextConfig) and self.config.casefold:
+            texts = [text.casefold() for text in texts]
         device = next(self.t5.parameters()).device
         ids_BN, mask_BN, word_BN = self._tokenize(list(texts), fixed_length)
         ids_BN, mask_BN = ids_BN.to(device), mask_BN.to(device)

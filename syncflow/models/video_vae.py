@@ -92,6 +92,18 @@ class VideoVAE(nn.Module):
                 )
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1, 1))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, in which coding is done."""
+        return next(self.parameters()).dtype
+
+    def for_gpu(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Moves the weights, and lays them out as a GPU's convolutions want them."""
+        self.spatial_vae.to(device, dtype, memory_format=torch.channels_last)
+        self.temporal_vae.to(device, dtype, memory_format=torch.channels_last_3d)
+        self.to(device, dtype)
+        self.spatial_vae.micro_batch_size = 16
+
     def num_latent_frames(self, num_frames: int, micro_frame_size: int | None = None) -> int:
         """Latent frames T of so many frames; every piece of `micro_frame_size` rounds up."""
         return sum(self._latent_frames(n) for n in _pieces(num_frames, micro_frame_size))
@@ -115,7 +127,7 @@ class VideoVAE(nn.Module):
             raise ValueError(f"video must be [B, 3, F, H, W], got {shape}")
         if shape[3] % stride or shape[4] % stride:
             raise ValueError(f"height and width must be multiples of {stride}, got {shape[3:]}")
-        frames_BCFhw = self.spatial_vae.encode(video_BCFHW)
+        frames_BCFhw = self.spatial_vae.encode(video_BCFHW.to(self.dtype))
         pieces = frames_BCFhw.split(_pieces(shape[2], micro_frame_size), dim=2)
         posteriors = [self.temporal_vae.encode(piece) for piece in pieces]
         whole = DiagonalGaussian(
@@ -156,6 +168,7 @@ class VideoVAE(nn.Module):
             )
         frames = _pieces(num_frames, micro_frame_size)
         raw_BCThw = latent_BCThw * self.scale + self.shift
+        raw_BCThw = raw_BCThw.to(self.dtype)
         pieces = raw_BCThw.split([self._latent_frames(n) for n in frames], dim=2)
         frames_BCFhw = torch.cat(
             [self.temporal_vae.decode(z, n) for z, n in zip(pieces, frames, strict=True)], dim=2

@@ -4,9 +4,10 @@
     gate_residual         x + gate * y
     gate_residual_adaln   x' = x + gate * y;  x', LN(x') * (1 + scale) + shift
     residual_layernorm    x + LN(y) * weight + bias
+    layernorm_of_sum      LN(x + y) * weight + bias
 
-The first three are the video tower's (LN without parameters of its own); the last is the audio
-tower's norm after a transformation.
+The first three are the video tower's (LN without parameters of its own), then the audio tower's
+norm after a transformation and the adaptor's.
 
 Axes: x is [B, ..., C] with any token axes between. A modulation tensor (shift, scale, gate) is [B,
 C], or [B, T, C] where its leading axes are matched with x's leading axes from the left, each equal
@@ -108,6 +109,31 @@ def residual_layernorm_reference(
     return (x + F.layer_norm(y, (y.shape[-1],), eps=eps) * weight + bias).to(x.dtype)
 
 
+def layernorm_of_sum(
+    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5
+) -> Tensor:
+    """LN(x + y) * weight + bias, of x's dtype; weight, bias [C]. The kernel has no gradient."""
+    given = (x, y, weight, bias)
+    if native.differentiable(*given) or not native.usable("layernorm_of_sum", *given):
+        return layernorm_of_sum_reference(x, y, weight, bias, eps)
+    _check_same_shape(x, y)
+    _check_affine(x, weight=weight, bias=bias)
+    GSC = (1, prod(x.shape[:-1]), x.shape[-1])
+    out_GSC = torch.ops.syncflow.layernorm_of_sum(
+        _shaped(x, GSC), _shaped(y, GSC), weight, bias, eps
+    )
+    return _shaped(out_GSC, x.shape)
+
+
+def layernorm_of_sum_reference(
+    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5
+) -> Tensor:
+    """`layernorm_of_sum` in plain PyTorch."""
+    _check_same_shape(x, y)
+    _check_affine(x, weight=weight, bias=bias)
+    return F.layer_norm(x + y, (x.shape[-1],), weight, bias, eps).to(x.dtype)
+
+
 # What tracing and autograd need to know of the compiled ops (csrc/bindings.cpp)
 
 
@@ -186,6 +212,7 @@ native.register(
     setup_context=_save_residual_layernorm,
     backward_fake=lambda grad, y, weight, bias, eps: _like(y, weight, bias),
 )
+native.register_fake("layernorm_of_sum", lambda x, y, weight, bias, eps: _like(x)[0])
 
 
 # Shapes

@@ -28,6 +28,20 @@ def attention(q_BHLD: Tensor, k_BHMD: Tensor, v_BHMD: Tensor, mask: Tensor | Non
     return F.scaled_dot_product_attention(q_BHLD, k_BHMD, v_BHMD, attn_mask=mask)
 
 
+def attention_with_log_sum(
+    q_BHLD: Tensor, k_BHMD: Tensor, v_BHMD: Tensor
+) -> tuple[Tensor, Tensor] | None:
+    """`attention` and the logarithm of every query's softmax denominator, [B, H, L] float32; None
+    where flash attention, which tells it, does not take such operands. No gradient."""
+    fits = q_BHLD.is_cuda and q_BHLD.dtype in (torch.bfloat16, torch.float16)
+    if not fits or q_BHLD.shape[-1] % 8 or q_BHLD.shape[-1] > 256:
+        return None
+    out_BHLD, log_sum_BHL, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
+        q_BHLD, k_BHMD, v_BHMD, 0.0, False, False
+    )
+    return out_BHLD, log_sum_BHL
+
+
 def attention_explicit(
     q_BHLD: Tensor, k_BHMD: Tensor, v_BHMD: Tensor, mask: Tensor | None = None
 ) -> Tensor:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from syncflow.ops import native
-from syncflow.ops.attention import attention
-from syncflow.ops.rotation import rotate
+from syncflow.ops.attention import attention, attention_with_log_sum
+from syncflow.ops.rotation import rotate, turned
 
 KeysValues = tuple[Tensor, Tensor]
 
@@ -27,6 +27,8 @@ def cross_attention(
     own: KeysValues | None = None,
 ) -> Tensor:
     """Attention of R = K * B rows of queries to B contexts.
+
+    Takes q over: where nothing needs a gradient, its memory may hold the turned queries.
 
     Args:
         q_RNHD: queries [R, N, H, D].
@@ -41,9 +43,40 @@ def cross_attention(
     """
     given = (q_RNHD, *keys_values, *(own or (None, None)), term_BM, rotation_NP2)
     _check(*given)
-    if not native.usable("cross_attention", *given):
-        return cross_attention_reference(q_RNHD, keys_values, term_BM, rotation_NP2, own)
-    return torch.ops.syncflow.cross_attention(*given)
+    if native.usable("cross_attention", *given):
+        return torch.ops.syncflow.cross_attention(*given)
+    if native.usable("attend_own_", *given) and not native.differentiable(*given):
+        return _around_a_library(q_RNHD, keys_values, term_BM, rotation_NP2, own)
+    return cross_attention_reference(q_RNHD, keys_values, term_BM, rotation_NP2, own)
+
+
+def _around_a_library(
+    q_RNHD: Tensor,
+    keys_values: KeysValues,
+    term_BM: Tensor | None,
+    rotation_NP2: Tensor | None,
+    own: KeysValues | None,
+) -> Tensor:
+    """On a GPU without a gradient: a library's attention to the contexts, the draws of each as more
+    queries of it, and a row's own key added to its result."""
+    if rotation_NP2 is not None:
+        q_RNHD = turned(q_RNHD, rotation_NP2, False)
+    R, N, H, D = q_RNHD.shape
+    B = len(keys_values[0])
+    keys_values = tuple(x.to(q_RNHD.dtype) for x in keys_values)
+    if own is None or term_BM is not None or not B:
+        return cross_attention_reference(q_RNHD, keys_values, term_BM, None, own)
+    folded_BHLD = q_RNHD.reshape(B, -1, H, D).transpose(1, 2)
+    found = attention_with_log_sum(folded_BHLD, *keys_values)
+    if found is None:
+        return cross_attention_reference(q_RNHD, keys_values, None, None, own)
+    out_BHLD, log_sum_BHL = found
+    out_RNHD = out_BHLD.transpose(1, 2).reshape(R, N, H, D)
+    own_k_RHD, own_v_RHD = (x.squeeze(2) for x in own)
+    torch.ops.syncflow.attend_own_(
+        out_RNHD, log_sum_BHL, q_RNHD, own_k_RHD, own_v_RHD, D**-0.5
+    )
+    return out_RNHD.flatten(2)
 
 
 def cross_attention_reference(
@@ -129,3 +162,4 @@ native.register(
     setup_context=_save,
     backward_fake=_backward_fake,
 )
+native.register_fake("attend_own_", lambda *arguments: None)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from syncflow import ops
 from syncflow.ops import native
 
 
@@ -34,6 +35,20 @@ def bias_gelu_reference(x: Tensor, bias_C: Tensor | None = None) -> Tensor:
     _check(x, bias_C)
     z = x if bias_C is None else x + bias_C
     return F.gelu(z, approximate="tanh").to(x.dtype)
+
+
+def linear_gelu(x: Tensor, weight_CK: Tensor, bias_C: Tensor) -> Tensor:
+    """GELU(x weight^T + bias), [..., K] -> [..., C].
+
+    On CUDA in 16 bits, where nothing needs a gradient, the matrix product applies bias and GELU
+    before it writes; on the CPU that product's GELU is another (by the error function).
+    """
+    fused = x.is_cuda and x.dtype in (torch.bfloat16, torch.float16) and x.dtype == weight_CK.dtype
+    if not fused or ops.reference_only() or native.differentiable(x, weight_CK, bias_C):
+        return bias_gelu(F.linear(x, weight_CK, bias_C))
+    rows = x.reshape(-1, x.shape[-1])
+    out = torch._addmm_activation(bias_C, rows, weight_CK.t(), use_gelu=True)
+    return out.view(*x.shape[:-1], -1)
 
 
 def _check(x: Tensor, bias_C: Tensor | None) -> None:

@@ -68,8 +68,15 @@ def _kernel_devices() -> dict[str, frozenset[str]]:
     }
 
 
+def _off_from_environment() -> dict[str, str]:
+    names = os.environ.get("SYNCFLOW_OFF", "").replace(",", " ").split()
+    return dict.fromkeys(names, "switched off by SYNCFLOW_OFF")
+
+
 LOADED, _why_not = _load()
 _DEVICES = _kernel_devices() if LOADED else {}
+#: Operators whose kernels are not used, by name, and why.
+_off = _off_from_environment()
 
 
 def usable(name: str, x: torch.Tensor, *tensors: torch.Tensor | None) -> bool:
@@ -79,7 +86,7 @@ def usable(name: str, x: torch.Tensor, *tensors: torch.Tensor | None) -> bool:
     on the CPU alone.
     """
     devices = _DEVICES.get(name)
-    if not devices or ops.reference_only():
+    if not devices or name in _off or ops.reference_only():
         return False
     # One device for all is the dispatcher's to demand: it costs microseconds here.
     device = x.device.type
@@ -139,7 +146,7 @@ def status() -> dict[str, object]:
     Keys: `loaded` (bool), `active` (loaded and not switched off), `reason` (why not, or ""),
         `path`, `torch_built`, `torch_running`, `cpu_capability` (what this machine runs),
         `cpu_built` (capabilities in the binary), `cuda_archs` (in the binary; empty for a CPU
-        build) and `compiler`.
+        build), `compiler` and `off` (operators that are switched off, and why).
     """
     built = _built_with()
     path = _find()
@@ -161,4 +168,5 @@ def status() -> dict[str, object]:
         "cpu_built": built.get("cpu", []),
         "cuda_archs": built.get("cuda_archs", []),
         "compiler": built.get("compiler"),
+        "off": dict(_off),
     }

@@ -31,7 +31,7 @@ def patchify3d(
     _check(x_BZTHW, weight_CZpqr, positions_SC)
     device = x_BZTHW.device.type
     # The meta device, on which sizes are counted, knows no autocast.
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if device != "meta" and torch.is_autocast_enabled(device):
         # As linear layers do: the tokens' dtype is that of the whole tower.
         weight_CZpqr = weight_CZpqr.to(torch.get_autocast_dtype(device))
     given = (x_BZTHW, weight_CZpqr, bias_C, positions_SC)

@@ -7,6 +7,7 @@ trained) or (i, i + D/2). A pair (a, b) turned by an angle is (a cos - b sin, b 
 import torch
 from torch import Tensor
 
+from syncflow.ops import native
 from syncflow.ops.kept import kept
 
 
@@ -34,3 +35,22 @@ def rotate(x_NHD: Tensor, rotation_NP2: Tensor, interleaved: bool) -> Tensor:
         return torch.stack(turned, -1).flatten(-2)
     a, b = x_NHD.chunk(2, -1)
     return torch.cat((a * cos_N1P - b * sin_N1P, b * cos_N1P + a * sin_N1P), -1)
+
+
+def turned(x_BNHD: Tensor, rotation_NP2: Tensor, interleaved: bool) -> Tensor:
+    """x [B, N, H, D] with every pair turned, of x's dtype.
+
+    Takes x over: where nothing needs a gradient and there is a kernel, its memory holds the result.
+    """
+    given = (x_BNHD, rotation_NP2)
+    if (
+        native.differentiable(*given)
+        or x_BNHD.stride(-1) != 1
+        or not native.usable("rotate_", *given)
+    ):
+        return rotate(x_BNHD, rotation_NP2, interleaved).to(x_BNHD.dtype)
+    torch.ops.syncflow.rotate_(x_BNHD, rotation_NP2, interleaved)
+    return x_BNHD
+
+
+native.register_fake("rotate_", lambda *arguments: None)

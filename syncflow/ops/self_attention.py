@@ -6,6 +6,7 @@ from torch import Tensor
 from syncflow.ops import native
 from syncflow.ops.attention import attention
 from syncflow.ops.qk_norm_rope import check_packed, qk_norm_rope
+from syncflow.ops.rotation import turned
 
 # Up to this many tokens the CPU's kernel of `temporal_attention`, which holds a head's whole
 # sequence in cache, is faster than norm, rotation and a library's attention one after another.
@@ -36,6 +37,17 @@ def self_attention(
             qkv_BN3HD.unsqueeze(2), *given[1:], interleaved, eps
         )
         return out_BN1C.squeeze(2)
-    qkv_BN3HD = qk_norm_rope(*given, interleaved, eps)
+    if q_weight_D is None and k_weight_D is None and rotation_NP2 is not None and not interleaved:
+        qkv_BN3HD = _turned(qkv_BN3HD, rotation_NP2)
+    else:
+        qkv_BN3HD = qk_norm_rope(*given, interleaved, eps)
     out_BHND = attention(*qkv_BN3HD.permute(2, 0, 3, 1, 4).unbind(0))
     return out_BHND.transpose(1, 2).flatten(2)
+
+
+def _turned(qkv_BN3HD: Tensor, rotation_NP2: Tensor) -> Tensor:
+    """Queries and keys turned, as heads of one tensor."""
+    if not native.usable("rotate_", qkv_BN3HD, rotation_NP2) or native.differentiable(qkv_BN3HD):
+        return qk_norm_rope(qkv_BN3HD, None, None, rotation_NP2, False)
+    turned(qkv_BN3HD[:, :, :2].flatten(2, 3), rotation_NP2, False)
+    return qkv_BN3HD

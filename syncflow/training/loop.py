@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -133,7 +133,7 @@ class _Run:
         self.pace = logging.Pace()
         counted = task.flops(0) is not None
         self.peak = logging.peak_flops(group.device, config.peak_tflops) if counted else None
-        self.batches = _Batches(task, config.prefetch)
+        self.batches = _Batches(task, config.prefetch, self._source)
         shown = progress and group.leads
         self.bar = tqdm(
             total=config.steps, initial=start.step, desc=out.name, disable=not shown, mininterval=2
@@ -301,10 +301,11 @@ class _Run:
 
 
 class _Batches:
-    """Batches, the next one made while the step before it runs (``ahead`` > 0)."""
+    """Batches and what their steps draw, the next made while the step before runs (``ahead`` > 0).
+    """
 
-    def __init__(self, task: Task, ahead: int) -> None:
-        self.task, self.ahead = task, ahead
+    def __init__(self, task: Task, ahead: int, source: Callable[[int], Source]) -> None:
+        self.task, self.ahead, self.source = task, ahead, source
         self.pool = ThreadPoolExecutor(1) if ahead else None
         self.waiting: dict[int, Future] = {}
 
@@ -320,8 +321,11 @@ class _Batches:
             return
         for place in range(index, index + self.ahead):
             if place not in self.waiting:
-                self.waiting[place] = self.pool.submit(self.task.batch, place)
+                self.waiting[place] = self.pool.submit(self._make, place)
 
     def take(self, index: int) -> Any:
         future = self.waiting.pop(index, None)
-        return self.task.batch(index) if future is None else future.result()
+        return self._make(index) if future is None else future.result()
+
+    def _make(self, index: int) -> Any:
+        return self.task.drawn(self.task.batch(index), self.source(index))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -38,8 +39,19 @@ def recompute(module: nn.Module, kind: Literal["none", "blocks", "selective"]) -
     ]
     for block in blocks:
         # On the instance, so that the names of the weights stay what they are.
-        block.forward = partial(checkpoint, block.forward, **options)
+        block.forward = partial(checkpoint, partial(_uncached, block.forward), **options)
     return len(blocks)
+
+
+def _uncached(forward: Callable, *arguments: Any) -> Any:
+    """A weight that autocast had cast for another block is cast again here: otherwise the second
+    pass, which finds no such cache, would run other operators than the first."""
+    cached = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        return forward(*arguments)
+    finally:
+        torch.set_autocast_cache_enabled(cached)
 
 
 def _policy(_: Any, operation: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:

@@ -56,7 +56,7 @@ class AdalnArgs(ctypes.Structure):
     _fields_ = fields("""
         groups tokens channels chunks: i64
         eps: f32
-        type post_norm unused: i32
+        type post_norm plain_gain: i32
         x y out sum: ptr
         gate shift scale: rows
         grad_out grad_sum grad_x grad_y partial stats grad_gate grad_shift grad_scale: ptr
@@ -130,6 +130,26 @@ class EulerCfgArgs(ctypes.Structure):
         x: ptr
         conditional null: rows
         out: ptr
+    """)
+
+
+class RotateArgs(ctypes.Structure):
+    _fields_ = fields("""
+        B N H D: i64
+        type interleaved: i32
+        rotation x out: ptr
+        x_strides out_strides: i64*3
+    """)
+
+
+class AttendOwnArgs(ctypes.Structure):
+    _fields_ = fields("""
+        R N H D draws: i64
+        type: i32
+        scale: f32
+        q own_k own_v: ptr
+        own_row own_head: i64
+        log_sum out: ptr
     """)
 
 

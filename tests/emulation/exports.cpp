@@ -18,6 +18,8 @@ SYNCFLOW_EXPORT(bias_gelu_backward, BiasGeluArgs)
 SYNCFLOW_EXPORT(patchify3d_forward, Patchify3dArgs)
 SYNCFLOW_EXPORT(unpatchify3d_forward, Patchify3dArgs)
 SYNCFLOW_EXPORT(euler_cfg_forward, EulerCfgArgs)
+SYNCFLOW_EXPORT(rotate, RotateArgs)
+SYNCFLOW_EXPORT(attend_own, AttendOwnArgs)
 
 using namespace syncflow::cuda;
 extern "C" int64_t adaln_chunk_count(int64_t groups, int64_t tokens) {

@@ -155,6 +155,21 @@ def test_gate_residual_adaln(device, shape, dtype, gated):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", DT)
+def test_layernorm_of_sum(device, shape, dtype):
+    """LN(x + y) * weight + bias; where rows are vectors the sum is not even stored."""
+    flat = (1, shape[0] * shape[1], shape[2])
+    case = Family(device, flat, dtype, torch.float32, seed=4)
+    case.args.plain_gain = 1
+    stored = shape[2] % 8 != 0 or shape[2] > 2048
+    found = case.forward("x", "y", "shift", "scale", outputs=("sum", "out") if stored else ("out",))
+    inputs = [case.x, case.y, case.scale[0], case.shift[0]]
+    grad = torch.zeros(flat, dtype=dtype)
+    exact = reference(lambda *t: family.layernorm_of_sum(*t, 1e-5), inputs, [grad])
+    check(found[-1], exact[0], "out", dtype)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", DT)
 def test_gate_residual(device, shape, dtype):
     case = Family(device, shape, dtype, dtype, seed=2)
     (total,) = case.forward("x", "y", "gate", outputs=("sum",))

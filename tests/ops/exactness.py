@@ -1,5 +1,7 @@
 """The rule that every operator's kernel is held to, and the helpers for stating it."""
 
+import json
+import os
 from collections.abc import Callable
 
 import torch
@@ -38,7 +40,19 @@ def assert_as_good_as_eager(function: Callable, tensors: list[Tensor | None]) ->
             continue
         error, allowed = ((t.double() - x).abs().max().item() for t in (k, e))
         rounding = torch.finfo(k.dtype).eps * max(1.0, x.abs().max().item())
+        _log(which, str(k.dtype).removeprefix("torch."), error, allowed, 2 * allowed + rounding)
         assert error <= 2 * allowed + rounding, f"result {which}: {error} > 2 * {allowed}"
+
+
+def _log(result: int, dtype: str, error: float, eager: float, bound: float) -> None:
+    """A line of JSON for every comparison, in the file that SYNCFLOW_ERROR_LOG names."""
+    path = os.environ.get("SYNCFLOW_ERROR_LOG")
+    if path:
+        test = os.environ.get("PYTEST_CURRENT_TEST", "").removesuffix(" (call)")
+        row = {"test": test, "result": result, "dtype": dtype}
+        row |= {"error": error, "eager": eager, "bound": bound}
+        with open(path, "a") as file:
+            file.write(json.dumps(row) + "\n")
 
 
 def assert_same_bits_for_any_number_of_threads(

@@ -4,13 +4,25 @@ import ctypes
 import importlib.util
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from exactness import assert_as_good_as_eager, results
 
-from syncflow.ops import adaln, euler_cfg, gelu, native, patchify3d, qk_norm_rope, rotation
+from syncflow import ops
+from syncflow.ops import (
+    adaln,
+    cross_attention,
+    euler_cfg,
+    gelu,
+    native,
+    patchify3d,
+    qk_norm_rope,
+    rotation,
+)
 from syncflow.ops.temporal_attention import temporal_attention
 
 pytestmark = [
@@ -28,9 +40,13 @@ def seed() -> None:
 
 
 @pytest.fixture(autouse=True)
-def poison(seed) -> None:
-    """What an output forgets to write shows as NaN."""
-    torch.full((64 << 20,), float("nan"), device="cuda")
+def poison(seed) -> Iterator[None]:
+    """What an output forgets to write shows as NaN, outputs of every size."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.empty(5, device="cuda").isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 def draw(*size: int, dtype: torch.dtype) -> torch.Tensor:
@@ -70,7 +86,7 @@ def test_adaln_of_two_modulations_by_frame():
 
 
 @pytest.mark.parametrize("T", [1, 5, 8, 16, 20, 27, 32, 48, 64])
-@pytest.mark.parametrize("D", [24, 64, 72, 96, 128])
+@pytest.mark.parametrize("D", [24, 32, 48, 64, 72, 80, 96, 128])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_temporal_attention(T, D, dtype):
     qkv = draw(2, T, 3, 3, 4, D, dtype=dtype)
@@ -93,7 +109,8 @@ def test_qk_norm_rope(shape, dtype, interleaved):
     qkv = draw(B, N, 3, H, D, dtype=dtype)
     assert_as_good_as_eager(function, [qkv, *weights])
     with torch.no_grad():
-        inside = qk_norm_rope.qk_norm_rope(qkv.clone(), *weights, table, interleaved)
+        own = table.to(dtype)
+        inside = qk_norm_rope.qk_norm_rope(qkv.clone(), *weights, own, interleaved)
     assert torch.equal(inside, results(function, [qkv, *weights])[0])
 
 
@@ -173,6 +190,71 @@ def test_compiles_to_one_graph(name):
     compiled = torch.compile(function, fullgraph=True)
     for a, b in zip(results(function, tensors), results(compiled, tensors), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 3, 72), (2, 2048, 16, 72), (1, 7, 2, 32), (2, 3, 2, 26)])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("interleaved", [True, False])
+def test_turned(shape, dtype, interleaved):
+    """In place, on heads that lie apart."""
+    B, N, H, D = shape
+    table = rotation.frame_rotation(N, D, 1e4, torch.device("cuda"), torch.float32)
+    packed = draw(B, N, 2, H, D, dtype=dtype)
+    values = packed[:, :, 1].clone()
+    exact = rotation.rotate(packed[:, :, 0].double(), table.double(), interleaved)
+    with torch.no_grad():
+        got = rotation.turned(packed[:, :, 0], table, interleaved)
+    assert got.data_ptr() == packed.data_ptr() and torch.equal(packed[:, :, 1], values)
+    rounding = torch.finfo(dtype).eps * exact.abs().max().item()
+    assert (got.double() - exact).abs().max().item() <= 2 * rounding
+
+
+@pytest.mark.parametrize(("R", "B", "N", "M", "D"), [(2, 2, 100, 2048, 72), (6, 2, 30, 77, 32)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_cross_attention_with_an_own_key(R, B, N, M, D, dtype):
+    q, own = draw(R, N, 4, D, dtype=dtype), draw(R, 1, 2, 4, D, dtype=dtype)
+    kv = draw(B, M, 2, 4, D, dtype=dtype)
+    table = rotation.frame_rotation(N, D, 1e4, torch.device("cuda"), torch.float32)
+
+    def run(dtype: torch.dtype) -> torch.Tensor:
+        keys_values = tuple(x.transpose(1, 2) for x in kv.to(dtype).unbind(2))
+        mine = tuple(x.transpose(1, 2) for x in own.to(dtype).unbind(2))
+        queries = q.to(dtype, copy=True)
+        return cross_attention.cross_attention(
+            queries, keys_values, rotation_NP2=table, own=mine
+        )
+
+    with torch.no_grad():
+        with ops.reference_ops():
+            exact, eager = run(torch.float64), run(dtype)
+        got = run(dtype)
+    errors = [(x.double() - exact).abs().max().item() for x in (got, eager)]
+    assert errors[0] <= 2 * errors[1] + torch.finfo(dtype).eps * exact.abs().max().item(), errors
+
+
+@pytest.mark.parametrize("shape", [(2, 300, 1152), (3, 7, 97)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_layernorm_of_sum(shape, dtype):
+    x, y = draw(2, *shape, dtype=dtype).unbind(0)
+    weight, bias = draw(2, shape[-1], dtype=dtype).unbind(0)
+    with torch.no_grad():
+        exact = adaln.layernorm_of_sum_reference(*(t.double() for t in (x, y, weight, bias)))
+        eager = adaln.layernorm_of_sum_reference(x, y, weight, bias)
+        got = adaln.layernorm_of_sum(x, y, weight, bias)
+    errors = [(t.double() - exact).abs().max().item() for t in (got, eager)]
+    assert errors[0] <= 2 * errors[1] + torch.finfo(dtype).eps * exact.abs().max().item(), errors
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_linear_gelu(dtype):
+    x, weight = draw(70, 72, dtype=dtype), 0.2 * draw(96, 72, dtype=dtype)
+    bias = draw(96, dtype=dtype)
+    with torch.no_grad():
+        exact = F.gelu(F.linear(*(t.double() for t in (x, weight, bias))), approximate="tanh")
+        eager = F.gelu(F.linear(x, weight, bias), approximate="tanh")
+        got = gelu.linear_gelu(x, weight, bias)
+    errors = [(t.double() - exact).abs().max().item() for t in (got, eager)]
+    assert errors[0] <= 2 * errors[1] + torch.finfo(dtype).eps * exact.abs().max().item(), errors
 
 
 def test_float64_uses_the_reference():

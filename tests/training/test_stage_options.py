@@ -128,6 +128,24 @@ def test_recomputation_changes_nothing_but_what_is_kept(latents, train, kind):
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("kind", ["blocks", "selective"])
+def test_recomputation_in_bf16_runs_the_same_operators_twice(latents, kind):
+    # Stages train so: autocast keeps the weights it has cast, and the second pass must not differ.
+    found = []
+    for how in ("none", kind):
+        training = task(latents, "both")
+        recompute.recompute(training.module, how)
+        batch = training.batch(0)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, _ = training.loss(batch, generator())
+        loss.backward()
+        found.append((loss, [p.grad for p in training.module.parameters() if p.grad is not None]))
+    (loss, grads), (loss2, grads2) = found
+    assert torch.equal(loss, loss2)
+    for a, b in zip(grads, grads2, strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def counted_loss(training):
     """The loss, and how many numbers were kept for the backward pass."""
     kept = []

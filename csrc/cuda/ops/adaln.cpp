@@ -136,6 +136,29 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gate_residual_adaln_backward(
           grad_scale.result()};
 }
 
+// LN(x + y) * weight + bias; the sum is not kept.
+Tensor layernorm_of_sum(const Tensor& x_GSC, const Tensor& y_GSC, const Tensor& weight_C,
+                        const Tensor& bias_C, double eps) {
+  check_tokens("x", x_GSC);
+  check_like("y", y_GSC, x_GSC);
+  for (const Tensor& gain : {weight_C, bias_C})
+    TORCH_CHECK_VALUE(gain.sizes() == at::IntArrayRef({x_GSC.size(2)}), "a gain has shape ",
+                      gain.sizes(), "; it must be [C] for x ", x_GSC.sizes());
+  const Tensor x = x_GSC.contiguous(), y = dense("y", y_GSC, x), out = at::empty_like(x);
+  const Small weight("weight", weight_C, x), bias("bias", bias_C, x);
+  AdalnArgs args = arguments(x, eps);
+  args.plain_gain = 1;
+  args.x = x.data_ptr(), args.y = y.data_ptr(), args.out = out.data_ptr();
+  args.scale = weight.rows, args.shift = bias.rows;
+  Tensor sum;
+  if (!adaln_keeps_sum(args)) {
+    sum = at::empty_like(x);
+    args.sum = sum.data_ptr();
+  }
+  run(adaln_forward, args, x);
+  return out;
+}
+
 Tensor residual_layernorm(const Tensor& x_GSC, const Tensor& y_GSC, const Tensor& weight_C,
                           const Tensor& bias_C, double eps) {
   check_tokens("x", x_GSC);
@@ -175,6 +198,7 @@ std::tuple<Tensor, Tensor, Tensor> residual_layernorm_backward(const Tensor& gra
 }  // namespace
 
 TORCH_LIBRARY_IMPL(syncflow, CUDA, m) {
+  m.impl("layernorm_of_sum", &layernorm_of_sum);
   m.impl("adaln", &adaln);
   m.impl("adaln_backward", &adaln_backward_op);
   m.impl("gate_residual", &gate_residual);

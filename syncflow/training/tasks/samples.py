@@ -31,11 +31,15 @@ def sample(
         model, _Read(batch), ["-"] * count, spec, batch["text"].dtype,
         null_caption=sampling.null_caption,
     )  # fmt: skip
-    velocity = GuidedVelocity(model, captions, asked.guidance, asked.audio_guidance)
+    interval = sampling.guidance_start, sampling.guidance_end
+    velocity = GuidedVelocity(
+        model, captions, asked.guidance, asked.audio_guidance, interval=interval
+    )
     refresh = noise.refresh(sources, sampling.renewal)
     return flow.integrate(
-        velocity, start, asked.path, sampling.solver, refresh=refresh, advance=advance
-    )
+        velocity, start, asked.path, sampling.solver, refresh=refresh, advance=advance,
+        eta=(sampling.eta, 0.0), noise=noise.fresh(sources),
+    )  # fmt: skip
 
 
 class _Read:
