@@ -20,7 +20,6 @@ from syncflow.models.audio_tower import AudioContext, AudioText
 from syncflow.models.ddit import Condition, DDiT
 from syncflow.ops.euler_cfg import euler_cfg
 
-
 #: Groups of captions, by number.
 Groups = tuple[int, ...]
 

@@ -2,8 +2,8 @@
 
 A machine whose fingerprint (processor, its capability, PyTorch, operators; one thread) is known
 must give the same bits; another one must come near the kept values, and says that it was compared
-so. Who changes a result on purpose runs ``SYNCFLOW_GOLDEN_UPDATE=1 pytest tests/golden`` and commits the new files
-with the reason.
+so. Who changes a result on purpose runs ``SYNCFLOW_GOLDEN_UPDATE=1 pytest tests/golden`` and
+commits the new files with the reason.
 """
 
 import hashlib
@@ -33,7 +33,8 @@ def fingerprint() -> str:
     capability = torch.backends.cpu.get_cpu_capability()
     compiled = native.LOADED and not ops.reference_only()
     operators = "compiled" if compiled else "reference"
-    return f"{processor()}, {capability}, torch {torch.__version__.partition('+')[0]}, {operators} operators"
+    version = torch.__version__.partition("+")[0]
+    return f"{processor()}, {capability}, torch {version}, {operators} operators"
 
 
 def processor() -> str:

@@ -1,4 +1,4 @@
-"""What a model may be told beside a caption: when things touch, and which sound is there already."""
+"""What a model may be told beside a caption: when things touch, and which sound is there."""
 
 import pytest
 import torch

@@ -20,8 +20,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from syncflow.model_io import model_card, model_folder
 from syncflow.config import ModelConfig
+from syncflow.model_io import model_card, model_folder
 from syncflow.models.ddit import DDiT
 from syncflow.models.text_encoder import TextEncoder
 from syncflow.models.vae import build_audio_vae, build_video_vae
@@ -78,7 +78,7 @@ def read(folder: Path) -> tuple[ModelConfig, dict[str, dict[str, Tensor]], dict[
     for path in paths:
         with safe_open(path, "pt") as file:
             about.append(dict(file.metadata()))
-            for name in file.keys():  # noqa: SIM118: a safetensors file is no dict
+            for name in file.keys():  # a safetensors file is no dict
                 part, _, key = name.partition(".")
                 states[part][key] = file.get_tensor(name).float()
     if len(paths) != int(about[0]["files"]):

@@ -8,14 +8,14 @@ from syncflow.clip import ClipSpec
 from syncflow.config import (
     AdaptorConfig,
     AudioTowerConfig,
-    SpectralVAEConfig,
+    BytesTextConfig,
     DDiTConfig,
     GeometryConfig,
     ModelConfig,
-    SamplingConfig,
-    BytesTextConfig,
-    VideoTowerConfig,
     PatchVAEConfig,
+    SamplingConfig,
+    SpectralVAEConfig,
+    VideoTowerConfig,
 )
 
 SPEC = ClipSpec(seconds=2.0, fps=16, height=64, width=64, sample_rate=48000)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gpu.small.plan import CAPTIONS, EVENTS, SPEC, TOKENS, Plan
+from benchmarks.gpu.small.plan import CAPTIONS, EVENTS, SPEC, TOKENS
 from benchmarks.gpu.small.world import Arrival, Record
 from syncflow.clip import to_model
 from syncflow.config import ModelConfig

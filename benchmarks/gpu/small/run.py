@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
-from benchmarks.gpu.small import encoders as schools
 from benchmarks.gpu.small import compiling, folder, plan, pool
+from benchmarks.gpu.small import encoders as schools
 from benchmarks.gpu.small.compiling import Ahead
 from benchmarks.gpu.small.graph import Step, Tally
 from benchmarks.gpu.small.optimizer import Optimizer, learning_rate
