@@ -83,8 +83,8 @@ def headline(report: dict[str, Any]) -> str:
         return ""
     return (
         "F1 between visible contacts and audible onsets is "
-        f"{cell(made['f1_50'], 3)} within 50 ms; shuffled soundtracks, which is chance, reach "
-        f"{cell(chance['f1_50'], 3).split(' ')[0]}."
+        f"{cell(made['f1_50'], 3).markdown()} within 50 ms; shuffled soundtracks, which is chance, reach "
+        f"{cell(chance['f1_50'], 3).markdown().split(' ')[0]}."
     )
 
 
