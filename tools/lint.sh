@@ -15,6 +15,9 @@ for tool in ruff clang-format; do
     command -v "$tool" > /dev/null || { echo "lint: no $tool; pip install -e '.[lint]'" >&2; exit 2; }
 done
 
+# Said by whatever fails below.
+trap '[ $? -eq 0 ] || echo "lint: not clean; bash tools/lint.sh --fix mends all but what ruff check lists" >&2' EXIT
+
 files() { git ls-files --cached --others --exclude-standard -- "$@"; }
 
 ruff check --quiet ${1:+--fix} .
