@@ -269,8 +269,8 @@ def main() -> None:
         print(f"\n{'op':20} {'mode':16}" + " ".join(f"{h:>11}" for h in heads))
         for row in overhead.rows(arguments.seconds):
             wrappers.append(row)
-            keys = ("wrapper_us", "dispatch_us", "ratio")
-            numbers = " ".join(f"{row[key]:11.2f}" for key in keys)
+            figures = (row["wrapper_us"], row["dispatch_us"], row["ratio"])
+            numbers = " ".join(f"{figure:11.2f}" for figure in figures)
             print(f"{row['op']:20} {row['mode']:16}{numbers}", flush=True)
     if len(rounds) > 1:
         print("\nratio, lowest, median and highest of the rounds")

@@ -90,17 +90,14 @@ def test_eta_one_is_ddims_step() -> None:
     """Mean and spread of q(x_t' | x_t, x_1), which DDIM's eta of 1 samples from."""
     t, t_next, x, x_1 = 0.3, 0.55, 0.4, 1.7
     path = torch.tensor([[t], [t_next]], dtype=torch.float64)
-    start = (torch.tensor(x, dtype=torch.float64),)
-
-    def end(e: float) -> float:
-        noise = {"eta": 1.0, "noise": lambda part, like: torch.full_like(like, e)}
-        return float(
-            flow.integrate(
-                lambda x, t, moving: [(x_1 - x[0]) / (1 - t[0])], start, path, **noise
-            )[0]
-        )
-
-    ends = [end(e) for e in (0.0, 1.0)]
+    start = torch.tensor(x, dtype=torch.float64)
+    ends = [
+        float(flow.integrate(
+            lambda x, t, moving: [(x_1 - x[0]) / (1 - t[0])], (start,), path, eta=1.0,
+            noise=lambda part, like, e=e: torch.full_like(like, e),
+        )[0])
+        for e in (0.0, 1.0)
+    ]  # fmt: skip
     # x_t' and x_t are made of one noise's worth each: x_t = a x_t' + s z, a = t / t'.
     a = t / t_next
     s2 = (1 - t) ** 2 - (a * (1 - t_next)) ** 2

@@ -14,7 +14,7 @@ Times = Sequence[float]
 def events(
     contacts: Times | Sequence[Times] | None, prompts: int, most: int, seconds: float
 ) -> Tensor | None:
-    """[P, N] seconds for ``DDiT.prepare``, NaN where a prompt has fewer; None if none has any.
+    """Seconds [P, N] for ``DDiT.prepare``, NaN where a prompt has fewer; None where none are said.
 
     Args:
         contacts: times in seconds from the clip's start for all prompts, or a list of them for

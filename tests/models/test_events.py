@@ -1,4 +1,4 @@
-"""What a model may be told beside a caption: when things touch, and which sound is there."""
+"""What a model may be told beside a caption: when things touch, and which sound is given."""
 
 import pytest
 import torch
