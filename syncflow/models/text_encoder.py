@@ -143,8 +143,8 @@ class TextEncoder(nn.Module):
 
         Padded to the longest text, or to max_length (words: max_tokens) when `fixed_length`.
         Differentiable in the weights: use `torch.no_grad()` where T5 is frozen. Kind "t5" cleans
-        captions as Open-Sora does unless `config.clean_caption` is False; bytes are left alone but for
-        their case where `config.casefold` is True.
+        captions as Open-Sora does unless `config.clean_caption` is False; bytes are left alone
+        but for their case where `config.casefold` is True.
 
         Raises:
             ValueError: `texts` is empty or a single string.

@@ -31,8 +31,8 @@ from syncflow.training.tasks.randomness import Source
 from syncflow.training.tasks.task import Task
 from syncflow.training.tasks.timesteps import Clocks
 
-# Tensors by name; ``bucket``, the Bucket that they are of; ``draws``, where they were made ahead; and
-# ``host``, the same tensors on the CPU, where noise is paired with them.
+# Tensors by name; ``bucket``, the Bucket that they are of; ``draws``, where they were made ahead;
+# and ``host``, the same tensors on the CPU, where noise is paired with them.
 Batch = dict[str, Any]
 
 _STRETCHES = 5  # of flow time, in which the losses are told apart
