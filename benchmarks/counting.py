@@ -50,12 +50,14 @@ ATTENTION = {
     aten._scaled_dot_product_efficient_attention_backward,
 }  # fmt: skip
 _EMPTY = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided,
-          aten._unsafe_view, aten.detach, aten.lift_fresh, aten._has_same_storage_numel}  # fmt: skip
+          aten._unsafe_view, aten.detach, aten.lift_fresh,
+          aten._has_same_storage_numel}  # fmt: skip
 _READS = {aten._local_scalar_dense, aten.is_nonzero, aten.nonzero, aten.equal}
 #: With a CUDA kernel in csrc/cuda; each with its backward.
 KERNELS = (
     "adaln", "gate_residual", "gate_residual_adaln", "residual_layernorm", "temporal_attention",
-    "bias_gelu", "qk_norm_rope", "patchify3d", "unpatchify3d", "euler_cfg",
+    "bias_gelu", "qk_norm_rope", "patchify3d", "unpatchify3d", "euler_cfg", "qk_norm_rope_",
+    "rotate_", "attend_own_", "layernorm_of_sum", "group_norm_silu",
 )  # fmt: skip
 
 

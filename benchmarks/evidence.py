@@ -2,15 +2,18 @@
 
 A result file carries the hash of csrc/cuda or csrc/cpu. Wherever a document names one, the hash
 must be that of the kernels beside it, or the line must say so with the words "older kernels".
+Kernels that were only laid out anew are the same: `python benchmarks/evidence.py --remember` before
+clang-format runs notes the hash with that of the text without its spaces, in results/layout.json.
 
-`python benchmarks/evidence.py` writes the tables of the CPU's timings into README.md and
-docs/log.md, between the comments kernels:begin and kernels:end.
+`python benchmarks/evidence.py` writes the tables of the CPU's timings into docs/benchmarks.md
+and docs/log.md, between the comments kernels:begin and kernels:end.
 """
 
 import hashlib
 import json
 import re
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +34,36 @@ def source_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def layout_free_hash(folder: Path) -> str:
+    """The same without spaces and line ends: of what a formatter leaves as it is."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".cu", ".cuh", ".cpp", ".h"):
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+            digest.update(re.sub(r"[\s\\]+", "", path.read_text()).encode() + b"\0")
+    return digest.hexdigest()
+
+
+def remember(root: Path = ROOT) -> None:
+    """Notes the kernels as they are laid out now."""
+    path = root / "benchmarks" / "results" / "layout.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    for device in ("cpu", "cuda"):
+        folder = root / "csrc" / device
+        known[source_hash(folder)] = layout_free_hash(folder)
+    path.write_text(json.dumps(known, indent=1) + "\n")
+
+
+def is_current(root: Path, device: str, recorded: str) -> bool:
+    """Whether a result with this hash is of the kernels that are there, layout aside."""
+    folder = root / "csrc" / device
+    if recorded == source_hash(folder):
+        return True
+    path = root / "benchmarks" / "results" / "layout.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    return recorded in known and known[recorded] == layout_free_hash(folder)
+
+
 def kernels_hash(root: Path, device: str) -> str:
     """Of the kernels of "cpu" or "cuda"."""
     return source_hash(root / "csrc" / device)
@@ -38,7 +71,6 @@ def kernels_hash(root: Path, device: str) -> str:
 
 def stale_quotes(root: Path = ROOT) -> list[str]:
     """One line for every mention, in README and docs, of a result of other kernels."""
-    now = {f"csrc_{device}": kernels_hash(root, device) for device in ("cpu", "cuda")}
     found = []
     for document in [root / "README.md", *sorted((root / "docs").glob("*.md"))]:
         if not document.exists():
@@ -52,12 +84,13 @@ def stale_quotes(root: Path = ROOT) -> list[str]:
                     continue
                 result = json.loads(path.read_text())
                 key = _KERNELS.get(result.get("suite")) if isinstance(result, dict) else None
-                if key and result[key] != now[key] and MARK not in line:
+                device = key and key.removeprefix("csrc_")
+                if key and not is_current(root, device, result[key]) and MARK not in line:
                     found.append(f'{where} is of other kernels (say "{MARK}" if it must stay)')
     return found
 
 
-# Operator and shape -> what README.md calls it.
+# Operator and shape -> what docs/benchmarks.md calls it.
 CHOSEN = {
     ("temporal_attention", "2x8x64x6x32"): "temporal attention, norm and rotation with it, 8 frames"
     " of 64 places, width 192",
@@ -83,9 +116,7 @@ def _spread(rows: Sequence[dict]) -> str:
     if not rows:
         return ""
     ratios = [row["ratio"] for row in rows]
-    low, middle, high = (
-        f"{n:.2f}" for n in (min(ratios), statistics.median(ratios), max(ratios))
-    )
+    low, middle, high = (f"{n:.2f}" for n in (min(ratios), statistics.median(ratios), max(ratios)))
     return f"{low}, **{middle}**, {high}"
 
 
@@ -121,7 +152,7 @@ def chosen_table(result: dict) -> str:
 def with_tables(root: Path = ROOT) -> dict[Path, str]:
     """The documents as they read with the tables of the kept timings."""
     result = json.loads((root / "benchmarks" / "results" / "cpu-kernels.json").read_text())
-    tables = {"README.md": chosen_table(result), "docs/log.md": full_table(result)}
+    tables = {"docs/benchmarks.md": chosen_table(result), "docs/log.md": full_table(result)}
     pages = {}
     for name, table in tables.items():
         begin, end = "<!-- kernels:begin -->", "<!-- kernels:end -->"
@@ -133,5 +164,8 @@ def with_tables(root: Path = ROOT) -> dict[Path, str]:
 
 
 if __name__ == "__main__":
-    for page, text in with_tables().items():
-        page.write_text(text)
+    if sys.argv[1:] == ["--remember"]:
+        remember()
+    else:
+        for page, text in with_tables().items():
+            page.write_text(text)

@@ -33,7 +33,7 @@ from syncflow.models.ddit import DDiT  # noqa: E402
 from syncflow.training.distributed.groups import Group  # noqa: E402
 from syncflow.training.distributed.replicas import Replicas  # noqa: E402
 from syncflow.training.recompute import recompute  # noqa: E402
-from syncflow.training.tasks import buckets  # noqa: E402
+from syncflow.training.tasks import buckets, validation  # noqa: E402
 from syncflow.training.tasks import flow as flow_task  # noqa: E402
 from syncflow.training.tasks.randomness import SampleGenerators  # noqa: E402
 
@@ -188,8 +188,9 @@ def generation(config: Any, seconds: float) -> tuple[float, Part]:
             2, model_config.video.model_max_length, model_config.video.caption_channels,
             dtype=torch.bfloat16, device=CUDA,
         )  # fmt: skip
-        mask = torch.ones(text.shape[:2], dtype=torch.bool, device=CUDA)
-        captions = Captions(model.prepare(text, mask, spec), 1)
+        model.fold()
+        # Of all its tokens: the sampler then has no mask.
+        captions = Captions(model.prepare(text, None, spec), 1)
         velocity = GuidedVelocity(model, captions, 6.0, 6.0)
         state = (
             torch.empty(1, model_config.video.in_channels, *spec.video_latent_shape, device=CUDA),
@@ -207,7 +208,7 @@ def generation(config: Any, seconds: float) -> tuple[float, Part]:
 def _task(config: Any) -> Iterator[tuple[Counter, Any]]:
     """The config's task on a GPU that is not there, its clips without numbers."""
     with tempfile.TemporaryDirectory() as folder:
-        count = flow_task._VALIDATION_CLIPS
+        count = validation.CLIPS
         latents = str(made_latents.write(Path(folder), config, count, made_up=False))
         config = config.model_copy(update={"data": latents, "validation": latents})
         with pretend("cuda") as counter, _reading_outside():
@@ -248,7 +249,7 @@ def _reading_outside() -> Iterator[None]:
 
 def _one_time() -> Any:
     """Validation at one time in place of five, which takes as much memory."""
-    return mock.patch.object(flow_task, "_VALIDATION_TIMES", (0.5,))
+    return mock.patch.object(validation, "TIMES", (0.5,))
 
 
 def _to_bfloat16(module: nn.Module) -> None:

@@ -43,11 +43,27 @@ run() { # PART SECONDS [--tiny]
     return "$status"
 }
 
+train() { # SECONDS [--tiny ...]
+    # A row is a process of its own; all rows come back in one file.
+    "$python" -W ignore -m benchmarks.gpu.train_table --out build/lease-train \
+        --joined "$out/train.json" --seconds "$@" 2>&1 | tee -a "$out/log.txt"
+    return "${PIPESTATUS[0]}"
+}
+
+small() { # MINUTES [--tiny ...]
+    "$python" -W ignore -m benchmarks.gpu.small --out "$out/small" --minutes "$@" 2>&1 |
+        tee -a "$out/log.txt"
+    return "${PIPESTATUS[0]}"
+}
+
 if [ $part = rehearse ]; then
-    rm -rf build/lease-kept build/off
+    rm -rf build/lease-kept build/lease-train build/off
     status=0
-    for each in correct fast compare; do run $each 100 --tiny || status=1; done
-    rm -rf build/lease-kept
+    for each in correct fast; do run $each 100 --tiny || status=1; done
+    train 40 --tiny --rows stage2_plain,stage3_plain || status=1
+    small 0.3 --tiny --workers 1 --compile off || status=1
+    run compare 100 --tiny || status=1
+    rm -rf build/lease-kept build/lease-train
     exit $status
 fi
 
@@ -56,10 +72,7 @@ if ! "$python" -c 'from syncflow.ops import native; import sys; sys.exit(not nat
     SYNCFLOW_CUDA=1 timeout 280 "$python" setup.py operators 2>&1 | tee -a "$out/log.txt"
 fi
 case $part in
-    train)
-        # A row is a process of its own; all rows come back in one file.
-        "$python" -W ignore -m benchmarks.gpu.train_table --out build/lease-train \
-            --joined "$out/train.json" --seconds "${2:-150}" 2>&1 | tee -a "$out/log.txt"
-        exit "${PIPESTATUS[0]}" ;;
+    train) train "${2:-150}" ;;
+    small) small "${2:-4.5}" ;;
     *) run "$part" "${2:-150}" ;;
 esac

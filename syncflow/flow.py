@@ -13,15 +13,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-Coupling = Literal["none", "ot", "c2ot"]
-Solver = Literal["euler", "midpoint", "heun", "ab2"]
+from syncflow import noise_steps
 
-SOLVERS = ("euler", "midpoint", "heun", "ab2")
+Coupling = Literal["none", "ot", "c2ot"]
+Solver = Literal["euler", "midpoint", "heun", "ab2", "2m"]
+
+SOLVERS = ("euler", "midpoint", "heun", "ab2", "2m")
+#: Solvers that can draw noise on their way.
+NOISY_SOLVERS = ("euler", "2m")
 
 State = tuple[Tensor, ...]
 
@@ -46,6 +51,8 @@ Advance = Callable[[Tensor, Tensor | Guided, float], Tensor]
 Callback = Callable[[int, State, tuple[float, ...]], None]
 #: refresh(part, x_0) -> the noise to go on with, instead of the noise x_0 that x was found to hold.
 Refresh = Callable[[int, Tensor], Tensor]
+#: noise(part, like) -> standard normal numbers of ``like``'s shape, device and dtype.
+Noise = Callable[[int, Tensor], Tensor]
 
 
 # Training
@@ -131,7 +138,8 @@ def couple(
     x_1: Tensor,
     kind: Coupling = "none",
     condition: Tensor | None = None,
-    condition_weight: float = 1.0,
+    condition_weight: float | None = None,
+    condition_share: float = 0.02,
 ) -> Tensor:
     """Which noise goes with which data: indices [B] so that ``x_0[indices]`` pairs with ``x_1``.
 
@@ -144,24 +152,60 @@ def couple(
     Args:
         x_0, x_1: [B, ...].
         condition: [B, ...], for "c2ot".
-        condition_weight: of the condition's cost, in units of the mean squared distance.
+        condition_weight: of the condition's cost, in units of the mean squared distance; None
+            chooses it by ``condition_share``.
+        condition_share: see ``conditional_cost``.
     """
     if kind == "none":
         return torch.arange(len(x_1), device=x_1.device)
     if kind not in ("ot", "c2ot"):
         raise ValueError(f"unknown coupling {kind!r}; known are none, ot, c2ot")
-    from scipy.optimize import linear_sum_assignment
-
-    a, b = x_0.flatten(1).double(), x_1.flatten(1).double()
-    # Rows are data, columns noise; |a|^2 + |b|^2 - 2 a.b needs no [B, B, D] tensor.
-    cost_BB = b.square().sum(1)[:, None] + a.square().sum(1)[None] - 2 * b @ a.T
+    cost_BB = transport_cost(x_0, x_1)
     if kind == "c2ot":
         if condition is None:
             raise ValueError("coupling 'c2ot' needs the batch's condition")
-        c = torch.nn.functional.normalize(condition.flatten(1).double(), dim=1)
-        cost_BB = cost_BB + condition_weight * cost_BB.mean() * (1 - c @ c.T)
+        cost_BB = conditional_cost(cost_BB, condition, condition_weight, condition_share)
+    return assign(cost_BB).to(x_1.device)
+
+
+def transport_cost(x_0: Tensor, x_1: Tensor) -> Tensor:
+    """Squared distances of data (rows, any number) and noise (columns), float64."""
+    a, b = x_0.flatten(1).double(), x_1.flatten(1).double()
+    # |a|^2 + |b|^2 - 2 a.b needs no tensor of all the differences.
+    return b.square().sum(1)[:, None] + a.square().sum(1)[None] - 2 * b @ a.T
+
+
+def conditional_cost(
+    cost_BB: Tensor, condition: Tensor, weight: float | None = None, share: float = 0.02
+) -> Tensor:
+    """Transport costs with those of leaving the condition added.
+
+    Distances between noise and data hardly differ in many dimensions, so no fixed weight fits: in
+    units of their mean it lets nothing move. Without a ``weight`` it is the one with which a
+    ``share`` of all pairs would still cost less than the noise that the data were drawn with. Where
+    more than that are of one condition exactly, nothing leaves its condition.
+    """
+    c = torch.nn.functional.normalize(condition.flatten(1).double(), dim=1)
+    apart_BB = (1 - c @ c.T).clamp(min=0)
+    if weight is not None:
+        return cost_BB + weight * cost_BB.mean() * apart_BB
+    apart_BB = torch.where(apart_BB < 1e-9, 0.0, apart_BB)
+    gain_BB = cost_BB.diagonal()[:, None] - cost_BB
+    # The weight up to which a pair beats the data's own noise; none does where there is no gain.
+    limit_BB = torch.where(gain_BB > 0, gain_BB / apart_BB, 0.0)
+    limits = limit_BB.flatten().sort(descending=True).values
+    chosen = limits[min(len(limits) - 1, round(share * len(limits)))]
+    if chosen.isinf():
+        return cost_BB + (apart_BB > 0) * (1 + len(cost_BB) * (cost_BB.max() - cost_BB.min()))
+    return cost_BB + chosen * apart_BB
+
+
+def assign(cost_BB: Tensor) -> Tensor:
+    """The column of every row so that the sum of the costs is least, [B] on the CPU."""
+    from scipy.optimize import linear_sum_assignment
+
     _, columns = linear_sum_assignment(cost_BB.cpu().numpy())
-    return torch.from_numpy(columns).to(x_1.device)
+    return torch.from_numpy(columns)
 
 
 # Sampling
@@ -208,7 +252,7 @@ def schedule(
 
 def advance(x: Tensor, v: Tensor | Guided, h: float) -> Tensor:
     """x + h v."""
-    return x + h * _velocity(v)
+    return x + h * _known(v)
 
 
 def integrate(
@@ -219,8 +263,15 @@ def integrate(
     callback: Callback | None = None,
     refresh: Refresh | None = None,
     advance: Advance = advance,
+    eta: float | Sequence[float] = 0.0,
+    noise: Noise | None = None,
+    keep: Sequence[Tensor | None] | None = None,
 ) -> State:
     """Solves dx_m = v_m dt_m along a path of clocks and returns the end state.
+
+    With ``eta`` above 0 it solves a stochastic equation with the same marginals, by the data
+    x + (1 - t) v and the noise x - t v that x is made of (``noise_steps``): later steps can mend
+    what earlier ones got wrong, and the more noise, the more steps are needed.
 
     Args:
         velocity: called as ``velocity(x, t, moving)``; a part whose clock stands still in this step
@@ -228,17 +279,23 @@ def integrate(
         x: the parts of the state, here (video, audio).
         path: [N + 1, M], the clock of every part at every step.
         solver: "euler" (one call a step), "ab2" (one call; Adams-Bashforth over the last two, Euler
-            where a clock starts), "midpoint" or "heun" (two calls).
+            where a clock starts), "2m" (one call, second order in h), "midpoint" or "heun" (two
+            calls).
         callback: ``callback(step, x, t)`` after every step.
         refresh: makes the solver stochastic: a step ends at (1 - t) refresh(x_0) + t x_1, with the
             x_0 and x_1 that its velocity points from and to, so that later steps can mend what
             earlier ones got wrong.
         advance: another way to compute ``flow.advance``.
+        eta: how much noise is drawn anew, 0 or more, for "euler" and "2m": for all parts, or one
+            for each.
+        noise: where it comes from.
+        keep: for each part, what of it is given and stays: True, broadcastable to the part.
     """
     if solver not in SOLVERS:
         raise ValueError(f"unknown solver {solver!r}; known are {', '.join(SOLVERS)}")
     if path.ndim != 2 or path.shape[1] != len(x):
         raise ValueError(f"path {list(path.shape)} must be [steps + 1, {len(x)}]")
+    etas = _etas(eta, len(x), solver, noise, refresh)
 
     def moved(x: State, v: Sequence[Tensor | Guided | None], h: Sequence[float]) -> State:
         parts = zip(x, v, h, strict=True)
@@ -257,26 +314,76 @@ def integrate(
         elif solver == "heun":
             v_next = velocity(moved(x, v, h), t_next, moving)
             pairs = zip(map(_velocity, v), map(_velocity, v_next), strict=True)
-            v = [a if a is None else (a + b) / 2 for a, b in pairs]
+            v = [None if a is None or b is None else (a + b) / 2 for a, b in pairs]
         elif solver == "ab2":
-            v = [_velocity(v_m) for v_m in v]
-            here = [(v_m, h_m) if h_m else None for v_m, h_m in zip(v, h, strict=True)]
+            plain = [_velocity(v_m) for v_m in v]
+            here = [
+                (v_m, h_m) if h_m and v_m is not None else None
+                for v_m, h_m in zip(plain, h, strict=True)
+            ]
             v = [
-                v_m if now is None or old is None else v_m + now[1] / (2 * old[1]) * (v_m - old[0])
-                for v_m, now, old in zip(v, here, last, strict=True)
+                v_m
+                if v_m is None or now is None or old is None
+                else v_m + now[1] / (2 * old[1]) * (v_m - old[0])
+                for v_m, now, old in zip(plain, here, last, strict=True)
             ]
             last = here
-        end = moved(x, v, h)
+        if solver == "2m" or any(etas):
+            order = 2 if solver == "2m" else 1
+            steps = [
+                noise_steps.step(
+                    advance(x_m, v_m, 1 - t[m]), advance(x_m, v_m, -t[m]), t[m], t_next[m],
+                    eta=etas[m], noise=partial(noise, m) if etas[m] else None, last=last[m],
+                    order=order,
+                ) if h[m] else (x_m, None)
+                for m, (x_m, v_m) in enumerate(zip(x, v, strict=True))
+            ]  # fmt: skip
+            end, last = tuple(x_m for x_m, _ in steps), [seen for _, seen in steps]
+        else:
+            end = moved(x, v, h)
         if refresh is not None:
             end = tuple(
                 e + (1 - t_next[m]) * (refresh(m, x_0) - x_0) if h[m] else e
                 # x_0 = x - t v is where the path through x with velocity v begins.
                 for m, (e, x_0) in enumerate(zip(end, moved(x, v, [-s for s in t]), strict=True))
             )
+        if keep is not None:
+            end = tuple(
+                e if mask is None else torch.where(mask, x_m, e)
+                for x_m, e, mask in zip(x, end, keep, strict=True)
+            )
         x = end
         if callback is not None:
             callback(step, x, t_next)
     return x
+
+
+def _etas(
+    eta: float | Sequence[float],
+    parts: int,
+    solver: str,
+    noise: Noise | None,
+    refresh: Refresh | None,
+) -> tuple[float, ...]:
+    """``eta`` for every part; ValueError where it cannot be."""
+    etas = tuple(eta) if isinstance(eta, Sequence) else (eta,) * parts
+    if len(etas) != parts:
+        raise ValueError(f"eta has {len(etas)} values for {parts} parts")
+    for value in etas:
+        if not value >= 0:
+            raise ValueError(f"eta must be at least 0, got {value}")
+        if value and solver not in NOISY_SOLVERS:
+            known = ", ".join(NOISY_SOLVERS)
+            raise ValueError(f"solver {solver!r} draws no noise (eta {value:g}); {known} do")
+        if value and noise is None:
+            raise ValueError(f"eta {value:g} needs noise to draw from")
+    if refresh is not None and any(etas):
+        raise ValueError("refresh and eta both draw noise anew; give one of them")
+    return etas
+
+
+def _known(v: Tensor | Guided) -> Tensor:
+    return v.velocity() if isinstance(v, Guided) else v
 
 
 def _velocity(v: Tensor | Guided | None) -> Tensor | None:

@@ -59,40 +59,54 @@ class SamplingOptions(TypedDict, total=False):
         int | None,
         Option(
             None,
-            "audio solver steps when the sound is sampled apart (cascade or a given video); "
-            "follows --steps unless the model states its own",
+            "audio solver steps when audio is sampled separately (cascade or --video); "
+            "follows --steps unless the model sets its own",
             least=1,
         ),
     ]
     guidance: Annotated[
-        float | None, Option(6.0, "strength of the prompt, 1 = none (half the work)", least=0)
+        float | None, Option(6.0, "guidance strength; 1 turns it off and halves the work", least=0)
     ]
     audio_guidance: Annotated[
         float | None,
         Option(
             None,
-            "strength of the prompt for the sound; follows --guidance unless the model states its "
-            "own",
+            "guidance strength for the audio; follows --guidance unless the model sets its own",
             least=0,
         ),
     ]
     solver: Annotated[
-        Literal["euler", "midpoint", "heun", "ab2"] | None, Option("euler", "ODE solver")
+        Literal["euler", "midpoint", "heun", "ab2", "2m"] | None,
+        Option("euler", "how steps are made; euler and 2m can draw noise (--eta)"),
+    ]
+    eta: Annotated[
+        float | None,
+        Option(
+            0.0, "noise of the picture drawn anew on the way: 0 = none, 1 = as much as DDIM's",
+            least=0,
+        ),
+    ]
+    guidance_start: Annotated[
+        float | None, Option(0.0, "flow time from which guidance is applied", least=0, most=1)
+    ]
+    guidance_end: Annotated[
+        float | None, Option(1.0, "flow time up to which guidance is applied", least=0, most=1)
     ]
     schedule: Annotated[
         Literal["joint", "cascade"] | None,
         Option(
             "joint",
-            "joint: picture and sound move together; cascade: the picture is finished first",
+            "joint: video and audio are sampled together; cascade: the video first",
         ),
     ]
     shift: Annotated[
-        float | None, Option(1.0, "more than 1: more of the picture's steps near noise", above=0)
+        float | None,
+        Option(1.0, "time shift of the video; above 1, more of the steps are near noise", above=0),
     ]
     renewal: Annotated[
         float | None,
         Option(
-            0.0, "share of the picture's noise drawn anew at every step, 0 to 1", least=0, most=1
+            0.0, "share of the video's noise that is redrawn at every step, 0 to 1", least=0, most=1
         ),
     ]
 

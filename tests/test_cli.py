@@ -42,7 +42,8 @@ def test_version_and_help_load_nothing_heavy(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("command", [
-        "generate", "data impacts", "train", "evaluate sync", "evaluate suite", "demo", "info",
+        "generate", "data impacts", "train", "evaluate sync", "evaluate suite", "evaluate fit",
+        "evaluate sweep", "evaluate calibrate", "evaluate redraw", "demo", "info",
     ],  # fmt: skip
 )
 def test_every_command_has_help_with_an_example(capsys, command) -> None:
@@ -50,6 +51,18 @@ def test_every_command_has_help_with_an_example(capsys, command) -> None:
         main([*command.split(), "--help"])
     assert stop.value.code == 0
     assert f"example: syncflow {command}" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="libgomp is PyTorch's on Linux")
+@pytest.mark.parametrize("users", [None, "ACTIVE"])
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(tmp_path, users) -> None:
+    """What libgomp itself has read by the time that torch is there."""
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_DISPLAY_ENV": "TRUE"} | ({"OMP_WAIT_POLICY": users} if users else {})
+    command = [sys.executable, "-m", "syncflow", "info"]
+    said = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert said.returncode == 0, said.stderr
+    assert f"OMP_WAIT_POLICY = '{users or 'PASSIVE'}'" in said.stderr
 
 
 def test_info(tmp_path) -> None:
@@ -75,7 +88,7 @@ MISTAKES = [
     (["generate", "x", "-o", "gone/a.mp4"], "there is no folder 'gone'"),
     (["generate", "x", "-o", "a.gif"], "must end in .mp4"),
     (["generate", "x", "y", "-o", "a.mp4"], "2 prompts"),
-    (["generate", "x", "y", "-o", "{title}.mp4"], "is no pattern"),
+    (["generate", "x", "y", "-o", "{title}.mp4"], "is not a valid pattern"),
     (["generate", "x", "y", "-o", "{seed}.mp4"], "the same name"),
     (["generate", "x", "--sheet", "-o", "b.mp4"], "'b.png': it is a folder"),
     (["generate", "x", "--video", "gone.mp4"], "no such file: 'gone.mp4'"),
@@ -89,24 +102,27 @@ MISTAKES = [
     (["generate", "x", "--guidance", "-1"], "must be at least 0, got -1"),
     (["generate", "x", "--seconds", "inf"], "--seconds: it must be finite, got inf"),
     (["generate", "x", "--seed", "9" * 30], "--seed: it must be less than 2^63"),
-    (["generate", "x", "-o", "{prompt.x}.mp4"], "is no pattern"),
-    (["generate", "x", "-o", "{prompt[x]}.mp4"], "is no pattern"),
+    (["generate", "x", "-o", "{prompt.x}.mp4"], "is not a valid pattern"),
+    (["generate", "x", "-o", "{prompt[x]}.mp4"], "is not a valid pattern"),
     (["generate", "x", "--solver", "magic"], "invalid choice: 'magic'"),
     (["generate", "x", "--sized", "64"], "unrecognized arguments: --sized"),
     (["data"], "required: WHAT"),
     (["data", "impacts", "--clips", "2"], "required: --out"),
     (["data", "impacts", "--clips", "2", "--out", "text.mp4"], "text.mp4"),
     (["data", "impacts", "--clips", "2", "--out", "d", "--sample-rate", "12345"], "got 12345"),
-    (["train", "--config", "gone.json"], "no such config file: 'gone.json'"),
+    (["train", "--config", "gone.json"], "there is no config file 'gone.json'"),
     (["train", "--config", "text.mp4"], ""),
     (["train", "--config", "recipe.json"], "no config file gone.json"),
     (["train", "--config", "recipe.json", "--device", "meat"], "device 'meat' cannot be used"),
     (["evaluate", "sync", "--levels", "a"], "'a' is not a list"),
     (["evaluate", "sync", "--out", __file__], "cannot write into '"),
-    (["evaluate", "paper", "--out", f"{__file__}/x"], "it is no folder"),
+    (["evaluate", "paper", "--out", f"{__file__}/x"], "it is not a folder"),
     (["evaluate", "sync", "--levels", "1,1"], "names a level twice"),
     (["evaluate", "--suite", "songs"], "invalid choice: 'songs'"),
-    (["evaluate", "suite", "--compare", "x"], "takes NAME=MODEL, every name once, got 'x'"),
+    (["evaluate", "sweep", "--grid", "[1]"], "is not a JSON object of lists"),
+    (["evaluate", "sweep", "--grid", '{"a": [1]}'], "a sweep accepts steps"),
+    (["evaluate", "redraw", "nowhere", "--out", "x"], "nowhere"),
+    (["evaluate", "suite", "--compare", "x"], "takes NAME=MODEL with each name once, got 'x'"),
     (["demo", "--port", "0"], "--port: it must be at least 1"),
     (["sing"], "invalid choice: 'sing'"),
     ([], "required: COMMAND"),
@@ -218,3 +234,14 @@ def test_sound_for_a_video_is_told_at_the_rate_of_the_video(tmp_path, monkeypatc
     out, err = capsys.readouterr()
     assert out == "out.mp4\n" and "(0.6 s, 48x32 at 25 fps, 48000 Hz)" in err
     assert media.probe("out.mp4").seconds == 0.6
+
+
+def test_a_suite_gets_what_was_asked_for(monkeypatch, capsys) -> None:
+    from syncflow.evaluation.suites import sync
+
+    asked: dict = {}
+    monkeypatch.setattr(sync, "run", lambda **options: asked.update(options))
+    assert main(["evaluate", "suite", "--clips", "3", "--takes", "2", "--guidance", "2"]) == 0
+    assert asked["clips"] == 3 and asked["scope"].takes == 2 and asked["options"]["guidance"] == 2
+    assert main(["evaluate", "sync", "--clips", "4", "--calibrate", "5"]) == 0
+    assert asked["clips"] == 4 and asked["scope"].calibrate == 5

@@ -1,11 +1,13 @@
 """Configs refuse what would be ignored, would not fit, or would only show as noise."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from syncflow.clip import ClipSpec
-from syncflow.config import DDiTConfig, ModelConfig, SamplingConfig, VideoVAEConfig
+from syncflow.config import DDiTConfig, ModelConfig, OpenSoraVAEConfig, SamplingConfig, files
+from syncflow.training import runner
 
 SMALL = {
     "ddit": {
@@ -45,7 +47,7 @@ def test_parts_that_do_not_fit_are_named(part, message):
 
 def test_sizes_that_would_be_ignored_are_refused():
     with pytest.raises(ValueError, match="latent_channels 8 is not temporal.embed_dim 4"):
-        VideoVAEConfig.parse({"kind": "opensora", "latent_channels": 8})
+        OpenSoraVAEConfig.parse({"latent_channels": 8})
     with pytest.raises(ValueError, match=r"patch_size \[2, 2, 2\]"):
         DDiTConfig.parse({"video": {"patch_size": [2, 2, 2]}})
     with pytest.raises(ValueError, match="audio_steps"):
@@ -78,7 +80,53 @@ def test_a_length_between_two_frames_is_refused():
     assert ClipSpec(seconds=2.0, fps=29.97).num_frames == 60
 
 
+def test_what_a_wheel_ships_is_found_from_any_folder(tmp_path, monkeypatch):
+    """A file of that name in the current folder comes first."""
+    site, work = tmp_path / "site-packages" / "syncflow", tmp_path / "work"
+    (site / "configs").mkdir(parents=True)
+    (site / "pretrained").mkdir()
+    (site / "configs" / "a.json").write_text("{}")
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setattr(files, "_PACKAGE", site)
+    assert files.find("configs/a.json") == site / "configs" / "a.json"
+    assert files.find("syncflow/pretrained") == site / "pretrained"
+    for name in ("configs/b.json", "elsewhere/a.json", "a.json", "."):
+        assert files.find(name) == Path(name)
+    (work / "configs").mkdir()
+    (work / "configs" / "a.json").write_text("{}")
+    assert files.find("configs/a.json") == Path("configs/a.json")
+
+
+def test_the_recipe_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = runner.read(Path("configs/tiny/recipe.json"))
+    assert recipe.steps
+    with pytest.raises(FileNotFoundError, match="no config file configs/tiny/none.json"):
+        runner.read(Path("configs/tiny/none.json"))
+
+
 def test_a_folder_of_another_format_is_refused():
     assert ModelConfig.parse(SMALL).format == 1
     with pytest.raises(ValueError, match="format 2, and this syncflow reads 1"):
         ModelConfig.parse({**SMALL, "format": 2})
+
+
+def test_what_belongs_to_another_kind_is_refused():
+    odd = {**SMALL, "video_vae": {"kind": "patch", "spatial": {"blok_out_chanels": [1]}}}
+    with pytest.raises(ValueError, match="unknown key 'spatial' in PatchVAEConfig"):
+        ModelConfig.parse(odd)
+    with pytest.raises(ValueError, match="unknown key 'oscillators' in EncodecVAEConfig"):
+        ModelConfig.parse({**SMALL, "audio_vae": {"kind": "encodec", "oscillators": 5}})
+    with pytest.raises(ValueError, match="unknown key 'blok_out_chanels'"):
+        OpenSoraVAEConfig.parse({"spatial": {"blok_out_chanels": [1]}})
+    with pytest.raises(ValueError, match="'odd'"):
+        ModelConfig.parse({**SMALL, "video_vae": {"kind": "odd"}})
+
+
+def test_defaults_of_another_kind_are_left_out():
+    """As configs had them when one schema held all kinds."""
+    patch = {"kind": "patch", "latent_channels": 3, "shift": [-0.10, 0.34, 0.27, 0.98]}
+    patch["spatial"] = OpenSoraVAEConfig().spatial.model_dump()
+    config = ModelConfig.parse({**SMALL, "video_vae": patch})
+    assert "spatial" not in config.video_vae.model_dump()

@@ -22,7 +22,7 @@ class Model:
 
     def generate(self, prompt, **options):
         if not prompt and "video" not in options:
-            raise ValueError("empty prompt: say what to make in a sentence")
+            raise ValueError("empty prompt: describe the clip in one sentence")
         self.asked.append({"prompt": prompt, **options})
         picture = torch.zeros(16, 3, 32, 32, dtype=torch.uint8)
         clip = Clip(picture, torch.zeros(48000), picture_file=options.get("video"))

@@ -11,13 +11,15 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+import syncflow
 from syncflow import cli
 from syncflow.sampling import OPTIONS
 from syncflow.training import runner, settings
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("[A-Z]*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 IDS = [page.name for page in PAGES]
 
 
@@ -41,6 +43,14 @@ def commands(page: Path) -> list[list[str]]:
     return [words for words in lines if words]
 
 
+def script(name: str):
+    """A script of tools/, imported."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def headings(page: Path) -> set[str]:
     """Anchors of a page as GitHub makes them."""
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
@@ -48,12 +58,67 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_readme_gives_the_two_commands_first() -> None:
+def test_readme_gives_clips_then_the_two_commands() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) <= 120
     first, second = blocks(ROOT / "README.md", "sh")[:2]
     assert re.fullmatch(r'pip install -e \. && syncflow generate ".+" -o clip\.mp4\n', first)
     assert second == "pip install -e '.[test]' && pytest\n"
-    beginning = (ROOT / "README.md").read_text().split("```")[0]
-    assert "docs/contact_sheet.png" in beginning
+    beginning = readme.split("```")[0]
+    clips = re.findall(r"\[!\[.+?\]\((docs/clips/\d\.webp)\)\]\((docs/clips/\d\.mp4)\)", beginning)
+    assert len(clips) == 6 and "git clone" in beginning
+    assert readme.index(clips[0][0]) < readme.index("| task |")
+    assert readme.index("## Limitations") < readme.index("## What it does")
+
+
+def test_readme_has_one_command_per_task() -> None:
+    table = (ROOT / "README.md").read_text().split("| task |")[1].split("\n\n")[0]
+    found = re.findall(r"\| `(syncflow .+?)` \|", table)
+    assert len(found) == len(table.splitlines()) - 2
+    for line in found:
+        if not line.endswith("--help"):
+            cli._parser().parse_args(shlex.split(line)[1:])
+
+
+def test_workflows_only_call_scripts_that_run_here_too() -> None:
+    workflows = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    assert {path.stem for path in workflows} == {"lint", "tests", "docs", "wheels"}
+    for path in workflows:
+        lines = re.findall(r"^ *- run: (.+)$", path.read_text(), flags=re.M)
+        assert lines, path.name
+        for line in lines:
+            program, script, *_ = line.split()
+            assert program == "bash" and (ROOT / script).is_file(), f"{path.name}: {line}"
+    tested = re.findall(r'python: \["(.+)"\]', (ROOT / ".github/workflows/tests.yml").read_text())
+    classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
+    named = [c.split()[-1] for c in classifiers if re.search(r":: 3\.\d+$", c)]
+    assert tested[0].split('", "') == named
+
+
+def test_the_version_is_one() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "syncflow.__version__"}
+    citation = (ROOT / "CITATION.cff").read_text()
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    released = re.findall(r"^## \[(\d.+?)\] - (\S+)$", changelog, flags=re.M)[0]
+    assert released[0] == syncflow.__version__
+    assert f"\nversion: {released[0]}\n" in citation
+    assert f'\ndate-released: "{released[1]}"\n' in citation
+
+
+def test_clips_of_the_readme_are_small_and_are_clips() -> None:
+    folder = ROOT / "docs" / "clips"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 2_500_000
+    for path in folder.glob("*.webp"):
+        with Image.open(path) as image:
+            assert image.n_frames == 32, path.name
+        clip = syncflow.Clip.load(path.with_suffix(".mp4"))
+        assert len(clip.video) == 32 and clip.audio.abs().max() > 0.01
+
+
+def test_figure_is_the_scripts() -> None:
+    architecture = script("architecture")
+    assert architecture.OUT.read_text() == architecture.draw(), "run tools/architecture.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
@@ -64,7 +129,7 @@ def test_commands_are_understood(page: Path) -> None:
             cli._parser().parse_args(rest)
         elif program == "python" and rest[0] == "-m":
             assert importlib.util.find_spec(rest[1]), words
-        elif program == "python":
+        elif program in ("python", "bash"):
             assert (ROOT / rest[0]).is_file(), words
         elif program == "pip":
             extras = re.findall(r"\[(\w+)\]", rest[-1])
@@ -92,7 +157,8 @@ def test_links_and_images_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_files_named_in_code_exist(page: Path) -> None:
-    pattern = r"(?<![\w/])((?:syncflow|configs|docs|tests|csrc)/[\w./-]*\.(?:py|cpp|json|md))\b"
+    folders = "syncflow|configs|docs|tests|csrc|tools|examples|build_tools|benchmarks"
+    pattern = rf"(?<![\w/])((?:{folders})/[\w./-]*\.(?:py|cpp|json|md|sh))\b"
     missing = [name for name in re.findall(pattern, page.read_text()) if not (ROOT / name).exists()]
     assert not missing, f"{page.name} names {missing}"
 
@@ -159,11 +225,7 @@ def test_held_out_pairs_are_the_worlds() -> None:
 
 @pytest.fixture(scope="module")
 def update_numbers():
-    path = ROOT / "tools" / "update_numbers.py"
-    spec = importlib.util.spec_from_file_location("update_numbers", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("update_numbers")
 
 
 def test_numbers_of_a_report_reach_the_page(update_numbers, tmp_path) -> None:
@@ -200,6 +262,16 @@ def test_numbers_of_a_report_reach_the_page(update_numbers, tmp_path) -> None:
     assert page.read_text() == text
 
 
+def test_the_readme_quotes_the_table(update_numbers) -> None:
+    """Its sentence is made from the rows that docs/benchmarks.md shows."""
+    table = (ROOT / "docs/benchmarks.md").read_text().split("<!-- numbers:begin -->")[1]
+    rows = dict(re.findall(r"^\| (generated(?:, shuffled)?) \| \d+ \| (.+?) \|", table, flags=re.M))
+    values = {name: tuple(map(float, re.findall(r"[\d.]+", cell))) for name, cell in rows.items()}
+    report = {"rows": [{"system": name, "f1_50": value} for name, value in values.items()]}
+    assert update_numbers.headline(report) in (ROOT / "README.md").read_text()
+    assert update_numbers.headline({"rows": report["rows"][:1]}) == ""
+
+
 def test_a_page_without_a_place_for_numbers_is_refused(update_numbers, tmp_path, capsys) -> None:
     (tmp_path / "page.md").write_text("nothing\n")
     report = {"rows": [{"system": "real", "f1_50": 1.0}]}
@@ -211,7 +283,9 @@ def test_a_page_without_a_place_for_numbers_is_refused(update_numbers, tmp_path,
 
 
 def test_pages_have_a_place_for_the_numbers(update_numbers) -> None:
-    assert update_numbers.fill((ROOT / "README.md").read_text(), "numbers", "x")[1] == 1
+    pages = {"README.md": "headline", "docs/benchmarks.md": "numbers"}
+    for page, name in pages.items():
+        assert update_numbers.fill((ROOT / page).read_text(), name, "x")[1] == 1, page
     assert update_numbers.fill((ROOT / "docs/training.md").read_text(), "sweep", "x")[1] == 1
 
 

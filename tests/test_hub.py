@@ -164,7 +164,7 @@ def test_what_the_hub_does_not_have_is_one_line(fake_hub):
     with pytest.raises(OSError, match="unknown tower 'no/body'") as error:
         hub.fetch("no/body", what="tower")
     assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="no hub id"):
+    with pytest.raises(ValueError, match="not a hub id"):
         hub.upload("x", "noslash")
 
 

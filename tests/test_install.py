@@ -24,7 +24,7 @@ pytestmark = [
 def source(tmp_path: Path) -> Path:
     """The source tree as it is in a clone, with no extension in it."""
     ignore = shutil.ignore_patterns("_C*", "__pycache__", "*.egg-info", "*.safetensors")
-    for name in ("csrc", "syncflow"):
+    for name in ("build_tools", "configs", "csrc", "syncflow"):
         shutil.copytree(ROOT / name, tmp_path / "source" / name, ignore=ignore)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / "source" / name)
@@ -51,6 +51,7 @@ def wheel(source: Path, **environment: str) -> dict[str, object]:
         names = archive.namelist()
         record = json.loads(archive.read("syncflow/_C.json"))
     record["library"] = any(n.startswith("syncflow/_C.") and n.endswith(".so") for n in names)
+    assert "syncflow/configs/stage1.json" in names
     assert "syncflow/py.typed" in names and not any(n.startswith(("tests", "csrc")) for n in names)
     return record
 
@@ -84,10 +85,18 @@ def test_fresh_environment_without_torch(source, tmp_path):
     inherited = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     command = [str(python), "-m", "pip", "install", "--quiet", "-e", str(source)]
     subprocess.run(command, check=True, env=inherited)
+    objects = {path: path.stat().st_mtime_ns for path in source.glob("build/*/*.o")}
+    assert objects
+    subprocess.run(command, check=True, env=inherited)  # now beside an installed PyTorch
+    assert objects == {path: path.stat().st_mtime_ns for path in source.glob("build/*/*.o")}
     code = "import json; from syncflow.ops import native; print(json.dumps(native.status()))"
+    # Python in the folder above a clone of the package's name imports the package, not the clone.
+    clones = tmp_path / "clones"
+    clones.mkdir()
+    (clones / "syncflow").symlink_to(source)
     status = json.loads(
         subprocess.run(
-            [str(python), "-c", code], check=True, capture_output=True, cwd=tmp_path, env=inherited
+            [str(python), "-c", code], check=True, capture_output=True, cwd=clones, env=inherited
         ).stdout
     )
     assert status["active"] and status["torch_built"] == status["torch_running"]

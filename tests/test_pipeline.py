@@ -361,7 +361,7 @@ def test_unknown_and_damaged_models_are_named(folder, tmp_path, monkeypatch) -> 
     with pytest.raises(ValueError, match="device 'nonsense'"):
         syncflow.load(folder, device="nonsense")
     monkeypatch.setattr(model_folder, "SHIPPED", tmp_path)
-    with pytest.raises(FileNotFoundError, match="carries no pretrained model"):
+    with pytest.raises(FileNotFoundError, match="has no pretrained model"):
         syncflow.load()
     build().save(tmp_path / "m")
     weights = tmp_path / "m" / "ddit.safetensors"
@@ -370,7 +370,7 @@ def test_unknown_and_damaged_models_are_named(folder, tmp_path, monkeypatch) -> 
     with pytest.raises(ValueError, match="ddit.safetensors' is damaged"):
         syncflow.load(tmp_path / "m")
     weights.unlink()
-    with pytest.raises(FileNotFoundError, match="not complete"):
+    with pytest.raises(FileNotFoundError, match="is incomplete"):
         syncflow.load(tmp_path / "m")
     shutil.copy(tmp_path / "m" / "video_vae.safetensors", weights)
     with pytest.raises(ValueError, match="does not fit config.json"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
 PROMPTS = (
     "a metal ball bounces three times on concrete",
     "a large yellow wooden ball bounces twice on a carpet",
@@ -29,9 +30,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=12, help="pictures per clip")
     parser.add_argument("--columns", type=int, default=2, help="clips side by side")
     parser.add_argument("--cell", type=int, default=48, help="width of a picture in px")
-    parser.add_argument(
-        "-o", "--out", type=Path, default=Path(__file__).parents[1] / "docs" / "contact_sheet.png"
-    )
+    parser.add_argument("-o", "--out", type=Path, default=ROOT / "docs" / "contact_sheet.png")
     args = parser.parse_args()
 
     import syncflow

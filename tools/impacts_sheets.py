@@ -16,6 +16,7 @@ from syncflow import impacts
 from syncflow.clip import Clip
 from syncflow.evaluation.report.contact_sheet import contact_sheet
 
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 #: PNGs in the repository stay for ever: colours of the palette that they are reduced to.
 _PALETTE = 128
 
@@ -58,8 +59,7 @@ def main() -> None:
     parser.add_argument("--levels", type=int, nargs="+", default=list(impacts.LEVELS))
     parser.add_argument("--clips", type=int, default=10, help="clips on a sheet")
     parser.add_argument("--size", type=int, default=64, help="pixels")
-    docs = Path(__file__).resolve().parents[1] / "docs"
-    parser.add_argument("--out", type=Path, default=docs, help="folder")
+    parser.add_argument("--out", type=Path, default=DOCS, help="folder")
     args = parser.parse_args()
     for level in args.levels:
         print(draw(level, args.clips, args.size, args.out / f"impacts_level{level}.png"))

@@ -4,22 +4,23 @@ python tools/update_numbers.py runs/eval/test/report.json
 python tools/update_numbers.py runs/eval/test/report.json --sweep runs/eval/val/sweep.json
 python tools/update_numbers.py runs/eval/test/report.json --page card.md   # another page
 
-A page may hold `<!-- numbers:begin -->` ... `<!-- numbers:end -->` and the same with `sweep`. What
-stands between is replaced; nothing is rounded up, and what a report lacks is left out.
+A page may hold `<!-- numbers:begin -->` ... `<!-- numbers:end -->` and the same with `headline` and
+`sweep`. What stands between is replaced; nothing is rounded up, what a report lacks is left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
+from syncflow.evaluation.report.table import cell
+
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "training.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "training.md")
 
 #: Key in a row -> heading and digits.
 COLUMNS = {
@@ -42,22 +43,6 @@ _LEGEND = (
 )
 
 
-def cell(value: Any, digits: int) -> str:
-    """A number, or [value, low, high], as text; "-" for what is missing or not finite."""
-
-    def one(number: Any) -> str:
-        known = isinstance(number, (int, float)) and math.isfinite(number)
-        return f"{number:.{digits}f}" if known else "-"
-
-    if not isinstance(value, (list, tuple)):
-        return one(value)
-    if not value:
-        return "-"
-    middle, *bounds = map(one, value)
-    plain = len(bounds) != 2 or "-" in bounds or bounds == [middle, middle]
-    return middle if plain else f"{middle} [{bounds[0]}, {bounds[1]}]"
-
-
 def table(rows: list[dict[str, Any]], label: str) -> str:
     """A Markdown table of the columns that any row has."""
     shown = [key for key in COLUMNS if any(row.get(key) is not None for row in rows)]
@@ -65,7 +50,7 @@ def table(rows: list[dict[str, Any]], label: str) -> str:
     lines.append("|---" * (len(shown) + 2) + "|")
     for row in rows:
         cells = [str(row.get("system", "-")), str(row.get("clips", "-"))]
-        cells += [cell(row.get(key), COLUMNS[key][1]) for key in shown]
+        cells += [cell(row.get(key), COLUMNS[key][1]).markdown() for key in shown]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -90,6 +75,23 @@ def numbers(report: dict[str, Any]) -> str:
     return "\n\n".join([*parts, _LEGEND, *fidelity(report), facts(report)]).strip()
 
 
+def headline(report: dict[str, Any]) -> str:
+    """The sentence of the README; empty where the report has no such rows."""
+    rows = {row.get("system"): row for row in report.get("rows") or [] if _is_whole(row)}
+    made, chance = rows.get("generated", {}), rows.get("generated, shuffled", {})
+    if made.get("f1_50") is None or chance.get("f1_50") is None:
+        return ""
+    value, least = (cell(row["f1_50"], 3).markdown() for row in (made, chance))
+    return (
+        f"F1 between visible contacts and audible onsets is {value} within 50 ms; shuffled "
+        f"soundtracks, which is chance, reach {least.split(' ')[0]}."
+    )
+
+
+def _is_whole(row: dict[str, Any]) -> bool:
+    return row.get("group", "all clips") == "all clips"
+
+
 def fidelity(report: dict[str, Any]) -> list[str]:
     """What both VAEs cost, on the world's clips and on other media, where it was measured."""
     rows = (report.get("fidelity") or {}).items()
@@ -97,7 +99,7 @@ def fidelity(report: dict[str, Any]) -> list[str]:
         return []
     lines = ["| through both VAEs | clips | PSNR dB | spectral distance dB |", "|---" * 4 + "|"]
     for name, row in rows:
-        values = cell(row.get("psnr"), 1), cell(row.get("spectral_db"), 1)
+        values = [cell(row.get(key), 1).markdown() for key in ("psnr", "spectral_db")]
         lines.append(f"| {name} | {row.get('clips', '-')} | {' | '.join(values)} |")
     return ["\n".join(lines)]
 
@@ -114,8 +116,9 @@ def sweep(report: dict[str, Any]) -> str:
 
 def fill(page: str, name: str, text: str) -> tuple[str, int]:
     """The page with ``text`` between the comments of block ``name``, and how often it has it."""
-    pattern = rf"(<!-- {name}:begin -->\n).*?(\n?<!-- {name}:end -->)"
-    return re.subn(pattern, lambda m: f"{m[1]}{text}\n<!-- {name}:end -->", page, flags=re.S)
+    end = f"<!-- {name}:end -->"
+    pattern = rf"(<!-- {name}:begin -->)(\n?).*?{end}"
+    return re.subn(pattern, lambda m: f"{m[1]}{m[2]}{text}{m[2]}{end}", page, flags=re.S)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -127,6 +130,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         report = json.loads(args.report.read_text())
         blocks = {"numbers": numbers(report)}
+        optional = {"headline": headline(report)}
         if args.sweep or report.get("sweep"):
             found = json.loads(args.sweep.read_text()) if args.sweep else report["sweep"]
             blocks["sweep"] = sweep(found)
@@ -134,11 +138,11 @@ def main(argv: list[str] | None = None) -> int:
         pages = {}
         for path in args.page:
             text = path.read_text()
-            for name, block in blocks.items():
-                text, times = fill(text, name, block)
-                filled[name] += times
+            for name, block in (blocks | optional).items():
+                text, times = fill(text, name, block) if block else (text, 0)
+                filled[name] = filled.get(name, 0) + times
             pages[path] = text
-        missing = [name for name, times in filled.items() if not times]
+        missing = [name for name in blocks if not filled[name]]
         if missing:
             raise ValueError(f"no page has the comments of: {', '.join(missing)}")
     except (OSError, ValueError) as error:

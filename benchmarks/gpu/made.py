@@ -13,8 +13,8 @@ from syncflow.config import (
     ModelConfig,
     VideoTowerConfig,
 )
-from syncflow.models.ddit import DDiT
 from syncflow.generation.pipeline import SyncFlow
+from syncflow.models.ddit import DDiT
 
 
 def model_config(tiny: bool) -> ModelConfig:
@@ -30,20 +30,15 @@ def model_config(tiny: bool) -> ModelConfig:
         audio=AudioTowerConfig(hidden_size=144, num_heads=2),
     )
     base = ModelConfig()
-    narrow = {"block_out_channels": [8, 8, 8, 8], "norm_num_groups": 4}
-    shallow = {"filters": 8, "num_groups": 4, "num_res_blocks": 1}
-    vae = base.video_vae
-    return base.model_copy(
-        update={
-            "ddit": ddit,
-            "geometry": GeometryConfig(height=64, width=64),
-            "video_vae": vae.model_copy(
-                update={"spatial": {**vae.spatial, **narrow},
-                        "temporal": {**vae.temporal, **shallow}}
-            ),
-            "audio_vae": base.audio_vae.model_copy(update={"num_filters": 4}),
-        }
-    )  # fmt: skip
+    video_vae = base.video_vae.model_dump()
+    video_vae["spatial"] |= {"block_out_channels": [8, 8, 8, 8], "norm_num_groups": 4}
+    video_vae["temporal"] |= {"filters": 8, "num_groups": 4, "num_res_blocks": 1}
+    return ModelConfig(
+        ddit=ddit,
+        geometry=GeometryConfig(height=64, width=64),
+        video_vae=video_vae,
+        audio_vae=base.audio_vae.model_copy(update={"num_filters": 4}),
+    )
 
 
 def random_ddit(config: DDiTConfig, device: torch.device, dtype: torch.dtype) -> DDiT:

@@ -17,10 +17,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.gpu.train_table import ROOT, ROWS, Row, write
 from benchmarks.made_latents import geometry, made_on
 from benchmarks.made_latents import write as write_latents
-from benchmarks.gpu.train_table import ROOT, ROWS, Row, write
-from syncflow import flow
 from syncflow.clip import ClipSpec
 from syncflow.ops import native
 from syncflow.training import logging, loop, runner
@@ -36,21 +35,26 @@ GIB = 2**30
 
 
 class OneOfMany(Group):
-    """This process as one of many that gather their batches; what the others send is made up."""
+    """This process as one of many that gather their batches; what the others send is made up, once
+    for every shape."""
 
     def gather(self, value: torch.Tensor) -> torch.Tensor:
         many = _MANY[0]
         if many == 1:
             return value
-        others = torch.randn((many - 1) * len(value), *value.shape[1:], device=value.device)
+        key = (tuple(value.shape), value.dtype)
+        if key not in _OTHERS:
+            noise = torch.randn((many - 1) * len(value), *value.shape[1:], dtype=value.dtype)
+            _OTHERS[key] = value.mean() + value.std() * noise
         _GATHERED.add(many * len(value))
-        return torch.cat([value, others.to(value.dtype)])
+        return torch.cat([value, _OTHERS[key]])
 
     def rows(self, total: int) -> slice:
         return slice(0, total // _MANY[0]) if total in _GATHERED else super().rows(total)
 
 
-_MANY, _GATHERED = [1], set()  # the group is frozen, and there is one a process
+# The group is frozen, and there is one a process.
+_MANY, _GATHERED, _OTHERS = [1], set(), {}
 
 
 class Measurement:
@@ -102,8 +106,6 @@ class Measurement:
         """Weights are made on the device: two billion random numbers take a CPU half a minute."""
         begun = time.perf_counter()
         _MANY[0] = self.row.gpus
-        if self.row.coupling != "none":
-            self._time_couplings()
         group = OneOfMany(device=self.device)
         torch.manual_seed(0)
         with made_on(self.device):
@@ -130,18 +132,6 @@ class Measurement:
                 if parameter.ndim >= 2 and not parameter.any():
                     parameter.normal_(std=0.02)
 
-    def _time_couplings(self) -> None:
-        couple = flow.couple
-
-        def timed(*arguments: Any, **options: Any) -> torch.Tensor:
-            self._synchronise()
-            begun = time.perf_counter()
-            order = couple(*arguments, **options)
-            self.coupling_seconds.append(time.perf_counter() - begun)
-            return order
-
-        flow.couple = timed
-
     def run(self, until: float) -> dict[str, Any]:
         """All steps, or those that begin before ``until``, but at least one measured."""
         loop_config, watch = self.config.loop, self.engine.group.watch
@@ -149,7 +139,7 @@ class Measurement:
             torch.cuda.reset_peak_memory_stats(self.device)
         seconds: list[float] = []
         phases: list[dict[str, float]] = []
-        with loop._Batches(self.task, loop_config.prefetch) as batches:
+        with loop._Batches(self.task, loop_config.prefetch, self._source) as batches:
             self.batches = batches
             for step in range(self.warm + self.steps + TIMED):
                 measured = self.warm <= step < self.warm + self.steps
@@ -168,16 +158,20 @@ class Measurement:
                 watch.end()
         return self._result(seconds, phases)
 
+    def _source(self, index: int) -> SampleGenerators:
+        return SampleGenerators(0, self.task.places(index))
+
     def _step(self, watch: Any, keep: bool = False) -> None:
         """What the loop does in a step."""
         index = len(self.losses)
         with watch.phase("data"):
             batch = self.batches.take(index)
             self.batches.prepare(index + 1)
-        source = SampleGenerators(0, self.task.places(index))
+        if self.row.coupling != "none":
+            self.coupling_seconds.append(batch["draws"].seconds)
         before = self._allocated() if keep else 0
         with watch.phase("forward"):
-            loss, _ = self.engine.loss(batch, source)
+            loss, _ = self.engine.loss(batch, self._source(index))
         if keep:
             self._synchronise()
             self.notes["activations_gib"] = (self._allocated() - before) / GIB
@@ -225,7 +219,7 @@ class Measurement:
 
         on_gpu = self.device.type == "cuda"
         kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
-        self.batches = loop._Batches(self.task, 0)
+        self.batches = loop._Batches(self.task, 0, self._source)
         watch = self.engine.group.watch
         watch.begin(False)
         self._synchronise()
@@ -273,7 +267,9 @@ def main() -> None:
     try:
         if row.engine != "plain":
             found["deepspeed"] = engines._import_deepspeed().__version__
-        device = torch.device(options.device, 0) if options.device == "cuda" else torch.device("cpu")
+        device = torch.device("cpu")
+        if options.device == "cuda":
+            device = torch.device("cuda", 0)
         with tempfile.TemporaryDirectory() as folder:
             measurement = Measurement(row, device, Path(folder), options.tiny)
             print("ready", flush=True)

@@ -52,8 +52,7 @@ ROWS = {
     "stage3_zero3": Row(3, "zero3", 2, profile=True),
     "stage2_zero1_draws4": Row(2, "zero1", 16, draws=4, steps=8),
     "stage2_zero3": Row(2, "zero3", 16, steps=10),
-    "stage2_plain_ot32": Row(2, "plain", 16, draws=4, coupling="ot", gpus=32, steps=2,
-                             recompute="blocks"),
+    "stage2_zero1_draws4_ot32": Row(2, "zero1", 16, draws=4, coupling="ot", gpus=32, steps=8),
     "stage2_plain_draws4_blocks": Row(2, "plain", 16, draws=4, recompute="blocks", steps=6),
     "stage3_plain_selective": Row(3, "plain", 2, recompute="selective", steps=8),
 }  # fmt: skip

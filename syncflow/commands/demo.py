@@ -6,17 +6,17 @@ import argparse
 
 from syncflow.commands import options
 
-SUMMARY = "serve a page: a sentence becomes a clip, a video gets its sound"
+SUMMARY = "serve a web page for generating clips and audio for videos"
 EXAMPLE = "syncflow demo --port 7860"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", help="a model folder or hub id (default: the model in the package)")
-    what = "address to listen on (default 127.0.0.1: this machine alone; 0.0.0.0: the network)"
+    what = "address to listen on (default 127.0.0.1, this machine only; 0.0.0.0 for the network)"
     add("--host", default="127.0.0.1", help=what)
-    add("--port", type=options.count, default=7860, help="default 7860")
-    add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
+    add("--port", type=options.count, default=7860, help="port to listen on (default 7860)")
+    add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if available)")
 
 
 def run(args: argparse.Namespace) -> None:

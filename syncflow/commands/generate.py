@@ -10,18 +10,18 @@ from pathlib import Path
 from syncflow.commands import options
 from syncflow.sampling import OPTIONS
 
-SUMMARY = "make clips from sentences"
+SUMMARY = "generate clips from prompts"
 EXAMPLE = 'syncflow generate "a glass ball falls on wood" -o clip.mp4 --seed 7'
 
 _OPTIONS = (
     *OPTIONS, "seconds", "height", "width", "negative_prompt", "negative_audio_prompt", "video",
-    "v2a", "image",
+    "v2a", "image", "contacts",
 )  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("prompts", nargs="*", metavar="PROMPT", help="one sentence per clip")
+    add("prompts", nargs="*", metavar="PROMPT", help="one prompt per clip")
     add(
         "-o",
         "--out",
@@ -31,23 +31,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "({i}, {prompt}, {seed}, {take}); default: clip.mp4, or the folder clips for several",
     )
     add("--model", help="a model folder or hub id (default: the model in the package)")
-    add("--seed", type=options.seed, default=0, help="same seed, same clip (default 0)")
+    add(
+        "--seed", type=options.seed, default=0, help="the same seed gives the same clip (default 0)"
+    )
     options.add_sampling(parser)
-    add("--seconds", type=options.positive, help="length of the clip (default: the model's)")
+    add(
+        "--seconds",
+        type=options.positive,
+        help="length of the clip in seconds (default: the model's)",
+    )
     add("--height", type=options.count, help="pixels (default: the model's)")
     add("--width", type=options.count, help="pixels (default: the model's)")
-    add("--negative-prompt", help="what the clip should not be")
-    what = "the same for the sound alone, e.g. 'music, speech'"
+    add("--negative-prompt", help="what to avoid in the clip")
+    what = "what to avoid in the audio, e.g. 'music, speech'"
     add("--negative-audio-prompt", metavar="TEXT", help=what)
-    add("--video", metavar="FILE", help="keep this picture, bit for bit, and make sound for it")
-    what = "how a given video is read: clean and once (default), or noised at every step"
+    add(
+        "--video",
+        metavar="FILE",
+        help="generate audio for this video; its picture is copied bit for bit",
+    )
+    what = "how --video is read: once and clean (default), or noised again at every step"
     add("--v2a", choices=("one-pass", "paper"), help=what)
-    add("--image", metavar="FILE", help="the first frame: a picture, or a film's first picture")
+    add("--image", metavar="FILE", help="the first frame: an image, or the first frame of a video")
+    what = "when things touch, in seconds, e.g. 0.4,1.1 (for models trained with event times)"
+    add("--contacts", type=options.times, metavar="S,S,...", help=what)
     count = options.count
-    what = "soundtracks per picture, the one in best sync first"
+    what = "soundtracks per picture, ranked by sync (default 1)"
     add("--audio-takes", type=count, default=1, metavar="N", help=what)
-    add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
-    add("--dtype", choices=("float32", "bfloat16", "float16"), help="default: the device's best")
+    add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if available)")
+    add(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="of the towers (default: bfloat16 on a GPU, else float32)",
+    )
     add("--sheet", action="store_true", help="also write a PNG of frames above waveforms")
     add("--no-progress", action="store_true", help="no progress bar")
 
@@ -58,10 +74,12 @@ def run(args: argparse.Namespace) -> None:
 
     prompts: list[str] = args.prompts or ([""] if args.video else [])
     if not prompts:
-        raise ValueError('no prompt: say what to make, e.g. syncflow generate "a drum is hit"')
+        raise ValueError(
+            'no prompt: describe the clip, e.g. syncflow generate "a metal ball bounces twice"'
+        )
     for prompt in prompts:
         if not prompt.strip() and not args.video:
-            raise ValueError("empty prompt: say what to make in a sentence")
+            raise ValueError("empty prompt: describe the clip in one sentence")
     if args.model and args.model[:1] in "./~" and not Path(args.model).expanduser().exists():
         raise FileNotFoundError(f"unknown model '{args.model}': there is no such folder")
     if args.video and args.image:

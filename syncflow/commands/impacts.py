@@ -12,19 +12,31 @@ EXAMPLE = "syncflow data impacts --out data/train --clips 1000 --seed 0 --level 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--out", required=True, metavar="DIR", help="the folder to write")
-    add("--clips", type=options.count, required=True, metavar="N", help="how many")
-    add("--seed", type=options.seed, default=0, help="same seed, same clips (default 0)")
-    add("--level", type=int, choices=(1, 2, 3, 4), default=1, help="1: one bouncing object")
-    add("--split", choices=("train", "val", "test"), default="train")
-    add("--size", type=options.count, metavar="PX", help="height and width in one (default 64)")
-    add("--height", type=options.count, metavar="PX")
-    add("--width", type=options.count, metavar="PX")
-    add("--fps", type=options.positive, help="frames a second (default 16)")
-    add("--seconds", type=options.positive, help="length of a clip (default 2)")
-    add("--sample-rate", type=options.count, metavar="HZ", help="of the sound (default 48 kHz)")
+    add("--out", required=True, metavar="DIR", help="output folder; rerun the command to resume")
+    add("--clips", type=options.count, required=True, metavar="N", help="number of clips")
+    add(
+        "--seed",
+        type=options.seed,
+        default=0,
+        help="the same seed gives the same clips (default 0)",
+    )
+    add("--level", type=int, choices=(1, 2, 3, 4), default=1, help="1: one bouncing ball (default)")
+    add("--split", choices=("train", "val", "test"), default="train", help="default train")
+    add("--size", type=options.count, metavar="PX", help="height and width in pixels (default 64)")
+    add("--height", type=options.count, metavar="PX", help="in place of --size")
+    add("--width", type=options.count, metavar="PX", help="in place of --size")
+    add("--fps", type=options.positive, help="frames per second (default 16)")
+    add("--seconds", type=options.positive, help="length of a clip in seconds (default 2)")
+    add(
+        "--sample-rate", type=options.count, metavar="HZ", help="audio sample rate (default 48 kHz)"
+    )
     add("--workers", type=options.count, help="processes (default: one per core)")
-    add("--container", choices=("mp4", "shards"), default="mp4")
+    add(
+        "--container",
+        choices=("mp4", "shards"),
+        default="mp4",
+        help="shards are what training reads",
+    )
     add("--no-progress", action="store_true", help="no progress bar")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-SUMMARY = "make a model folder from Open-Sora v1.2, T5 and, if you like, Encodec"
+SUMMARY = "build a model folder from Open-Sora v1.2, T5 and optionally Encodec"
 EXAMPLE = (
     "syncflow import opensora --stdit hpcai-tech/OpenSora-STDiT-v3 "
     "--vae hpcai-tech/OpenSora-VAE-v1.2 --text DeepFloyd/t5-v1_1-xxl --allow-pickle "
@@ -17,20 +17,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     where = "file, folder or hub id (owner/name or owner/name@revision)"
     add("--stdit", required=True, metavar="WHERE", help=f"the video tower: {where}")
-    add("--vae", required=True, metavar="WHERE", help="the video VAE, likewise")
+    add("--vae", required=True, metavar="WHERE", help="video VAE: file, folder or hub id")
     add("--text", required=True, metavar="WHERE", help="T5: a folder or hub id")
-    add("--out", required=True, metavar="DIR", help="the model folder to make")
+    add("--out", required=True, metavar="DIR", help="model folder to create")
     what = "'fresh' (default), or an Encodec to start the audio VAE from; the towers' audio side is"
     add("--audio", default="fresh", metavar="WHERE", help=f"{what} always fresh")
-    what = "of the adaptors (default: full, the paper's)"
+    what = "attention axis of the adaptors (default: full, the paper's)"
     add("--axis", choices=("full", "temporal", "none"), default="full", help=what)
-    what = "of T5 when it is used (default: bfloat16, 9.5 GB for XXL; int8 is half of it)"
+    what = "precision of T5 (default: bfloat16, 9.5 GB for XXL; int8 is half of that)"
     add("--text-precision", choices=("float32", "bfloat16", "int8"), default="bfloat16", help=what)
-    what = "of the towers (default: as the video tower is stored)"
+    what = "data type of the towers (default: that of the video tower's weights)"
     add("--dtype", choices=("float32", "bfloat16"), help=what)
-    what = "keep Open-Sora's defects, for its exact numbers"
+    what = "reproduce Open-Sora's defects, to get its exact numbers"
     add("--compat", choices=("opensora-1.2",), help=what)
-    what = "read torch pickles too; tensors alone, no code (weights_only)"
+    what = "also read PyTorch pickles; only tensors, no code (weights_only)"
     add("--allow-pickle", action="store_true", help=what)
 
 

@@ -46,6 +46,11 @@ count = number(int, 1)
 positive, real = number(float, 0, open_end=True), number(float, 0)
 
 
+def times(text: str) -> list[float]:
+    """Seconds, such as 0.4,1.1."""
+    return [number(float, 0)(part) for part in text.split(",")]
+
+
 def levels(text: str) -> list[int]:
     """Levels of impacts, such as 1,2."""
     try:

@@ -83,7 +83,9 @@ def plan(out: str | None, prompts: Sequence[str], takes: int, seed: int) -> Plan
                 paths.append(Path(text.format(i=number, prompt=slug, seed=seed, take=take)))
             except (LookupError, ValueError, TypeError, AttributeError):
                 known = "{i}, {prompt}, {seed} and {take}"
-                raise ValueError(f"'{text}' is no pattern: it may hold {known}") from None
+                raise ValueError(
+                    f"'{text}' is not a valid pattern; it may contain {known}"
+                ) from None
     if len(set(paths)) < len(paths):
-        raise ValueError(f"'{text}' gives several clips the same name: put {{i}} or {{take}} in it")
+        raise ValueError(f"'{text}' gives several clips the same name; add {{i}} or {{take}} to it")
     return Plan(paths, folder)

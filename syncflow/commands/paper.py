@@ -7,36 +7,47 @@ from pathlib import Path
 
 from syncflow.commands import options
 
-SUMMARY = "measure the paper's tables: FVD, FAD, KL, CLAP, ImageBind, in each of its settings"
+SUMMARY = "measure the paper's tables: FVD, FAD, KL, CLAP, ImageBind, in all of its settings"
 EXAMPLE = "syncflow evaluate paper --data clips/ --networks networks.json --out report"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add, count = parser.add_argument, options.count
     add("--model", help="a model folder or hub id (default: the model in the package)")
-    what = "'impacts' (default), or a folder of clips with metadata.jsonl or a .txt beside each"
+    what = "'impacts' (default), or a folder of clips with metadata.jsonl or a .txt file per clip"
     add("--data", default="impacts", metavar="DIR", help=what)
-    add("--clips", type=count, default=200, metavar="N", help="captions (default 200)")
-    add("--split", choices=("val", "test"), default="test", help="of impacts")
-    add("--levels", type=options.levels, default=[1], metavar="L,L", help="of impacts")
-    what = "which of 1,2,3 (tables) and 5 (figure 5) to run for the model (default all)"
+    add("--clips", type=count, default=200, metavar="N", help="number of captions (default 200)")
+    add("--split", choices=("val", "test"), default="test", help="split of impacts (default test)")
+    add(
+        "--levels",
+        type=options.levels,
+        default=[1],
+        metavar="L,L",
+        help="levels of impacts (default 1)",
+    )
+    what = "tables 1,2,3 and figure 5 to run for the model (default all)"
     add("--tables", default="1,2,3,5", metavar="T,T", help=what)
-    add("--sizes", default="128,256,512", metavar="PX,PX", help="zero-shot sizes")
-    what = "guidance weights of figure 5"
+    add(
+        "--sizes",
+        default="128,256,512",
+        metavar="PX,PX",
+        help="zero-shot sizes in pixels (default 128,256,512)",
+    )
+    what = "guidance strengths of figure 5 (default 1,2,4,6,8)"
     add("--guidances", default="1,2,4,6,8", metavar="W,W", help=what)
-    what = "a row of table 4: a model folder, a folder of several, or a training run, of which the "
-    what += "last three checkpoints are averaged (their VAEs are those of --model)"
+    what = "a row of table 4: a model folder, a folder of several, or a training run, whose "
+    what += "last three checkpoints are averaged (with the VAEs of --model)"
     add("--ablation", action="append", default=[], metavar="NAME=DIR", help=what)
-    what = "pictures of any text-to-video model and sounds: a folder, or module:function"
+    what = "videos of any text-to-video model, and sounds: a folder or module:function"
     add("--cascade", action="append", default=[], metavar="NAME=VIDEOS,SOUNDS", help=what)
-    what = "a training run whose validation losses are figure 6"
+    what = "a training run whose validation losses are plotted in figure 6"
     add("--training", action="append", default=[], metavar="NAME=RUN", help=what)
-    what = "JSON: i3d, vggish, vggish_head, panns, audio_classifier, clap, imagebind, ..."
+    what = "paths in JSON: i3d, vggish, vggish_head, panns, audio_classifier, clap, imagebind, ..."
     add("--networks", metavar="FILE", help=what)
     add("--out", default="runs/paper", metavar="DIR", help="folder for the report")
-    add("--seed", type=options.seed, default=0)
-    add("--batch", type=count, default=8, metavar="N", help="clips made at once (default 8)")
-    add("--device", default="cpu", help="of the feature networks")
+    add("--seed", type=options.seed, default=0, help="seed of the first clip (default 0)")
+    add("--batch", type=count, default=8, metavar="N", help="clips generated per batch (default 8)")
+    add("--device", default="cpu", help="device of the feature networks (default cpu)")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -81,7 +92,7 @@ def _model(folder: Path, base: str | None, out: Path) -> Path:
     found = checkpoint.folders(folder)[:3]
     if not found:
         if not any(folder.glob("**/config.json")):
-            raise FileNotFoundError(f"'{folder}' is no model folder and no training run")
+            raise FileNotFoundError(f"'{folder}' is neither a model folder nor a training run")
         return folder
     parts = model_folder.find(base)
     sampling = ModelConfig.load(parts / model_folder.CONFIG).sampling
@@ -100,7 +111,7 @@ def _named(values: list[str], option: str) -> dict[str, str]:
     for text in values:
         name, found, value = text.partition("=")
         if not (name and found and value) or name in named:
-            raise ValueError(f"{option} takes NAME=VALUE, every name once, got {text!r}")
+            raise ValueError(f"{option} takes NAME=VALUE with each name once, got {text!r}")
         named[name] = value
     return named
 
@@ -109,4 +120,4 @@ def _numbers(text: str, kind: type, option: str) -> list:
     try:
         return [kind(part) for part in text.split(",") if part]
     except ValueError:
-        raise ValueError(f"{option} takes numbers with commas between, got {text!r}") from None
+        raise ValueError(f"{option} takes numbers separated by commas, got {text!r}") from None

@@ -4,110 +4,114 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-from pathlib import Path
 
 from syncflow.commands import options
 
-SUMMARY = "turn video files into latents to train on: windows, filters, captions, shards"
+SUMMARY = "encode video files into training data: windows, filters, captions, shards"
 EXAMPLE = "syncflow prepare my_clips --out data/train --size 64"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("source", metavar="SOURCE", help="a folder, a video file, or a csv, jsonl or parquet list")
-    add("--out", required=True, metavar="DIR", help="the folder to write; goes on where it was")
-    add("--model", help="whose encoders: a model folder or hub id (default: the package's)")
-    what = "height and width in one, or HxW; several make a folder each (default: the model's)"
+    add("--out", required=True, metavar="DIR", help="output folder; rerun the command to resume")
+    add(
+        "--model",
+        help="model folder or hub id whose encoders are used (default: the model in the package)",
+    )
+    what = "side of a square, or HxW; several values make one folder each (default: the model's)"
     add("--size", nargs="+", type=_size, metavar="PX", help=what)
-    add("--seconds", type=options.positive, help="length of a window (default: the model's)")
-    add("--fps", type=options.positive, help="default: the model's")
+    add(
+        "--seconds",
+        type=options.positive,
+        help="length of a window in seconds (default: the model's)",
+    )
+    add("--fps", type=options.positive, help="frames per second (default: the model's)")
     layouts = ("auto", "folder", "list", "vggsound", "greatest-hits")
-    add("--layout", choices=layouts, default="auto", help="what SOURCE is (default auto)")
-    add("--videos", metavar="DIR", help="where a list's files are (default: beside the list)")
-    add("--split", help="which split of the list, e.g. train or test")
-    what = "without splits in the list: this share of the videos is the test split"
+    add("--layout", choices=layouts, default="auto", help="layout of SOURCE (default auto)")
+    add(
+        "--videos",
+        metavar="DIR",
+        help="folder with the files of a list (default: next to the list)",
+    )
+    add("--split", help="split to encode, e.g. train or test")
+    what = "share of the videos held out as the test split, if the list has no splits"
     add("--test-share", type=options.real, metavar="SHARE", help=what)
-    add("--caption", metavar="TEXT", help="for clips that have none")
-    add("--captioner", metavar="DIR", help="a captioning model's folder, for clips without caption")
-    add("--recaption", action="store_true", help="have the captioning model describe every window")
-    what = "where windows lie: at random for training, fixed for evaluation (default random)"
+    add("--caption", metavar="TEXT", help="caption for clips that have none")
+    add(
+        "--captioner",
+        metavar="DIR",
+        help="folder of a captioning model, for clips without a caption",
+    )
+    add("--recaption", action="store_true", help="let the captioning model describe every window")
+    what = "placement of windows: random for training, fixed for evaluation (default random)"
     add("--windows", choices=("random", "fixed"), default="random", help=what)
-    what = "at most so many windows of a segment (default: as many as fit)"
+    what = "maximum number of windows per segment (default: as many as fit)"
     add("--per-segment", type=options.count, metavar="N", help=what)
-    what = "long files are read in segments of this length (default 20; Greatest Hits 10)"
+    what = "long files are read in segments of this many seconds (default 20; Greatest Hits 10)"
     add("--segment", type=options.positive, metavar="SECONDS", help=what)
-    add("--seed", type=options.seed, default=0, help="of the random windows (default 0)")
-    what = "do not leave out what is static, silent or no-audio"
+    add("--seed", type=options.seed, default=0, help="seed for random windows (default 0)")
+    what = "keep windows that are static, silent or without audio"
     add("--keep", nargs="+", choices=("static", "silent", "no-audio"), default=[], help=what)
-    what = "static is what moves less, in grey levels of 255 (default 8)"
+    what = "windows that move less are static, in grey levels of 255 (default 8)"
     add("--min-motion", type=options.real, default=8.0, metavar="LEVELS", help=what)
-    what = "silent is what is quieter, in dB of full scale (default -50)"
+    what = "windows that are quieter are silent, in dB of full scale (default -50)"
     add("--min-db", type=float, default=-50.0, metavar="DB", help=what)
-    what = "processes that decode; 0: none beside this one (default: one a core)"
+    what = "decoding processes; 0 decodes in this one (default: one per core)"
     add("--workers", type=options.number(int, 0), help=what)
-    add("--batch", type=options.count, default=16, metavar="N", help="windows encoded at once")
-    add("--share", type=_share, default=(0, 1), metavar="I/N", help="make the I-th of N parts")
-    add("--device", help="cpu or cuda (default: a GPU where there is one)")
+    add("--batch", type=options.count, default=16, metavar="N", help="windows encoded per batch")
+    add(
+        "--share",
+        type=_share,
+        default=(0, 1),
+        metavar="I/N",
+        help="encode the I-th of N parts, e.g. on one of N machines",
+    )
+    add("--device", help="cpu or cuda (default: a GPU if available)")
     add("--no-progress", action="store_true", help="no progress bar")
 
 
 def run(args: argparse.Namespace) -> None:
-    from syncflow.data.prepare import Options, prepare, sources
+    from syncflow.data.prepare import Options
+    from syncflow.training.prepare import prepare
 
-    # Mistakes first: nothing is loaded for a list that is not there.
-    sources.find(Path(args.source).expanduser(), args.layout, args.videos and Path(args.videos))
-    options = Options(
-        args.layout, args.videos, args.split, args.test_share, args.caption, args.recaption,
-        args.windows, args.per_segment, args.segment, args.seed,
-        tuple(name.replace("-", " ") for name in args.keep), args.min_motion, args.min_db,
+    taken = Options(
+        args.layout,
+        args.videos,
+        args.split,
+        args.test_share,
+        args.caption,
+        args.recaption,
+        args.windows,
+        args.per_segment,
+        args.segment,
+        args.seed,
+        tuple(name.replace("-", " ") for name in args.keep),
+        args.min_motion,
+        args.min_db,
     )
-
-    import torch
-
-    from syncflow.config import ModelConfig
-    from syncflow.data.encoders import Encoders
-    from syncflow.data.prepare.captions import Captioner
-    from syncflow.model_io import model_folder
-    from syncflow.model_io.text_cache import PromptEncoder
-    from syncflow.models.text_encoder import TextEncoder
-
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    folder = model_folder.find(args.model)
-    geometry = ModelConfig.load(folder / model_folder.CONFIG).geometry
-    changes = {"seconds": args.seconds, "fps": args.fps}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    specs = [
-        geometry.model_copy(update={**changes, "height": height, "width": width}).spec
-        for height, width in args.size or [(geometry.height, geometry.width)]
-    ]
-    config, parts = model_folder.load_encoders(folder)
-    if parts["text_encoder"] is None:  # T5, which elsewhere comes and goes, stays here
-        t5 = config.text_encoder
-        where = PromptEncoder(t5, folder).folder
-        encoder = TextEncoder(t5.model_copy(update={"name_or_path": str(where)}))
-        parts["text_encoder"] = encoder.eval().requires_grad_(False)
-    encoders = Encoders(**parts, device=device)
-    captioner = Captioner(args.captioner, device) if args.captioner else None
-    for spec in specs:
-        out = Path(args.out)
-        out = out / f"{spec.height}x{spec.width}" if len(specs) > 1 else out
-        manifest = prepare(
-            args.source, out, encoders, spec, options, captioner,
-            {"name": config.name, "statistics": model_folder.statistics(config)},
-            _workers(args.workers), args.batch, args.share, not args.no_progress,
-        )
+    found = prepare(
+        args.source,
+        args.out,
+        model=args.model,
+        sizes=args.size or (),
+        seconds=args.seconds,
+        fps=args.fps,
+        options=taken,
+        captioner=args.captioner,
+        workers=args.workers,
+        batch=args.batch,
+        share=args.share,
+        device=args.device,
+        progress=not args.no_progress,
+    )
+    for out, manifest in found.items():
         if manifest is None:
-            print(f"{out}: this part is done, others are not")
+            print(f"{out}: this part is done, other parts are not")
         else:
             print(json.dumps(json.loads((out / "report.json").read_text()), indent=2))
             print(out)
-
-
-def _workers(asked: int | None) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return (cores or 1) if asked is None else asked
 
 
 def _size(text: str) -> tuple[int, int]:

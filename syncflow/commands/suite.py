@@ -13,28 +13,34 @@ EXAMPLE = "syncflow evaluate suite --suite impacts --clips 100 --out report"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--suite", choices=("impacts",), default="impacts", help="what to run (default impacts)")
+    add("--suite", choices=("impacts",), default="impacts", help="suite to run (default impacts)")
     sync.add_scope(parser, clips=100)
     count = options.count
-    add("--takes", type=count, default=4, metavar="N", help="best of so many takes (default 4)")
-    what = "real clips for the metrics' response curves (default 100)"
+    add(
+        "--takes",
+        type=count,
+        default=4,
+        metavar="N",
+        help="number of takes for the best-of row (default 4)",
+    )
+    what = "number of real clips for the metrics' response curves (default 100)"
     add("--calibrate", type=count, default=100, metavar="N", help=what)
-    what = "another model to put beside it, e.g. an ablation; may be given several times"
+    what = "another model to compare with, e.g. an ablation; can be repeated"
     add("--compare", action="append", default=[], metavar="NAME=MODEL", help=what)
-    add("--training", metavar="FILE", help="a JSON of validation losses to draw")
+    add("--training", metavar="FILE", help="JSON file with validation losses to plot")
 
 
 def run(args: argparse.Namespace) -> None:
-    from syncflow.evaluation.suites import sync
+    from syncflow.evaluation.suites.sync import SUITE
 
     others = {}
     for text in args.compare:
         name, found, folder = text.partition("=")
         if not (name and found and folder) or name in others:
-            raise ValueError(f"--compare takes NAME=MODEL, every name once, got {text!r}")
+            raise ValueError(f"--compare takes NAME=MODEL with each name once, got {text!r}")
         others[name] = folder
     scope = replace(
-        sync.SUITE,
+        SUITE,
         takes=args.takes,
         calibrate=args.calibrate,
         compare=others,

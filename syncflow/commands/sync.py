@@ -9,14 +9,14 @@ from typing import Any
 from syncflow.commands import options
 from syncflow.sampling import OPTIONS
 
-SUMMARY = "measure when the sound happens against when the picture says so"
+SUMMARY = "measure whether the sound happens when the picture says so"
 EXAMPLE = "syncflow evaluate sync --clips 200 --split test --out report"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_scope(parser, clips=200)
     count = options.count
-    what = "also the metrics' own response curves on so many real clips"
+    what = "also compute the metrics' response curves, on N real clips"
     parser.add_argument("--calibrate", type=count, default=0, metavar="N", help=what)
     what = "also sweep guidance, steps and schedule on validation clips"
     parser.add_argument("--sweep", action="store_true", help=what)
@@ -29,22 +29,28 @@ def add_scope(parser: argparse.ArgumentParser, clips: int) -> None:
     count = options.count
     what = f"captions per level (default {clips})"
     add("--clips", type=count, default=clips, metavar="N", help=what)
-    add("--levels", type=options.levels, default=[1], metavar="L,L", help="levels (default 1)")
-    add("--split", choices=("val", "test"), default="test")
+    add(
+        "--levels",
+        type=options.levels,
+        default=[1],
+        metavar="L,L",
+        help="levels of impacts, e.g. 1,2 (default 1)",
+    )
+    add("--split", choices=("val", "test"), default="test", help="split of impacts (default test)")
     add("--out", metavar="DIR", help="folder for the report (default runs/eval)")
-    add("--seed", type=options.seed, default=0)
-    add("--batch", type=count, default=8, metavar="N", help="clips made at once (default 8)")
+    add("--seed", type=options.seed, default=0, help="seed of the first clip (default 0)")
+    add("--batch", type=count, default=8, metavar="N", help="clips generated per batch (default 8)")
     what = (
-        "films, or folders of them: ten windows of the clips' length go through both VAEs and "
-        "back, and their PSNR and spectral distance are told; they are not measured for sync"
+        "videos or folders of videos: ten windows of each are passed through both VAEs and their "
+        "PSNR and spectral distance reported; they are not scored for sync"
     )
     add("--real-media", nargs="+", default=(), metavar="FILE", help=what)
     what = (
-        "films with NAME_times.txt beside them (the Greatest Hits' layout): sync of the "
-        "recordings, of sound made for them, and the metrics' response curves"
+        "videos with NAME_times.txt next to them (the Greatest Hits layout): sync of the "
+        "recordings and of audio generated for them, and the metrics' response curves"
     )
     add("--recordings", metavar="DIR", help=what)
-    what = "captions whose clips are on the page (default: 12 for sync, all for the suite)"
+    what = "captions whose clips are shown on the page (default: 12 for sync, all for the suite)"
     add("--players", type=count, metavar="N", help=what)
     options.add_sampling(parser)
 

@@ -37,7 +37,7 @@ def video(
     aspect = float(stream.sample_aspect_ratio or 1)
     first = next(_timed(source.decode(stream), step), None)
     if first is None:
-        raise ValueError(f"'{path}' holds no picture that can be decoded")
+        raise ValueError(f"'{path}' has no video frame that can be decoded")
     origin = first[0]
     # Back to the start, or to the keyframe before the wanted picture's predecessor.
     target = int((origin + max(0.0, start - 2 * step)) / stream.time_base)
@@ -75,7 +75,7 @@ def video(
         end = time + (float(frame.duration * frame.time_base) if frame.duration else step)
     stated = ((source.duration or 0) + (source.start_time or 0)) / 1e6
     if reach < stated - max(0.25, 2 * step):
-        raise ValueError(f"'{path}' is cut short: {reach:.2f} s of its {stated:.2f} s are there")
+        raise ValueError(f"'{path}' is cut short: {reach:.2f} s of its {stated:.2f} s can be read")
     if count is None:
         count = round((end - start) * fps)
     # The last picture may be held for one output frame: 48 frames at 24 fps are 2 s at any rate.

@@ -85,7 +85,7 @@ def copied(source: Any, stream: Any, until: float | None) -> list[Any]:
     picture = source.streams.video[0]
     packets = [packet for packet in source.demux(picture) if packet.size]
     if not packets:
-        raise ValueError("the file holds no picture")
+        raise ValueError("the file has no video frame")
     for packet in packets:
         if packet.pts is None:
             packet.pts = packet.dts

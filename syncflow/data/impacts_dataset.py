@@ -79,7 +79,7 @@ class Plan:
         size = len(SEEDS[self.split])
         if self.seed < 0 or self.seed + self.clips > size:
             raise ValueError(
-                f"the {self.split} split has the seeds 0 to {size - 1}, got {self.clips} clips "
+                f"the {self.split} split has seeds 0 to {size - 1}, got {self.clips} clips "
                 f"from seed {self.seed} on"
             )
         if min(self.height, self.width) < 16:
@@ -181,7 +181,10 @@ def _claim(folder: Path, plan: Plan) -> None:
             raise ValueError(f"{folder} holds clips made with {was}; give another folder")
         wanted["clips"] = max(plan.clips, found["clips"])
     elif any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty and holds no clips of ours; give another folder")
+        raise ValueError(
+            f"{folder} is not empty and was not made by this "
+            "command; give another folder"
+        )
     _replace(card, json.dumps(wanted, indent=1) + "\n")
 
 
@@ -282,7 +285,7 @@ class Shards:
         self.folder = Path(folder)
         card, lines = self.folder / "dataset.json", self.folder / "metadata.jsonl"
         if not card.exists() or not lines.exists():
-            raise ValueError(f"{self.folder} holds no finished data set (no {lines.name})")
+            raise ValueError(f"{self.folder} holds no complete data set (no {lines.name})")
         self.plan = Plan(**json.loads(card.read_text()))
         if self.plan.container != "shards":
             raise ValueError(f"{self.folder} holds {self.plan.container} files, not shards")

@@ -109,7 +109,7 @@ class Shard:
                 self._header = file.metadata()[_HEADER]
                 self.tensors: dict[str, Tensor] = {k: file.get_tensor(k) for k in file.keys()}
         except SafetensorError as error:
-            raise ValueError(f"'{path}' is damaged ({error}); remove it to make it again") from None
+            raise ValueError(f"'{path}' is damaged ({error}); delete it to make it again") from None
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
@@ -206,7 +206,7 @@ class ShardWriter:
         skipped = [line for shard in shards for line in shard.skipped]
         if not any(records):
             reasons = sorted({line["reason"] for line in skipped})
-            raise ValueError(f"no clip was kept in {self.folder}: {', '.join(reasons) or 'none'}")
+            raise ValueError(f"no clip was left in {self.folder}: {', '.join(reasons) or 'none'}")
         manifest = {
             "count": sum(map(len, records)),
             **facts,

@@ -16,34 +16,36 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from syncflow.clip import ClipSpec
 from syncflow.data.encoders import Encoders
 from syncflow.data.latent_shards import MANIFEST, Shard, ShardWriter, locked, write_json
 from syncflow.data.shards import ClipShards
+from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.latent_space import Scale
+from syncflow.models.text_encoder import TextEncoder
 
 #: About as many clips in a shard of raw clips' latents.
 _SHARD = 256
 
 
 def encode(
-    clips: ClipShards, video_vae: nn.Module, audio_vae: nn.Module, text_encoder: nn.Module,
+    clips: ClipShards, video_vae: VideoCodec, audio_vae: AudioCodec, text_encoder: TextEncoder,
     out: str | Path, batch_size: int = 16, progress: bool = True,
     device: torch.device | str = "cpu",
 ) -> Path:
     """Encodes every clip into ``out``; a cut-off run goes on where it was.
 
     Raises:
-        ValueError: ``out`` holds latents of other encoders or clips.
+        ValueError: ``out`` holds latents with another encoders or clips.
     """
     out = Path(out)
     encoders = Encoders(video_vae, audio_vae, text_encoder, device)
     facts = {"encoders": encoders.hashes(), "geometry": clips.geometry}
     if claim(out, {"count": len(clips), **facts}, {"batch_size": batch_size}):
-        print(f"{out}: finished before, skipped")
+        print(f"{out}: already finished, skipped")
         return out
     batches = [
         range(first, min(first + batch_size, len(clips)))
@@ -93,8 +95,8 @@ def claim(out: Path, settings: dict[str, Any], layout: dict[str, Any]) -> bool:
     for name, value in (settings if finished else settings | layout).items():
         if found.get(name) != value:
             raise ValueError(
-                f"{out} holds latents of other {name}: {found.get(name)}, expected {value}; "
-                "give another folder, or remove it to make them again"
+                f"{out} holds latents with another {name}: {found.get(name)}, expected {value}; "
+                "give another folder, or delete it to encode again"
             )
     return finished
 
@@ -142,7 +144,10 @@ class Latents:
             path = folder / entry["file"]
             shard = Shard(path)
             if len(shard.tensors["video_mean"]) != entry["count"]:
-                raise ValueError(f"'{path}' has not the {entry['count']} rows of its manifest")
+                raise ValueError(
+                    f"'{path}' does not have the {entry['count']} "
+                    "rows that its manifest lists"
+                )
             self._shards.append(shard)
             counts.append(entry["count"])
         self._ends = list(accumulate(counts))
@@ -155,7 +160,7 @@ class Latents:
         for key in keys:
             if self.manifest[key] != expected[key]:
                 raise ValueError(
-                    f"{folder} was made with other {key}: {self.manifest[key]}, "
+                    f"{folder} was made with another {key}: {self.manifest[key]}, "
                     f"expected {expected[key]}; encode it again"
                 )
 

@@ -63,7 +63,7 @@ def check_writable(path: str | Path) -> Path:
     path = Path(path)
     if path.suffix.lower() not in _FORMATS:
         known = ", ".join(_FORMATS)
-        raise ValueError(f"cannot tell the format of '{path}': its name must end in {known}")
+        raise ValueError(f"unknown format for '{path}': the name must end in {known}")
     check_folder(path)
     return path
 
@@ -87,7 +87,7 @@ def make_folder(path: str | Path, first: str) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise NotADirectoryError(f"cannot write into '{path}': it is no folder") from None
+        raise NotADirectoryError(f"cannot write into '{path}': it is not a folder") from None
     except OSError as error:
         raise type(error)(f"cannot make the folder '{path}': {error.strerror}") from None
     check_folder(path / first)
@@ -170,7 +170,7 @@ def check_copy(path: str | Path, source: str | Path) -> None:
                 out.start_encoding()
         except (av.FFmpegError, ValueError) as error:
             raise ValueError(
-                f"a {path.suffix} file cannot hold the {codec} picture of '{source}' unchanged: "
+                f"a {path.suffix} file cannot hold the {codec} video of '{source}' unchanged: "
                 "give the output a name that ends in .mkv"
             ) from error
 
@@ -212,7 +212,7 @@ def add_sound(
             packets.sort(key=lambda packet: packet.dts * packet.time_base)
             out.mux(packets)
     except av.FFmpegError as error:
-        raise ValueError(f"cannot copy the picture of '{source}': {error.strerror}") from error
+        raise ValueError(f"cannot copy the video of '{source}': {error.strerror}") from error
     return path
 
 
@@ -323,10 +323,10 @@ def _open(path: str | Path) -> Iterator[Any]:
     except (av.FFmpegError, OSError) as error:
         if isinstance(error, PermissionError):
             raise PermissionError(f"no permission to read '{path}'") from error
-        raise ValueError(f"'{path}' is not a media file, or it is cut short") from error
+        raise ValueError(f"'{path}' is not a media file, or it is truncated") from error
     with source:
         if not source.streams.video:
-            raise ValueError(f"'{path}' holds no video")
+            raise ValueError(f"'{path}' has no video stream")
         yield source
 
 
@@ -344,7 +344,7 @@ def _check_audio(audio: Tensor) -> None:
     if not audio.is_floating_point() or audio.ndim != 1 or not len(audio):
         raise ValueError(f"audio must be float [M], got {audio.dtype} {list(audio.shape)}")
     if not torch.isfinite(audio).all():
-        raise ValueError("audio holds values that are not finite")
+        raise ValueError("audio has values that are not finite")
 
 
 def _stated_seconds(source: Any, stream: Any) -> float | None:

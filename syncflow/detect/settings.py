@@ -111,5 +111,5 @@ def load() -> Detectors:
         FileNotFoundError: the package was installed without ``detectors.json``.
     """
     if not PATH.exists():
-        raise FileNotFoundError(f"{PATH} is missing: install syncflow again")
+        raise FileNotFoundError(f"{PATH} is missing; reinstall syncflow")
     return parse(json.loads(PATH.read_text()))

@@ -38,6 +38,16 @@ def start(
     return torch.stack(video).to(device), torch.stack(audio).to(device)
 
 
+def fresh(sources: Generators) -> flow.Noise:
+    """``flow.integrate``'s noise, a row for each prompt from its own generator."""
+
+    def draw(part: int, like: Tensor) -> Tensor:
+        rows = [torch.randn(like.shape[1:], generator=source) for source in sources]
+        return torch.stack(rows).to(like)
+
+    return draw
+
+
 def refresh(
     sources: Generators, share: float, frame_mask_PT: Tensor | None = None
 ) -> flow.Refresh | None:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from syncflow import flow
 from syncflow.clip import Clip, ClipSpec, to_model, to_pixels
-from syncflow.config import ModelConfig
+from syncflow.config import ModelConfig, T5TextConfig
 from syncflow.generation import noise
+from syncflow.generation.events import Times, events
 from syncflow.generation.request import (
     GenerateOptions,
     GivenVideo,
@@ -28,10 +29,13 @@ from syncflow.generation.sampler import GuidedVelocity, Progress, advance, encod
 from syncflow.generation.steps import Fixed, Steps
 from syncflow.model_io import hub, model_folder
 from syncflow.model_io.text_cache import PromptEncoder
+from syncflow.models.codec import AudioCodec, VideoCodec
+from syncflow.models.ddit import DDiT
 from syncflow.models.latent_space import Scale, decode_audio, decode_video, encode_video
+from syncflow.models.text_encoder import TextEncoder
 from syncflow.sampling import SamplingOptions
 
-_DTYPES = ("float32", "bfloat16", "float16")
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load(
@@ -62,7 +66,7 @@ def load(
     if isinstance(dtype, str):
         if dtype not in _DTYPES:
             raise ValueError(f"unknown dtype {dtype!r}; known are {', '.join(_DTYPES)}")
-        dtype = getattr(torch, dtype)
+        dtype = _DTYPES[dtype]
     folder = model_folder.find(path_or_hub_id, revision)
     config, parts = model_folder.load(folder)
     if device is None:
@@ -108,17 +112,17 @@ class SyncFlow:
     def __init__(
         self,
         config: ModelConfig,
-        ddit: nn.Module,
-        video_vae: nn.Module,
-        audio_vae: nn.Module,
-        text_encoder: nn.Module | None = None,
+        ddit: DDiT,
+        video_vae: VideoCodec,
+        audio_vae: AudioCodec,
+        text_encoder: TextEncoder | None = None,
         folder: Path | None = None,
         steps: Steps | None = None,
     ) -> None:
         self.config, self.folder = config, folder
         self.steps = steps or Steps(graph=True)
         self.ddit, self.video_vae, self.audio_vae = ddit, video_vae, audio_vae
-        self._text_encoder = text_encoder
+        self._text_encoder: TextEncoder | PromptEncoder | None = text_encoder
         self._video = Scale.of_video(config.latent_mean_video, config.latent_std_video)
         self._audio = Scale.of_audio(config.latent_mean_audio, config.latent_std_audio)
         self.device, self.dtype = torch.device("cpu"), torch.float32
@@ -148,21 +152,22 @@ class SyncFlow:
         return self
 
     @property
-    def text_encoder(self) -> nn.Module | PromptEncoder:
+    def text_encoder(self) -> TextEncoder | PromptEncoder:
         """T5 is in memory only while it encodes."""
         if self._text_encoder is None:
             config = self.config.text_encoder
+            assert isinstance(config, T5TextConfig)  # the other kind is loaded with the model
             self._text_encoder = PromptEncoder(config, self.folder, self.device)
         return self._text_encoder
 
     def save(self, folder: str | Path) -> Path:
         """Writes the model folder that ``load`` reads, model card included."""
-        is_t5 = self.config.text_encoder.kind == "t5"
-        parts = {
+        text = self._text_encoder
+        parts: dict[str, nn.Module | None] = {
             "ddit": self.ddit,
             "video_vae": self.video_vae,
             "audio_vae": self.audio_vae,
-            "text_encoder": None if is_t5 else self._text_encoder,
+            "text_encoder": text if isinstance(text, TextEncoder) else None,
         }
         return model_folder.save(folder, self.config, parts, source=self.folder)
 
@@ -181,8 +186,10 @@ class SyncFlow:
             ValueError: ``repo_id`` is not owner/name. OSError: the hub refuses.
         """
         with tempfile.TemporaryDirectory() as folder:
-            options = dict(revision=revision, private=private, token=token, message=message)
-            return hub.upload(self.save(folder), repo_id, **options)
+            return hub.upload(
+                self.save(folder), repo_id, revision=revision, private=private, token=token,
+                message=message,
+            )  # fmt: skip
 
     @overload
     def generate(
@@ -220,6 +227,7 @@ class SyncFlow:
         negative_audio_prompt: str | None = None,
         video: Any = None,
         image: Any = None,
+        contacts: Times | Sequence[Times] | None = None,
         audio_takes: int = 1,
         v2a: Literal["one-pass", "paper"] = "one-pass",
         rank: Literal["sync"] | None = "sync",
@@ -239,6 +247,8 @@ class SyncFlow:
             video: a picture that stays and gets sound: a Clip, a path, uint8 [F,3,H,W], or a list
                 with one of these per prompt. ``Clip.save`` copies a file's picture bit for bit.
             image: a first frame: uint8 [3,H,W], a path, or a PIL image.
+            contacts: when things touch, in seconds from the start, or such a list for each prompt;
+                for models that were trained to be told.
             audio_takes: soundtracks per picture.
             rank: "sync" puts the takes whose onsets meet the contacts in the picture first, and
                 fills in ``Clip.scores``; None leaves them in the order of their noise.
@@ -273,6 +283,7 @@ class SyncFlow:
         captions = encode_captions(
             self.ddit, self.text_encoder, prompts, spec, self.dtype, negative_prompt,
             negative_audio_prompt, asked.sampling.null_caption,
+            events(contacts, len(prompts), self.config.ddit.event_tokens, spec.seconds),
         )  # fmt: skip
         sources = noise.generators(seed, len(prompts))
         channels = self.config.ddit.video.in_channels, self.config.ddit.audio.in_channels
@@ -292,7 +303,7 @@ class SyncFlow:
 
         velocity = GuidedVelocity(
             self.ddit, captions, asked.guidance, asked.audio_guidance, frame_mask, given_velocity,
-            self.steps,
+            self.steps, (asked.sampling.guidance_start, asked.sampling.guidance_end),
         )  # fmt: skip
         with Progress(asked.path, progress) as bar:
 
@@ -305,7 +316,8 @@ class SyncFlow:
             x_video, x_audio = flow.integrate(
                 velocity, state, asked.path, asked.sampling.solver, after_step,
                 None if given else noise.refresh(sources, asked.sampling.renewal, frame_mask),
-                advance,
+                advance, (0.0 if given else asked.sampling.eta, 0.0), noise.fresh(sources),
+                None if frame_mask is None else (~frame_mask[:, None, :, None, None], None),
             )  # fmt: skip
         clips = self._decode(x_video, x_audio, prompts, audio_takes, spec, given)
         if audio_takes > 1 and rank == "sync":

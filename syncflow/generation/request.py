@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from syncflow import flow
 from syncflow.clip import VIDEO_STRIDE, Clip, ClipSpec
 from syncflow.config import SamplingConfig
+from syncflow.generation.events import Times
 from syncflow.sampling import OPTIONS, SamplingOptions
 
 
@@ -29,6 +31,7 @@ class GenerateOptions(SamplingOptions, total=False):
     negative_audio_prompt: str | None
     video: Any
     image: Any
+    contacts: Times | Sequence[Times] | None
     v2a: Literal["one-pass", "paper"]
     rank: Literal["sync"] | None
     callback: flow.Callback | None
@@ -96,14 +99,25 @@ def resolve(
             raise ValueError(f"unknown {name} {value!r}; known are {', '.join(map(str, known))}")
     if video is not None and image is not None:
         raise ValueError("give a video or an image, not both: the video has its own first frame")
+    if used.eta and used.solver not in flow.NOISY_SOLVERS:
+        raise ValueError(
+            f"solver {used.solver!r} draws no noise, and eta is {used.eta:g}; "
+            f"{' and '.join(flow.NOISY_SOLVERS)} do"
+        )
+    if used.eta and used.renewal:
+        raise ValueError(f"eta {used.eta:g} and renewal {used.renewal:g} both draw noise: give one")
+    if used.guidance_start > used.guidance_end:
+        raise ValueError(
+            f"guidance_start {used.guidance_start:g} is beyond guidance_end {used.guidance_end:g}"
+        )
     kind = used.schedule
     if video is not None:
         kind = "joint" if v2a == "paper" else "audio"
     steps, audio_steps = used.steps, used.audio_steps
     if kind == "joint" and given.get("audio_steps") not in (None, steps, sampling.audio_steps):
         raise ValueError(
-            f"audio_steps {audio_steps} is not steps {steps}: here picture and sound "
-            "move together; schedule 'cascade' moves them apart"
+            f"audio_steps {audio_steps} is not steps {steps}: video and audio share "
+            "their steps here; use schedule 'cascade' to sample them separately"
         )
     audio_guidance = used.guidance if used.audio_guidance is None else used.audio_guidance
     path = flow.schedule(kind, steps, audio_steps, used.shift)
@@ -112,12 +126,12 @@ def resolve(
 
 def _check_prompts(prompts: list[str], video: Any) -> None:
     if not prompts:
-        raise ValueError("no prompt: give a sentence or a list of sentences")
+        raise ValueError("no prompt: give a string or a list of strings")
     for prompt in prompts:
         if not isinstance(prompt, str):
             raise ValueError(f"a prompt must be a string, got {prompt!r}")
         if not prompt.strip() and video is None:
-            raise ValueError("empty prompt: say what to make in a sentence")
+            raise ValueError("empty prompt: describe the clip in one sentence")
 
 
 def given_videos(

@@ -8,21 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from syncflow import flow
 from syncflow.clip import ClipSpec
 from syncflow.generation.steps import Fixed, Steps
-from syncflow.models import tokens
+from syncflow.models.text import tokens
 from syncflow.models.audio_tower import AudioContext, AudioText
 from syncflow.models.ddit import Condition, DDiT
 from syncflow.ops.euler_cfg import euler_cfg
 
-
 #: Groups of captions, by number.
 Groups = tuple[int, ...]
+
+
+class Encoder(Protocol):
+    """What reads captions: a text encoder, or what it once read."""
+
+    def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -41,19 +47,21 @@ class Captions:
 
 def encode_captions(
     model: DDiT,
-    encoder: nn.Module,
+    encoder: Encoder,
     prompts: Sequence[str],
     spec: ClipSpec,
     dtype: torch.dtype,
     negative: str | None = None,
     negative_audio: str | None = None,
     null_caption: str = "full",
+    events: Tensor | None = None,
 ) -> Captions:
     """Captions through the text encoder and into both towers: once per call.
 
     ``negative`` stands in for the null caption (of the kind ``null_caption``, see
     ``VideoTower.unguided_text``); ``negative_audio`` does so in the audio tower alone. A model
-    whose sound reads text only through the picture needs one more group for it.
+    whose sound reads text only through the picture needs one more group for it. ``events`` [P, N]:
+    when things touch, see ``DDiT.with_events``; said of the prompts alone.
     """
     limit = model.config.video.model_max_length
     # An empty prompt is no caption: its row is then the null caption too.
@@ -76,7 +84,11 @@ def encode_captions(
         text = torch.cat([tokens.pad(words, length) for words, _ in groups])
         masks = torch.cat([tokens.pad(its_mask, length) for _, its_mask in groups])
         # Attention without a mask is faster, and some libraries' only without.
-        return model.prepare(text.to(dtype), None if masks.all() else masks, spec)
+        said = None
+        if events is not None:
+            unsaid = torch.full_like(events, torch.nan).repeat(len(groups) - 1, 1)
+            said = torch.cat([events, unsaid]).to(text.device)
+        return model.prepare(text.to(dtype), None if masks.all() else masks, spec, said)
 
     groups = [(text, mask), away(negative)]
     if negative_audio is None or not negative_audio.strip():
@@ -101,6 +113,8 @@ class GuidedVelocity:
         given_video_velocity: the known velocity of a given video: it is then integrated in place of
             the tower's, which is the paper's way of video-to-audio.
         steps: how the functions of a step are run; as they are when not given.
+        interval: flow times from which and up to which guidance is applied, to each modality by its
+            own clock; outside the null branch is not run.
     """
 
     def __init__(
@@ -112,24 +126,23 @@ class GuidedVelocity:
         frame_mask: Tensor | None = None,
         given_video_velocity: Tensor | None = None,
         steps: Steps | None = None,
+        interval: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         self.model, self.captions = model, captions
         self.guidance, self.audio_guidance = guidance, audio_guidance
         self.frame_mask, self.given = frame_mask, given_video_velocity
         self.audio_reads_video = model.config.audio.condition != "text"
-        self.steps = steps or Steps()
-        self.own: Groups = ()  # whose velocity of the picture is integrated
-        if given_video_velocity is None:
-            self.own = (0, 1) if guidance != 1 else (0,)
-        self.heard: Groups = (0, captions.audio_null) if audio_guidance != 1 else (0,)
+        self.steps, self.interval = steps or Steps(), interval
+        self._weights, self._own, self._heard = self._at((0.0, 0.0))
         self._fixed: dict[Groups, Fixed] = {}
-        self._still: tuple[float, Fixed] | None = None
+        self._still: tuple[tuple[float, Groups], Fixed] | None = None
 
     def __call__(
         self, x: flow.State, t: tuple[float, ...], moving: tuple[bool, ...]
     ) -> Sequence[Tensor | flow.Guided | None]:
         video, audio = x
         clocks = [torch.full((), t_m, device=video.device) for t_m in t]
+        self._weights, self._own, self._heard = self._at(t)
         moves_video, moves_audio = moving
         if moves_video:
             self._still = None
@@ -142,56 +155,68 @@ class GuidedVelocity:
             v_audio = self._sound(audio, clocks[1], self._context(video, clocks[0], t[0]))
         return v_video, v_audio
 
+    def _at(self, t: tuple[float, ...]) -> tuple[tuple[float, float], Groups, Groups]:
+        """Weights of guidance at these times, whose velocity of the picture is integrated, and
+        which captions the sound hears."""
+        start, end = self.interval
+        weights = tuple(
+            weight if start <= t_m and (t_m < end or end == 1) else 1.0
+            for weight, t_m in zip((self.guidance, self.audio_guidance), t, strict=True)
+        )
+        own: Groups = (0, 1) if weights[0] != 1 else (0,)
+        heard: Groups = (0, self.captions.audio_null) if weights[1] != 1 else (0,)
+        return weights, () if self.given is not None else own, heard
+
     def _both(
         self, video: Tensor, audio: Tensor, t_video: Tensor, t_audio: Tensor
     ) -> tuple[Tensor | flow.Guided, Tensor | flow.Guided]:
         """Both velocities, the sound's from the same pass over the picture."""
-        groups = tuple(sorted({*self.own, *self.heard}))
-        if groups == self.heard:
+        groups = tuple(sorted({*self._own, *self._heard}))
+        if groups == self._heard:
             tensors, fixed = (video, audio, t_video, t_audio), self._of(groups)
             v_video, v_audio = self.steps(joint, tensors, fixed, self.model, len(groups))
-            v_audio = _guide(v_audio, len(audio), groups, groups, self.audio_guidance)
+            v_audio = _guide(v_audio, len(audio), groups, groups, self._weights[1])
         else:
             condition, mask = self._of(groups).trees
             v_video, features = see(video, t_video, condition, mask, self.model, len(groups))
-            places = [groups.index(group) for group in self.heard]
+            places = [groups.index(group) for group in self._heard]
             features = [_pick(x, places, len(video)) for x in features]
-            context = self.model.audio_context(features, self._of(self.heard).trees[0])
-            v_audio = self._sound(audio, t_audio, self._heard(context))
+            context = self.model.audio_context(features, self._of(self._heard).trees[0])
+            v_audio = self._sound(audio, t_audio, self._sounding(context))
         return self._guided_picture(v_video, len(video), groups), v_audio
 
     def _picture(self, video: Tensor, t: Tensor) -> Tensor | flow.Guided:
         if self.given is not None:
             return self.given
-        tensors, fixed = (video, t), self._of(self.own)
-        (velocity,) = self.steps(picture, tensors, fixed, self.model, len(self.own))
-        return self._guided_picture(velocity, len(video), self.own)
+        tensors, fixed = (video, t), self._of(self._own)
+        (velocity,) = self.steps(picture, tensors, fixed, self.model, len(self._own))
+        return self._guided_picture(velocity, len(video), self._own)
 
     def _guided_picture(
         self, velocity: Tensor, rows: int, groups: Groups
     ) -> Tensor | flow.Guided:
         if self.given is not None:
             return self.given
-        return _guide(velocity, rows, groups, self.own, self.guidance)
+        return _guide(velocity, rows, groups, self._own, self._weights[0])
 
     def _sound(self, audio: Tensor, t: Tensor, heard: Fixed) -> Tensor | flow.Guided:
-        groups = self.heard
+        groups = self._heard
         (velocity,) = self.steps(sound, (audio, t), heard, self.model, len(groups))
-        return _guide(velocity, len(audio), groups, groups, self.audio_guidance)
+        return _guide(velocity, len(audio), groups, groups, self._weights[1])
 
     def _context(self, video: Tensor, t: Tensor, at: float) -> Fixed:
         """What the sound hears of a picture that does not move: made once."""
-        if self._still is None or self._still[0] != at:
-            condition, mask = self._of(self.heard).trees
+        if self._still is None or self._still[0] != (at, self._heard):
+            condition, mask = self._of(self._heard).trees
             features: list[Tensor] = []
             if self.audio_reads_video:
-                features = see(video, t, condition, mask, self.model, len(self.heard))[1]
+                features = see(video, t, condition, mask, self.model, len(self._heard))[1]
             context = self.model.audio_context(features, condition)
-            self._still = (at, self._heard(context))
+            self._still = ((at, self._heard), self._sounding(context))
         return self._still[1]
 
-    def _heard(self, context: AudioContext) -> Fixed:
-        return Fixed(context, self._of(self.heard).trees[0].audio)
+    def _sounding(self, context: AudioContext) -> Fixed:
+        return Fixed(context, self._of(self._heard).trees[0].audio)
 
     def _of(self, groups: Groups) -> Fixed:
         """The captions of some groups, and the frames that are given."""
@@ -307,7 +332,7 @@ def _guide(
 ) -> Tensor | flow.Guided:
     """Guidance between the ``wanted`` groups of a batch of ``groups``; one alone is as it is."""
     parts = [velocity[i * rows : (i + 1) * rows] for i in map(groups.index, wanted)]
-    return parts[0] if len(parts) == 1 else flow.Guided(*parts, weight)
+    return parts[0] if len(parts) == 1 else flow.Guided(parts[0], parts[1], weight)
 
 
 def _rows(groups: tuple[int, ...], count: int) -> slice | list[int]:

@@ -95,7 +95,10 @@ def locate(source: str | Path, what: str, allow_pickle: bool = False) -> Source:
         return _at(str(source), path, _files(_choose(path, what)), allow_pickle)
     repo_id, _, revision = str(source).partition("@")
     if not hub.is_id(repo_id):
-        raise FileNotFoundError(f"no {what} at '{source}': no such file or folder, and no hub id")
+        raise FileNotFoundError(
+            f"no {what} at '{source}': it is neither a "
+            "file, a folder nor a hub id"
+        )
     folder = hub.fetch(repo_id, revision or None, what=what)
     if allow_pickle and not any(folder.glob(f"*{_SAFE}")):
         folder = hub.fetch(repo_id, folder.name, (*hub.DATA, *hub.PICKLES), what)
@@ -105,7 +108,7 @@ def locate(source: str | Path, what: str, allow_pickle: bool = False) -> Source:
         if allow_pickle or any(folder.glob(f"*{_SAFE}")):
             raise
         raise FileNotFoundError(
-            f"{repo_id} has no safetensors; where it has torch pickles, --allow-pickle reads them"
+            f"{repo_id} has no safetensors; if it has PyTorch pickles, --allow-pickle reads them"
         ) from None
     name = f"{repo_id}@{folder.name}"
     return _at(name, folder, files, allow_pickle, repo_id, folder.name)
@@ -118,8 +121,8 @@ def _at(
     source = Source(name, folder, files, repo_id, revision)
     if source.is_pickled and not allow_pickle:
         raise ValueError(
-            f"{files[0]} is a torch pickle, a format that can run code when it is read; "
-            "--allow-pickle reads the tensors in it and nothing else"
+            f"{files[0]} is a PyTorch pickle, a format that can run code when it is read; "
+            "--allow-pickle reads only the tensors in it"
         )
     return source
 
@@ -146,14 +149,14 @@ def _files(path: Path) -> tuple[Path, ...]:
     if not path.name.endswith(_INDEX):
         if path.suffix not in (_SAFE, *_PICKLES):
             raise ValueError(
-                f"{path} is neither safetensors nor a torch pickle "
+                f"{path} is neither safetensors nor a PyTorch pickle "
                 f"({', '.join((_SAFE, *_PICKLES))})"
             )
         return (path,)
     try:
         names = sorted(set(json.loads(path.read_text())["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
-        raise ValueError(f"{path} is no index of shards: it has no weight_map") from None
+        raise ValueError(f"{path} is not a shard index: it has no weight_map") from None
     shards = []
     for name in names:
         # An index comes from outside: it may name its neighbours and nothing else.
@@ -180,8 +183,11 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         with path.open("rb") as file:
             start = file.read(40)
         if start.startswith(b"version https://git-lfs"):
-            raise ValueError(f"{path} is a pointer of git-lfs, not the file; fetch it") from None
-        raise ValueError(f"{path} is damaged or no safetensors: {error}") from None
+            raise ValueError(
+                f"{path} is a git-lfs pointer, not the file itself; "
+                "fetch it with git lfs pull"
+            ) from None
+        raise ValueError(f"{path} is damaged or not safetensors: {error}") from None
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
@@ -192,13 +198,13 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(
-            f"{path} holds more than tensors, code perhaps; it was not loaded"
+            f"{path} holds more than tensors, possibly code; it was not loaded"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} is damaged or no torch checkpoint: {reason}") from None
+        raise ValueError(f"{path} is damaged or not a PyTorch checkpoint: {reason}") from None
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict) or not all(torch.is_tensor(v) for v in found.values()):
-        raise ValueError(f"{path} is no state dict: its values are not all tensors")
+        raise ValueError(f"{path} is not a state dict: its values are not all tensors")
     return found

@@ -41,7 +41,7 @@ def fetch(
         at = f" at revision '{revision}'" if revision else ""
         reason = str(error).strip().splitlines()[0]
         raise OSError(
-            f"unknown {what} '{repo_id}'{at}: no such folder, and the hub does not give it "
+            f"unknown {what} '{repo_id}'{at}: no such folder, and the hub cannot provide it "
             f"({reason})"
         ) from error
     return Path(folder)
@@ -65,7 +65,7 @@ def upload(
         ValueError: ``repo_id`` is no repository's name. OSError: the hub refuses.
     """
     if not is_id(repo_id):
-        raise ValueError(f"'{repo_id}' is no hub id; it has the form owner/name")
+        raise ValueError(f"'{repo_id}' is not a hub id; those have the form owner/name")
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -79,5 +79,5 @@ def upload(
         )
     except (HfHubHTTPError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise OSError(f"the hub does not take '{repo_id}' ({reason})") from error
+        raise OSError(f"the hub refused '{repo_id}' ({reason})") from error
     return commit.commit_url

@@ -94,7 +94,7 @@ class TemporalUpsampler(nn.Module):
         B, T, S, _ = features_BTSC.shape
         if S != self.num_patches:
             raise ValueError(
-                f"the model's temporal upsampler was made for {self.num_patches} patches a frame, "
+                f"the model's aligned path was made for {self.num_patches} patches per frame, "
                 f"but {spec.height}x{spec.width} gives {S}"
             )
         frames_BTW = F.silu(self.frame(features_BTSC.flatten(2)))

@@ -32,6 +32,7 @@ from syncflow.models.audio_tower import (
     Clock,
 )
 from syncflow.models.beside import Beside
+from syncflow.models.layers import ScalarEmbedder
 from syncflow.models.video_tower import TextContext, VideoTower
 from syncflow.ops.cross_attention import KeysValues
 
@@ -44,7 +45,7 @@ class Condition:
     audio: AudioText | None
     spec: ClipSpec
 
-    def select(self, rows: slice) -> Condition:
+    def select(self, rows: slice | list[int]) -> Condition:
         """The condition of some of the batch."""
         audio = None if self.audio is None else self.audio.select(rows)
         return Condition(self.video.select(rows), audio, self.spec)
@@ -74,6 +75,9 @@ class DDiT(nn.Module):
                 video.hidden_size, audio.upsampler_patches, audio.upsampler_width, audio.hidden_size
             )
         self.audio_tower = AudioTower(audio, depth, video.hidden_size)
+        self.event_embedder = None
+        if config.event_tokens:
+            self.event_embedder = ScalarEmbedder(video.caption_channels)
         self._folded: list[tuple[Tensor, Tensor]] = []
         self.register_load_state_dict_post_hook(lambda model, _: model._folded.clear())
 
@@ -112,6 +116,8 @@ class DDiT(nn.Module):
         text_mask: Tensor | None,
         spec: ClipSpec,
         frame_mask: Tensor | None = None,
+        latent_mask: Tensor | None = None,
+        events: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Velocities of noised latents.
 
@@ -122,20 +128,59 @@ class DDiT(nn.Module):
             text, text_mask: the text encoder's tokens [B, L, E] and [B, L], True = a token.
             spec: the clips' geometry.
             frame_mask: [B, T], False = this latent frame is data already.
+            latent_mask: [B*K, A], False = this audio latent is data already.
+            events: as in ``prepare``.
 
         Returns:
             velocities in float32, of the shapes of ``video_x_t`` and ``audio_x_t``.
         """
-        condition = self.prepare(text, text_mask, spec)
+        condition = self.prepare(text, text_mask, spec, events)
         v_video, features = self.video_velocity(video_x_t, t_video, condition, frame_mask)
         context = self.audio_context(features, condition)
-        v_audio = self.audio_velocity(audio_x_t, t_audio, context, condition)
+        v_audio = self.audio_velocity(
+            audio_x_t, t_audio, context, condition, latent_mask=latent_mask
+        )
         return v_video, v_audio
 
-    def prepare(self, text: Tensor, text_mask: Tensor | None, spec: ClipSpec) -> Condition:
-        """Once per prompt."""
+    def prepare(
+        self,
+        text: Tensor,
+        text_mask: Tensor | None,
+        spec: ClipSpec,
+        events: Tensor | None = None,
+    ) -> Condition:
+        """Once per prompt. ``events``: see ``with_events``."""
+        text, text_mask = self.with_events(text, text_mask, events)
         video = self.video_tower.prepare(text, text_mask)
         return Condition(video, self.audio_tower.prepare(video.tokens_BLC, text_mask), spec)
+
+    def with_events(
+        self, text_BLE: Tensor, mask_BL: Tensor | None, events_BN: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The captions' tokens followed by one for each time of a contact.
+
+        Args:
+            text_BLE, mask_BL: the text encoder's tokens, True = a token; None = all are.
+            events_BN: seconds from the clip's start, NaN where a sample has fewer than N; None says
+                nothing about when things happen.
+
+        Raises:
+            ValueError: more times than the model was made for.
+        """
+        if events_BN is None:
+            return text_BLE, mask_BL
+        most = self.config.event_tokens
+        if events_BN.shape[1] > most:
+            raise ValueError(
+                f"{events_BN.shape[1]} times of contacts, but this model takes at most {most}"
+            )
+        said_BN = ~events_BN.isnan()
+        milliseconds_BN = 1000 * events_BN.float().nan_to_num()
+        tokens_BNE = self.event_embedder(milliseconds_BN.flatten()).unflatten(0, events_BN.shape)
+        if mask_BL is None:
+            mask_BL = torch.ones(text_BLE.shape[:2], dtype=torch.bool, device=text_BLE.device)
+        text_BLE = torch.cat([text_BLE, tokens_BNE.to(text_BLE.dtype)], 1)
+        return text_BLE, torch.cat([mask_BL.bool(), said_BN], 1)
 
     def video_velocity(
         self, x_t: Tensor, t: Tensor, condition: Condition, frame_mask: Tensor | None = None
@@ -208,6 +253,8 @@ class DDiT(nn.Module):
         context: AudioContext,
         condition: Condition,
         repeat: int | None = None,
+        latent_mask: Tensor | None = None,
     ) -> Tensor:
-        """Once per audio step: the velocity [B*K, A, D]. ``repeat``, where given, must be K."""
-        return self.audio_tower(x_t, t, context, condition.audio, repeat)
+        """Once per audio step: the velocity [B*K, A, D]. ``repeat``, where given, must be K;
+        ``latent_mask`` [B*K, A], False = this latent is data already."""
+        return self.audio_tower(x_t, t, context, condition.audio, repeat, latent_mask)

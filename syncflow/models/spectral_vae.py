@@ -10,14 +10,17 @@ frames (400 Hz), C channels.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from syncflow.clip import AUDIO_HOP, audio_latents
-from syncflow.config import AudioVAEConfig
+from syncflow.config import SpectralVAEConfig
+from syncflow.models.codec import AudioCodec
 from syncflow.models.posterior import DiagonalGaussian
+from syncflow.ops.kept import kept
 
 _FRAME = 120  # samples of a synthesis frame
 _FRAMES = AUDIO_HOP // _FRAME  # synthesis frames of a latent
@@ -47,13 +50,12 @@ class Synthesis(nn.Module):
     """Fixed bases: oscillator bank and MDCT, coefficients at 400 Hz -> samples. Always fp32,
     because bf16 bases would add noise at -45 dB."""
 
+    oscillator_basis: Tensor
+    mdct_basis: Tensor
+
     def __init__(self, sample_rate: int, oscillators: int) -> None:
         super().__init__()
-        top = min(16000.0, 0.45 * sample_rate)
-        self.omega_O = (
-            2 * math.pi / sample_rate
-            * torch.logspace(math.log10(80.0), math.log10(top), oscillators, dtype=torch.float64)
-        )
+        self.sample_rate, self.omega_O = sample_rate, _frequencies(sample_rate, oscillators)
         n = torch.arange(_FRAME, dtype=torch.float64)
         fade = n / _FRAME
         phase_On = self.omega_O[:, None] * n
@@ -80,9 +82,7 @@ class Synthesis(nn.Module):
         batch, frames, _ = coefficient_BKC.shape
         num = len(self.omega_O)
         real, imag, mdct = coefficient_BKC.float().split([num, num, _FRAME], -1)
-        start = torch.arange(frames, dtype=torch.float64)[:, None] * _FRAME
-        angle = torch.remainder(start * self.omega_O, 2 * math.pi)
-        cos, sin = angle.cos().float().to(real.device), angle.sin().float().to(real.device)
+        cos, sin = _phases(frames, self.sample_rate, num, real.device)
         nxt_real, nxt_imag = (torch.cat([x[:, 1:], x[:, -1:]], 1) for x in (real, imag))
         envelope = torch.cat(
             [
@@ -98,10 +98,31 @@ class Synthesis(nn.Module):
         return (tonal + right + overlap).reshape(batch, frames * _FRAME)
 
 
-class SpectralAudioVAE(nn.Module):
+def _frequencies(sample_rate: int, oscillators: int) -> Tensor:
+    """Radians a sample of every oscillator, evenly spaced in pitch: [O], float64."""
+    top = min(16000.0, 0.45 * sample_rate)
+    hertz_O = torch.logspace(math.log10(80.0), math.log10(top), oscillators, dtype=torch.float64)
+    return 2 * math.pi / sample_rate * hertz_O
+
+
+@kept
+def _phases(
+    frames: int, sample_rate: int, oscillators: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of every oscillator's phase where a synthesis frame begins, [K, O] each; not
+    to be changed. They come from the host once: a CUDA graph may not wait for them."""
+    start_K1 = torch.arange(frames, dtype=torch.float64)[:, None] * _FRAME
+    angle_KO = torch.remainder(start_K1 * _frequencies(sample_rate, oscillators), 2 * math.pi)
+    return angle_KO.cos().float().to(device), angle_KO.sin().float().to(device)
+
+
+class SpectralAudioVAE(AudioCodec):
     """Audio VAE at 50 Hz: log spectrograms -> ConvNeXt -> latent -> ConvNeXt -> fixed synthesis."""
 
-    def __init__(self, config: AudioVAEConfig) -> None:
+    fine_window: Tensor
+    coarse_window: Tensor
+
+    def __init__(self, config: SpectralVAEConfig) -> None:
         super().__init__()
         self.config = config
         width, z, upper = config.width, config.latent_channels, config.width // 2
@@ -126,8 +147,9 @@ class SpectralAudioVAE(nn.Module):
                 "out": nn.Linear(upper, self.synthesis.num_coefficients),
             }
         )
-        nn.init.normal_(self.decoder["out"].weight, std=0.03 / upper**0.5)
-        nn.init.zeros_(self.decoder["out"].bias)
+        last = cast(nn.Linear, self.decoder["out"])
+        nn.init.normal_(last.weight, std=0.03 / upper**0.5)
+        nn.init.zeros_(last.bias)
 
     def _spectrum(self, audio_BM: Tensor, window: Tensor, hop: int, frames: int) -> Tensor:
         size = len(window)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ class TextContext:
     keys_values: list[KeysValues]
     score_term: Tensor | None
 
-    def select(self, rows: slice) -> TextContext:
+    def select(self, rows: slice | list[int]) -> TextContext:
         """The captions of some of the batch."""
         return TextContext(
             self.tokens_BLC[rows],
@@ -133,8 +134,14 @@ class VideoTower(nn.Module):
 
         modulations, final_modulation = self._modulations(t_B, fps, frame_mask)
         features = []
+        # A block's end and the next one's beginning in one pass; with a gradient both tensors
+        # would have to be kept.
+        joined = not torch.is_grad_enabled()
+        normed_BTSC = None
         for index, block in enumerate(self._blocks()):
-            x_BTSC = block(x_BTSC, modulations[index], text.keys_values[index], text.score_term)
+            following = modulations[index + 1][:2] if joined and modulations[index + 1 :] else None
+            words = text.keys_values[index], text.score_term
+            x_BTSC, normed_BTSC = block(x_BTSC, modulations[index], *words, normed_BTSC, following)
             if index % 2:
                 features.append(x_BTSC)
                 if on_layer is not None:
@@ -142,9 +149,10 @@ class VideoTower(nn.Module):
 
         if self.config.compat == "opensora-1.2" and frame_mask is not None:
             x_BTSC = self._modulate_clean_frames_twice(x_BTSC, t_B, fps, frame_mask)
+        T, H, W = x_BCTHW.shape[2:]
         out_BTSP = self.final_layer(x_BTSC, *final_modulation)
         velocity_BCTHW = unpatchify3d(
-            out_BTSP, self.config.patch_size, self.config.in_channels, x_BCTHW.shape[2:]
+            out_BTSP, self.config.patch_size, self.config.in_channels, (T, H, W)
         )
         return velocity_BCTHW, features
 
@@ -179,7 +187,7 @@ class VideoTower(nn.Module):
     def _blocks(self) -> list[Block]:
         """Spatial and temporal blocks in turn, in the order of the forward pass."""
         pairs = zip(self.spatial_blocks, self.temporal_blocks, strict=True)
-        return [block for pair in pairs for block in pair]
+        return [cast(Block, block) for pair in pairs for block in pair]
 
     def _modulations(
         self, t_B: Tensor, fps: float | Tensor, frame_mask: Tensor | None
@@ -236,11 +244,12 @@ class VideoTower(nn.Module):
                     if isinstance(linear, nn.Linear):
                         nn.init.xavier_uniform_(linear.weight)
                         nn.init.zeros_(linear.bias)
-        for linear in (self.t_block[1], self.y_embedder.y_proj.fc1, self.y_embedder.y_proj.fc2):
+        embedder = self.y_embedder.y_proj
+        for linear in (cast(nn.Linear, self.t_block[1]), embedder.fc1, embedder.fc2):
             nn.init.normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
         silent = [block.cross_attn.proj for block in self._blocks()]
-        for block in self.temporal_blocks:
+        for block in self._blocks()[1::2]:
             silent += [block.attn.proj, block.mlp.fc2]
         for linear in (*silent, self.final_layer.linear):
             nn.init.zeros_(linear.weight)
@@ -264,13 +273,28 @@ class Block(nn.Module):
         modulation: tuple[Tensor, ...],
         text: KeysValues,
         text_term: Tensor | None,
-    ) -> Tensor:
+        normed_BTSC: Tensor | None = None,
+        following: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """x [B, T, S, C] -> the same, and what the next block begins with.
+
+        Args:
+            x_BTSC: the residual stream.
+            modulation: shift, scale and gate of the attention, then of the MLP.
+            text, text_term: keys and values of the captions, and the mask's term.
+            normed_BTSC: x normed and modulated already, by the block before.
+            following: shift and scale of the next block's attention; None = it norms for itself.
+        """
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation
-        y_BTSC = self.attn(adaln(x_BTSC, shift_attn, scale_attn, EPS))
-        x_BTSC = gate_residual(x_BTSC, y_BTSC, gate_attn)
+        if normed_BTSC is None:
+            normed_BTSC = adaln(x_BTSC, shift_attn, scale_attn, EPS)
+        x_BTSC = gate_residual(x_BTSC, self.attn(normed_BTSC), gate_attn)
         y_BTSC = self.cross_attn(x_BTSC, text, text_term)
         x_BTSC, y_BTSC = gate_residual_adaln(x_BTSC, y_BTSC, None, shift_mlp, scale_mlp, EPS)
-        return gate_residual(x_BTSC, self.mlp(y_BTSC), gate_mlp)
+        y_BTSC = self.mlp(y_BTSC)
+        if following is None:
+            return gate_residual(x_BTSC, y_BTSC, gate_mlp), None
+        return gate_residual_adaln(x_BTSC, y_BTSC, gate_mlp, *following, EPS)
 
 
 class PatchEmbedding(nn.Module):
@@ -282,7 +306,8 @@ class PatchEmbedding(nn.Module):
             config.in_channels, config.hidden_size, config.patch_size, config.patch_size
         )
         nn.init.xavier_uniform_(self.proj.weight.view(config.hidden_size, -1))
-        nn.init.zeros_(self.proj.bias)
+        if self.proj.bias is not None:
+            nn.init.zeros_(self.proj.bias)
 
     def forward(self, x_BCTHW: Tensor, positions_SC: Tensor) -> Tensor:
         weight = self.proj.weight

@@ -6,11 +6,14 @@ channels-last, as the convolutions want it, and nothing needs a gradient. PyTorc
 channels-first alone: it changes the layout there and back, beside the passes for bias, sum and SiLU.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from syncflow.ops import native
+from syncflow import ops
+from syncflow.ops import native, verify
 
 _MOST_CHANNELS = 4096
 
@@ -27,10 +30,11 @@ def group_norm_silu(
     front: int = 0,
 ) -> Tensor:
     """The normed x + before, of x's dtype; ``front`` zeros are put before its third axis."""
-    if _usable(x, groups, weight_C, bias_C, before_C):
+    call = _kernel(x, None, before_C, weight_C, bias_C, groups)
+    if call is not None:
         space = x.shape[2:]
         per_row = space[1:].numel()
-        _, out = torch.ops.syncflow.group_norm_silu(
+        _, out = call(
             _rows(x), None, before_C, weight_C, bias_C, groups, eps, silu, False, front * per_row, 0
         )
         return _picture(out, torch.Size((front + space[0], *space[1:])))
@@ -71,9 +75,9 @@ def sum_group_norm_silu(
     silu: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """(x + add + before, its norm): the sum is read once less than by two calls."""
-    same = add is None or (add.shape == x.shape and _channels_last(add))
-    if same and _usable(x, groups, weight_C, bias_C, before_C, add):
-        total, out = torch.ops.syncflow.group_norm_silu(
+    call = _kernel(x, add, before_C, weight_C, bias_C, groups)
+    if call is not None:
+        total, out = call(
             _rows(x), None if add is None else _rows(add), before_C, weight_C, bias_C, groups, eps,
             silu, True, 0, 0,
         )  # fmt: skip
@@ -103,8 +107,9 @@ def phases_group_norm_silu(
         both [N, C, 2 h, 2 w].
     """
     N, C, h, w = x.shape[0], x.shape[1] // 4, x.shape[2] - 1, x.shape[3] - 1
-    if _usable(x, groups, weight_C, bias_C, before_C, channels=C):
-        total, out = torch.ops.syncflow.group_norm_silu(
+    call = _kernel(x, None, before_C, weight_C, bias_C, groups, phases=True)
+    if call is not None:
+        total, out = call(
             _rows(x), None, before_C, weight_C, bias_C, groups, eps, silu, True, 0, 2 * w
         )
         size = torch.Size((2 * h, 2 * w))
@@ -118,19 +123,15 @@ def phases_group_norm_silu(
     return sum_group_norm_silu(z, None, before_C, groups, weight_C, bias_C, eps, silu=silu)
 
 
-def _usable(x: Tensor, groups: int, *tensors: Tensor | None, channels: int = 0) -> bool:
-    C = channels or x.shape[1]
-    return (
-        x.is_cuda
-        and x.ndim > 2
-        and C <= _MOST_CHANNELS
-        and groups > 0
-        and C % groups == 0
-        and x.numel() > 0
-        and native.usable("group_norm_silu", x, *tensors)
-        and not native.differentiable(x, *tensors)
-        and _channels_last(x)
-    )
+def _kernel(
+    x: Tensor, add: Tensor | None, before_C: Tensor | None, weight_C: Tensor, bias_C: Tensor,
+    groups: int, phases: bool = False,
+) -> Callable | None:  # fmt: skip
+    """The compiled op where it takes these, else None."""
+    if not _channels_last(x) or (add is not None and not _channels_last(add)):
+        return None
+    plan = _GROUP_NORM.plan(x, add, before_C, weight_C, bias_C, extra=(groups, phases))
+    return None if plan is None else plan[0]
 
 
 def _channels_last(x: Tensor) -> bool:
@@ -158,3 +159,42 @@ def _fake(x, add, before, weight, bias, groups, eps, silu, keep, front, width):
 
 
 native.register_fake("group_norm_silu", _fake)
+
+
+def _plan(
+    x: Tensor, add: Tensor | None, before: Tensor | None, weight: Tensor, bias: Tensor, extra: tuple
+) -> tuple[()] | None:
+    groups, phases = extra
+    C = x.shape[1] // 4 if phases else x.shape[1]
+    if add is not None and add.shape != x.shape:
+        raise ValueError(f"add of shape {tuple(add.shape)} must be {tuple(x.shape)}, as x is")
+    fits = x.ndim > 2 and x.numel() > 0 and C <= _MOST_CHANNELS and groups > 0 and C % groups == 0
+    return () if fits else None
+
+
+def _problem(
+    x: Tensor, add: Tensor | None, before: Tensor | None, weight: Tensor, bias: Tensor, extra: tuple
+) -> verify.Problem:
+    groups, phases = extra
+    picture = (2, x.shape[1], 4, 5)
+    small = tuple(weight.shape)
+    shapes = [picture, None if add is None else picture, None if before is None else small]
+
+    def run(x: Tensor, add: Tensor | None, before: Tensor | None, w: Tensor, b: Tensor) -> tuple:
+        x, add = (t if t is None else t.contiguous(memory_format=torch.channels_last)
+                  for t in (x, add))  # fmt: skip
+        if phases:
+            return phases_group_norm_silu(x, before, groups, w, b)
+        both = sum_group_norm_silu(x, add, before, groups, w, b)
+        return (*both, group_norm_silu(x, groups, w, b, before_C=before, front=1))
+
+    def twin(*tensors: Tensor | None) -> tuple:
+        with ops.reference_ops():
+            return run(*tensors)
+
+    return verify.Problem([*shapes, small, small], kernel=run, twin=twin, kind=extra)
+
+
+_GROUP_NORM = native.Operator(
+    "group_norm_silu", _plan, gradient=lambda device: False, problem=_problem
+)

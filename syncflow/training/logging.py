@@ -129,7 +129,7 @@ def _wandb(project: str, folder: Path, config: str | None) -> Any:
         import wandb
     except ImportError:
         raise ModuleNotFoundError(
-            "loop.wandb is set and Weights & Biases is not installed: pip install wandb",
+            "loop.wandb is set, but Weights & Biases is not installed: pip install wandb",
             name="wandb",
         ) from None
     return wandb.init(

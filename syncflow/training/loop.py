@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -62,7 +62,7 @@ def fit(
         if group.leads:
             before = checkpoint.metadata(final).get("config")
             changed = resume.differing(before, metadata.get("config"))
-            print(f"{out}: finished before{' with another config' if changed else ''}, skipped")
+            print(f"{out}: already finished{' with another config' if changed else ''}, skipped")
         return final
     with _alone(out, group):
         return _Run(task, config, out, progress, metadata, group).go()
@@ -80,7 +80,7 @@ def _alone(out: Path, group: Group) -> Iterator[None]:
                 taken = True
         if group.any(taken)[0]:
             raise ValueError(
-                f"another training is running in {out}: wait for it, stop it, or give another out"
+                f"another training run is using {out}; wait for it, stop it, or set another out"
             )
         yield
 
@@ -133,7 +133,7 @@ class _Run:
         self.pace = logging.Pace()
         counted = task.flops(0) is not None
         self.peak = logging.peak_flops(group.device, config.peak_tflops) if counted else None
-        self.batches = _Batches(task, config.prefetch)
+        self.batches = _Batches(task, config.prefetch, self._source)
         shown = progress and group.leads
         self.bar = tqdm(
             total=config.steps, initial=start.step, desc=out.name, disable=not shown, mininterval=2
@@ -159,7 +159,7 @@ class _Run:
         if self.step < config.steps:
             self._close()
             if group.leads:
-                print(f"{self.out}: stopped at step {self.step}, resumes from there", flush=True)
+                print(f"{self.out}: stopped at step {self.step}; rerun to resume", flush=True)
             if stop.asked == signal.SIGINT:
                 raise KeyboardInterrupt
             raise SystemExit(0)
@@ -301,10 +301,10 @@ class _Run:
 
 
 class _Batches:
-    """Batches, the next one made while the step before it runs (``ahead`` > 0)."""
+    """Batches and what their steps draw; the next one is made meanwhile (``ahead`` > 0)."""
 
-    def __init__(self, task: Task, ahead: int) -> None:
-        self.task, self.ahead = task, ahead
+    def __init__(self, task: Task, ahead: int, source: Callable[[int], Source]) -> None:
+        self.task, self.ahead, self.source = task, ahead, source
         self.pool = ThreadPoolExecutor(1) if ahead else None
         self.waiting: dict[int, Future] = {}
 
@@ -320,8 +320,11 @@ class _Batches:
             return
         for place in range(index, index + self.ahead):
             if place not in self.waiting:
-                self.waiting[place] = self.pool.submit(self.task.batch, place)
+                self.waiting[place] = self.pool.submit(self._make, place)
 
     def take(self, index: int) -> Any:
         future = self.waiting.pop(index, None)
-        return self.task.batch(index) if future is None else future.result()
+        return self._make(index) if future is None else future.result()
+
+    def _make(self, index: int) -> Any:
+        return self.task.drawn(self.task.batch(index), self.source(index))

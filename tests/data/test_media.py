@@ -271,7 +271,7 @@ def test_unreadable_files_say_why(clip, tmp_path) -> None:
     with pytest.raises(ValueError, match="is a folder"):
         media.read(tmp_path)
     media.write_wav(tmp_path / "sound.wav", clip[1])
-    with pytest.raises(ValueError, match="holds no video"):
+    with pytest.raises(ValueError, match="has no video stream"):
         media.read(tmp_path / "sound.wav")
     whole = media.write(tmp_path / "a.mp4", *clip)
     with pytest.raises(ValueError, match=r"lasts 2\.00 s"):

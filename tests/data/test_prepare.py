@@ -8,6 +8,7 @@ import pytest
 import torch
 from made_clips import clip, foreign, moving, noise
 
+import syncflow
 from syncflow import cli
 from syncflow.data import media
 from syncflow.data.latents import Latents
@@ -144,7 +145,7 @@ def test_the_same_again_gives_the_same_bytes_and_another_seed_does_not(
     assert shards(tmp_path / "other") != shards(prepared)
     stamp = (prepared / "manifest.json").stat().st_mtime_ns
     run(zoo, prepared, encoders, spec, segment_s=2.0, seed=1)
-    assert "finished before" in capsys.readouterr().out
+    assert "already finished" in capsys.readouterr().out
     assert (prepared / "manifest.json").stat().st_mtime_ns == stamp
     with pytest.raises(ValueError, match="other options"):
         run(zoo, prepared, encoders, spec, segment_s=2.0, seed=3)
@@ -237,7 +238,7 @@ def test_a_captioning_model_sees_the_middle_of_windows_without_caption(
 def test_nothing_kept_is_an_error_that_says_why(zoo, encoders, spec, tmp_path) -> None:
     for name in ("static.mp4", "text.mp4", "no_caption.mp4"):
         reason = {"s": "static", "t": "damaged", "n": "no caption"}[name[0]]
-        with pytest.raises(ValueError, match=f"no clip was kept.*{reason}"):
+        with pytest.raises(ValueError, match=f"no clip was left.*{reason}"):
             run(zoo / name, tmp_path / name, encoders, spec)
 
 
@@ -274,6 +275,20 @@ def test_the_command_makes_a_folder_per_size(zoo, toy_model, tmp_path, capsys) -
         assert batch["video"].shape == (1, 2, 2, 4, width)
         assert latents.manifest["model"] == "toy"
     assert '"windows": 2' in capsys.readouterr().out
+
+
+def test_python_makes_what_the_command_makes(zoo, toy_model, tmp_path) -> None:
+    out, other = tmp_path / "python", tmp_path / "command"
+    options = Options(windows="fixed")
+    made = syncflow.prepare(
+        zoo / "a.mp4", out, model=toy_model, sizes=[(32, 32)], options=options, workers=0,
+        progress=False,
+    )
+    argv = ["prepare", str(zoo / "a.mp4"), "--out", str(other), "--model", str(toy_model)]
+    argv += ["--size", "32", "--workers", "0", "--no-progress", "--windows", "fixed"]
+    assert cli.main(argv) == 0
+    assert list(made) == [out] and made[out]["count"] == 2
+    assert shards(out) == shards(other)
 
 
 @pytest.mark.parametrize(

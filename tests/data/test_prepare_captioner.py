@@ -50,5 +50,5 @@ def test_a_captioning_model_of_transformers_describes_pictures(captioning_model)
 def test_what_is_no_captioning_model_is_refused(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="captioning model"):
         Captioner(tmp_path / "none")
-    with pytest.raises(ValueError, match="is no captioning model"):
+    with pytest.raises(ValueError, match="is not a captioning model"):
         Captioner(tmp_path)

@@ -182,5 +182,5 @@ def test_a_damaged_or_short_shard_is_told(encoders, spec, tmp_path) -> None:
     shard.write_bytes(whole)
     manifest = tmp_path / "out" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"count": 4', '"count": 5'))
-    with pytest.raises(ValueError, match="has not the 5 rows"):
+    with pytest.raises(ValueError, match="does not have the 5 rows"):
         Latents(tmp_path / "out")

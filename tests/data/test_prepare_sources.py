@@ -130,7 +130,7 @@ def test_a_share_of_the_groups_is_held_out_and_stays_so_as_files_are_added() -> 
 def test_mistakes_are_told(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         sources.find(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="holds no clips"):
+    with pytest.raises(ValueError, match="has no clips"):
         sources.find(tmp_path)
     touch(tmp_path, "a.mp4", "notes.txt")
     with pytest.raises(FileNotFoundError, match="gone"):
@@ -140,9 +140,9 @@ def test_mistakes_are_told(tmp_path) -> None:
     with pytest.raises(ValueError, match="greatest-hits"):
         sources.find(tmp_path / "notes.txt", "greatest-hits")
     for name, text, words in (
-        ("a.csv", "name,text\na,b\n", "entry 1: no column 'file', only 'name', 'text'"),
+        ("a.csv", "name,text\na,b\n", "entry 1: there is no column 'file', only 'name', 'text'"),
         ("a.csv", "file,start\na.mp4,soon\n", "start must be a number of seconds, got 'soon'"),
-        ("a.csv", "file,start,end\na.mp4,3,2\n", "cannot read -1.0 s from 3.0 s"),
+        ("a.csv", "file,start,end\na.mp4,3,2\n", "cannot read -1.0 s starting at 3.0 s"),
         ("a.jsonl", '{"file": "a.mp4"}\n{file}\n', "line 2 is not JSON"),
         ("a.jsonl", "[1]\n", "line 1 is not an object"),
     ):
@@ -152,7 +152,7 @@ def test_mistakes_are_told(tmp_path) -> None:
     listed = [Source("a.mp4", split="train")]
     with pytest.raises(ValueError, match="choose one, got None"):
         splits.choose(listed, None, None)
-    with pytest.raises(ValueError, match="splits of its own"):
+    with pytest.raises(ValueError, match="its own splits"):
         splits.choose(listed, "train", 0.5)
     with pytest.raises(ValueError, match="give a test share"):
         splits.choose([Source("a.mp4")], "test", None)

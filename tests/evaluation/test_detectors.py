@@ -134,7 +134,7 @@ def test_settings_come_from_the_package_and_round_trip(tmp_path):
 
 
 def test_fit_improves_bad_settings_and_refuses_test(monkeypatch):
-    with pytest.raises(ValueError, match="never fitted on test"):
+    with pytest.raises(ValueError, match="must not be fitted on test"):
         fit.samples("test", 2, [1])
     found = fit.fit("val", clips=6, trials=3)
     assert found.fitted["contacts_clean"]["f1_50"] >= 0.95

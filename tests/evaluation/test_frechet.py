@@ -73,7 +73,7 @@ def test_properties():
 def test_refuses(bad):
     with pytest.raises(ValueError):
         frechet_distance(bad, np.random.default_rng(0).normal(size=(5, 4)))
-    with pytest.raises(ValueError, match="3 and of 4"):
+    with pytest.raises(ValueError, match="3 and 4"):
         frechet_distance(np.random.rand(5, 3), np.random.rand(5, 4))
 
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
+from syncflow import cli
 from syncflow.clip import Clip
 from syncflow.data import media
 from syncflow.detect import fidelity
 from syncflow.evaluation.probes import looks, materials
 from syncflow.evaluation.probes.probe import ProbeSettings
-from syncflow.evaluation.report import redraw, tables
+from syncflow.evaluation.report import tables
 from syncflow.evaluation.suites import provenance, rows, sweep, sync, systems
 
 SCOPE = sync.Scope(
@@ -153,7 +154,7 @@ def test_sweep_ranks_and_refuses_test(folder, written, renderer):
     assert result["best"] == {"guidance": 0.0}
     assert [row["options"]["guidance"] for row in result["rows"]] == [0.0, 3.0]
     assert "guidance 3.0" in (folder / "sweep" / "sweep.md").read_text()
-    with pytest.raises(ValueError, match="never chosen on test"):
+    with pytest.raises(ValueError, match="must not be chosen on test"):
         sweep.sweep(Guided(), split="test")
     with pytest.raises(ValueError, match="got guidence"):
         sweep.sweep(Guided(), grid={"guidence": (1.0,)})
@@ -238,10 +239,11 @@ def test_a_page_is_drawn_again_with_other_curves(written, folder, tmp_path):
     apart = {"what": "a world apart", **result["calibration"]["impacts"]}
     tables.write_json(tmp_path / "curves.json", apart)
     sweep_file = folder / "eval" / "guidance" / "sweep.json"
-    redraw.main([
-        str(folder / "eval"), "--out", str(tmp_path / "page"), "--sweep", str(sweep_file),
+    assert cli.main([
+        "evaluate", "redraw", str(folder / "eval"), "--out", str(tmp_path / "page"),
+        "--sweep", str(sweep_file),
         "--calibration", str(tmp_path / "curves.json"), "--training", str(tmp_path / "losses.json"),
-    ])  # fmt: skip
+    ]) == 0  # fmt: skip
     text = (tmp_path / "page" / "index.html").read_text()
     assert "a world apart" in text and "Validation loss" in text and "Strength of guidance" in text
     first = folder / "eval" / "clips" / "001-generated.mp4"
@@ -266,11 +268,11 @@ def test_media_that_cannot_be_measured_are_refused_before_anything_is_made(
     short.save(tmp_path / "short.mp4")
     for name, error, message in (
         ("gone.mp4", FileNotFoundError, "no such file"),
-        ("short.mp4", ValueError, "0.50 s, at least 2 s"),
+        ("short.mp4", ValueError, "0.50 s; at least 2 s"),
     ):
         with pytest.raises(error, match=message):
             scope = sync.Scope(real_media=[tmp_path / name])
             sync.run(model, clips=2, out=tmp_path / "out", scope=scope)
-    with pytest.raises(FileNotFoundError, match="no film with a '_times.txt'"):
+    with pytest.raises(FileNotFoundError, match="no video with a '_times.txt'"):
         sync.run(model, clips=2, out=tmp_path / "out", scope=sync.Scope(recordings=tmp_path))
     assert not model.calls and not (tmp_path / "out").exists()

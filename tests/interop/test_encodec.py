@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from syncflow.config import AudioVAEConfig
+from syncflow.config import EncodecVAEConfig
 from syncflow.interop.encodec import init_audio_vae
 from syncflow.models.audio_vae import AudioVAE
 
@@ -25,7 +25,7 @@ def make_encodec(**arguments):
 
 def make_vae(ratios=(8, 5, 4, 2), **arguments):
     torch.manual_seed(1)
-    config = AudioVAEConfig(num_filters=2, latent_channels=8, upsampling_ratios=list(ratios))
+    config = EncodecVAEConfig(num_filters=2, latent_channels=8, upsampling_ratios=list(ratios))
     return AudioVAE(config, **arguments).eval()
 
 
@@ -74,7 +74,7 @@ def test_other_files_are_refused_and_change_nothing(tmp_path):
     vae = make_vae()
     before = {key: value.clone() for key, value in vae.state_dict().items()}
     (tmp_path / "model.safetensors").write_bytes(b"\x40\0\0\0\0\0\0\0{cut")
-    with pytest.raises(ValueError, match="no safetensors"):
+    with pytest.raises(ValueError, match="not safetensors"):
         init_audio_vae(vae, tmp_path)
     with pytest.raises(FileNotFoundError, match="no Encodec at"):
         init_audio_vae(vae, tmp_path / "nowhere")

@@ -212,7 +212,7 @@ def wrong_files(folder: Path, published):
         "one key less": ({"stdit": folder / "less.safetensors"}, "1 missing (t_block.1.bias)"),
         "nothing": ({"vae": folder / "empty"}, "no safetensors"),
         "swapped": ({"stdit": published.vae}, "looks like an Open-Sora video VAE"),
-        "no t5": ({"text": published.stdit}, "is no T5"),
+        "no t5": ({"text": published.stdit}, "is not a T5"),
         "t5 for encodec": ({"audio": published.text}, "no layer of the source"),
         "nowhere": ({"text": "./nowhere"}, "no text encoder at './nowhere'"),
     }

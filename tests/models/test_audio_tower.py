@@ -158,5 +158,5 @@ def test_upsampler_is_aligned_and_fits_every_length(seconds: float, fps: float) 
 
 
 def test_upsampler_refuses_another_size() -> None:
-    with pytest.raises(ValueError, match="made for 4 patches a frame, but 64x64 gives 16"):
+    with pytest.raises(ValueError, match="made for 4 patches per frame, but 64x64 gives 16"):
         TemporalUpsampler(8, 4, 16, 6)(torch.randn(1, 8, 16, 8), ClipSpec(height=64, width=64))

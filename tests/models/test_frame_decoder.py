@@ -81,7 +81,7 @@ def test_layouts_stay_channels_last(monkeypatch):
     """What the norms are given on a GPU is what their kernel takes."""
     seen = []
     monkeypatch.setattr(
-        group_norm, "_usable", lambda x, *_, **__: seen.append(group_norm._channels_last(x))
+        group_norm, "_kernel", lambda x, *_, **__: seen.append(group_norm._channels_last(x))
     )
     with pretend("cuda"), torch.device("cuda"), torch.no_grad():
         vae = VideoVAE(VideoVAEConfig(spatial=SPATIAL, temporal=TEMPORAL)).eval()

@@ -7,11 +7,11 @@ compiles everything for every architecture that is shipped.
 import re
 import shutil
 import subprocess
-import sys
-import types
 from pathlib import Path
 
 import pytest
+
+from build_tools import cuda
 
 KERNELS = Path(__file__).resolve().parent.parent.parent / "csrc" / "cuda"
 NVCC = shutil.which("nvcc") or (p if Path(p := "/usr/local/cuda/bin/nvcc").exists() else None)
@@ -127,17 +127,44 @@ def test_toolkit_is_found_behind_a_wrapper(tmp_path, monkeypatch):
     wrapper.parent.mkdir()
     wrapper.write_text(f"#!/bin/sh\necho '#$ TOP={toolkit}/bin/..' >&2\n")
     wrapper.chmod(0o755)
-    setup = types.ModuleType("setup_functions")
-    setup.__file__ = str(KERNELS.parent.parent / "setup.py")
-    # dataclasses look their module up.
-    monkeypatch.setitem(sys.modules, setup.__name__, setup)
-    source = Path(setup.__file__).read_text().rsplit("\nif sys.argv[1:]", 1)[0]
-    exec(compile(source, setup.__file__, "exec"), setup.__dict__)
     for name in ("CUDA_HOME", "CUDA_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", f"{wrapper.parent}:/usr/bin:/bin")
-    assert setup.cuda_toolkit() == toolkit
+    assert cuda.toolkit() == toolkit
     monkeypatch.setenv("CUDA_HOME", str(tmp_path / "nowhere"))
-    assert setup.cuda_toolkit() == toolkit
-    targets = setup.Cuda(toolkit, ("8.0", "9.0+PTX")).targets().split()
+    assert cuda.toolkit() == toolkit
+    targets = cuda.Cuda(toolkit, ("8.0", "9.0+PTX")).targets().split()
     assert [t.rsplit("=", 1)[1] for t in targets] == ["sm_80", "sm_90", "compute_90"]
+
+
+@pytest.mark.parametrize(
+    "cards, kept, said",
+    [
+        (["9.0, NVIDIA H100 80GB HBM3"] * 2, ("9.0",), ""),
+        (["7.5, Tesla T4"], (), "skipped Tesla T4 (compute capability 7.5): "),
+        (["8.6, NVIDIA A10", "7.0, Tesla V100"], ("8.6",), "skipped Tesla V100 (compute capab"),
+        (["10.0, NVIDIA B200", "9.0, NVIDIA H100"], ("9.0", "10.0"), ""),
+        (["[N/A], what"], cuda.DEFAULT_ARCHS, ""),
+    ],
+)
+def test_cards_too_old_for_the_kernels_are_named_and_skipped(
+    cards, kept, said, tmp_path, monkeypatch
+):
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\n" + "".join(f"echo '{card}'\n" for card in cards))
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    archs, why = cuda.targets("")
+    assert archs == kept and why.startswith(said) and bool(why) == bool(said)
+
+
+def test_targets_of_the_environment_are_held_to_the_same_rule(monkeypatch):
+    archs, why = cuda.targets("7.5;8.0 9.0+PTX")
+    assert archs == ("8.0", "9.0+PTX") and "7.5 of TORCH_CUDA_ARCH_LIST" in why
+    assert cuda.targets("Ampere") == (
+        (),
+        "TORCH_CUDA_ARCH_LIST has 'Ampere'; such as 9.0 or 9.0+PTX is meant",
+    )
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "7.5")
+    gpu, why = cuda.find(Path("nowhere"))  # refused before PyTorch or nvcc are looked at
+    assert gpu is None and "8.0 or higher" in why

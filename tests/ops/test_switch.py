@@ -114,6 +114,27 @@ def test_another_torch_is_noticed(package):
 
 
 @needs_kernels
+def test_a_wheel_for_another_torch_is_one_line_of_info(package):
+    (package / "syncflow" / "commands").mkdir()
+    for path in [*PACKAGE.glob("*.py"), *PACKAGE.glob("commands/*.py")]:
+        shutil.copy(path, package / "syncflow" / path.relative_to(PACKAGE))
+    path = package / "syncflow" / "_C.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "torch": "2.0.0"}))
+    done = subprocess.run(
+        [sys.executable, "-m", "syncflow", "info"],
+        capture_output=True,
+        text=True,
+        cwd=package,
+        env={**os.environ, "PYTHONPATH": str(package)},
+    )
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    lines = [line for line in done.stdout.splitlines() if "2.0.0" in line]
+    assert len(lines) == 1 and lines[0].startswith("kernels ")
+    assert "PyTorch reference (built for PyTorch 2.0.0, but " in lines[0]
+    assert lines[0].endswith("install syncflow from source again to rebuild it)")
+
+
+@needs_kernels
 def test_a_broken_file_is_survived(package):
     (extension,) = package.glob("syncflow/_C*.so")
     extension.write_bytes(b"not a library")

@@ -101,6 +101,8 @@ def test_two_processes_learn_what_one_does(folder, name):
     one, two = losses(folder / "one"), losses(folder / name)
     assert len(one) == len(two) == STEPS
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) < 1e-4
+    for key in ("val_video", "val_audio_clean", "val_audio_other_se"):
+        assert told(folder / "one", key) == pytest.approx(told(folder / name, key), abs=1e-4), key
     ours, theirs = (load_file(folder / run / "model.safetensors") for run in ("one", name))
     assert ours.keys() == theirs.keys()
     for key, value in ours.items():  # averaged weights, from every shard

@@ -20,8 +20,9 @@ def latents(tmp_path):
     return write_latents(tmp_path / "latents")
 
 
-def task(latents, tmp_path, train, steps=3, **changes):
-    config = flow_config(latents, tmp_path / train, train, {"steps": steps}, **changes)
+def task(latents, tmp_path, train, steps=3, batch_size=4, **changes):
+    loop = {"steps": steps, "batch_size": batch_size}
+    config = flow_config(latents, tmp_path / train, train, loop, **changes)
     return TrainConfig.parse({"run": config}).run
 
 
@@ -71,17 +72,73 @@ def test_validation_tells_the_standard_error_over_clips(latents, tmp_path, monke
     training = FlowTraining(task(latents, tmp_path, "audio", draws=2))
     clips = len(training.validation[0].latents)
     means = torch.arange(float(clips))
+    seen = []
 
-    def losses(batch, text, mask, clocks, source, context_rows=None):
-        noise = torch.tensor([-1.0, 1.0]).repeat(clips)  # of the two draws of a clip
-        return {"video": 2 * means, "audio": means.repeat_interleave(2) + noise}
+    def picture(x_1, *_):
+        if not seen or seen[-1] is not x_1:
+            seen.append(x_1)
+        return 2 * means[: len(x_1)], []
 
-    monkeypatch.setattr(training, "_losses", losses)
+    def sound(y_1, *_):
+        noise = torch.tensor([-1.0, 1.0]).repeat(len(y_1))  # of the two draws of a clip
+        return means[: len(y_1)].repeat_interleave(2) + noise
+
+    monkeypatch.setattr(training, "_picture", picture)
+    monkeypatch.setattr(training, "_sound", sound)
+    monkeypatch.setattr(training.module, "audio_context", lambda *_: None)
     found = training.validate(training.module)
+    assert len(seen) == 1
     error = float(means.double().std() / clips**0.5)
     assert found["audio_clean"] == pytest.approx(float(means.mean()))
     assert found["audio_clean_se"] == pytest.approx(error)
     assert found["video_se"] == pytest.approx(2 * error)
+
+
+@pytest.mark.parametrize("coupling", ["none", "ot", "c2ot"])
+def test_validation_does_not_depend_on_the_size_of_a_pass(latents, tmp_path, coupling):
+    """At XL/2 128 clips in one pass took 154 GiB; a pass takes what a pass of training does."""
+    found = []
+    for size in (4, 2):
+        torch.manual_seed(0)
+        options = {"draws": 2, "coupling": coupling}
+        training = FlowTraining(task(latents, tmp_path, "audio", batch_size=size, **options))
+        passes = []
+        real = training.module.video_velocity
+
+        def counted(*given, real=real, passes=passes):
+            passes.append(len(given[0]))
+            return real(*given)
+
+        training.module.video_velocity = counted
+        with torch.no_grad():
+            for parameter in training.module.parameters():  # no layer is silent
+                parameter.add_(0.05 * torch.randn(parameter.shape))
+            found.append(training.validate(training.module))
+        # Six passes a clip, the clean one shared by all times: not fifteen.
+        assert passes == [size] * (6 * 4 // size)
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+    assert found[0]["audio_clean"] != pytest.approx(found[0]["audio_other"], rel=1e-4)
+
+
+@pytest.mark.parametrize(("world", "sequence"), [(2, 1), (3, 1), (4, 2)])
+def test_every_clip_is_validated_once_by_as_many_passes_everywhere(
+    latents, tmp_path, world, sequence
+):
+    from dataclasses import replace
+
+    from syncflow.training.tasks import validation
+
+    training = FlowTraining(task(latents, tmp_path, "audio", batch_size=12))
+    for total in (1, 2, 10, 14, 128):
+        seen, passes = [], set()
+        for rank in range(world):
+            training.group = replace(training.group, rank=rank, world=world, sequence=sequence)
+            shares = validation._passes(training, total)
+            passes.add(len(shares))
+            if rank % sequence == 0:
+                seen += [row for rows, counts in shares if counts for row in rows]
+            assert all(len(rows) <= max(2, 12 * sequence // world) for rows, _ in shares)
+        assert sorted(seen) == list(range(total)) and len(passes) == 1
 
 
 @pytest.mark.parametrize("coupling", ["ot", "c2ot"])

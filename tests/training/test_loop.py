@@ -157,7 +157,7 @@ def test_learning_rate_warms_up_stays_and_falls():
 
 
 def test_a_second_training_in_the_same_folder_is_refused(tmp_path):
-    with lock.held(tmp_path / ".lock"), pytest.raises(ValueError, match="another training is run"):
+    with lock.held(tmp_path / ".lock"), pytest.raises(ValueError, match="another training run is"):
         fit(Line(), settings(), tmp_path, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
     assert fit(Line(), settings(steps=2), tmp_path, progress=False).exists()

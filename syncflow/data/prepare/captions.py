@@ -98,14 +98,14 @@ class Captioner:
     def __init__(self, folder: str | Path, device: Any = "cpu") -> None:
         folder = Path(folder).expanduser()
         if not folder.is_dir():
-            raise FileNotFoundError(f"no such folder with a captioning model: '{folder}'")
+            raise FileNotFoundError(f"there is no captioning model folder '{folder}'")
         from transformers import pipeline
 
         try:
             self._pipe = pipeline("image-text-to-text", model=str(folder), device=device)
         except (ValueError, OSError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"'{folder}' is no captioning model: {reason}") from error
+            raise ValueError(f"'{folder}' is not a captioning model: {reason}") from error
         processor = self._pipe.processor
         self._chats = bool(getattr(processor, "chat_template", None))
 

@@ -62,7 +62,7 @@ class Options:
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
         if self.test_share is not None and not 0 < self.test_share < 1:
-            raise ValueError(f"the test share must lie between 0 and 1, got {self.test_share}")
+            raise ValueError(f"the test share must be between 0 and 1, got {self.test_share}")
 
 
 def prepare(
@@ -100,7 +100,7 @@ def prepare(
     chosen, left_out = splits.choose(found, options.split, options.test_share)
     if options.recaption:
         if captioner is None:
-            raise ValueError("new captions need a captioning model: name its folder")
+            raise ValueError("recaptioning needs a captioning model; give its folder")
         chosen = [dataclasses.replace(s, caption=None, events=None) for s in chosen]
     if options.caption:
         chosen = [
@@ -120,7 +120,7 @@ def prepare(
     check_folder(out)
     if (out / MANIFEST).exists():
         claim(out, settings, {"batch": batch})
-        print(f"{out}: finished before, skipped")
+        print(f"{out}: already finished, skipped")
         return json.loads((out / MANIFEST).read_text())
     with locked(out, "plan", wait=True):
         claim(out, settings, {"batch": batch})

@@ -73,7 +73,7 @@ def find(path: Path, layout: str = "auto", videos: Path | None = None) -> tuple[
     found = LAYOUTS[layout](path, root)
     unique = {(source.file, source.start, source.seconds): source for source in found}
     if not unique:
-        raise ValueError(f"'{path}' holds no clips ({', '.join(SUFFIXES)})")
+        raise ValueError(f"'{path}' has no clips ({', '.join(SUFFIXES)})")
     return sorted(unique.values(), key=lambda s: (s.file, s.start, s.seconds or 0.0)), root
 
 
@@ -98,7 +98,10 @@ def _media(folder: Path) -> list[Path]:
 def _list(path: Path, root: Path) -> list[Source]:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise ValueError(f"'{path}' is no list: its name must end in {', '.join(_READERS)}")
+        raise ValueError(
+            f"'{path}' is not a supported list file; the name "
+            f"must end in {', '.join(_READERS)}"
+        )
     out = []
     for number, row in enumerate(reader(path), start=1):
         try:
@@ -114,7 +117,10 @@ def _row(row: dict[str, Any], root: Path) -> Source:
         for column, names in _COLUMNS.items()
     }
     if known["file"] is None:
-        raise ValueError(f"no column 'file', only {', '.join(map(repr, row)) or 'nothing'}")
+        raise ValueError(
+            "there is no column 'file', only "
+            f"{', '.join(map(repr, row)) or 'nothing'}"
+        )
     numbers = {}
     for name in ("start", "end", "seconds"):
         try:
@@ -125,7 +131,7 @@ def _row(row: dict[str, Any], root: Path) -> Source:
     if numbers["end"] is not None:
         seconds = numbers["end"] - start
     if not start >= 0 or (seconds is not None and not 0 < seconds < float("inf")):
-        raise ValueError(f"cannot read {seconds} s from {start} s on")
+        raise ValueError(f"cannot read {seconds} s starting at {start} s")
     file = str(known["file"])
     text = None if known["caption"] is None else captions.one_line(str(known["caption"]))
     return Source(
@@ -173,7 +179,7 @@ def _greatest_hits(path: Path, root: Path) -> list[Source]:
     """Recordings ``<name>_denoised.mp4`` (or ``_mic.mp4``) with ``<name>_times.txt``: time,
     material, action, reaction of every touch of the drumstick; ``train.txt`` and ``test.txt``, if
     there, name recordings."""
-    split_of = {}
+    split_of: dict[str, str] = {}
     for split in ("train", "test"):
         names = path / f"{split}.txt"
         if names.is_file():

@@ -24,17 +24,23 @@ def choose(
     labels = sorted({source.split for source in sources if source.split})
     if test_share is not None:
         if labels:
-            raise ValueError(f"the list has splits of its own ({', '.join(labels)}): no test share")
+            raise ValueError(
+                f"the list has its own splits ({', '.join(labels)}); "
+                "leave out the test share"
+            )
         if split not in ("train", "test"):
             raise ValueError(f"with a test share, the split must be train or test, got {split}")
         chosen = [s for s in sources if (_draw(s.group) < test_share) == (split == "test")]
         left_out = 0
     elif not labels:
         if split is not None:
-            raise ValueError(f"nothing says which clips are {split!r}: give a test share")
+            raise ValueError(
+                "the list has no splits, so it is unknown which clips "
+                f"are {split!r}; give a test share"
+            )
         return list(sources), 0
     elif split not in labels:
-        raise ValueError(f"the list has the splits {', '.join(labels)}: choose one, got {split}")
+        raise ValueError(f"the list has splits {', '.join(labels)}: choose one, got {split}")
     else:
         owner: dict[str, str] = {}
         for source in sources:

@@ -44,7 +44,10 @@ def frechet_distance(a_ND: Features, b_MD: Features) -> float:
 def distance(a: Moments, b: Moments) -> float:
     """Fréchet distance between two Gaussians."""
     if a.mean_D.shape != b.mean_D.shape:
-        raise ValueError(f"features of {len(a.mean_D)} and of {len(b.mean_D)} dimensions")
+        raise ValueError(
+            f"cannot compare features of {len(a.mean_D)} "
+            f"and {len(b.mean_D)} dimensions"
+        )
     # Of two factors with few columns the product is small, whatever the dimension.
     cross = np.linalg.svd(_factor(a.cov_DD).T @ _factor(b.cov_DD), compute_uv=False).sum()
     shift = float(np.square(a.mean_D - b.mean_D).sum())
@@ -66,7 +69,7 @@ def _matrix(features: Features, name: str = "features") -> np.ndarray:
     if array.ndim != 2 or not array.size:
         raise ValueError(f"{name} must be a matrix [samples, dimensions], got {list(array.shape)}")
     if not np.isfinite(array).all():
-        raise ValueError(f"{name} hold values that are not finite")
+        raise ValueError(f"{name} have values that are not finite")
     return array
 
 
@@ -158,11 +161,11 @@ class Statistics:
         from safetensors import safe_open
 
         if not Path(path).is_file():
-            raise FileNotFoundError(f"no statistics at '{path}'")
+            raise FileNotFoundError(f"there are no feature statistics at '{path}'")
         with safe_open(path, "np") as file:
             card = (file.metadata() or {}).get("statistics")
             if card is None:
-                raise ValueError(f"'{path}' holds no statistics of features")
+                raise ValueError(f"'{path}' holds no feature statistics")
             result = cls(**json.loads(card))
             result._origin, result._count_R = file.get_tensor("origin"), file.get_tensor("count")
             result._sum_RD, result._square_RDD = file.get_tensor("sum"), file.get_tensor("square")

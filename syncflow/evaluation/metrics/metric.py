@@ -80,7 +80,7 @@ def sound(clip: Clip, rate: int) -> Tensor:
     """A clip's audio float32 [M] at ``rate`` Hz (windowed sinc of torchaudio, its defaults)."""
     audio_M = clip.audio.detach().cpu().float()
     if not torch.isfinite(audio_M).all():
-        raise ValueError("audio holds values that are not finite")
+        raise ValueError("audio has values that are not finite")
     if clip.sample_rate == rate:
         return audio_M
     from torchaudio.functional import resample

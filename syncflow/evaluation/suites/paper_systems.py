@@ -134,7 +134,7 @@ def read_sound(path: Path, sample_rate: int) -> Tensor:
     except (wave.Error, EOFError) as error:
         raise ValueError(f"'{path}' is not a wav file: {error}") from error
     if width != 2:
-        raise ValueError(f"'{path}' has {8 * width} bits a sample; write 16-bit wav")
+        raise ValueError(f"'{path}' has {8 * width} bits per sample; write 16-bit wav")
     samples = np.frombuffer(data, "<i2").reshape(-1, channels).mean(1) / 32768
     audio = torch.from_numpy(samples.astype(np.float32))
     return audio if rate == sample_rate else resample(audio, rate, sample_rate)

@@ -80,7 +80,7 @@ def find(folder: str | Path) -> list[tuple[Path, Path]]:
         if film is not None:
             found.append((film, times))
     if not found:
-        raise FileNotFoundError(f"no film with a '_times.txt' beside it under '{folder}'")
+        raise FileNotFoundError(f"no video with a '_times.txt' file under '{folder}'")
     return found
 
 
@@ -107,7 +107,10 @@ def windows(folder: str | Path, count: int, like: Clip) -> list[Window]:
         found.append(Window(film.name, start, clip, times, material, kind))
         waiting.append((film, events, start + seconds))
     if len(found) < 2:
-        raise ValueError(f"'{folder}' has {len(found)} windows of {seconds:g} s, 2 are needed")
+        raise ValueError(
+            f"'{folder}' has {len(found)} windows of {seconds:g} "
+            "s; at least 2 are needed"
+        )
     return found
 
 

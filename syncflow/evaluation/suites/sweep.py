@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,11 +47,11 @@ def sweep(
     of the probes, by default ``probes`` beside ``out``.
     """
     if split == "test":
-        raise ValueError("sampling settings are never chosen on test clips; sweep 'val'")
+        raise ValueError("sampling settings must not be chosen on test clips; sweep 'val'")
     grids = [grid] if isinstance(grid, dict) else list(grid or [GRID])
     unknown = sorted({name for each in grids for name in each} - set(OPTIONS))
     if unknown:
-        raise ValueError(f"a sweep knows {', '.join(OPTIONS)}, got {', '.join(unknown)}")
+        raise ValueError(f"a sweep accepts {', '.join(OPTIONS)}, got {', '.join(unknown)}")
     out = media.make_folder(out if out is not None else "runs/eval", "sweep.json")
     captions = systems.cases(split, clips, levels)
     loaded, named = provenance.load_model(model)
@@ -92,23 +89,3 @@ def sweep(
     page = f"# Sampling settings, best first\n\n{lines}\n\n"
     (out / "sweep.md").write_text(page + tables.markdown(table, columns, "settings"))
     return result
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """``python -m syncflow.evaluation.suites.sweep --grid '{"guidance": [1, 2]}' --out DIR``."""
-    parser = argparse.ArgumentParser(prog="python -m syncflow.evaluation.suites.sweep")
-    parser.add_argument("--model", help="a folder or hub id (default: the one in the package)")
-    parser.add_argument("--grid", type=json.loads, action="append", help="JSON: option -> values")
-    parser.add_argument("--clips", type=int, default=64)
-    parser.add_argument("--out", default="runs/eval/val")
-    args = parser.parse_args(argv)
-    try:
-        sweep(args.model, clips=args.clips, grid=args.grid, out=args.out)
-    except (ValueError, OSError) as error:
-        print(f"sweep: error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -95,7 +95,7 @@ def run(
     options = {key: value for key, value in (options or {}).items() if value is not None}
     unknown = sorted(set(options) - set(OPTIONS))
     if unknown:
-        raise ValueError(f"a report knows {', '.join(OPTIONS)}, got {', '.join(unknown)}")
+        raise ValueError(f"a report accepts {', '.join(OPTIONS)}, got {', '.join(unknown)}")
     cases = systems.cases(split, clips, levels)
     # What would fail after an hour of sampling fails now.
     if scope.real_media:
@@ -109,7 +109,7 @@ def run(
     heard, looked = systems.load_probes(out.parent / "probes", levels, probe_settings)
 
     begun = time.perf_counter()
-    sampling = {"seed": seed, "batch": batch, "progress": progress}
+    sampling: dict[str, Any] = {"seed": seed, "batch": batch, "progress": progress}
     made = {"generated": systems.generated(
         loaded, [case.prompt for case in cases], options=options, **sampling
     )}  # fmt: skip
@@ -190,7 +190,7 @@ def _made(
         made[name] = systems.generated(
             model, prompts, options={**options, "audio_takes": scope.takes}, label=name, **sampling
         )
-    ways = {"video to audio": {}} if scope.video_to_audio else {}
+    ways: dict[str, dict[str, Any]] = {"video to audio": {}} if scope.video_to_audio else {}
     if scope.paper_way:
         ways["video to audio, the paper's way"] = {"v2a": "paper"}
     for name, way in ways.items():

@@ -213,7 +213,7 @@ def media_files(media: Sequence[str | Path], seconds: float) -> list[Path]:
     for file in files:
         length = containers.probe(file).seconds
         if length < seconds - 0.05:
-            raise ValueError(f"'{file}' lasts {length:.2f} s, at least {seconds:g} s are needed")
+            raise ValueError(f"'{file}' lasts {length:.2f} s; at least {seconds:g} s are needed")
     return files
 
 

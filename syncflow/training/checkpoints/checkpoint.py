@@ -37,7 +37,7 @@ class Saved(Mapping[str, Tensor]):
     def __init__(self, folder: Path) -> None:
         try:
             self.about: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-            self._files = {}
+            self._files: dict[str, Any] = {}
             for name, size in self.about["parts"].items():
                 path = folder / name
                 if path.stat().st_size != size:
@@ -147,7 +147,10 @@ class Writer:
         while not all(path.exists() for path in parts):
             if time.monotonic() > deadline:
                 missing = [path.name for path in parts if not path.exists()]
-                raise TimeoutError(f"no {missing} in {folder}; is it on a disk that all nodes see?")
+                raise TimeoutError(
+                    f"no {missing} in {folder}; is it on a file "
+                    "system that all nodes share?"
+                )
             time.sleep(0.05)
         manifest = {**about, "parts": {path.name: path.stat().st_size for path in parts}}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))

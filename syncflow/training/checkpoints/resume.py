@@ -47,8 +47,8 @@ def find(out: Path, config: str | None) -> Start:
     changed = differing(about.get("config"), config)
     if changed:
         raise ValueError(
-            f"{out} was begun with another config: {'; '.join(changed)}. Give another out, restore "
-            "the config, or start from its weights with init"
+            f"{out} was started with another config: {'; '.join(changed)}. Give another out, "
+            "restore the config, or start from its weights with init"
         )
     return Start(about["step"], about["skipped"], about["seconds"], saved)
 

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from syncflow.config import ModelConfig
+from syncflow.config import ModelConfig, find
 from syncflow.model_io import model_folder
 from syncflow.training.checkpoints import checkpoint
 
@@ -24,7 +24,7 @@ def load(folder: str | Path, part: str = "ddit") -> dict[str, Tensor]:
         FileNotFoundError: there are none, or the run is not finished.
         ValueError: the checkpoint is damaged.
     """
-    folder = Path(folder)
+    folder = find(folder)
     if folder.suffix == ".safetensors":
         return load_file(folder)
     if (folder / model_folder.CONFIG).exists():
@@ -47,7 +47,7 @@ def about(folder: str | Path) -> dict[str, Any]:
 
     The last two, and the config, are JSON in a string. {} where nothing is known.
     """
-    folder = Path(folder)
+    folder = find(folder)
     if (folder / checkpoint.MANIFEST).exists():
         return checkpoint.Saved(folder).about
     return checkpoint.metadata(folder / FINAL) if (folder / FINAL).exists() else {}
@@ -56,7 +56,7 @@ def about(folder: str | Path) -> dict[str, Any]:
 def statistics(folder: str | Path) -> dict[str, list[float]] | None:
     """``video_mean``, ``video_std``, ``audio_mean``, ``audio_std`` per latent channel that the
     weights of a run, a checkpoint or a model folder were trained with; None where not known."""
-    path = Path(folder) / model_folder.CONFIG
+    path = find(folder) / model_folder.CONFIG
     if not path.exists():
         known = about(folder).get("statistics")
         return json.loads(known) if known else None

@@ -270,7 +270,7 @@ def _import_deepspeed() -> Any:
         import deepspeed
     except ImportError:
         raise ModuleNotFoundError(
-            "the config has a deepspeed block and DeepSpeed is not installed: "
+            "the config has a deepspeed block, but DeepSpeed is not installed: "
             "pip install 'syncflow[train]'", name="deepspeed",
         ) from None
     # DeepSpeed calls collectives by names that PyTorch now warns of, at every call.

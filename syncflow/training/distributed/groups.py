@@ -25,7 +25,7 @@ class Group:
 
     ``sequence`` neighbours share every sample between them (``sequence.py``) and talk through
     ``neighbours``, a process group. ``watch`` times the steps; no message takes longer than
-    ``timeout``.
+    ``timeout``. ``channel`` is the process group of all, where it is not PyTorch's default one.
     """
 
     rank: int = 0
@@ -35,6 +35,7 @@ class Group:
     neighbours: Any = None
     timeout: timedelta | None = None
     watch: Stopwatch = field(default_factory=Stopwatch, compare=False)
+    channel: Any = None
 
     @property
     def leads(self) -> bool:
@@ -57,18 +58,26 @@ class Group:
         if self.world % size:
             raise ValueError(
                 f"loop.sequence_parallel is {size}, and {self.world} "
-                f"{'process is' if self.world == 1 else 'processes are'} no multiple of it"
+                f"{'process is' if self.world == 1 else 'processes are'} not a multiple of it"
             )
         firsts = range(0, self.world, size)
         ranks = [list(range(first, first + size)) for first in firsts]
         groups = [torch.distributed.new_group(each, timeout=self.timeout) for each in ranks]
         return replace(self, sequence=size, neighbours=groups[self.rank // size])
 
+    def aside(self) -> Group:
+        """The same processes on their CPUs, in a process group of its own: another thread may talk
+        there while this one trains. All call it, in the same order."""
+        channel = None
+        if self.world > 1:
+            channel = torch.distributed.new_group(backend="gloo", timeout=self.timeout)
+        return replace(self, device=torch.device("cpu"), watch=Stopwatch(), channel=channel)
+
     def sum(self, value: Tensor) -> Tensor:
         """The sum of ``value`` over all processes."""
         if self.world > 1:
             value = value.detach().clone()
-            self.watch.communicating(torch.distributed.all_reduce)(value)
+            self.watch.communicating(torch.distributed.all_reduce)(value, group=self.channel)
         return value
 
     def gather(self, value: Tensor) -> Tensor:
@@ -76,7 +85,8 @@ class Group:
         if self.replicas == 1:
             return value
         parts = [torch.empty_like(value) for _ in range(self.world)]
-        self.watch.communicating(torch.distributed.all_gather)(parts, value.contiguous())
+        all_gather = self.watch.communicating(torch.distributed.all_gather)
+        all_gather(parts, value.contiguous(), group=self.channel)
         return torch.cat(parts[:: self.sequence])
 
     def any(self, *flags: bool) -> list[bool]:

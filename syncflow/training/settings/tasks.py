@@ -8,10 +8,10 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from syncflow.config import (
     AudioVAEConfig,
+    BytesTextConfig,
     Config,
     DDiTConfig,
     SamplingConfig,
-    TextEncoderConfig,
     VideoVAEConfig,
 )
 from syncflow.training.settings.loop import LoopConfig
@@ -22,7 +22,7 @@ class TextTask(Config):
 
     task: Literal["text"]
     out: str
-    model: TextEncoderConfig
+    model: BytesTextConfig
     levels: list[int]
     loop: LoopConfig
 
@@ -140,7 +140,8 @@ class FlowTask(Config):
     image-to-video and extension. ``clean_noise``: noise added to clean video latents, in standard
     deviations. ``null_caption``: which part of the learned null caption stands in for a dropped one
     (``SamplingConfig``). ``draws``: audio noises per video pass. ``coupling`` pairs noise and data
-    within the batch of all processes.
+    within the batch of all processes, each draw by itself; "c2ot" weighs captions so that a
+    ``condition_share`` of all pairs stays open to it (``flow.conditional_cost``).
 
     ``time_kind``, ``time_mean``, ``time_std`` and ``time_shift`` say where training times fall
     (``flow.sample_times``): "uniform" is the paper's; a mean below 0 or a shift above 1 moves
@@ -172,6 +173,7 @@ class FlowTask(Config):
     conditioned: float = Field(0.0, ge=0, le=1)
     draws: int = Field(1, gt=0)
     coupling: Literal["none", "ot", "c2ot"] = "none"
+    condition_share: float = Field(0.02, gt=0, le=1)
     statistics: Literal["data", "init"] = "data"
     lora: LoraConfig | None = None
     samples: SamplesConfig | None = None
@@ -222,6 +224,8 @@ class RecipeTask(Config):
     steps: list[str]
 
 
+#: The tasks that train a module.
+TrainedTask = TextTask | AudioVAETask | VideoVAETask | FlowTask
 AnyTask = Annotated[
     TextTask | AudioVAETask | VideoVAETask | LatentsTask | FlowTask | RenderTask | ExportTask
     | RecipeTask,

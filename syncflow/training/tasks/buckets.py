@@ -6,14 +6,18 @@ uninterrupted one does, whatever the number of processes.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from syncflow.clip import ClipSpec
 from syncflow.data.latents import Latents
+from syncflow.models.text import tokens
 from syncflow.training.settings import BucketConfig, LoopConfig
 
 _BLOCK = 256  # updates in which every bucket has its share
@@ -183,8 +187,8 @@ def _names(latents: Sequence[Latents]) -> list[str]:
 def _pooled(latents: Sequence[Latents]) -> dict[str, list[float]]:
     """Mean and deviation per channel over all latents of all folders."""
     out: dict[str, list[float]] = {}
-    volumes = {
-        "video": [len(each) * np.prod(each.spec.video_latent_shape) for each in latents],
+    volumes: dict[str, list[int]] = {
+        "video": [len(each) * math.prod(each.spec.video_latent_shape) for each in latents],
         "audio": [len(each) * each.spec.audio_latent_length for each in latents],
     }
     for kind, weight in volumes.items():
@@ -193,4 +197,16 @@ def _pooled(latents: Sequence[Latents]) -> dict[str, list[float]]:
         centre = np.average(mean, axis=0, weights=weight)
         square = np.average(mean**2 + std**2, axis=0, weights=weight) - centre**2
         out |= {f"{kind}_mean": centre.tolist(), f"{kind}_std": np.sqrt(square).tolist()}
+    return out
+
+
+def stacked(clips: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Batches of one as one batch; captions are padded to the longest."""
+    length = max(clip["mask"].shape[1] for clip in clips)
+    out = {}
+    for name in clips[0]:
+        values = [clip[name] for clip in clips]
+        if name in ("text", "mask"):
+            values = [tokens.pad(value, length) for value in values]
+        out[name] = torch.cat(values)
     return out

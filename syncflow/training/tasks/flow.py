@@ -17,28 +17,31 @@ from torch import Tensor, nn
 
 from syncflow import flow
 from syncflow.clip import Clip
-from syncflow.models import tokens
-from syncflow.models.ddit import DDiT
+from syncflow.models.text import tokens
+from syncflow.models.audio_tower import AudioContext
+from syncflow.models.ddit import Condition, DDiT
 from syncflow.training.checkpoints import weights
 from syncflow.training.distributed import sequence
 from syncflow.training.distributed.groups import Group
 from syncflow.training.settings import FlowTask
-from syncflow.training.tasks import buckets, lora, randomness, timesteps
-from syncflow.training.tasks.buckets import Bucket
+from syncflow.training.tasks import buckets, draws, lora, randomness, validation
+from syncflow.training.tasks.buckets import Bucket, stacked
+from syncflow.training.tasks.draws import Coupling, Draws
 from syncflow.training.tasks.randomness import Source
 from syncflow.training.tasks.task import Task
 from syncflow.training.tasks.timesteps import Clocks
 
-# Tensors by name, and ``bucket``, the Bucket that they are of.
+# Tensors by name; ``bucket``, the Bucket that they are of; ``draws``, where they were made ahead;
+# and ``host``, the same tensors on the CPU, where noise is paired with them.
 Batch = dict[str, Any]
 
-_VALIDATION_CLIPS = 128
-_VALIDATION_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 _STRETCHES = 5  # of flow time, in which the losses are told apart
 
 
 class FlowTraining(Task):
     """Draws latents, noise and times; the loss is the mean square error of the velocities."""
+
+    module: DDiT
 
     def __init__(
         self, config: FlowTask, device: str | torch.device = "cpu", group: Group | None = None
@@ -64,6 +67,7 @@ class FlowTraining(Task):
         for bucket in self.plan.buckets:
             self._check(bucket)
         sequence.share(self.module, self.group)
+        self.coupling = Coupling(config, self.group)
         self.clips_every = config.samples.every if config.samples else 0
 
     def _check(self, bucket: Bucket) -> None:
@@ -77,7 +81,7 @@ class FlowTraining(Task):
         if self.trains_audio and expected not in (0, patches):
             raise ValueError(
                 f"model.audio.upsampler_patches is {expected}, but {bucket.name} (height x width x "
-                f"frames) has {patches} patches a frame; 0 leaves the aligned path out"
+                f"frames) has {patches} patches per frame; 0 turns the aligned path off"
             )
 
     def _start(self) -> None:
@@ -96,7 +100,7 @@ class FlowTraining(Task):
         found = weights.statistics(init) if init else None
         if found is None:
             raise ValueError(
-                f'statistics is "init", and init ({init}) does not say with which it was trained; '
+                f'statistics is "init", and init ({init}) does not record its statistics; '
                 'use "data"'
             )
         return found
@@ -128,23 +132,30 @@ class FlowTraining(Task):
         else:
             share = self.group.rows(len(seen.places))
             clips = zip(seen.rows[share], seen.places[share], strict=True)
-            values = _stacked(
+            values = stacked(
                 [latents.batch(np.array([r]), randomness.data_rng(loop.seed, p)) for r, p in clips]
             )
         return self._on_device(values, seen.bucket)
 
+    def drawn(self, batch: Batch, source: Source) -> Batch:
+        made = draws.draw(self.config, batch.get("host", batch), source, self.coupling)
+        return {**batch, "draws": made.to(self.device)}
+
     def _on_device(self, values: dict[str, Tensor], bucket: Bucket) -> Batch:
         there = {k: value.to(self.device, non_blocking=True) for k, value in values.items()}
+        if self.config.coupling != "none":  # noise is paired with what the CPU has
+            there["host"] = values
         return {**there, "bucket": bucket}
 
     def loss(
         self, batch: Batch, source: Source
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        config, size = self.config, len(batch["video"])
-        drop = self._uniform(size, source) < config.text_dropout
-        text, mask = self._dropped(batch["text"], batch["mask"].bool(), drop)
-        when = timesteps.draw(config, batch["video"].shape, source, self.device)
-        losses = self._losses(batch, text, mask, when, source)
+        if "draws" not in batch:
+            batch = self.drawn(batch, source)
+        found: Draws = batch["draws"]
+        when = found.clocks
+        text, mask = self._dropped(batch["text"], batch["mask"].bool(), found.drop_B)
+        losses = self._losses(batch, text, mask, found)
         out: dict[str, Tensor | float] = {}
         total = torch.zeros((), device=self.device)
         if self.trains_video:
@@ -157,7 +168,9 @@ class FlowTraining(Task):
         if self.trains_audio:
             audio = losses["audio"].mean()
             total, out["audio"] = total + audio, audio.detach()
-            out["audio_at"] = _by_time(losses["audio"], losses["audio_t"])
+            out["audio_at"] = _by_time(losses["audio"], found.t_N)
+        if self.config.coupling != "none":
+            out["time/coupling"] = found.seconds
         if len(self.plan.buckets) > 1:
             name = batch["bucket"].name
             out |= {f"{kind}/{name}": out[kind] for kind in ("video", "audio") if kind in out}
@@ -170,48 +183,49 @@ class FlowTraining(Task):
         return tokens.replace(text, mask, null, null_mask, drop_B)
 
     def _losses(
-        self, batch: Batch, text: Tensor, mask: Tensor, when: Clocks, source: Source,
-        context_rows: Tensor | None = None,
+        self, batch: Batch, text: Tensor, mask: Tensor, drawn: Draws
     ) -> dict[str, Tensor]:
-        """Loss per sample [B] (audio: [B * draws], with its times) of each modality asked for.
+        """Loss per sample [B] (audio: [B * draws]) of each modality asked for."""
+        condition = self.module.prepare(text, mask, batch["bucket"].spec)
+        video, features = self._picture(
+            batch["video"], drawn.clocks, drawn.x_0, drawn.over_given, condition
+        )
+        losses = {"video": video}
+        if self.trains_audio:
+            context = self.module.audio_context(features, condition)
+            losses["audio"] = self._sound(
+                batch["audio"], drawn.y_0, drawn.t_N, context, condition
+            )
+        return losses
 
-        ``context_rows`` lets the audio see another sample's video: the gap is what the audio has
-        learned from the picture.
-        """
-        config, model = self.config, self.module
-        condition = model.prepare(text, mask, batch["bucket"].spec)
-        caption = _mean_token(text, mask) if config.coupling == "c2ot" else None
-        x_1, frame_mask = batch["video"], when.frame_mask_BT
-        x_0 = self._noise(x_1, caption, source)
+    def _picture(
+        self, x_1: Tensor, when: Clocks, x_0: Tensor, over_given: Tensor, condition: Condition
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The loss [B] of the videos, and the features that their sound reads."""
         x_t = flow.interpolate(x_0, x_1, when.video_B)
-        noise = randomness.normal(x_1.shape, source).to(self.device)
         given = when.clean_B[:, None, None, None, None]
-        moving = None
+        frame_mask, moving = when.frame_mask_BT, None
         if frame_mask is not None:
             moving = frame_mask[:, None, :, None, None]
             x_t = torch.where(moving, x_t, x_1)
             given = given | ~moving
-        x_t = x_t + config.clean_noise * (noise * given)
+        x_t = x_t + self.config.clean_noise * (over_given * given)
         # Not inference mode: what it makes could not enter the adaptors' backward pass.
         with torch.set_grad_enabled(self.trains_video and torch.is_grad_enabled()):
-            velocity, features = model.video_velocity(x_t, when.video_B, condition, frame_mask)
-        losses = {"video": flow.loss(velocity, flow.velocity(x_0, x_1), moving)}
-        if not self.trains_audio:
-            return losses
-        if context_rows is not None:
-            features = [feature[context_rows] for feature in features]
-        context = model.audio_context(features, condition)
-        repeats = config.draws
-        y_1 = batch["audio"].repeat_interleave(repeats, 0)
-        if caption is not None:
-            caption = caption.repeat_interleave(repeats, 0)
-        y_0 = self._noise(y_1, caption, source)
-        t_N = timesteps.audio_times(config, when, source)
+            velocity, features = self.module.video_velocity(
+                x_t, when.video_B, condition, frame_mask
+            )
+        return flow.loss(velocity, flow.velocity(x_0, x_1), moving), features
+
+    def _sound(
+        self, y_1: Tensor, y_0: Tensor, t_N: Tensor, context: AudioContext, condition: Condition
+    ) -> Tensor:
+        """The loss [B*K] of all draws."""
+        repeats = len(y_0) // len(y_1)
+        y_1 = y_1.repeat_interleave(repeats, 0)
         y_t = flow.interpolate(y_0, y_1, t_N)
-        velocity = model.audio_velocity(y_t, t_N, context, condition, repeat=repeats)
-        losses["audio_t"] = t_N
-        losses["audio"] = flow.loss(velocity, flow.velocity(y_0, y_1))
-        return losses
+        velocity = self.module.audio_velocity(y_t, t_N, context, condition, repeat=repeats)
+        return flow.loss(velocity, flow.velocity(y_0, y_1))
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         """Losses at fixed clips, times and noise, each with the standard error (``_se``) of its
@@ -219,7 +233,7 @@ class FlowTraining(Task):
 
         Of several buckets, each's (``video/64x96x32``) and their mean.
         """
-        each = {bucket.name: self._validate(bucket) for bucket in self.validation}
+        each = {bucket.name: validation.validate(self, bucket) for bucket in self.validation}
         if len(each) == 1:
             return next(iter(each.values()))
         out = {f"{k}/{name}": v for name, found in each.items() for k, v in found.items()}
@@ -228,41 +242,6 @@ class FlowTraining(Task):
             error = key.endswith("_se")
             out[key] = float(np.hypot.reduce(values) / len(each) if error else values.mean())
         return out
-
-    def _validate(self, bucket: Bucket) -> dict[str, float]:
-        rows = np.arange(min(_VALIDATION_CLIPS, len(bucket.latents)))
-        variants = (("video", False, None),)
-        if self.trains_audio:
-            other = torch.arange(len(rows), device=self.device).roll(1)
-            variants = (
-                ("audio_same", False, None), ("audio_clean", True, None),
-                ("audio_other", True, other),
-            )
-        found: dict[str, list[Tensor]] = {}
-        for index, time in enumerate(_VALIDATION_TIMES):
-            values = bucket.latents.batch(rows, np.random.default_rng(index))
-            batch = self._on_device(values, bucket)
-            t_B = torch.full((len(rows),), time, device=self.device)
-            for name, is_clean, context_rows in variants:
-                clean = torch.full((len(rows),), is_clean, device=self.device)
-                t_video = torch.where(clean, torch.ones_like(t_B), t_B)
-                t_audio = t_B.repeat_interleave(self.config.draws)
-                losses = self._losses(
-                    batch, batch["text"], batch["mask"],
-                    Clocks(t_video, clean, t_B, clean, audio_N=t_audio),
-                    torch.Generator().manual_seed(index), context_rows,
-                )
-                if not is_clean:
-                    found.setdefault("video", []).append(losses["video"])
-                if "audio" in losses:
-                    a_clip = losses["audio"].unflatten(0, (len(rows), self.config.draws))
-                    found.setdefault(name, []).append(a_clip.mean(1))
-        means: dict[str, float] = {}
-        for name, values in found.items():
-            clip_N = torch.stack(values).double().mean(0)
-            means[name] = clip_N.mean().item()
-            means[f"{name}_se"] = (clip_N.std() / len(rows) ** 0.5).item()
-        return means
 
     def clips(self, module: nn.Module) -> list[Clip]:
         """Clips of the first captions of the validation set, in the process that leads."""
@@ -282,28 +261,6 @@ class FlowTraining(Task):
             return values
         return lora.finish(values, self.config.lora, out)
 
-    def _noise(self, x_1: Tensor, caption: Tensor | None, source: Source) -> Tensor:
-        """Noise for each sample, paired with the data of all processes by the coupling."""
-        x_0 = randomness.normal(x_1.shape, source).to(self.device)
-        if self.config.coupling == "none":
-            return x_0
-        gather = self.group.gather
-        everyones, caption = gather(x_0), None if caption is None else gather(caption)
-        # A clip that is not finite is for the step to leave out; the coupling must not stumble.
-        order = flow.couple(
-            everyones, gather(x_1).nan_to_num(), self.config.coupling, caption
-        )
-        return everyones[order[self.group.rows(len(everyones))]]
-
-    def _uniform(self, size: int, source: Source) -> Tensor:
-        return randomness.uniform(size, source).to(self.device)
-
-
-def _mean_token(text_BLE: Tensor, mask_BL: Tensor) -> Tensor:
-    """[B, E]: the mean of a caption's tokens, however far the batch pads it."""
-    mask_BL1 = mask_BL[..., None].float()
-    return (text_BLE.detach().float() * mask_BL1).sum(1) / mask_BL1.sum(1).clamp(min=1)
-
 
 def _by_time(loss_N: Tensor, t_N: Tensor, counted_N: Tensor | None = None) -> Tensor:
     """[2, stretches]: sum and number of the losses in each stretch of flow time."""
@@ -311,15 +268,3 @@ def _by_time(loss_N: Tensor, t_N: Tensor, counted_N: Tensor | None = None) -> Te
     stretch = (t_N * _STRETCHES).long().clamp(max=_STRETCHES - 1)
     out = torch.zeros(2, _STRETCHES, device=loss_N.device)
     return out.index_add(1, stretch, torch.stack([loss_N.detach() * ones, ones]))
-
-
-def _stacked(clips: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Batches of one as one batch; captions are padded to the longest."""
-    length = max(clip["mask"].shape[1] for clip in clips)
-    out = {}
-    for name in clips[0]:
-        values = [clip[name] for clip in clips]
-        if name in ("text", "mask"):
-            values = [tokens.pad(value, length) for value in values]
-        out[name] = torch.cat(values)
-    return out

@@ -31,7 +31,7 @@ def inject(module: nn.Module, config: LoraConfig) -> list[str]:
         from peft import inject_adapter_in_model
     except ImportError:
         raise ModuleNotFoundError(
-            "lora is set and peft is not installed: pip install 'syncflow[lora]'", name="peft"
+            "lora is set, but peft is not installed: pip install 'syncflow[lora]'", name="peft"
         ) from None
     towers = ("video", "audio") if config.towers == "both" else (config.towers,)
     inside = tuple(prefix for tower in towers for prefix in _INSIDE[tower])

@@ -8,10 +8,16 @@ from torch import Tensor
 from syncflow.detect.fidelity import moving_mask
 
 
-def video_reconstruction(out_BCFHW: Tensor, video_BCFHW: Tensor, moving_weight: float) -> Tensor:
+def video_reconstruction(
+    out_BCFHW: Tensor,
+    video_BCFHW: Tensor,
+    moving_weight: float,
+    moving_B1FHW: Tensor | None = None,
+) -> Tensor:
     """L1 + 2 L2 with moving pixels weighted, and the same of spatial differences, which keeps
-    edges sharp. Scalar."""
-    weight = 1 + moving_weight * moving_mask(video_BCFHW)
+    edges sharp. Scalar. ``moving_B1FHW``: the ``moving_mask``, where it is known already."""
+    moving = moving_mask(video_BCFHW) if moving_B1FHW is None else moving_B1FHW
+    weight = 1 + moving_weight * moving
     error = (out_BCFHW - video_BCFHW) / 2
     loss = (weight * (error.abs() + 2 * error.square())).mean()
     across = (weight[..., 1:] * error.diff(dim=-1).abs()).mean()

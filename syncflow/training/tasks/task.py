@@ -36,6 +36,11 @@ class Task(ABC):
     def validate(self, module: nn.Module) -> dict[str, float]:
         """Numbers by name, of ``module`` with its averaged weights."""
 
+    def drawn(self, batch: Any, source: Source) -> Any:
+        """The batch with those of its step's random numbers that do not depend on the module: made
+        by the thread that makes batches ahead, and then not drawn by ``loss``."""
+        return batch
+
     def places(self, index: int) -> range | None:
         """The numbers of the clips of a pass of all processes, counted through the run; None =
         ``batch_size`` at a time."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
 
 #: Keys under which training scripts keep the state dict beside other things.
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
@@ -47,7 +49,7 @@ def read(path: str | Path, what: str) -> dict[str, Tensor]:
         data: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"'{path}' holds more than tensors and is not opened; "
+            f"'{path}' holds more than tensors and was not loaded; "
             "save its state dict as safetensors"
         ) from error
     except Exception as error:
@@ -69,7 +71,7 @@ def need(weights: dict[str, Tensor], keys: tuple[str, ...], path: str | Path, wh
         raise ValueError(f"'{path}' is not {what}: it has no '{missing[0]}'")
 
 
-def fill(module: nn.Module, weights: dict[str, Tensor], path: str | Path, what: str) -> nn.Module:
+def fill(module: M, weights: dict[str, Tensor], path: str | Path, what: str) -> M:
     """Loads strictly; the module in evaluation mode and float32."""
     try:
         module.load_state_dict({key: value.float() for key, value in weights.items()})

@@ -1,0 +1,48 @@
+"""When things are to touch, as a user says it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Times = Sequence[float]
+
+
+def events(
+    contacts: Times | Sequence[Times] | None, prompts: int, most: int, seconds: float
+) -> Tensor | None:
+    """Seconds [P, N] for ``DDiT.prepare``, NaN where a prompt has fewer; None where none are said.
+
+    Args:
+        contacts: times in seconds from the clip's start for all prompts, or a list of them for
+            each.
+        prompts: P.
+        most: what the model takes (``DDiTConfig.event_tokens``).
+        seconds: of the clip.
+
+    Raises:
+        ValueError: the model takes none or fewer, or a time is no time of the clip.
+    """
+    if contacts is None:
+        return None
+    if not most:
+        raise ValueError("this model was not trained to be told when things touch (contacts)")
+    nested = any(isinstance(item, Sequence) and not isinstance(item, str) for item in contacts)
+    lists = [list(item) for item in contacts] if nested else [list(contacts)] * prompts
+    if len(lists) != prompts:
+        raise ValueError(f"contacts for {len(lists)} prompts, and there are {prompts}")
+    for times in lists:
+        if len(times) > most:
+            raise ValueError(f"{len(times)} contacts, and this model takes at most {most}")
+        for time in times:
+            number = isinstance(time, (int, float)) and math.isfinite(time)
+            if not (number and 0 <= time <= seconds):
+                raise ValueError(f"a contact must be at 0 to {seconds:g} seconds, got {time!r}")
+    longest = max(map(len, lists))
+    if not longest:
+        return None
+    missing = math.nan
+    return torch.tensor([times + [missing] * (longest - len(times)) for times in lists])

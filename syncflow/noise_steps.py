@@ -1,0 +1,56 @@
+"""A solver's step by the data and the noise that a state is made of, with noise drawn anew.
+
+    x_t = t D + (1 - t) E   ->   x_t' = t' D + (1 - t') (e^(-eta h) E + sqrt(1 - e^(-2 eta h)) e)
+
+D are the data that the velocity points to, E the noise that it comes from, e fresh noise and
+h = logit(t') - logit(t). Whatever eta, x_t' given the data is N(t' D, (1 - t')^2): the marginals
+stay. 0 is Euler's step, 1 is DDIM's with its eta of 1, infinity takes all noise anew. This module
+knows numbers and tensors alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor
+
+#: The data that a step saw, and its h.
+Seen = tuple[Tensor, float]
+
+
+def step(
+    data: Tensor,
+    held: Tensor,
+    t: float,
+    t_next: float,
+    *,
+    eta: float = 0.0,
+    noise: Callable[[Tensor], Tensor] | None = None,
+    last: Seen | None = None,
+    order: int = 1,
+) -> tuple[Tensor, Seen]:
+    """The state at ``t_next`` and what the next step takes as ``last``.
+
+    Args:
+        data, held: D and E at ``t``.
+        eta: 0 or more; above 0 ``noise(like)`` gives e.
+        last: of the step before, None at a start.
+        order: 2 extrapolates D from the last step (SDE-DPM++ 2M, arXiv 2211.01095), where both
+            steps' h are finite: not in the first step from pure noise nor in the last to the data.
+    """
+    h = _log_odds(t_next) - _log_odds(t)
+    stays = math.exp(-eta * h) if eta else 1.0
+    end = t_next * data + (1 - t_next) * stays * held
+    if order == 2 and last is not None and math.isfinite(h) and math.isfinite(last[1]):
+        gain = -t_next * math.expm1(-(1 + eta) * h) * h / (2 * last[1])
+        end = end + gain * (data - last[0])
+    if eta and t_next < 1:
+        end = end + (1 - t_next) * math.sqrt(-math.expm1(-2 * eta * h)) * noise(held)
+    return end, (data, h)
+
+
+def _log_odds(t: float) -> float:
+    if t <= 0:
+        return -math.inf
+    return math.inf if t >= 1 else math.log(t) - math.log1p(-t)

@@ -1,0 +1,69 @@
+"""`contacts`: a user says when things touch."""
+
+import pytest
+import torch
+
+from syncflow.cli import main
+from syncflow.clip import Clip
+from syncflow.generation.events import events
+from tests.small_model import CONFIG, PROMPT, build
+
+
+@pytest.fixture(scope="module")
+def told():
+    return build(ddit={**CONFIG["ddit"], "event_tokens": 3})
+
+
+def run(model, prompt=PROMPT, **options):
+    return model.generate(prompt, progress=False, steps=2, **options)
+
+
+def test_times_reach_picture_and_sound_and_their_order_does_not_count(told) -> None:
+    plain, one = run(told), run(told, contacts=[0.3, 0.7])
+    assert (one.video.int() - plain.video.int()).abs().max() > 1
+    assert not torch.allclose(one.audio, plain.audio, atol=1e-4)
+    assert (run(told, contacts=[0.7, 0.3]).video.int() - one.video.int()).abs().max() <= 1
+    assert (run(told, contacts=[0.3, 0.2]).video.int() - one.video.int()).abs().max() > 1
+    assert torch.equal(run(told, contacts=[]).video, plain.video)
+    assert torch.equal(run(told, contacts=None).video, plain.video)
+
+
+def test_each_prompt_may_have_its_own(told) -> None:
+    both = run(told, [PROMPT, PROMPT], contacts=[[0.3, 0.7], [0.5]], seed=3)
+    for clip, times, seed in zip(both, ([0.3, 0.7], [0.5]), (3, 4), strict=True):
+        alone = run(told, contacts=times, seed=seed)
+        assert (clip.video.int() - alone.video.int()).abs().max() <= 1
+
+
+def test_sound_for_a_given_picture_hears_of_them_too(told) -> None:
+    picture = run(told)
+    given = Clip(picture.video, picture.audio, 16, 48000)
+    plain, one = run(told, video=given), run(told, video=given, contacts=[0.4])
+    assert torch.equal(plain.video, one.video)
+    assert not torch.allclose(plain.audio, one.audio, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (dict(most=0), "not trained to be told when things touch"),
+        (dict(contacts=[0.1] * 4), "4 contacts, and this model takes at most 3"),
+        (dict(contacts=[0.1, 1.5]), "at 0 to 1 seconds, got 1.5"),
+        (dict(contacts=[float("nan")]), "got nan"),
+        (dict(contacts=["soon"]), "got 'soon'"),
+        (dict(contacts=[[0.1], [0.2], [0.3]]), "contacts for 3 prompts, and there are 2"),
+    ],
+)
+def test_what_cannot_be_is_told_with_its_value(given: dict, said: str) -> None:
+    with pytest.raises(ValueError) as error:
+        events(**{"contacts": [0.5], "prompts": 2, "most": 3, "seconds": 1.0, **given})
+    assert said in str(error.value)
+
+
+def test_the_command_line_takes_them_and_refuses_what_is_no_time(tmp_path, capsys) -> None:
+    assert main(["generate", "x", "--contacts", "0.4,soon"]) == 2
+    assert "'soon' is not a number" in capsys.readouterr().err
+    # The model in the package was not trained to be told.
+    out = ["-o", str(tmp_path / "clip.mp4"), "--no-progress"]
+    assert main(["generate", "a ball", "--contacts", "0.4,1.1", *out]) == 2
+    assert "not trained to be told" in capsys.readouterr().err

@@ -1,0 +1,176 @@
+"""The parts of a quarter hour on a GPU, rehearsed: real processes on a CPU, a real kill."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.evidence import ROOT
+from benchmarks.gpu import collect, correct, tables
+from benchmarks.gpu.results import Clock, Results
+
+#: What a bare machine with a GPU does not have.
+MISSING = ["av", "deepspeed", "diffusers", "tensorboard", "peft"]
+
+
+def bare(tmp_path: Path) -> dict[str, str]:
+    """The environment of a machine without those packages."""
+    site = tmp_path / "site"
+    site.mkdir(exist_ok=True)
+    (site / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, *rest):\n"
+        f"        if name in {MISSING}: raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+        "import importlib.util as u\n"
+        "_found = u.find_spec\n"
+        f"u.find_spec = lambda n, *r: None if n in {MISSING} else _found(n, *r)\n"
+    )
+    return {
+        **os.environ,
+        "PYTHON": sys.executable,
+        "PYTHONPATH": str(site),
+        "OUT": str(tmp_path / "out"),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def tree(folder: Path) -> Path:
+    """What would travel: the sources and what was built, no git."""
+    for name in ("benchmarks", "configs", "csrc", "syncflow", "tests"):
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "results")
+        )
+    for name in ("pyproject.toml", "setup.py"):
+        shutil.copy(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "build_tools", folder / "build_tools")
+    (folder / "benchmarks" / "results").mkdir()
+    return folder
+
+
+def start(folder: Path, environment: dict[str, str]) -> subprocess.Popen:
+    return subprocess.Popen(
+        ["bash", "benchmarks/gpu_lease.sh", "rehearse"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_rehearsal_walks_every_part(tmp_path):
+    """From a tree without git and without the packages that a bare machine lacks."""
+    folder = tree(tmp_path / "tree")
+    process = start(folder, bare(tmp_path))
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, said[-4000:]
+    out = tmp_path / "out"
+    for part in ("correct", "fast", "train", "compare"):
+        rows = json.loads((out / f"{part}.json").read_text())["rows"]
+        assert rows and not [key for key, row in rows.items() if "error" in (row or {})], part
+    assert len(list((out / "small").glob("*.safetensors"))) >= 1
+    fast = json.loads((out / "fast.json").read_text())
+    assert fast["rows"]["generate xl2 50 steps"] == {"not run": "diffusers is not installed"}
+    assert fast["rows"]["step xl2 eager"]["ms"] > 0
+    assert fast["environment"]["csrc_cuda"]
+    assert not [p for p in out.rglob("*") if p.suffix == ".tmp"]
+
+
+def test_a_kill_loses_no_row(tmp_path):
+    """At any second what was measured is there, whole."""
+    folder = tree(tmp_path / "tree")
+    process = start(folder, bare(tmp_path))
+    fast = tmp_path / "out" / "fast.json"
+    try:
+        ends = time.monotonic() + 300
+        while not fast.exists():
+            assert process.poll() is None and time.monotonic() < ends
+            time.sleep(0.2)
+        time.sleep(random.uniform(0, 5))
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    for path in (tmp_path / "out").glob("*.json"):
+        assert json.loads(path.read_text())["rows"]
+
+
+def test_a_part_goes_on_after_its_rows(tmp_path):
+    made = []
+
+    def measure(key: str, results: Results) -> None:
+        results.row(key, lambda: made.append(key) or {"ms": 1.0}, needs=0)
+
+    first = Results(tmp_path, "fast", Clock(60))
+    measure("a", first)
+    first.row("broken", lambda: 1 / 0)
+    assert "ZeroDivisionError" in first.rows["broken"]["error"]
+    second = Results(tmp_path, "fast", Clock(60))
+    measure("a", second)
+    measure("broken", second)
+    measure("b", second)
+    assert made == ["a", "broken", "b"]
+    assert second.rows["broken"] == {"ms": 1.0}
+    late = Results(tmp_path, "fast", Clock(0))
+    late.row("c", lambda: {"ms": 1.0})
+    assert "c" not in late.rows
+    chosen = Results(tmp_path, "fast", Clock(60), only="step")
+    measure("d", chosen)
+    assert "d" not in chosen.rows
+
+
+def test_a_failed_test_switches_its_operator_off():
+    failed = ["tests/ops/test_cuda.py::test_adaln_family[dtype0-shape1]"]
+    assert correct.switched_off(failed) == [
+        "adaln",
+        "gate_residual",
+        "gate_residual_adaln",
+        "residual_layernorm",
+    ]
+    assert correct.switched_off(["tests/ops/test_cuda.py::test_test"]) == []
+
+
+def test_errors_are_summed_up_by_test_and_dtype():
+    def row(error: float, bound: float) -> dict:
+        where = {"test": "tests/a.py::test_x[1]", "result": 0, "dtype": "bfloat16"}
+        return where | {"error": error, "eager": 0.1, "bound": bound}
+
+    found = correct.by_test([row(0.1, 0.4), row(0.3, 0.4), row(0.0, 0.0)])
+    assert found["test_x bfloat16"]["compared"] == 3
+    assert found["test_x bfloat16"]["worst"]["of_bound"] == pytest.approx(0.75)
+
+
+def test_results_are_filed_by_device(tmp_path):
+    """Rows of the same kernels are added to; those of others are replaced."""
+    folder, results = tmp_path / "in", tmp_path / "results"
+    folder.mkdir(), results.mkdir()
+
+    def write(rows: dict, kernels: str) -> None:
+        environment = {"device": "NVIDIA H100 80GB HBM3", "csrc_cuda": kernels}
+        content = {"suite": "gpu", "part": "fast", "environment": environment, "rows": rows}
+        (folder / "fast.json").write_text(json.dumps(content))
+
+    write({"a": {"ms": 1}}, "one")
+    (path,) = collect.file_parts(folder, results)
+    assert path.name == "nvidia-h100-80gb-hbm3-fast.json"
+    write({"b": {"ms": 2}}, "one")
+    collect.file_parts(folder, results)
+    assert set(json.loads(path.read_text())["rows"]) == {"a", "b"}
+    write({"c": {"ms": 3}}, "two")
+    collect.file_parts(folder, results)
+    assert set(json.loads(path.read_text())["rows"]) == {"c"}
+
+
+def test_tables_are_those_of_the_kept_files():
+    """`python -m benchmarks.gpu.collect` writes them."""
+    for page, text in tables.pages().items():
+        assert page.read_text() == text, f"{page.name} quotes other numbers"
