@@ -189,8 +189,9 @@ def generation(config: Any, seconds: float) -> tuple[float, Part]:
             2, model_config.video.model_max_length, model_config.video.caption_channels,
             dtype=torch.bfloat16, device=CUDA,
         )  # fmt: skip
-        mask = torch.ones(text.shape[:2], dtype=torch.bool, device=CUDA)
-        captions = Captions(model.prepare(text, mask, spec), 1)
+        model.fold()
+        # Of all its tokens: the sampler then has no mask.
+        captions = Captions(model.prepare(text, None, spec), 1)
         velocity = GuidedVelocity(model, captions, 6.0, 6.0)
         state = (
             torch.empty(1, model_config.video.in_channels, *spec.video_latent_shape, device=CUDA),

@@ -6,7 +6,8 @@ attention: rearrange, norm, rotation and PyTorch's scaled_dot_product_attention)
 process, turn about, so that a busy machine slows both; where more processes run than there are
 processors, `--clock cpu` counts the process's own time. `model` is one denoising pass of both
 towers at the shipped model's size and batch 2 (a prompt and its null caption) beside the same
-weights on twins alone.
+weights on twins alone. `overhead` is what an operator's wrapper costs beside its bare dispatch, on
+tiny tensors (benchmarks/overhead.py).
 """
 
 import argparse
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import overhead
 import torch
 from evidence import ROOT, kernels_hash
 from torch import Tensor
@@ -221,7 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("ops", nargs="*", help="names of operators, or model; all by default")
+    parser.add_argument("ops", nargs="*", help="operators, model or overhead; all by default")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seconds", type=float, default=0.5, help="time spent on each number")
     parser.add_argument("--rounds", type=int, default=1, help="how often all of it is measured")
@@ -235,7 +237,7 @@ def main() -> None:
     status = native.status()
     if not status["active"]:
         parser.error(f"the kernels are not active: {status['reason']}")
-    unknown = set(arguments.ops) - {*OPERATORS, "model"}
+    unknown = set(arguments.ops) - {*OPERATORS, "model", "overhead"}
     if unknown:
         parser.error(f"no operator is called {unknown.pop()!r}; there are {', '.join(OPERATORS)}")
     if arguments.ops == ["model"] and "float32" not in arguments.dtypes:
@@ -254,13 +256,23 @@ def main() -> None:
     heads = ("kernel us", "eager us", "ratio")
     print(f"{'op':20} {'shape':22} {'dtype':9} {'pass':8} " + " ".join(f"{h:>10}" for h in heads))
     rounds: list[list[dict]] = []
-    for _ in range(arguments.rounds):
+    names = [name for name in arguments.ops if name != "overhead"]
+    for _ in range(arguments.rounds if names or not arguments.ops else 0):
         rounds.append([])
-        for row in timings(arguments.ops, arguments.dtypes, arguments.seconds, clock):
+        for row in timings(names, arguments.dtypes, arguments.seconds, clock):
             rounds[-1].append(row)
             numbers = f"{row['kernel_us']:10.0f} {row['eager_us']:10.0f} {row['ratio']:10.2f}"
             print(f"{_title(row)} {numbers}", flush=True)
-    if arguments.rounds > 1:
+    wrappers = []
+    if not arguments.ops or "overhead" in arguments.ops:
+        heads = ("wrapper us", "dispatch us", "ratio")
+        print(f"\n{'op':20} {'mode':16}" + " ".join(f"{h:>11}" for h in heads))
+        for row in overhead.rows(arguments.seconds):
+            wrappers.append(row)
+            figures = (row["wrapper_us"], row["dispatch_us"], row["ratio"])
+            numbers = " ".join(f"{figure:11.2f}" for figure in figures)
+            print(f"{row['op']:20} {row['mode']:16}{numbers}", flush=True)
+    if len(rounds) > 1:
         print("\nratio, lowest, median and highest of the rounds")
         for same in zip(*rounds, strict=True):
             ratios = [row["ratio"] for row in same]
@@ -275,6 +287,7 @@ def main() -> None:
             "load": load,
             "csrc_cpu": kernels_hash(ROOT, "cpu"),
             "rounds": rounds,
+            "overhead": wrappers,
         }
         temporary = arguments.out.with_suffix(".new")
         temporary.write_text(json.dumps(result, indent=1) + "\n")

@@ -1,5 +1,6 @@
 """Speed of training and of generation, and what it would be on many GPUs.
 
+    python benchmarks/throughput.py                      training and generation on this machine
     python benchmarks/throughput.py --mode train --config configs/stage2.json
     python benchmarks/throughput.py --mode train --compare
     python benchmarks/throughput.py --mode train --simulate results.json
@@ -30,7 +31,7 @@ FLOOR = 16 / 0.193  # the same stage's compute floor on an H100 at 800 TFLOP/s, 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--mode", choices=("train", "generate"), default="train")
+    add("--mode", choices=("train", "generate"), help="default: both, one after the other")
     add("--config", help="a flow config; default: configs/stage2.json on a GPU, else configs/tiny")
     add("--batch", type=int, help="samples a pass on this device (default: the paper's 16, or 4)")
     add("--steps", type=int, default=10)
@@ -55,7 +56,10 @@ def main() -> int:
             return _simulate(args)
         if args.mode == "generate":
             return _generate(args)
-        return _compare(args) if args.compare else _train(args)
+        if args.compare:
+            return _compare(args)
+        status = _train(args)
+        return status if args.mode == "train" else status or _generate(args)
     except (ValueError, FileNotFoundError) as error:
         print(f"throughput: error: {error}", file=sys.stderr)
         return 2
@@ -277,14 +281,19 @@ def _generate(args: argparse.Namespace) -> int:
     middle = sorted(seconds)[len(seconds) // 2]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     result = {"seconds_per_clip": middle, "clip_seconds": clip.seconds, "device": device}
-    print("  ".join(f"{key} {value}" for key, value in result.items()))
-    _write(args, result)
+    print("generate: " + "  ".join(f"{key} {value}" for key, value in result.items()))
+    _write(args, result, "generate")
     return 0
 
 
-def _write(args: argparse.Namespace, result: dict[str, Any]) -> None:
-    if args.out:
-        Path(args.out).write_text(json.dumps(result, indent=2) + "\n")
+def _write(args: argparse.Namespace, result: dict[str, Any], part: str = "") -> None:
+    """To --out; where both modes are measured, generation's figures stand beside training's."""
+    if not args.out:
+        return
+    path = Path(args.out)
+    if part and not args.mode and path.exists():
+        result = {**json.loads(path.read_text()), part: result}
+    path.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -104,7 +104,21 @@ void each_op(Row&& row) {
 
 }  // namespace
 
+// What only a GPU has kernels for, around a library's attention or norm: declared everywhere, so that
+// tracing and counting know them, and registered in csrc/cuda/ops.
+constexpr const char* kGpuOnly[] = {
+    // the pairs of x's heads turned where they lie
+    "rotate_(Tensor(a!) x_BNHD, Tensor rotation_NP2, bool interleaved) -> ()",
+    // a row's own key and value beside those that it has attended to
+    "attend_own_(Tensor(a!) out_RNHD, Tensor log_sum_BHL, Tensor q_RNHD, Tensor own_k_RHD, Tensor "
+    "own_v_RHD, float scale) -> ()",
+    // LN(x + y) * weight + bias
+    "layernorm_of_sum(Tensor x_GSC, Tensor y_GSC, Tensor weight_C, Tensor bias_C, float eps) -> "
+    "Tensor",
+};
+
 TORCH_LIBRARY(syncflow, m) {
+  for (const char* signature : kGpuOnly) m.def(signature);
   each_op([&](const char* name, const char* signature, auto) {
     m.def((std::string(name) + signature).c_str());
   });

@@ -28,17 +28,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--clips", type=Path, help="folder of clips (default: make some)")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--workers", type=int, help="decoding processes (default: one per core)")
     parser.add_argument("--out", type=Path, default=Path("runs/finetune"))
     args = parser.parse_args(argv)
 
     clips = args.clips or args.out / "clips"
     if args.clips is None:
-        command("data", "impacts", "--out", clips, "--clips", 12, "--level", 1, "--size", 64)
+        command("data", "impacts", "--out", clips, "--clips", 12, "--workers", args.workers or 1)
 
     # 1. Every clip goes through the model's own encoders once; a share is held out for validation.
     for split in ("train", "test"):
         words = ["--split", split, "--test-share", 0.25, "--out", args.out / split]
-        command("prepare", clips, *words, "--no-progress")
+        workers = [] if args.workers is None else ["--workers", args.workers]
+        command("prepare", clips, *words, *workers, "--no-progress")
 
     # 2. Small matrices in both towers learn; everything else stays.
     known = json.loads((SHIPPED / "config.json").read_text())

@@ -139,7 +139,7 @@ def couple(
     kind: Coupling = "none",
     condition: Tensor | None = None,
     condition_weight: float | None = None,
-    condition_share: float = 0.01,
+    condition_share: float = 0.02,
 ) -> Tensor:
     """Which noise goes with which data: indices [B] so that ``x_0[indices]`` pairs with ``x_1``.
 
@@ -176,7 +176,7 @@ def transport_cost(x_0: Tensor, x_1: Tensor) -> Tensor:
 
 
 def conditional_cost(
-    cost_BB: Tensor, condition: Tensor, weight: float | None = None, share: float = 0.01
+    cost_BB: Tensor, condition: Tensor, weight: float | None = None, share: float = 0.02
 ) -> Tensor:
     """Transport costs with those of leaving the condition added.
 

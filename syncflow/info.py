@@ -12,8 +12,11 @@ from typing import Any
 _PACKAGES = ("torch", "transformers", "diffusers", "av", "safetensors", "deepspeed", "xformers")
 
 
-def collect() -> dict[str, Any]:
-    """Versions, device, compiled kernels and the shipped model, as plain JSON values."""
+def collect(attention: bool = False) -> dict[str, Any]:
+    """Versions, device, compiled kernels and the shipped model, as plain JSON values.
+
+    attention: also the backends of attention that can be imported, which takes seconds.
+    """
     import torch
 
     import syncflow
@@ -35,6 +38,10 @@ def collect() -> dict[str, Any]:
         for index in range(torch.cuda.device_count())
     ] or [f"cpu ({os.cpu_count()} cores, {torch.get_num_threads()} threads)"]
     facts["kernels"] = native.status()
+    if attention:
+        from syncflow.ops import attention_backends
+
+        facts["attention"] = attention_backends.status()
     model = Path(syncflow.__file__).parent / "pretrained"
     weights = sorted(model.rglob("*.safetensors"))
     facts["model"] = {
@@ -52,9 +59,11 @@ def table(facts: dict[str, Any]) -> str:
             rows += [("device", device) for device in value]
         elif name == "kernels":
             rows.append(("kernels", _kernels(value)))
+        elif name == "attention":
+            rows += [(f"attention {backend}", found) for backend, found in value.items()]
         elif name == "model":
             found = f"{value['path']} ({value['megabytes']} MB)"
-            rows.append(("model", found if value["path"] else "none in the package"))
+            rows.append(("model", found if value["path"] else "none in this installation"))
         elif name == "cuda":
             rows.append((name, value or "none (CPU build of PyTorch)"))
         else:
@@ -67,4 +76,5 @@ def _kernels(status: dict[str, Any]) -> str:
     if not status.get("active"):
         return f"PyTorch reference ({status.get('reason') or 'compiled kernels are not active'})"
     parts = [status.get("cpu_capability") or "CPU", *(status.get("cuda_archs") or [])]
-    return f"compiled ({', '.join(map(str, parts))})"
+    off = "".join(f"; {name} off: {why}" for name, why in (status.get("off") or {}).items())
+    return f"compiled ({', '.join(map(str, parts))}){off}"

@@ -16,10 +16,10 @@ _EXIT_USER_ERROR, _EXIT_INTERRUPTED = 2, 130
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this script and of ``syncflow train``."""
     add = parser.add_argument
-    add("--config", required=True, metavar="FILE", help="JSON file, e.g. configs/stage2.json")
-    add("--device", help="cpu or cuda (default: a GPU where there is one)")
+    add("--config", required=True, metavar="FILE", help="JSON config, e.g. configs/stage2.json")
+    add("--device", help="cpu or cuda (default: a GPU if available)")
     add("--no-progress", action="store_true", help="no progress bars")
-    what = "wait so long for a process that is silent (default 10)"
+    what = "minutes without a message after which a process counts as dead (default 10)"
     add("--timeout-minutes", type=float, default=10.0, metavar="N", help=what)
     # Launchers add it; the environment says the same.
     add("--local_rank", "--local-rank", type=int, default=None, help=argparse.SUPPRESS)

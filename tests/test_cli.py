@@ -120,7 +120,7 @@ MISTAKES = [
     (["evaluate", "sync", "--levels", "1,1"], "names a level twice"),
     (["evaluate", "--suite", "songs"], "invalid choice: 'songs'"),
     (["evaluate", "sweep", "--grid", "[1]"], "is not a JSON object of lists"),
-    (["evaluate", "sweep", "--grid", '{"a": [1]}'], "a sweep knows steps"),
+    (["evaluate", "sweep", "--grid", '{"a": [1]}'], "a sweep accepts steps"),
     (["evaluate", "redraw", "nowhere", "--out", "x"], "nowhere"),
     (["evaluate", "suite", "--compare", "x"], "takes NAME=MODEL with each name once, got 'x'"),
     (["demo", "--port", "0"], "--port: it must be at least 1"),

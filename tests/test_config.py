@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from syncflow import config
 from syncflow.clip import ClipSpec
-from syncflow.config import DDiTConfig, ModelConfig, OpenSoraVAEConfig, SamplingConfig
+from syncflow.config import DDiTConfig, ModelConfig, OpenSoraVAEConfig, SamplingConfig, files
 from syncflow.training import runner
 
 SMALL = {
@@ -89,14 +88,14 @@ def test_what_a_wheel_ships_is_found_from_any_folder(tmp_path, monkeypatch):
     (site / "configs" / "a.json").write_text("{}")
     work.mkdir()
     monkeypatch.chdir(work)
-    monkeypatch.setattr(config.shipped, "_PACKAGE", site)
-    assert config.find("configs/a.json") == site / "configs" / "a.json"
-    assert config.find("syncflow/pretrained") == site / "pretrained"
+    monkeypatch.setattr(files, "_PACKAGE", site)
+    assert files.find("configs/a.json") == site / "configs" / "a.json"
+    assert files.find("syncflow/pretrained") == site / "pretrained"
     for name in ("configs/b.json", "elsewhere/a.json", "a.json", "."):
-        assert config.find(name) == Path(name)
+        assert files.find(name) == Path(name)
     (work / "configs").mkdir()
     (work / "configs" / "a.json").write_text("{}")
-    assert config.find("configs/a.json") == Path("configs/a.json")
+    assert files.find("configs/a.json") == Path("configs/a.json")
 
 
 def test_the_recipe_is_found_from_any_folder(tmp_path, monkeypatch):

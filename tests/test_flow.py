@@ -223,6 +223,57 @@ def test_c2ot_keeps_noise_within_its_condition() -> None:
         flow.couple(x_0, x_1, "c2ot")
 
 
+def _clips(count: int, size: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (count, size)
+    return torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+
+
+def _cosine_distance(conditions: torch.Tensor, order: torch.Tensor) -> float:
+    c = torch.nn.functional.normalize(conditions.double(), dim=1)
+    return float((1 - (c * c[order]).sum(1)).mean())
+
+
+def test_c2ot_moves_clips_whose_captions_are_nearly_equal_at_the_papers_size() -> None:
+    """In 32,768 dimensions distances differ by a hundredth of what they are: a weight in units of
+    their mean held every clip at its own noise, as if there were no coupling."""
+    x_0, x_1 = _clips(128, 32768)
+    generator = torch.Generator().manual_seed(1)
+    captions = 3 * torch.randn(64, generator=generator) + torch.randn(128, 64, generator=generator)
+    own = torch.arange(128)
+    assert _cosine_distance(captions, torch.arange(128).roll(1)) < 0.2
+    held = flow.couple(x_0, x_1, "c2ot", captions, condition_weight=1.0)
+    assert torch.equal(held, own)
+    order = flow.couple(x_0, x_1, "c2ot", captions)
+    free = flow.couple(x_0, x_1, "ot")
+
+    def cost(pairs: torch.Tensor) -> float:
+        return float(flow.transport_cost(x_0[pairs], x_1).diagonal().mean())
+
+    assert (order != own).float().mean() > 0.05
+    assert cost(free) < cost(order) < cost(own)
+    assert _cosine_distance(captions, order) < 0.5 * _cosine_distance(captions, free)
+    more = flow.couple(x_0, x_1, "c2ot", captions, condition_share=0.2)
+    assert cost(free) <= cost(more) < cost(order)
+
+
+def test_c2ot_never_leaves_a_class_and_is_transport_within_it() -> None:
+    x_0, x_1 = _clips(48, 32768)
+    classes = torch.arange(48) % 4
+    order = flow.couple(x_0, x_1, "c2ot", torch.eye(4)[classes])
+    assert torch.equal(classes[order], classes)
+    for each in range(4):
+        rows = (classes == each).nonzero().flatten()
+        assert torch.equal(order[rows], rows[flow.couple(x_0[rows], x_1[rows], "ot")])
+
+
+def test_costs_that_processes_work_out_in_shares_are_the_whole_ones() -> None:
+    x_0, x_1 = _clips(12, 4096)
+    shares = [flow.transport_cost(x_0, x_1[rows]) for rows in (slice(0, 5), slice(5, 12))]
+    torch.testing.assert_close(torch.cat(shares), flow.transport_cost(x_0, x_1))
+    assert torch.equal(flow.assign(torch.cat(shares)), flow.couple(x_0, x_1, "ot"))
+
+
 @pytest.mark.parametrize("solver", flow.SOLVERS)
 def test_a_straight_path_is_solved_exactly(solver: str) -> None:
     x_0, x_1 = pair(2)

@@ -178,20 +178,28 @@ def schemas(package: str) -> list[Any]:
             yield child
             yield from below(child)
 
-    found = dict.fromkeys(below(syncflow.config.Config))
-    return [s for s in found if s.__module__.startswith(package) and s.model_fields]
+    found = [s for s in dict.fromkeys(below(syncflow.config.Config)) if s.model_fields]
+    found = [s for s in found if s.__module__.startswith(package) and s.__name__[0] != "_"]
+    # What a file as a whole is comes before its parts.
+    return sorted(found, key=lambda schema: schema.__name__ not in ("ModelConfig", "TrainConfig"))
 
 
 def schema_section(schema: Any) -> str:
     text = re.sub(r"``(.+?)``", r"`\1`", schema.__doc__ or "")
     lines = [line.strip() for line in text.splitlines()]
-    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
-    for key, field in schema.model_fields.items():
-        default = "required" if field.is_required() else f"`{shown(field)}`"
+    fields = schema.model_fields.items()
+    told = any(field.description for _, field in fields)
+    columns = ["key", "type", "default", *(["meaning"] if told else [])]
+    rows = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for key, field in fields:
         bounds = ", ".join(filter(None, map(bound, field.metadata)))
-        kind = f"`{annotation(field.annotation)}`" + (f" {bounds}" if bounds else "")
-        meaning = cell(field.description or "")
-        rows.append(f"| `{key}` | {kind} | {default} | {meaning} |")
+        cells = [
+            f"`{key}`",
+            f"`{annotation(field.annotation)}`" + (f" {bounds}" if bounds else ""),
+            "required" if field.is_required() else f"`{shown(field)}`",
+            *([cell(field.description or "")] if told else []),
+        ]
+        rows.append("| " + " | ".join(cells) + " |")
     return "\n\n".join([f"### {schema.__name__}", "\n".join(lines).strip(), "\n".join(rows)])
 
 

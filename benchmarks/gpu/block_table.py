@@ -48,7 +48,7 @@ def video_block(device: torch.device, temporal: bool, dry: bool) -> dict[str, Ca
 
     def ours() -> Tensor:
         # Keys and values of the captions are made once per prompt; in training once per step.
-        return layer(x, modulation, cross.keys_values(text), None)
+        return layer(x, modulation, cross.keys_values(text), None)[0]
 
     run = functools.partial(baselines.block, temporal=temporal)
     arguments = (layer, x, modulation, text, table)
@@ -197,8 +197,8 @@ def _other_blocks(tower: VideoTower, run: Callable, words: Tensor, table: Tensor
     blocks = [(b, False) for b in tower.spatial_blocks] + [(b, True) for b in tower.temporal_blocks]
     for block, temporal in blocks:
 
-        def forward(x, modulation, *_, block=block, temporal=temporal) -> Tensor:
-            return run(block, x, modulation, words, table, temporal=temporal)
+        def forward(x, modulation, *_, block=block, temporal=temporal) -> tuple[Tensor, None]:
+            return run(block, x, modulation, words, table, temporal=temporal), None
 
         block.forward = forward
     try:

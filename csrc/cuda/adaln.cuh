@@ -57,7 +57,7 @@ __device__ __forceinline__ void normalise(int channels, float eps, float (&v)[N]
     for (int e = 0; e < kRowVector; ++e) v[i][e] *= rstd;
 }
 
-// budget: 128 registers
+// budget: 128 registers, 2180 instructions
 template <class T, int N, Norm NORM>
 __global__ void __launch_bounds__(kForwardWarps* kWarp, 4) adaln_forward_kernel(const AdalnArgs a) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kForwardWarps + threadIdx.x / kWarp;
@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(kForwardWarps* kWarp, 4) adaln_forward_kernel(
   }
 }
 
-// Any C, any alignment. budget: 64 registers
+// Any C, any alignment. budget: 64 registers, 1010 instructions
 template <class T, Norm NORM>
 __global__ void __launch_bounds__(kForwardWarps* kWarp)
     adaln_forward_any_kernel(const AdalnArgs a) {
@@ -154,7 +154,7 @@ __global__ void __launch_bounds__(kForwardWarps* kWarp)
   }
 }
 
-// x + gate * y without a norm; V channels per lane. budget: 48 registers
+// x + gate * y without a norm; V channels per lane. budget: 48 registers, 370 instructions
 template <class T, int V>
 __global__ void __launch_bounds__(kForwardWarps* kWarp)
     gate_residual_kernel(const AdalnArgs a) {

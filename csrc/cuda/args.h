@@ -85,7 +85,7 @@ struct TemporalAttentionArgs {
   void* grad_qkv = nullptr;
 };
 
-// Why these sizes have no kernel, or nullptr.
+// Why these sizes have no kernel on the current device, or nullptr; good until the thread's next call.
 const char* temporal_attention_refusal(const TemporalAttentionArgs& args);
 bool temporal_attention_is_matrix(const TemporalAttentionArgs& args);
 int64_t temporal_attention_slots(const TemporalAttentionArgs& args);

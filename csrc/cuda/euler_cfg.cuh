@@ -5,7 +5,7 @@
 
 namespace syncflow::cuda {
 
-// V numbers per thread. budget: 48 registers
+// V numbers per thread. budget: 48 registers, 110 instructions
 template <class T, int V>
 __global__ void __launch_bounds__(256) euler_cfg_kernel(const EulerCfgArgs a) {
   const int64_t at = (static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x) * V;

@@ -26,15 +26,6 @@ void forward_any(const TemporalAttentionArgs& a, cudaStream_t stream) {
 
 }  // namespace
 
-const char* temporal_attention_refusal(const TemporalAttentionArgs& a) {
-  if (a.D > kMostHead) return "head dimensions above 256 have no CUDA kernel";
-  if (temporal_attention_is_matrix(a)) return nullptr;
-  // The backward pass needs more than the forward: what can be computed can be trained.
-  if (backward_shared(a.T, a.D) * static_cast<int64_t>(sizeof(float)) > kSharedLimit)
-    return "so many frames of so large heads have no CUDA kernel (see ops.reference_ops)";
-  return nullptr;
-}
-
 bool temporal_attention_is_matrix(const TemporalAttentionArgs& a) {
   const bool plain = !a.transform.rotation || a.transform.interleaved;
   return a.type != DType::kFloat && a.T <= 64 && plain && aligned16(a.qkv) && aligned16(a.out) &&

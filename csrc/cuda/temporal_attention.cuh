@@ -54,7 +54,7 @@ __device__ __forceinline__ void softmax(float (&c)[TILES][4], int end, float sca
 
 // TILES key tiles of 8 rows; KEPT: keys and values stay in registers, else each 16 queries read
 // them again (through the cache). Loads are long waits: as many warps as registers allow hide them.
-// budget: 255 registers
+// budget: 255 registers, 3730 instructions
 template <class T, int D, int TILES, bool KEPT>
 __global__ void __launch_bounds__(kHeadWarps* kWarp, (TILES == 1 && D <= 72 ? 5 : 1))
     temporal_attention_kernel(const TemporalAttentionArgs a) {
@@ -279,7 +279,7 @@ __host__ __device__ inline int64_t forward_shared(int64_t T, int64_t D) {
   return T * (D | 1) + (D | 1) + T;
 }
 
-// budget: 128 registers
+// budget: 128 registers, 1880 instructions
 template <class T>
 __global__ void __launch_bounds__(4 * kWarp)
     temporal_attention_any_kernel(const TemporalAttentionArgs a) {

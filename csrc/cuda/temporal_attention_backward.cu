@@ -1,4 +1,6 @@
 // Attention along time on CUDA, backward: which kernel for which shape.
+#include <cstdio>
+
 #include "temporal_attention_backward.cuh"
 
 namespace syncflow::cuda {
@@ -29,10 +31,18 @@ int64_t warp_shared(const TemporalAttentionArgs& a) {
   return !keeps_shared(n, a.D) ? 0 : (kParts * n * (a.D / 8) + 2 * n * n) * kWarp * 4;
 }
 
-int64_t warps_per_block(const TemporalAttentionArgs& a) {
+int64_t fitting_warps(const TemporalAttentionArgs& a, int64_t limit) {
   const int64_t each = warp_shared(a);
-  const int64_t fit = each ? kSharedLimit / each : kMostWarps;
+  const int64_t fit = each ? limit / each : kMostWarps;
   return fit > kMostWarps ? kMostWarps : fit < 1 ? 1 : fit;
+}
+
+// As many as the device has room for; which slot a warp has does not depend on their number.
+int64_t warps_per_block(const TemporalAttentionArgs& a) {
+  const bool asks = warp_shared(a) * kMostWarps > kSharedDefault;
+  int64_t warps = fitting_warps(a, asks ? shared_limit() : kSharedDefault);
+  while (a.transform.slots % warps) --warps;
+  return warps;
 }
 
 template <class Kernel>
@@ -54,8 +64,23 @@ void backward_head(const TemporalAttentionArgs& a, cudaStream_t stream) {
 
 }  // namespace
 
+const char* temporal_attention_refusal(const TemporalAttentionArgs& a) {
+  if (a.D > kMostHead) return "head dimensions above 256 have no CUDA kernel";
+  // The backward pass needs more than the forward: what can be computed can be trained.
+  const int64_t needed = warp_shared(a);
+  if (needed <= kSharedDefault) return nullptr;
+  const int64_t limit = shared_limit();
+  if (needed <= limit) return nullptr;
+  static thread_local char text[200];
+  snprintf(text, sizeof text,
+           "so many frames of so large heads need %lld KB of shared memory, and a block has at most "
+           "%lld KB on this device (see ops.reference_ops)",
+           static_cast<long long>(ceil_div(needed, 1024)), static_cast<long long>(limit / 1024));
+  return text;
+}
+
 int64_t temporal_attention_slots(const TemporalAttentionArgs& a) {
-  const int64_t items = a.B * a.S * a.H, warps = warps_per_block(a);
+  const int64_t items = a.B * a.S * a.H, warps = fitting_warps(a, kSharedPlanned);
   const int64_t slots = items < most_slots(a) ? items : most_slots(a);
   return ceil_div(slots, warps) * warps;
 }

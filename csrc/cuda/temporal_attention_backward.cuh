@@ -96,7 +96,7 @@ __device__ __forceinline__ void store_gradient(float (&c)[Tile<D>::kRegisters][4
   if (t < end) raw.store(grad_rows + t * stride);
 }
 
-// budget: 255 registers
+// budget: 255 registers, 5310 instructions
 template <class T, int D, int TILES, bool SHARED>
 __global__ void __launch_bounds__(4 * kWarp, (TILES == 1 && D <= 72 ? 3 : 1))
     temporal_attention_backward_kernel(const TemporalAttentionArgs a) {
@@ -242,7 +242,7 @@ __host__ __device__ inline int64_t backward_shared(int64_t T, int64_t D) {
   return kParts * T * (D | 1) + 2 * T * (T | 1);
 }
 
-// budget: 128 registers
+// budget: 128 registers, 4230 instructions
 template <class T>
 __global__ void __launch_bounds__(4 * kWarp)
     temporal_attention_backward_any_kernel(const TemporalAttentionArgs a) {

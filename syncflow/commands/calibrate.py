@@ -7,17 +7,17 @@ from pathlib import Path
 
 from syncflow.commands import options
 
-SUMMARY = "draw the metrics' own response curves on rendered clips of the test split; no model"
+SUMMARY = "compute the metrics' response curves on rendered test clips, without a model"
 EXAMPLE = "syncflow evaluate calibrate --levels 1 --out curves.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    what = "clips of every level (default 100)"
+    what = "clips per level (default 100)"
     add("--clips", type=options.count, default=100, metavar="N", help=what)
     add("--levels", type=options.levels, default=[1], metavar="L,L", help="levels (default 1)")
-    add("--size", type=options.count, default=64, metavar="PX", help="of the clips (default 64)")
-    add("--out", metavar="FILE", help="a JSON file to write")
+    add("--size", type=options.count, default=64, metavar="PX", help="pixels (default 64)")
+    add("--out", metavar="FILE", help="output JSON file")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -13,13 +13,17 @@ EXAMPLE = "syncflow evaluate fit --check --levels 1,2"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    what = "clips of every level (default 120)"
+    what = "clips per level (default 120)"
     add("--clips", type=options.count, default=120, metavar="N", help=what)
     add("--levels", type=options.levels, default=[1], metavar="L,L", help="levels (default 1)")
-    add("--trials", type=options.count, default=40, metavar="N", help="of the search (default 40)")
-    what = "a JSON file to write (default: the package's own settings)"
+    add("--trials", type=options.count, default=40, metavar="N", help="search trials (default 40)")
+    what = "output JSON file (default: the package's own settings)"
     add("--out", metavar="FILE", help=what)
-    add("--check", action="store_true", help="fit nothing: hold what is in use against the truth")
+    add(
+        "--check",
+        action="store_true",
+        help="do not fit; compare the settings in use with the truth",
+    )
 
 
 def run(args: argparse.Namespace) -> None:

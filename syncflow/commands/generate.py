@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "how --video is read: once and clean (default), or noised again at every step"
     add("--v2a", choices=("one-pass", "paper"), help=what)
     add("--image", metavar="FILE", help="the first frame: an image, or the first frame of a video")
-    what = "times of contacts in seconds, e.g. 0.4,1.1 (for models trained with event tokens)"
+    what = "when things touch, in seconds, e.g. 0.4,1.1 (for models trained with event times)"
     add("--contacts", type=options.times, metavar="S,S,...", help=what)
     count = options.count
     what = "soundtracks per picture, ranked by sync (default 1)"

@@ -84,8 +84,7 @@ def plan(out: str | None, prompts: Sequence[str], takes: int, seed: int) -> Plan
             except (LookupError, ValueError, TypeError, AttributeError):
                 known = "{i}, {prompt}, {seed} and {take}"
                 raise ValueError(
-                    f"'{text}' is not a valid pattern; "
-                    f"it may contain {known}"
+                    f"'{text}' is not a valid pattern; it may contain {known}"
                 ) from None
     if len(set(paths)) < len(paths):
         raise ValueError(f"'{text}' gives several clips the same name; add {{i}} or {{take}} to it")

@@ -77,18 +77,38 @@ def run(args: argparse.Namespace) -> None:
     from syncflow.training.prepare import prepare
 
     taken = Options(
-        args.layout, args.videos, args.split, args.test_share, args.caption, args.recaption,
-        args.windows, args.per_segment, args.segment, args.seed,
-        tuple(name.replace("-", " ") for name in args.keep), args.min_motion, args.min_db,
+        args.layout,
+        args.videos,
+        args.split,
+        args.test_share,
+        args.caption,
+        args.recaption,
+        args.windows,
+        args.per_segment,
+        args.segment,
+        args.seed,
+        tuple(name.replace("-", " ") for name in args.keep),
+        args.min_motion,
+        args.min_db,
     )
     found = prepare(
-        args.source, args.out, model=args.model, sizes=args.size or (), seconds=args.seconds,
-        fps=args.fps, options=taken, captioner=args.captioner, workers=args.workers,
-        batch=args.batch, share=args.share, device=args.device, progress=not args.no_progress,
+        args.source,
+        args.out,
+        model=args.model,
+        sizes=args.size or (),
+        seconds=args.seconds,
+        fps=args.fps,
+        options=taken,
+        captioner=args.captioner,
+        workers=args.workers,
+        batch=args.batch,
+        share=args.share,
+        device=args.device,
+        progress=not args.no_progress,
     )
     for out, manifest in found.items():
         if manifest is None:
-            print(f"{out}: this part is done, others are not")
+            print(f"{out}: this part is done, other parts are not")
         else:
             print(json.dumps(json.loads((out / "report.json").read_text()), indent=2))
             print(out)

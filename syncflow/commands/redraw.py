@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-SUMMARY = "draw the page of a finished report again, with curves that were measured apart"
+SUMMARY = "redraw the page of a finished report, with curves that were measured separately"
 EXAMPLE = "syncflow evaluate redraw runs/eval --out page --calibration curves.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("report", metavar="REPORT", help="the folder of a report")
-    add("--out", required=True, metavar="DIR", help="the folder of the new page")
-    what = "response curves of `syncflow evaluate calibrate`; may be given several times"
+    add("report", metavar="REPORT", help="folder of a report")
+    add("--out", required=True, metavar="DIR", help="output folder")
+    what = "response curves of `syncflow evaluate calibrate`; can be repeated"
     add("--calibration", action="append", default=[], metavar="FILE", help=what)
     add("--sweep", metavar="FILE", help="a sweep over guidance (sweep.json)")
-    add("--training", metavar="FILE", help="a JSON of validation losses")
+    add("--training", metavar="FILE", help="JSON file with validation losses")
 
 
 def run(args: argparse.Namespace) -> None:

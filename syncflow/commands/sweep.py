@@ -8,17 +8,28 @@ from typing import Any
 
 from syncflow.commands import options
 
-SUMMARY = "try combinations of sampling options on validation captions"
+SUMMARY = "compare sampling settings on validation captions"
 EXAMPLE = "syncflow evaluate sweep --grid '{\"guidance\": [1, 2]}' --out runs/eval/val"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", help="a model folder or hub id (default: the model in the package)")
-    what = "JSON: option -> values; may be given several times (default: schedule, guidance, steps)"
+    what = "JSON: option -> values; can be repeated (default: schedule, guidance, steps)"
     add("--grid", type=_grid, action="append", metavar="JSON", help=what)
-    add("--clips", type=options.count, default=64, metavar="N", help="captions (default 64)")
-    add("--out", default="runs/eval/val", metavar="DIR", help="default runs/eval/val")
+    add(
+        "--clips",
+        type=options.count,
+        default=64,
+        metavar="N",
+        help="number of captions (default 64)",
+    )
+    add(
+        "--out",
+        default="runs/eval/val",
+        metavar="DIR",
+        help="output folder (default runs/eval/val)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:

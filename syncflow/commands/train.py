@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from syncflow import train
 
@@ -16,6 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if not Path(args.config).is_file():
+    from syncflow.config import find
+
+    if not find(args.config).is_file():
         raise FileNotFoundError(f"there is no config file '{args.config}'")
     return train.run(args)

@@ -13,6 +13,7 @@ from syncflow.config.encoders import (
     TextEncoderConfig,
     VideoVAEConfig,
 )
+from syncflow.config.files import find
 from syncflow.config.model import (
     FORMAT,
     AdaptorConfig,
@@ -24,7 +25,6 @@ from syncflow.config.model import (
     VideoTowerConfig,
 )
 from syncflow.config.schema import Config
-from syncflow.config.shipped import find
 
 __all__ = [
     "AdaptorConfig",
@@ -47,5 +47,4 @@ __all__ = [
     "TextEncoderConfig",
     "VideoTowerConfig",
     "VideoVAEConfig",
-    "find",
 ]

@@ -17,7 +17,9 @@ class Beside:
     """
 
     def __init__(self, device: torch.device) -> None:
-        capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        # A GPU that was never used, or is only counted with, captures nothing.
+        there = device.type == "cuda" and torch.cuda.is_initialized()
+        capturing = there and torch.cuda.is_current_stream_capturing()
         self.stream = _second(device) if capturing else None
 
     @contextlib.contextmanager

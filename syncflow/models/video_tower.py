@@ -133,8 +133,14 @@ class VideoTower(nn.Module):
 
         modulations, final_modulation = self._modulations(t_B, fps, frame_mask)
         features = []
+        # A block's end and the next one's beginning in one pass; with a gradient both tensors
+        # would have to be kept.
+        joined = not torch.is_grad_enabled()
+        normed_BTSC = None
         for index, block in enumerate(self._blocks()):
-            x_BTSC = block(x_BTSC, modulations[index], text.keys_values[index], text.score_term)
+            following = modulations[index + 1][:2] if joined and modulations[index + 1 :] else None
+            words = text.keys_values[index], text.score_term
+            x_BTSC, normed_BTSC = block(x_BTSC, modulations[index], *words, normed_BTSC, following)
             if index % 2:
                 features.append(x_BTSC)
                 if on_layer is not None:
@@ -264,13 +270,28 @@ class Block(nn.Module):
         modulation: tuple[Tensor, ...],
         text: KeysValues,
         text_term: Tensor | None,
-    ) -> Tensor:
+        normed_BTSC: Tensor | None = None,
+        following: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """x [B, T, S, C] -> the same, and what the next block begins with.
+
+        Args:
+            x_BTSC: the residual stream.
+            modulation: shift, scale and gate of the attention, then of the MLP.
+            text, text_term: keys and values of the captions, and the mask's term.
+            normed_BTSC: x normed and modulated already, by the block before.
+            following: shift and scale of the next block's attention; None = it norms for itself.
+        """
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation
-        y_BTSC = self.attn(adaln(x_BTSC, shift_attn, scale_attn, EPS))
-        x_BTSC = gate_residual(x_BTSC, y_BTSC, gate_attn)
+        if normed_BTSC is None:
+            normed_BTSC = adaln(x_BTSC, shift_attn, scale_attn, EPS)
+        x_BTSC = gate_residual(x_BTSC, self.attn(normed_BTSC), gate_attn)
         y_BTSC = self.cross_attn(x_BTSC, text, text_term)
         x_BTSC, y_BTSC = gate_residual_adaln(x_BTSC, y_BTSC, None, shift_mlp, scale_mlp, EPS)
-        return gate_residual(x_BTSC, self.mlp(y_BTSC), gate_mlp)
+        y_BTSC = self.mlp(y_BTSC)
+        if following is None:
+            return gate_residual(x_BTSC, y_BTSC, gate_mlp), None
+        return gate_residual_adaln(x_BTSC, y_BTSC, gate_mlp, *following, EPS)
 
 
 class PatchEmbedding(nn.Module):

@@ -20,22 +20,26 @@ of another floating dtype than x, as may y. Backward saves the inputs and no sta
 mean and variance are recomputed.
 """
 
+from collections.abc import Callable
 from math import prod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from syncflow.ops import native
+from syncflow.ops import native, verify
 
 
 def adaln(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
     """LN(x) * (1 + scale) + shift, of x's dtype. x [B, ..., C]; the others [B, C] or [B, T, C]."""
-    if not native.usable("adaln", x, shift, scale):
+    plan = _ADALN.plan(x, shift, scale)
+    if plan is None:
         return adaln_reference(x, shift, scale, eps)
-    GSC, modulations_GC = _grouped(x, shift=shift, scale=scale)
-    out_GSC = torch.ops.syncflow.adaln(_shaped(x, GSC), *modulations_GC, eps)
-    return _shaped(out_GSC, x.shape)
+    call, _, shapes = plan
+    if not shapes:
+        return call(x, shift, scale, eps)
+    GSC, rows = shapes
+    return call(x.reshape(GSC), *_spread(rows, shift, scale), eps).reshape(x.shape)
 
 
 def adaln_reference(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
@@ -47,12 +51,14 @@ def adaln_reference(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) 
 
 def gate_residual(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
     """x + gate * y, of x's dtype. x, y [B, ..., C]; gate [B, C] or [B, T, C]."""
-    if not native.usable("gate_residual", x, y, gate):
+    plan = _GATE_RESIDUAL.plan(x, y, gate)
+    if plan is None:
         return gate_residual_reference(x, y, gate)
-    _check_same_shape(x, y)
-    GSC, (gate_GC,) = _grouped(x, gate=gate)
-    sum_GSC = torch.ops.syncflow.gate_residual(_shaped(x, GSC), _shaped(y, GSC), gate_GC)
-    return _shaped(sum_GSC, x.shape)
+    call, _, shapes = plan
+    if not shapes:
+        return call(x, y, gate)
+    GSC, rows = shapes
+    return call(x.reshape(GSC), y.reshape(GSC), *_spread(rows, gate)).reshape(x.shape)
 
 
 def gate_residual_reference(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
@@ -66,14 +72,17 @@ def gate_residual_adaln(
     x: Tensor, y: Tensor, gate: Tensor | None, shift: Tensor, scale: Tensor, eps: float = 1e-6
 ) -> tuple[Tensor, Tensor]:
     """x' = x + gate * y and adaln(x', shift, scale), both of x's dtype. gate=None adds y itself."""
-    if not native.usable("gate_residual_adaln", x, y, gate, shift, scale):
+    plan = _GATE_RESIDUAL_ADALN.plan(x, y, gate, shift, scale)
+    if plan is None:
         return gate_residual_adaln_reference(x, y, gate, shift, scale, eps)
-    _check_same_shape(x, y)
-    GSC, modulations_GC = _grouped(x, gate=gate, shift=shift, scale=scale)
-    sum_GSC, out_GSC = torch.ops.syncflow.gate_residual_adaln(
-        _shaped(x, GSC), _shaped(y, GSC), *modulations_GC, eps
+    call, _, shapes = plan
+    if not shapes:
+        return call(x, y, gate, shift, scale, eps)
+    GSC, rows = shapes
+    sum_GSC, out_GSC = call(
+        x.reshape(GSC), y.reshape(GSC), *_spread(rows, gate, shift, scale), eps
     )
-    return _shaped(sum_GSC, x.shape), _shaped(out_GSC, x.shape)
+    return sum_GSC.reshape(x.shape), out_GSC.reshape(x.shape)
 
 
 def gate_residual_adaln_reference(
@@ -89,15 +98,10 @@ def residual_layernorm(
     x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5
 ) -> Tensor:
     """x + LN(y) * weight + bias, of x's dtype; weight, bias [C]. The transformation y is normed."""
-    if not native.usable("residual_layernorm", x, y, weight, bias):
+    plan = _RESIDUAL_LAYERNORM.plan(x, y, weight, bias)
+    if plan is None:
         return residual_layernorm_reference(x, y, weight, bias, eps)
-    _check_same_shape(x, y)
-    _check_affine(x, weight=weight, bias=bias)
-    GSC = x.shape if x.ndim == 3 else (1, prod(x.shape[:-1]), x.shape[-1])
-    out_GSC = torch.ops.syncflow.residual_layernorm(
-        _shaped(x, GSC), _shaped(y, GSC), weight, bias, eps
-    )
-    return _shaped(out_GSC, x.shape)
+    return _affine(plan, x, y, weight, bias, eps)
 
 
 def residual_layernorm_reference(
@@ -113,16 +117,10 @@ def layernorm_of_sum(
     x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5
 ) -> Tensor:
     """LN(x + y) * weight + bias, of x's dtype; weight, bias [C]. The kernel has no gradient."""
-    given = (x, y, weight, bias)
-    if native.differentiable(*given) or not native.usable("layernorm_of_sum", *given):
+    plan = _LAYERNORM_OF_SUM.plan(x, y, weight, bias)
+    if plan is None:
         return layernorm_of_sum_reference(x, y, weight, bias, eps)
-    _check_same_shape(x, y)
-    _check_affine(x, weight=weight, bias=bias)
-    GSC = (1, prod(x.shape[:-1]), x.shape[-1])
-    out_GSC = torch.ops.syncflow.layernorm_of_sum(
-        _shaped(x, GSC), _shaped(y, GSC), weight, bias, eps
-    )
-    return _shaped(out_GSC, x.shape)
+    return _affine(plan, x, y, weight, bias, eps)
 
 
 def layernorm_of_sum_reference(
@@ -143,7 +141,7 @@ def _save_adaln(ctx, inputs, output):
 
 
 def _adaln_backward(ctx, grad):
-    return *torch.ops.syncflow.adaln_backward(grad, *ctx.saved_tensors, ctx.eps), None
+    return *native.gradient("adaln", grad, *ctx.saved_tensors, ctx.eps), None
 
 
 def _save_gate_residual(ctx, inputs, output):
@@ -153,7 +151,7 @@ def _save_gate_residual(ctx, inputs, output):
 
 def _gate_residual_backward(ctx, grad):
     y, gate = ctx.saved_tensors
-    return grad, *torch.ops.syncflow.gate_residual_backward(grad, y, gate)
+    return grad, *native.gradient("gate_residual", grad, y, gate)
 
 
 def _save_gate_residual_adaln(ctx, inputs, output):
@@ -163,7 +161,7 @@ def _save_gate_residual_adaln(ctx, inputs, output):
 
 def _gate_residual_adaln_backward(ctx, grad_sum, grad_out):
     saved = ctx.saved_tensors
-    grads = torch.ops.syncflow.gate_residual_adaln_backward(grad_sum, grad_out, *saved, ctx.eps)
+    grads = native.gradient("gate_residual_adaln", grad_sum, grad_out, *saved, ctx.eps)
     grad_x, grad_y, grad_gate, grad_shift, grad_scale = grads
     return grad_x, grad_y, None if saved[2] is None else grad_gate, grad_shift, grad_scale, None
 
@@ -174,7 +172,7 @@ def _save_residual_layernorm(ctx, inputs, output):
 
 
 def _residual_layernorm_backward(ctx, grad):
-    grads = torch.ops.syncflow.residual_layernorm_backward(grad, *ctx.saved_tensors, ctx.eps)
+    grads = native.gradient("residual_layernorm", grad, *ctx.saved_tensors, ctx.eps)
     return grad, *grads, None
 
 
@@ -253,31 +251,106 @@ def _over_tokens(m: Tensor, x: Tensor) -> Tensor:
     return m.reshape(*m.shape[:-1], *(1,) * (x.ndim - m.ndim), m.shape[-1])
 
 
-def _shaped(t: Tensor, shape: tuple[int, ...]) -> Tensor:
-    # A view costs as much as all the checks of a small call.
-    return t if t.shape == shape else t.reshape(shape)
+# The plan of a call: () where the shapes are the kernel's own, else what to make of them. A view
+# costs as much as the rest of a small call.
+
+Shape = tuple[int, ...]
+# How a modulation becomes [G, C]: a view of it, expanded, and made rows; None: as it is.
+Rows = tuple[Shape, Shape, Shape] | None
 
 
-def _grouped(
-    x: Tensor, **modulations: Tensor | None
-) -> tuple[tuple[int, ...], list[Tensor | None]]:
-    """(G, S, C) for x and each modulation as [G, C]: a group's tokens share one modulation row."""
+def _grouped(x: Tensor, **modulations: Tensor | None) -> tuple[()] | tuple[Shape, list[Rows]]:
+    """(G, S, C) for x and how each modulation becomes [G, C]: a group shares one modulation row."""
     _check_modulation(x, **modulations)
     shapes = {m.shape for m in modulations.values() if m is not None}
     if len(shapes) == 1:
         (shape,) = shapes
         if len(shape) == 2 and shape[0] == x.shape[0] and x.ndim > 2:
-            S = x.shape[1] if x.ndim == 3 else prod(x.shape[1:-1])
-            return (shape[0], S, shape[1]), list(modulations.values())
+            if x.ndim == 3:
+                return ()
+            return (shape[0], prod(x.shape[1:-1]), shape[1]), [None] * len(modulations)
     depth = 0  # how many leading axes of x tell modulation rows apart
     for m in modulations.values():
         if m is not None:
             depth = max([depth] + [axis + 1 for axis, n in enumerate(m.shape[:-1]) if n != 1])
-    lead, channels = x.shape[:depth], x.shape[-1]
-    rows = []
+    lead, channels = tuple(x.shape[:depth]), x.shape[-1]
+    rows: list[Rows] = []
     for m in modulations.values():
+        row = None
         if m is not None:
-            m = m.reshape(*m.shape[:-1][:depth], *(1,) * max(0, depth - m.ndim + 1), channels)
-            m = m.expand(*lead, channels).reshape(prod(lead), channels)
-        rows.append(m)
+            view = (*m.shape[:-1][:depth], *(1,) * max(0, depth - m.ndim + 1), channels)
+            row = (view, (*lead, channels), (prod(lead), channels))
+        rows.append(row)
     return (prod(lead), prod(x.shape[depth:-1]), channels), rows
+
+
+def _spread(rows: list[Rows], *modulations: Tensor | None) -> list[Tensor | None]:
+    """Each modulation as [G, C]."""
+    return [
+        m if row is None or m is None else m.reshape(row[0]).expand(row[1]).reshape(row[2])
+        for m, row in zip(modulations, rows, strict=True)
+    ]
+
+
+def _plan_gated(
+    x: Tensor, y: Tensor, gate: Tensor | None, **others: Tensor
+) -> tuple[()] | tuple[Shape, list[Rows]]:
+    _check_same_shape(x, y)
+    return _grouped(x, gate=gate, **others)
+
+
+def _plan_affine(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> Shape:
+    _check_same_shape(x, y)
+    _check_affine(x, weight=weight, bias=bias)
+    return () if x.ndim == 3 else (1, prod(x.shape[:-1]), x.shape[-1])
+
+
+def _affine(
+    plan: tuple, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> Tensor:
+    call, _, GSC = plan
+    if not GSC:
+        return call(x, y, weight, bias, eps)
+    return call(x.reshape(GSC), y.reshape(GSC), weight, bias, eps).reshape(x.shape)
+
+
+def _problem(
+    kernel: Callable, twin: Callable, tokens: int, rows: int
+) -> Callable[..., verify.Problem]:
+    """Two samples of three tokens: the first `tokens` tensors [2, 3, C], then [2, C], or [C]."""
+
+    def small(*tensors: Tensor | None) -> verify.Problem:
+        C = tensors[0].shape[-1]
+        sizes = [(2, 3, C)] * tokens + [(2, C)[2 - rows :]] * (len(tensors) - tokens)
+        shapes = [None if t is None else s for t, s in zip(tensors, sizes, strict=True)]
+        return verify.Problem(shapes, kernel, twin)
+
+    return small
+
+
+_ADALN = native.Operator(
+    "adaln",
+    plan=lambda x, shift, scale: _grouped(x, shift=shift, scale=scale),
+    problem=_problem(adaln, adaln_reference, 1, 2),
+)
+_GATE_RESIDUAL = native.Operator(
+    "gate_residual",
+    plan=_plan_gated,
+    problem=_problem(gate_residual, gate_residual_reference, 2, 2),
+)
+_GATE_RESIDUAL_ADALN = native.Operator(
+    "gate_residual_adaln",
+    plan=lambda x, y, gate, shift, scale: _plan_gated(x, y, gate, shift=shift, scale=scale),
+    problem=_problem(gate_residual_adaln, gate_residual_adaln_reference, 2, 2),
+)
+_RESIDUAL_LAYERNORM = native.Operator(
+    "residual_layernorm",
+    plan=_plan_affine,
+    problem=_problem(residual_layernorm, residual_layernorm_reference, 2, 1),
+)
+_LAYERNORM_OF_SUM = native.Operator(
+    "layernorm_of_sum",
+    plan=_plan_affine,
+    gradient=lambda device: False,
+    problem=_problem(layernorm_of_sum, layernorm_of_sum_reference, 2, 1),
+)

@@ -1,8 +1,14 @@
-"""Softmax attention over heads, by whichever route is fastest for the device and the lengths."""
+"""Softmax attention over heads, by whichever route is fastest for the device and the lengths.
+
+On a GPU that is what scaled_dot_product_attention picks, but where `attention_backends` has measured
+something faster; SYNCFLOW_ATTENTION=NAME asks for one way everywhere.
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from syncflow.ops import attention_backends as backends
 
 # On the CPU, backward through scaled_dot_product_attention in bfloat16 takes longer than through
 # two batched products with a softmax between. Beyond this many scores per head their memory is the
@@ -21,6 +27,8 @@ def attention(q_BHLD: Tensor, k_BHMD: Tensor, v_BHMD: Tensor, mask: Tensor | Non
     Returns:
         [B, H, L, D], of q's dtype.
     """
+    if q_BHLD.is_cuda:
+        return _on_a_gpu(q_BHLD, k_BHMD, v_BHMD, mask)
     scores = q_BHLD.shape[-2] * k_BHMD.shape[-2]
     on_cpu = q_BHLD.device.type == "cpu"
     if on_cpu and q_BHLD.dtype == torch.bfloat16 and scores <= _MOST_SCORES:
@@ -28,11 +36,35 @@ def attention(q_BHLD: Tensor, k_BHMD: Tensor, v_BHMD: Tensor, mask: Tensor | Non
     return F.scaled_dot_product_attention(q_BHLD, k_BHMD, v_BHMD, attn_mask=mask)
 
 
+def _on_a_gpu(*operands: Tensor | None) -> Tensor:
+    name = asked = backends.asked_for
+    if asked == "auto":
+        name = backends.preferred(*operands)
+    elif asked != "sdpa" and (why := backends.refusal(asked, *operands)):
+        backends.warn_once(asked, why)
+        name = "sdpa"
+    if name == "sdpa":
+        return F.scaled_dot_product_attention(*operands)
+    if asked == "auto" or torch.compiler.is_compiling():
+        return backends.run(name, *operands)
+    try:
+        return backends.run(name, *operands)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # what a package refuses is for it to say
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        backends.warn_once(name, lines[0][:120])
+        return F.scaled_dot_product_attention(*operands)
+
+
 def attention_with_log_sum(
     q_BHLD: Tensor, k_BHMD: Tensor, v_BHMD: Tensor
 ) -> tuple[Tensor, Tensor] | None:
     """`attention` and the logarithm of every query's softmax denominator, [B, H, L] float32; None
-    where flash attention, which tells it, does not take such operands. No gradient."""
+    where flash attention, which tells it, does not take such operands or another was asked for. No
+    gradient."""
+    if backends.asked_for not in ("auto", "flash"):
+        return None
     fits = q_BHLD.is_cuda and q_BHLD.dtype in (torch.bfloat16, torch.float16)
     if not fits or q_BHLD.shape[-1] % 8 or q_BHLD.shape[-1] > 256:
         return None

@@ -9,10 +9,12 @@ Neither the context's repetitions, nor its joining with a row's own key, nor the
 to memory, masked keys are not read, and backward saves the inputs alone.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from syncflow.ops import native
+from syncflow.ops import native, verify
 from syncflow.ops.attention import attention, attention_with_log_sum
 from syncflow.ops.rotation import rotate, turned
 
@@ -42,15 +44,17 @@ def cross_attention(
         [R, N, H * D].
     """
     given = (q_RNHD, *keys_values, *(own or (None, None)), term_BM, rotation_NP2)
-    _check(*given)
-    if native.usable("cross_attention", *given):
-        return torch.ops.syncflow.cross_attention(*given)
-    if native.usable("attend_own_", *given) and not native.differentiable(*given):
-        return _around_a_library(q_RNHD, keys_values, term_BM, rotation_NP2, own)
+    plan = _CROSS_ATTENTION.plan(*given)
+    if plan is not None:
+        return plan[0](*given)
+    plan = _ATTEND_OWN.plan(*given)
+    if plan is not None:
+        return _around_a_library(plan[0], q_RNHD, keys_values, term_BM, rotation_NP2, own)
     return cross_attention_reference(q_RNHD, keys_values, term_BM, rotation_NP2, own)
 
 
 def _around_a_library(
+    attend_own_: Callable,
     q_RNHD: Tensor,
     keys_values: KeysValues,
     term_BM: Tensor | None,
@@ -73,9 +77,7 @@ def _around_a_library(
     out_BHLD, log_sum_BHL = found
     out_RNHD = out_BHLD.transpose(1, 2).reshape(R, N, H, D)
     own_k_RHD, own_v_RHD = (x.squeeze(2) for x in own)
-    torch.ops.syncflow.attend_own_(
-        out_RNHD, log_sum_BHL, q_RNHD, own_k_RHD, own_v_RHD, D**-0.5
-    )
+    attend_own_(out_RNHD, log_sum_BHL, q_RNHD, own_k_RHD, own_v_RHD, D**-0.5)
     return out_RNHD.flatten(2)
 
 
@@ -145,7 +147,7 @@ def _save(ctx, inputs, output):
 
 def _backward(ctx, grad):
     saved = ctx.saved_tensors
-    grads = torch.ops.syncflow.cross_attention_backward(grad, *saved)
+    grads = native.gradient("cross_attention", grad, *saved)
     return *(None if t is None else g for g, t in zip(grads, saved, strict=False)), None, None
 
 
@@ -163,3 +165,43 @@ native.register(
     backward_fake=_backward_fake,
 )
 native.register_fake("attend_own_", lambda *arguments: None)
+
+
+def _plan(*given: Tensor | None) -> tuple[()]:
+    _check(*given)
+    return ()
+
+
+def _problem(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    own_k: Tensor | None,
+    own_v: Tensor | None,
+    term: Tensor | None,
+    rotation: Tensor | None,
+) -> verify.Problem:
+    """Two rows of five queries that read one context of nine keys."""
+    D = q.shape[3]
+    shapes = [
+        *((2, 5, 2, D), (1, 2, 9, D), (1, 2, 9, D)),
+        *(None if t is None else (2, 2, 1, D) for t in (own_k, own_v)),
+        None if term is None else (1, 9),
+        None if rotation is None else (5, D // 2, 2),
+    ]
+    return verify.Problem(shapes, _packed(cross_attention), _packed(cross_attention_reference))
+
+
+def _packed(function: Callable) -> Callable:
+    def call(q, k, v, own_k, own_v, term, rotation):
+        own = None if own_k is None else (own_k, own_v)
+        term = None if term is None else term.detach()
+        return function(q, (k, v), term, rotation, own)
+
+    return call
+
+
+_CROSS_ATTENTION = native.Operator("cross_attention", _plan, problem=_problem)
+_ATTEND_OWN = native.Operator(
+    "attend_own_", _plan, gradient=lambda device: False, problem=_problem
+)

@@ -6,22 +6,19 @@ Arithmetic is float32 (float64 for float64); the result has the dtype of x. The 
 gradient: where one is needed the twin runs.
 """
 
-import torch
 from torch import Tensor
 
-from syncflow.ops import native
+from syncflow.ops import native, verify
 
 
 def euler_cfg(
     x: Tensor, conditional: Tensor, null: Tensor | None, guidance: float, h: float
 ) -> Tensor:
     """The state after a step h; all tensors of one shape. null=None: v is `conditional`."""
-    _check(x, conditional, null)
-    if native.differentiable(x, conditional, null) or not native.usable(
-        "euler_cfg", x, conditional, null
-    ):
+    plan = _EULER_CFG.plan(x, conditional, null)
+    if plan is None:
         return euler_cfg_reference(x, conditional, null, guidance, h)
-    return torch.ops.syncflow.euler_cfg(x, conditional, null, guidance, h)
+    return plan[0](x, conditional, null, guidance, h)
 
 
 def euler_cfg_reference(
@@ -40,3 +37,22 @@ def _check(x: Tensor, conditional: Tensor, null: Tensor | None) -> None:
 
 
 native.register_fake("euler_cfg", lambda x, *rest: x.new_empty(x.shape))
+
+
+def _plan(x: Tensor, conditional: Tensor, null: Tensor | None) -> tuple[()]:
+    _check(x, conditional, null)
+    return ()
+
+
+def _problem(x: Tensor, conditional: Tensor, null: Tensor | None) -> verify.Problem:
+    shapes = [None if t is None else (5, 67) for t in (x, conditional, null)]
+    return verify.Problem(
+        shapes,
+        kernel=lambda *t: euler_cfg(*t, 6.0, 0.02),
+        twin=lambda *t: euler_cfg_reference(*t, 6.0, 0.02),
+    )
+
+
+_EULER_CFG = native.Operator(
+    "euler_cfg", _plan, gradient=lambda device: False, problem=_problem
+)

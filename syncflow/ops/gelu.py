@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from syncflow import ops
-from syncflow.ops import native
+from syncflow.ops import native, verify
 
 
 def bias_gelu(x: Tensor, bias_C: Tensor | None = None) -> Tensor:
@@ -19,15 +19,14 @@ def bias_gelu(x: Tensor, bias_C: Tensor | None = None) -> Tensor:
 
     Takes x over: where nothing needs a gradient, its memory holds the result.
     """
-    _check(x, bias_C)
-    if not native.usable("bias_gelu", x, bias_C):
+    plan = _BIAS_GELU.plan(x, bias_C)
+    if plan is None:
         return bias_gelu_reference(x, bias_C)
-    rows = (prod(x.shape[:-1]), x.shape[-1])
-    keep = native.differentiable(x, bias_C)
-    if not keep and x.is_contiguous() and native.usable("bias_gelu_", x, bias_C):
-        torch.ops.syncflow.bias_gelu_(x.view(rows), bias_C)
+    call, inplace, rows = plan
+    if inplace is not None and x.is_contiguous():
+        inplace(x.view(rows) if rows else x, bias_C)
         return x
-    return torch.ops.syncflow.bias_gelu(x.reshape(rows), bias_C).view(x.shape)
+    return call(x.reshape(rows), bias_C).view(x.shape) if rows else call(x, bias_C)
 
 
 def bias_gelu_reference(x: Tensor, bias_C: Tensor | None = None) -> Tensor:
@@ -66,7 +65,7 @@ def _save(ctx, inputs, output):
 
 def _backward(ctx, grad):
     x, bias = ctx.saved_tensors
-    grad_x, grad_bias = torch.ops.syncflow.bias_gelu_backward(grad, x, bias)
+    grad_x, grad_bias = native.gradient("bias_gelu", grad, x, bias)
     return grad_x, None if bias is None else grad_bias
 
 
@@ -81,3 +80,18 @@ native.register(
     ),
 )
 native.register_fake("bias_gelu_", lambda x, bias: None)
+
+
+def _plan(x: Tensor, bias_C: Tensor | None) -> tuple[()] | tuple[int, int]:
+    """() or the rows and channels as which the kernel is to see x."""
+    _check(x, bias_C)
+    return () if x.ndim == 2 else (prod(x.shape[:-1]), x.shape[-1])
+
+
+def _problem(x: Tensor, bias_C: Tensor | None) -> verify.Problem:
+    C = x.shape[-1]
+    shapes = [(3, C), None if bias_C is None else (C,)]
+    return verify.Problem(shapes, bias_gelu, bias_gelu_reference)
+
+
+_BIAS_GELU = native.Operator("bias_gelu", _plan, problem=_problem, inplace="bias_gelu_")

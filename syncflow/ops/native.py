@@ -1,15 +1,26 @@
-"""The compiled extension: loading it, asking whether a call can use it, and saying why not."""
+"""The compiled extension: loading it, asking whether a call can use it, and saying why not.
+
+A wrapper asks its `Operator` for the plan of a call: whether the kernel takes it, how, and through
+which entry. Plans are kept by shapes, dtypes and device, so that a call that is like an earlier one
+costs a look-up. Autograd has two ways in: outside the operator, where a wrapper is called and a
+gradient is wanted (`torch.autograd.Function`), and inside it (`torch.library.register_autograd`),
+for tracing and for whoever calls `torch.ops.syncflow` directly. What is called without a gradient
+goes below autograd and pays for neither.
+"""
 
 import importlib.machinery
 import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.compiler import is_compiling
 
 from syncflow import ops
+from syncflow.ops import verify
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _DTYPES = frozenset((torch.float32, torch.bfloat16, torch.float16, torch.float64))
@@ -98,6 +109,13 @@ def usable(name: str, x: torch.Tensor, *tensors: torch.Tensor | None) -> bool:
     return dtypes <= _DTYPES
 
 
+def switch_off(name: str, why: str) -> None:
+    """Use the twin of the op `name` from now on, in this process, and say so once."""
+    if name not in _off:
+        _off[name] = why
+        warnings.warn(f"syncflow switches its kernel of {name} off: {why}", stacklevel=2)
+
+
 def differentiable(*tensors: torch.Tensor | None) -> bool:
     """Whether autograd will want a gradient of a result of these tensors."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
@@ -122,6 +140,7 @@ def register(
     op = f"syncflow::{name}"
     torch.library.register_fake(op, fake)
     torch.library.register_autograd(op, backward, setup_context=setup_context)
+    _functions[name] = _function(name, backward, setup_context)
     if backward_fake is None:
         return
     torch.library.register_fake(f"{op}_backward", backward_fake)
@@ -138,6 +157,183 @@ def register_fake(name: str, fake: Callable) -> None:
     """Tell tracing about an op that has no gradient, where the extension has it."""
     if name in _DEVICES:
         torch.library.register_fake(f"syncflow::{name}", fake)
+
+
+# Ways into an operator
+
+_below_autograd = torch._C._AutoDispatchBelowAutograd
+_transformed = torch._C._functorch.peek_interpreter_stack
+_grad_enabled, _inference = torch.is_grad_enabled, torch.is_inference_mode_enabled
+_functions: dict[str, type[torch.autograd.Function]] = {}
+
+
+def traced() -> bool:
+    """Whether this call is being compiled, or seen by a transform of `torch.func`."""
+    return is_compiling() or _transformed() is not None
+
+
+def overload(name: str) -> Callable:
+    """The compiled op itself, autograd included."""
+    return getattr(torch.ops.syncflow, name).default
+
+
+def gradient(name: str, *given: Any) -> Any:
+    """What the compiled op `<name>_backward` makes of these; for the backward formulas.
+
+    Autograd sees it where a second derivative may be asked for, which it then refuses.
+    """
+    op = overload(f"{name}_backward")
+    if traced() or torch.is_grad_enabled():
+        return op(*given)
+    with _below_autograd():
+        return op(*given)
+
+
+def _without_gradient(name: str) -> Callable:
+    op = overload(name)
+
+    def call(*given: Any) -> Any:
+        with _below_autograd():
+            return op(*given)
+
+    return call
+
+
+def _function(
+    name: str, backward: Callable, setup_context: Callable
+) -> type[torch.autograd.Function]:
+    """Autograd around the compiled op `name`, not inside it."""
+    call = _without_gradient(name)
+
+    def forward(ctx: Any, *given: Any) -> Any:
+        output = call(*given)
+        setup_context(ctx, given, output)
+        return output
+
+    parts = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    return type(f"syncflow_{name}_", (torch.autograd.Function,), parts)
+
+
+# Plans
+
+# Plans that an operator keeps; more than a model's calls and a training run's clip lengths need.
+_MOST_PLANS = 256
+
+
+class Operator:
+    """A compiled op as its wrapper calls it, and what is known of its calls so far.
+
+    Args:
+        name: of the op.
+        plan: what a call needs beside the op, of the same arguments as `plan` below and its
+            `extra`; raises ValueError for shapes that do not belong together. None says that this
+            call is the twin's.
+        gradient: whether the kernel serves where a gradient is wanted; by device type.
+        problem: a small call of this one's kind, for `syncflow.ops.verify`; of the same arguments.
+        inplace: name of the op that takes its first argument over.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        plan: Callable,
+        gradient: Callable[[str], bool] = lambda device: True,
+        problem: Callable | None = None,
+        inplace: str | None = None,
+    ) -> None:
+        self.name = name
+        self.inplace = inplace
+        self._make_plan = plan
+        self._gradient = gradient
+        self._problem = problem
+        self._kept: dict[Hashable, tuple | None] = {}
+        self._seen_off: dict[str, str] = {}
+        self._seen_devices: dict[str, frozenset[str]] | None = None
+        present = {n: n in _DEVICES for n in (name, inplace)}
+        self._op = overload(name) if present[name] else None
+        self._inplace_op = overload(inplace) if present[inplace] else None
+        # Below an autograd that knows nothing of an op there is nothing to be saved.
+        below = name in _functions
+        self._plain = _without_gradient(name) if self._op and below else self._op
+        self._inplace_plain = self._inplace_op
+
+    def plan(self, *tensors: torch.Tensor | None, extra: Hashable = None) -> tuple | None:
+        """How the kernel takes a call with these tensors now; None where the twin must run.
+
+        Returns:
+            (call, inplace, data): `call` takes the op's arguments, as does `inplace`, the op that
+            takes its first over, None where a gradient is wanted or there is none; `data` is what
+            the operator's `plan` gave.
+        """
+        # In this order and by these means, since this is what every call pays.
+        if is_compiling() or _transformed() is not None:
+            return self._fresh(tensors, extra)
+        if ops._reference_only:
+            return None
+        if self._seen_off != _off or self._seen_devices is not _DEVICES:
+            self._kept, self._seen_off, self._seen_devices = {}, dict(_off), _DEVICES
+        wanted: bool | None = False
+        if _grad_enabled():
+            for t in tensors:
+                if t is not None and t.requires_grad:
+                    wanted = True
+                    break
+        elif _inference():
+            wanted = None
+        key = (
+            *[None if t is None else (t.shape, t.dtype) for t in tensors],
+            tensors[0].device,
+            wanted,
+            extra,
+        )
+        try:
+            return self._kept[key]
+        except KeyError:
+            pass
+        except TypeError:  # sizes that are symbols cannot be looked up
+            return self._fresh(tensors, extra)
+        found, lasting = self._fresh(tensors, extra), True
+        if found is not None:
+            verdict = self._verified(tensors, extra, bool(wanted))
+            if verdict is verify.Verdict.WRONG:
+                return None
+            lasting = verdict is verify.Verdict.RIGHT
+        if lasting and not torch._C._len_torch_dispatch_stack():
+            if len(self._kept) >= _MOST_PLANS:
+                self._kept = {}
+            self._kept[key] = found
+        return found
+
+    def _verified(
+        self, tensors: tuple[torch.Tensor | None, ...], extra: Hashable, gradient: bool
+    ) -> verify.Verdict:
+        if self._problem is None or tensors[0].device.type not in verify.DEVICES:
+            return verify.Verdict.RIGHT
+        problem = self._problem(*tensors) if extra is None else self._problem(*tensors, extra)
+        verdict, why = verify.first_use(self.name, problem, tensors, gradient)
+        if verdict is verify.Verdict.WRONG:
+            switch_off(self.name, f"{why}, on {tensors[0].device} for {tensors[0].dtype}")
+            if self.inplace is not None:
+                _off.setdefault(self.inplace, _off[self.name])
+        return verdict
+
+    def _fresh(self, tensors: tuple[torch.Tensor | None, ...], extra: Hashable) -> tuple | None:
+        given = tensors if extra is None else (*tensors, extra)
+        data = self._make_plan(*given)
+        wanted = differentiable(*tensors)
+        if wanted and not self._gradient(tensors[0].device.type):
+            return None
+        if data is None or not usable(self.name, *tensors):
+            return None
+        inplace = self._inplace_op if not wanted and self._has_inplace(tensors) else None
+        if traced() or torch.is_inference_mode_enabled():
+            return self._op, inplace, data
+        if wanted:
+            return _functions[self.name].apply, None, data
+        return self._plain, None if inplace is None else self._inplace_plain, data
+
+    def _has_inplace(self, tensors: tuple[torch.Tensor | None, ...]) -> bool:
+        return self.inplace is not None and usable(self.inplace, *tensors)
 
 
 def status() -> dict[str, object]:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from syncflow.ops import native
+from syncflow.ops import native, verify
 
 
 def patchify3d(
@@ -28,16 +28,14 @@ def patchify3d(
         weight_CZpqr, bias_C: a Conv3d's.
         positions_SC: added to the tokens of every frame; a table, which gets no gradient.
     """
-    _check(x_BZTHW, weight_CZpqr, positions_SC)
     device = x_BZTHW.device.type
     # The meta device, on which sizes are counted, knows no autocast.
     if device != "meta" and torch.is_autocast_enabled(device):
         # As linear layers do: the tokens' dtype is that of the whole tower.
         weight_CZpqr = weight_CZpqr.to(torch.get_autocast_dtype(device))
     given = (x_BZTHW, weight_CZpqr, bias_C, positions_SC)
-    if not _kernel_pays("patchify3d", *given):
-        return patchify3d_reference(*given)
-    return torch.ops.syncflow.patchify3d(*given)
+    plan = _PATCHIFY.plan(*given)
+    return patchify3d_reference(*given) if plan is None else plan[0](*given)
 
 
 def patchify3d_reference(
@@ -68,10 +66,10 @@ def unpatchify3d(
         patch: (p, q, r).
         size: (T, H, W), what padding is cut back to.
     """
-    _check_tokens(tokens_BTSK, patch, channels, size)
-    if not _kernel_pays("unpatchify3d", tokens_BTSK):
+    plan = _UNPATCHIFY.plan(tokens_BTSK, extra=(tuple(patch), channels, tuple(size)))
+    if plan is None:
         return unpatchify3d_reference(tokens_BTSK, patch, channels, size)
-    return torch.ops.syncflow.unpatchify3d(tokens_BTSK, patch, channels, size)
+    return plan[0](tokens_BTSK, patch, channels, size)
 
 
 def unpatchify3d_reference(
@@ -86,13 +84,6 @@ def unpatchify3d_reference(
     x_BZTHW = x[:, :, :T, :H, :W]
     wide = torch.float64 if x_BZTHW.dtype == torch.float64 else torch.float32
     return x_BZTHW.to(wide)
-
-
-def _kernel_pays(name: str, x: Tensor, *others: Tensor | None) -> bool:
-    # On the CPU the kernels have no way back of their own: a gradient is PyTorch's work either way.
-    given = (x, *others)
-    kept = x.device.type == "cpu" and native.differentiable(*given)
-    return not kept and native.usable(name, *given)
 
 
 def _patches(x_BZTHW: Tensor, patch: tuple[int, int, int]) -> Tensor:
@@ -205,4 +196,53 @@ native.register(
     fake=_unpatchify_fake,
     backward=_unpatchify_backward,
     setup_context=_save_unpatchify,
+)
+
+
+def _gradient_pays(device: str) -> bool:
+    # On the CPU the kernels have no way back of their own: a gradient is PyTorch's work either way.
+    return device != "cpu"
+
+
+def _plan_patchify(
+    x_BZTHW: Tensor, weight_CZpqr: Tensor, bias_C: Tensor | None, positions_SC: Tensor | None
+) -> tuple[()]:
+    _check(x_BZTHW, weight_CZpqr, positions_SC)
+    return ()
+
+
+def _plan_unpatchify(tokens_BTSK: Tensor, sizes: tuple) -> tuple[()]:
+    _check_tokens(tokens_BTSK, *sizes)
+    return ()
+
+
+def _problem_patchify(
+    x_BZTHW: Tensor, weight_CZpqr: Tensor, bias_C: Tensor | None, positions_SC: Tensor | None
+) -> verify.Problem:
+    """Two by three patches of one frame, the last of a row cut short where that can be."""
+    C, Z, p, q, r = weight_CZpqr.shape
+    shapes = [
+        *((1, Z, p, 2 * q, max(1, 3 * r - 1)), (C, Z, p, q, r)),
+        None if bias_C is None else (C,),
+        None if positions_SC is None else (2 * -(-max(1, 3 * r - 1) // r), C),
+    ]
+    return verify.Problem(shapes, patchify3d, patchify3d_reference)
+
+
+def _problem_unpatchify(tokens_BTSK: Tensor, sizes: tuple) -> verify.Problem:
+    (p, q, r), channels, _ = sizes
+    sizes = ((p, q, r), channels, (p, 2 * q, 3 * r))
+    return verify.Problem(
+        [(1, 1, 6, tokens_BTSK.shape[3])],
+        kernel=lambda tokens: unpatchify3d(tokens, *sizes),
+        twin=lambda tokens: unpatchify3d_reference(tokens, *sizes),
+        kind=sizes,
+    )
+
+
+_PATCHIFY = native.Operator(
+    "patchify3d", _plan_patchify, gradient=_gradient_pays, problem=_problem_patchify
+)
+_UNPATCHIFY = native.Operator(
+    "unpatchify3d", _plan_unpatchify, gradient=_gradient_pays, problem=_problem_unpatchify
 )

@@ -10,7 +10,7 @@ lies, with no permutation or copy.
 import torch
 from torch import Tensor
 
-from syncflow.ops import native
+from syncflow.ops import native, verify
 from syncflow.ops.rotation import rotate
 
 
@@ -36,15 +36,17 @@ def qk_norm_rope(
     Returns:
         [B, N, 3, H, D].
     """
-    check_packed(qkv_BN3HD, q_weight_D, k_weight_D, rotation_NP2)
     if q_weight_D is None and k_weight_D is None and rotation_NP2 is None:
+        check_packed(qkv_BN3HD, None, None, None)
         return qkv_BN3HD
     given = (qkv_BN3HD, q_weight_D, k_weight_D, rotation_NP2)
-    if not native.usable("qk_norm_rope", *given):
+    plan = _QK_NORM_ROPE.plan(*given, extra=interleaved)
+    if plan is None:
         return qk_norm_rope_reference(*given, interleaved, eps)
-    if native.differentiable(*given) or qkv_BN3HD.stride(-1) != 1:
-        return torch.ops.syncflow.qk_norm_rope(*given, interleaved, eps)
-    torch.ops.syncflow.qk_norm_rope_(*given, interleaved, eps)
+    call, inplace, _ = plan
+    if inplace is None or qkv_BN3HD.stride(-1) != 1:
+        return call(*given, interleaved, eps)
+    inplace(*given, interleaved, eps)
     return qkv_BN3HD
 
 
@@ -108,7 +110,7 @@ def _save(ctx, inputs, output):
 
 def _backward(ctx, grad):
     saved = ctx.saved_tensors
-    grads = torch.ops.syncflow.qk_norm_rope_backward(grad, *saved, ctx.interleaved, ctx.eps)
+    grads = native.gradient("qk_norm_rope", grad, *saved, ctx.interleaved, ctx.eps)
     return *packed_gradients(grads, saved), None, None, None
 
 
@@ -138,3 +140,32 @@ native.register(
     ),
 )
 native.register_fake("qk_norm_rope_", lambda *arguments: None)
+
+
+def _plan(*given: Tensor | bool | None) -> tuple[()]:
+    check_packed(*given[:4])
+    return ()
+
+
+def packed_problem(
+    qkv: Tensor, q_weight_D: Tensor | None, k_weight_D: Tensor | None, rotation: Tensor | None
+) -> list[tuple[int, ...] | None]:
+    """Shapes of a small call with heads of this size: one sample, five tokens, two heads."""
+    N, D = min(qkv.shape[1], 5), qkv.shape[-1]
+    weights = [None if w is None else (D,) for w in (q_weight_D, k_weight_D)]
+    return [(1, N, 3, 2, D), *weights, None if rotation is None else (N, D // 2, 2)]
+
+
+def _problem(*given: Tensor | bool | None) -> verify.Problem:
+    *tensors, interleaved = given
+    return verify.Problem(
+        packed_problem(*tensors),
+        kernel=lambda *t: qk_norm_rope(*t, interleaved),
+        twin=lambda *t: qk_norm_rope_reference(*t, interleaved),
+        kind=interleaved,
+    )
+
+
+_QK_NORM_ROPE = native.Operator(
+    "qk_norm_rope", _plan, problem=_problem, inplace="qk_norm_rope_"
+)

@@ -7,7 +7,7 @@ trained) or (i, i + D/2). A pair (a, b) turned by an angle is (a cos - b sin, b 
 import torch
 from torch import Tensor
 
-from syncflow.ops import native
+from syncflow.ops import native, verify
 from syncflow.ops.kept import kept
 
 
@@ -42,15 +42,30 @@ def turned(x_BNHD: Tensor, rotation_NP2: Tensor, interleaved: bool) -> Tensor:
 
     Takes x over: where nothing needs a gradient and there is a kernel, its memory holds the result.
     """
-    given = (x_BNHD, rotation_NP2)
-    if (
-        native.differentiable(*given)
-        or x_BNHD.stride(-1) != 1
-        or not native.usable("rotate_", *given)
-    ):
-        return rotate(x_BNHD, rotation_NP2, interleaved).to(x_BNHD.dtype)
-    torch.ops.syncflow.rotate_(x_BNHD, rotation_NP2, interleaved)
+    plan = _ROTATE.plan(x_BNHD, rotation_NP2, extra=interleaved)
+    if plan is None or x_BNHD.stride(-1) != 1:
+        return _turned_reference(x_BNHD, rotation_NP2, interleaved)
+    plan[0](x_BNHD, rotation_NP2, interleaved)
     return x_BNHD
 
 
+def _turned_reference(x_BNHD: Tensor, rotation_NP2: Tensor, interleaved: bool) -> Tensor:
+    return rotate(x_BNHD, rotation_NP2, interleaved).to(x_BNHD.dtype)
+
+
 native.register_fake("rotate_", lambda *arguments: None)
+
+
+def _problem(x_BNHD: Tensor, rotation_NP2: Tensor, interleaved: bool) -> verify.Problem:
+    N, D = min(x_BNHD.shape[1], 5), x_BNHD.shape[-1]
+    return verify.Problem(
+        [(1, N, 2, D), (N, D // 2, 2)],
+        kernel=lambda *t: turned(*t, interleaved),
+        twin=lambda *t: _turned_reference(*t, interleaved),
+        kind=interleaved,
+    )
+
+
+_ROTATE = native.Operator(
+    "rotate_", plan=lambda *given: (), gradient=lambda device: False, problem=_problem
+)

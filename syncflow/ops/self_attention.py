@@ -1,6 +1,5 @@
 """Self-attention on a packed projection, by whichever route is fastest for device and length."""
 
-import torch
 from torch import Tensor
 
 from syncflow.ops import native
@@ -29,14 +28,12 @@ def self_attention(
         [B, N, H * D], of the dtype of qkv.
     """
     given = (qkv_BN3HD, q_weight_D, k_weight_D, rotation_NP2)
-    check_packed(*given)
-    short = qkv_BN3HD.device.type == "cpu" and qkv_BN3HD.shape[1] <= _SHORT
-    if short and native.usable("temporal_attention", *given):
+    plan = _SHORT_ATTENTION.plan(*given)
+    if plan is not None:
         # N tokens of one place each: attention along N in place of T.
-        out_BN1C = torch.ops.syncflow.temporal_attention(
-            qkv_BN3HD.unsqueeze(2), *given[1:], interleaved, eps
-        )
+        out_BN1C = plan[0](qkv_BN3HD.unsqueeze(2), *given[1:], interleaved, eps)
         return out_BN1C.squeeze(2)
+    check_packed(*given)
     if q_weight_D is None and k_weight_D is None and rotation_NP2 is not None and not interleaved:
         qkv_BN3HD = _turned(qkv_BN3HD, rotation_NP2)
     else:
@@ -51,3 +48,13 @@ def _turned(qkv_BN3HD: Tensor, rotation_NP2: Tensor) -> Tensor:
         return qk_norm_rope(qkv_BN3HD, None, None, rotation_NP2, False)
     turned(qkv_BN3HD[:, :, :2].flatten(2, 3), rotation_NP2, False)
     return qkv_BN3HD
+
+
+def _plan(qkv_BN3HD: Tensor, *rest: Tensor | None) -> tuple[()] | None:
+    """None where the sequence is long, or on a device with better ways."""
+    check_packed(qkv_BN3HD, *rest)
+    short = qkv_BN3HD.device.type == "cpu" and qkv_BN3HD.shape[1] <= _SHORT
+    return () if short else None
+
+
+_SHORT_ATTENTION = native.Operator("temporal_attention", _plan)

@@ -14,7 +14,7 @@ to memory, and backward saves the inputs alone.
 import torch
 from torch import Tensor
 
-from syncflow.ops import native
+from syncflow.ops import native, verify
 from syncflow.ops.attention import attention
 from syncflow.ops.qk_norm_rope import (
     check_packed,
@@ -43,12 +43,11 @@ def temporal_attention(
     Returns:
         [B, T, S, H * D].
     """
-    rotation_TP2 = _rotation(qkv_BTS3HD, theta)
-    given = (qkv_BTS3HD, q_weight_D, k_weight_D, rotation_TP2)
-    check_packed(*given)
-    if not native.usable("temporal_attention", *given):
-        return _reference(*given, True, eps)
-    return torch.ops.syncflow.temporal_attention(*given, True, eps)
+    plan = _TEMPORAL_ATTENTION.plan(qkv_BTS3HD, q_weight_D, k_weight_D, extra=theta)
+    if plan is None:
+        return temporal_attention_reference(qkv_BTS3HD, q_weight_D, k_weight_D, theta, eps)
+    call, _, rotation_TP2 = plan
+    return call(qkv_BTS3HD, q_weight_D, k_weight_D, rotation_TP2, True, eps)
 
 
 def temporal_attention_reference(
@@ -98,7 +97,7 @@ def _save(ctx, inputs, output):
 
 def _backward(ctx, grad):
     saved = ctx.saved_tensors
-    grads = torch.ops.syncflow.temporal_attention_backward(grad, *saved, ctx.interleaved, ctx.eps)
+    grads = native.gradient("temporal_attention", grad, *saved, ctx.interleaved, ctx.eps)
     return *packed_gradients(grads, saved), None, None, None
 
 
@@ -116,3 +115,27 @@ native.register(
         qkv, q_weight, k_weight
     ),
 )
+
+
+def _plan(
+    qkv_BTS3HD: Tensor, q_weight_D: Tensor | None, k_weight_D: Tensor | None, theta: float
+) -> Tensor:
+    """The table of rotations, which depends on sizes alone."""
+    rotation_TP2 = _rotation(qkv_BTS3HD, theta)
+    check_packed(qkv_BTS3HD, q_weight_D, k_weight_D, rotation_TP2)
+    return rotation_TP2
+
+
+def _problem(
+    qkv_BTS3HD: Tensor, q_weight_D: Tensor | None, k_weight_D: Tensor | None, theta: float
+) -> verify.Problem:
+    T, D = qkv_BTS3HD.shape[1], qkv_BTS3HD.shape[-1]
+    weights = [None if w is None else (D,) for w in (q_weight_D, k_weight_D)]
+    return verify.Problem(
+        [(1, T, 3, 3, 2, D), *weights],
+        kernel=lambda *t: temporal_attention(*t, theta),
+        twin=lambda *t: temporal_attention_reference(*t, theta),
+    )
+
+
+_TEMPORAL_ATTENTION = native.Operator("temporal_attention", _plan, problem=_problem)

@@ -106,35 +106,35 @@ def page(studio: Studio) -> Any:
     title = f"syncflow: {config.name}"
     with gr.Blocks(title=title, analytics_enabled=False) as blocks:
         gr.Markdown(
-            f"# {title}\nA sentence becomes a clip whose picture and sound belong together; a "
-            "video gets its sound. What the model knows is in its card."
+            f"# {title}\nGenerates video and audio together from a prompt, or audio for a "
+            "video. The model card says what the model knows."
         )
-        with gr.Tab("Sentence to clip"), gr.Row():
+        with gr.Tab("Text to clip"), gr.Row():
             with gr.Column():
                 prompt = gr.Textbox(
-                    "a metal ball bounces three times on concrete", label="Sentence", lines=2
+                    "a metal ball bounces three times on concrete", label="Prompt", lines=2
                 )
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0)
-                takes = gr.Slider(1, MOST_TAKES, 1, step=1, label="Soundtracks to choose from")
+                takes = gr.Slider(1, MOST_TAKES, 1, step=1, label="Takes (the best one is shown)")
                 guidance = gr.Slider(
-                    1, 8, config.sampling.guidance, step=0.5, label="Strength of the sentence"
+                    1, 8, config.sampling.guidance, step=0.5, label="Guidance"
                 )
-                without = gr.Textbox("", label="What the sound should not be")
-                make = gr.Button("Make", variant="primary")
+                without = gr.Textbox("", label="Negative prompt for the audio")
+                make = gr.Button("Generate", variant="primary")
             with gr.Column():
                 clip = gr.Video(label="Clip", autoplay=True)
                 about = gr.Markdown()
             inputs = [prompt, seed, takes, guidance, without]
             make.click(told(studio.clip), inputs, [clip, about], api_name="clip")
-        with gr.Tab("Video to sound"), gr.Row():
+        with gr.Tab("Video to audio"), gr.Row():
             with gr.Column():
                 video = gr.Video(label="Video", sources=["upload"])
-                words = gr.Textbox("", label="What is to be heard (may be empty)")
+                words = gr.Textbox("", label="Prompt (optional)")
                 other_seed = gr.Number(0, label="Seed", precision=0, minimum=0)
-                more = gr.Slider(1, MOST_TAKES, 1, step=1, label="Soundtracks to choose from")
-                add = gr.Button("Add sound", variant="primary")
+                more = gr.Slider(1, MOST_TAKES, 1, step=1, label="Takes (the best one is shown)")
+                add = gr.Button("Generate audio", variant="primary")
             with gr.Column():
-                result = gr.Video(label="The same picture, with sound", autoplay=True)
+                result = gr.Video(label="The same picture with audio", autoplay=True)
                 told_of = gr.Markdown()
             inputs = [video, words, other_seed, more]
             add.click(told(studio.sound), inputs, [result, told_of], api_name="sound")

@@ -62,7 +62,7 @@ def fit(
         if group.leads:
             before = checkpoint.metadata(final).get("config")
             changed = resume.differing(before, metadata.get("config"))
-            print(f"{out}: finished before{' with another config' if changed else ''}, skipped")
+            print(f"{out}: already finished{' with another config' if changed else ''}, skipped")
         return final
     with _alone(out, group):
         return _Run(task, config, out, progress, metadata, group).go()
@@ -159,7 +159,7 @@ class _Run:
         if self.step < config.steps:
             self._close()
             if group.leads:
-                print(f"{self.out}: stopped at step {self.step}, resumes from there", flush=True)
+                print(f"{self.out}: stopped at step {self.step}; rerun to resume", flush=True)
             if stop.asked == signal.SIGINT:
                 raise KeyboardInterrupt
             raise SystemExit(0)

@@ -3,12 +3,14 @@
 The structures mirror csrc/cuda/args.h field by field; a size that differs fails at once.
 """
 
+import contextlib
 import ctypes
 import hashlib
 import os
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
 from ctypes import c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
 
@@ -209,6 +211,7 @@ class Device:
             *("qk_norm_rope_slot_count", "temporal_attention_slot_count"),
         ):
             getattr(self.library, name).restype = c_int64
+        self.library.temporal_attention_refused.restype = ctypes.c_char_p
         self.library.adaln_chunk_count.argtypes = [c_int64, c_int64]
         for name in ("read_bytes", "written_bytes", "unwritten"):
             getattr(self.library, f"emulation_{name}").restype = c_int64
@@ -237,6 +240,15 @@ class Device:
         for key, (_, flags) in tensors.items():
             if flags & ONCE and (count := self.unwritten(key)):
                 raise EmulationError(f"{name}: {count} bytes of {key} were never written")
+
+    @contextlib.contextmanager
+    def shared_memory(self, kilobytes: int) -> Iterator[None]:
+        """A device that gives a block no more shared memory than this."""
+        self.library.emulation_limit_shared(ctypes.c_size_t(kilobytes << 10))
+        try:
+            yield
+        finally:
+            self.library.emulation_limit_shared(ctypes.c_size_t(227 << 10))
 
     def fragments(self, words: Tensor) -> Tensor:
         """What fragment_probe.cu makes of int32 [32, 6]: float32 [32, 18]."""

@@ -29,6 +29,9 @@ extern "C" int adaln_wants_stats(const AdalnArgs* args) { return adaln_needs_sta
 extern "C" int64_t temporal_attention_slot_count(const TemporalAttentionArgs* args) {
   return temporal_attention_slots(*args);
 }
+extern "C" const char* temporal_attention_refused(const TemporalAttentionArgs* args) {
+  return temporal_attention_refusal(*args);
+}
 extern "C" int temporal_attention_on_matrix_units(const TemporalAttentionArgs* args) {
   return temporal_attention_is_matrix(*args);
 }

@@ -1,10 +1,21 @@
 """The CUDA kernels of temporal_attention on the emulated device, against float64."""
 
 import ctypes
+import re
 
 import pytest
 import torch
-from emulator import DTYPES, ONCE, READ, WRITE, Device, TemporalAttentionArgs, compiler, rows
+from emulator import (
+    DTYPES,
+    ONCE,
+    READ,
+    WRITE,
+    Device,
+    EmulationError,
+    TemporalAttentionArgs,
+    compiler,
+    rows,
+)
 from torch import Tensor
 
 from syncflow import ops
@@ -172,3 +183,41 @@ def test_order_of_threads_does_not_matter(device):
         results.append([case.forward(device), *case.backward(device)])
     for a, b in zip(*results, strict=True):
         assert torch.equal(a, b)
+
+
+# (shape, dtype): blocks of 4, 3 and 2 warps where a block may have 163 KB, of fewer with 99 KB.
+LARGE = [
+    ((1, 20, 3, 3, 128), torch.bfloat16),
+    ((1, 40, 5, 2, 72), torch.bfloat16),
+    ((1, 40, 2, 3, 128), torch.float16),
+    ((1, 33, 2, 3, 72), torch.float32),
+]
+
+
+@pytest.mark.parametrize(("shape", "dtype"), LARGE)
+def test_less_shared_memory_the_same_bits(device, shape, dtype):
+    """Devices of compute capability 8.6, 8.9 and 12.0 give a block 99 KB, 8.0 163, 9.0 227."""
+    results = []
+    for kilobytes in (227, 163, 99):
+        case = Case(shape, dtype)
+        with device.shared_memory(kilobytes):
+            results.append([case.forward(device), *case.backward(device)])
+    for others in zip(*results, strict=True):
+        assert all(torch.equal(others[0], other) for other in others[1:])
+
+
+def test_what_does_not_fit_is_refused(device):
+    """50 frames of float32 heads of 96 need 96 KB and 63 frames 127 KB: said, not launched."""
+
+    def refusal(T: int) -> str | None:
+        case = Case((1, T, 1, 1, 96), torch.float32)
+        text = device.library.temporal_attention_refused(ctypes.byref(case.args))
+        return text and text.decode()
+
+    with device.shared_memory(99):
+        assert refusal(50) is None
+        assert re.search(r"need 127 KB .* at most 99 KB on this device", refusal(63))
+        case = Case((1, 63, 1, 1, 96), torch.float32)
+        with pytest.raises(EmulationError, match="asked for 129528 bytes"):
+            case.backward(device)
+    assert refusal(63) is None

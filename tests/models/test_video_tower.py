@@ -57,7 +57,7 @@ def test_features_are_the_temporal_blocks_outputs() -> None:
     tower = filled(VideoTowerConfig(**SMALL))
     seen = []
     for block in tower.temporal_blocks:
-        block.register_forward_hook(lambda module, args, out: seen.append(out))
+        block.register_forward_hook(lambda module, args, out: seen.append(out[0]))
     x, t, text = inputs()
     _, features = call(tower, x, t, text)
     assert [f.shape for f in features] == [(2, 4, 4, 32)] * 2

@@ -116,6 +116,7 @@ def test_the_papers_stages(stage):
     assert left <= {
         "init", "init_video", "lora", "samples", "time_mean", "time_std", "time_shift",
         "uniform_share", "clean_video", "clean_noise", "decoupled", "draws", "statistics",
+        "condition_share",
     }
 
 

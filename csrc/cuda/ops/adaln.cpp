@@ -197,13 +197,6 @@ std::tuple<Tensor, Tensor, Tensor> residual_layernorm_backward(const Tensor& gra
 
 }  // namespace
 
-// An operator of the GPU alone: declared here and not in bindings.cpp.
-TORCH_LIBRARY_FRAGMENT(syncflow, m) {
-  m.def(
-      "layernorm_of_sum(Tensor x_GSC, Tensor y_GSC, Tensor weight_C, Tensor bias_C, float eps) -> "
-      "Tensor");
-}
-
 TORCH_LIBRARY_IMPL(syncflow, CUDA, m) {
   m.impl("layernorm_of_sum", &layernorm_of_sum);
   m.impl("adaln", &adaln);

@@ -1,6 +1,5 @@
 // What cross-attention by a library's kernel needs beside it on CUDA: rotation in place, and a row's
-// own key. Operators of the GPU alone: on a CPU one kernel does all of cross_attention, so these are
-// declared here and not in bindings.cpp.
+// own key. On a CPU one kernel does all of cross_attention.
 #include <torch/library.h>
 
 #include "glue.h"
@@ -67,13 +66,6 @@ void attend_own_in_place(const Tensor& out_RNHD, const Tensor& log_sum_BHL, cons
 }
 
 }  // namespace
-
-TORCH_LIBRARY_FRAGMENT(syncflow, m) {
-  m.def("rotate_(Tensor(a!) x_BNHD, Tensor rotation_NP2, bool interleaved) -> ()");
-  m.def(
-      "attend_own_(Tensor(a!) out_RNHD, Tensor log_sum_BHL, Tensor q_RNHD, Tensor own_k_RHD, "
-      "Tensor own_v_RHD, float scale) -> ()");
-}
 
 TORCH_LIBRARY_IMPL(syncflow, CUDA, m) {
   m.impl("rotate_", &rotate_in_place);

@@ -56,6 +56,12 @@ struct Transform {
   }
 };
 
+void check_sizes(const TemporalAttentionArgs& args, const Tensor& qkv) {
+  const c10::cuda::CUDAGuard guard(qkv.device());
+  const char* refusal = temporal_attention_refusal(args);
+  TORCH_CHECK_VALUE(!refusal, "qkv has shape ", qkv.sizes(), ": ", refusal ? refusal : "");
+}
+
 TemporalAttentionArgs temporal_arguments(const Tensor& qkv, const Transform& transform) {
   TemporalAttentionArgs args;
   args.B = qkv.size(0), args.T = qkv.size(1), args.S = qkv.size(2);
@@ -64,8 +70,6 @@ TemporalAttentionArgs temporal_arguments(const Tensor& qkv, const Transform& tra
   args.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(args.D)));
   args.transform = transform.raw;
   args.qkv = qkv.data_ptr();
-  const char* refusal = temporal_attention_refusal(args);
-  TORCH_CHECK_VALUE(!refusal, "qkv has shape ", qkv.sizes(), ": ", refusal ? refusal : "");
   return args;
 }
 
@@ -78,6 +82,7 @@ Tensor temporal_attention(const Tensor& qkv_BTS3HD, const OptionalTensor& q_weig
   TemporalAttentionArgs args = temporal_arguments(qkv, transform);
   const Tensor out = at::empty({args.B, args.T, args.S, args.H * args.D}, qkv.options());
   args.out = out.data_ptr();
+  check_sizes(args, qkv);
   run(temporal_attention_forward, args, qkv);
   return out;
 }
@@ -95,6 +100,7 @@ std::tuple<Tensor, Tensor, Tensor> temporal_attention_backward_op(
                     "grad has shape ", grad.sizes(), "; it must be that of the result for qkv ",
                     qkv.sizes());
   args.grad_out = grad.data_ptr(), args.grad_qkv = grad_qkv.data_ptr();
+  check_sizes(args, qkv);
   transform.want_gradients(qkv, temporal_attention_slots(args), q_weight_D, k_weight_D);
   args.transform = transform.raw;
   run(temporal_attention_backward, args, qkv);

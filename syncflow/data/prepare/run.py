@@ -120,7 +120,7 @@ def prepare(
     check_folder(out)
     if (out / MANIFEST).exists():
         claim(out, settings, {"batch": batch})
-        print(f"{out}: finished before, skipped")
+        print(f"{out}: already finished, skipped")
         return json.loads((out / MANIFEST).read_text())
     with locked(out, "plan", wait=True):
         claim(out, settings, {"batch": batch})

@@ -173,7 +173,7 @@ class FlowTask(Config):
     conditioned: float = Field(0.0, ge=0, le=1)
     draws: int = Field(1, gt=0)
     coupling: Literal["none", "ot", "c2ot"] = "none"
-    condition_share: float = Field(0.01, gt=0, le=1)
+    condition_share: float = Field(0.02, gt=0, le=1)
     statistics: Literal["data", "init"] = "data"
     lora: LoraConfig | None = None
     samples: SamplesConfig | None = None

@@ -8,7 +8,7 @@ changes a number.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,16 +19,13 @@ from syncflow.training.tasks.buckets import Bucket, stacked
 from syncflow.training.tasks.randomness import SampleGenerators
 from syncflow.training.tasks.timesteps import Clocks
 
-if TYPE_CHECKING:
-    from syncflow.training.tasks.flow import FlowTraining
-
 CLIPS = 128
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 _APART = 1 << 40  # numbers of clips that no run of training reaches
 _READ = 16  # clips read at once where all are needed
 
 
-def validate(task: FlowTraining, bucket: Bucket) -> dict[str, float]:
+def validate(task: Any, bucket: Bucket) -> dict[str, float]:
     """Mean losses over clips and times, each with its standard error over clips (``_se``):
     ``video``, and of a sound with its video at the same time (``audio_same``), with the clean video
     (``audio_clean``) and with the clean video of another clip (``audio_other``)."""
@@ -49,7 +46,7 @@ def validate(task: FlowTraining, bucket: Bucket) -> dict[str, float]:
     return means
 
 
-def _passes(task: FlowTraining, total: int) -> list[tuple[np.ndarray, bool]]:
+def _passes(task: Any, total: int) -> list[tuple[np.ndarray, bool]]:
     """The clips of each pass of this process, neighbours together, and whether they count.
 
     All processes have as many passes, since they share weights in them: who has fewer clips goes
@@ -72,7 +69,7 @@ def _passes(task: FlowTraining, total: int) -> list[tuple[np.ndarray, bool]]:
 
 
 def _pass(
-    task: FlowTraining, bucket: Bucket, rows: np.ndarray, noise: _Noise
+    task: Any, bucket: Bucket, rows: np.ndarray, noise: _Noise
 ) -> dict[str, Tensor]:
     """Losses [B] of some clips, means over the times."""
     model, device, K = task.module, task.device, task.config.draws
@@ -119,7 +116,7 @@ class _Noise:
     """The noise of every clip at every time, paired with the clips as in training: over all clips
     of the validation set, so all are read where there is a coupling."""
 
-    def __init__(self, task: FlowTraining, bucket: Bucket, total: int) -> None:
+    def __init__(self, task: Any, bucket: Bucket, total: int) -> None:
         self.task, self.paired = task, []
         if task.config.coupling == "none":
             return

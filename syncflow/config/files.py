@@ -1,10 +1,8 @@
-"""Config files and models by the names that they have in a clone, also beside an installed wheel."""
-
-from __future__ import annotations
+"""Where a file named in a config or on the command line lies."""
 
 from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def find(path: str | Path) -> Path:

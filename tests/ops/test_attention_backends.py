@@ -1,0 +1,302 @@
+"""Which backend computes attention on a GPU, and what each is given; on a machine without one.
+
+Packages are stood in for by functions of their published signatures, and the GPU by a tensor that
+says that it is on one.
+"""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import types
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend
+
+from syncflow import info
+from syncflow.ops import attention as attention_module
+from syncflow.ops import attention_backends as backends
+from syncflow.ops.attention import attention
+
+PACKAGES = [name for name, backend in backends.BACKENDS.items() if backend.module]
+
+
+def heads_first(*tensors: Tensor) -> list[Tensor]:
+    return [x.transpose(1, 2) for x in tensors]
+
+
+class OnGpu(torch.Tensor):
+    """A CPU tensor whose is_cuda is true."""
+
+    is_cuda = True
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        with torch._C.DisableTorchFunctionSubclass():
+            out = function(*args, **(kwargs or {}))
+        return out.as_subclass(cls) if isinstance(out, Tensor) else out
+
+
+def operands(L=5, M=9, D=24, dtype=torch.bfloat16) -> list[Tensor]:
+    torch.manual_seed(0)
+    return [torch.randn(2, n, 3, D).to(dtype).transpose(1, 2) for n in (L, M, M)]
+
+
+def on_gpu(tensors: list[Tensor]) -> list[Tensor]:
+    return [x.as_subclass(OnGpu) for x in tensors]
+
+
+def flash_attn_2(
+    q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
+    alibi_slopes=None, deterministic=False, return_attn_probs=False,
+):  # fmt: skip
+    assert dropout_p == 0 and not causal and not return_attn_probs
+    return F.scaled_dot_product_attention(*heads_first(q, k, v), scale=softmax_scale).transpose(1, 2)
+
+
+def flash_attn_3(
+    q, k, v, softmax_scale=None, causal=False, qv=None, q_descale=None, k_descale=None,
+    v_descale=None, window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1,
+    pack_gqa=None, deterministic=False, sm_margin=0, return_attn_probs=False,
+):  # fmt: skip
+    return flash_attn_2(q, k, v, 0.0, softmax_scale, causal)
+
+
+def flash_attn_4(
+    q, k, v, softmax_scale=None, causal=False, window_size=(None, None), learnable_sink=None,
+    softcap=0.0, num_splits=1, pack_gqa=None, deterministic=False, return_lse=False,
+):  # fmt: skip
+    return flash_attn_2(q, k, v, 0.0, softmax_scale, causal), None
+
+
+def memory_efficient_attention(query, key, value, attn_bias=None, p=0.0, scale=None, *, op=None):
+    assert p == 0
+    if attn_bias is not None:
+        B, M, H, _ = query.shape
+        assert attn_bias.shape == (B, H, M, key.shape[1]) and attn_bias.dtype == query.dtype
+        rows = [s for s, n in zip(attn_bias.stride(), attn_bias.shape, strict=True) if s > 1]
+        assert all(s % 8 == 0 for s in rows), "rows must be a multiple of 8 numbers apart"
+    q, k, v = heads_first(query, key, value)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=attn_bias, scale=scale).transpose(1, 2)
+
+
+FAKES = {
+    "flash-attn-2": flash_attn_2,
+    "flash-attn-3": flash_attn_3,
+    "flash-attn-4": flash_attn_4,
+    "xformers": memory_efficient_attention,
+}
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """asked(name): as SYNCFLOW_ATTENTION=name on a GPU of compute capability 9.0, with the package
+    `name` (and no other) installed."""
+    monkeypatch.setattr(backends, "_warned", set())
+    monkeypatch.setattr(backends, "capability", lambda index: (9, 0))
+    backends.find.cache_clear()
+
+    def ask(name: str, found: bool = True) -> list:
+        calls = []
+        monkeypatch.setattr(backends, "asked_for", name)
+        if found and name in FAKES:
+            backend, fake = backends.BACKENDS[name], FAKES[name]
+            parts = backend.module.split(".")
+            for i in range(len(parts)):
+                module = types.ModuleType(".".join(parts[: i + 1]))
+                module.__path__ = []
+                monkeypatch.setitem(sys.modules, module.__name__, module)
+
+            def counted(q, k, v, *rest, **options):
+                calls.append((q, options))
+                return fake(q, k, v, *rest, **options)
+
+            setattr(module, backend.symbol, counted)
+        return calls
+
+    yield ask
+    backends.find.cache_clear()
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_packages(asked, name, dtype):
+    calls = asked(name)
+    given = operands(dtype=dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        out = attention(*on_gpu(given))
+    expected = F.scaled_dot_product_attention(*given)
+    assert len(calls) == 1 and out.dtype == dtype
+    assert torch.equal(out.as_subclass(Tensor), expected)
+    q, options = calls[0]
+    assert q.shape == (2, 5, 3, 24)
+    assert options.get("softmax_scale", options.get("scale")) == 24**-0.5
+
+
+@pytest.mark.parametrize("kind", ["bool", "float", "broadcast"])
+def test_xformers_takes_masks(asked, kind):
+    calls = asked("xformers")
+    given = operands()
+    mask = torch.rand(2, 1, 1 if kind == "broadcast" else 5, 9) < 0.6
+    mask[..., 0] = True
+    if kind != "bool":
+        mask = torch.where(mask, 0.0, -1e4).bfloat16()
+    out = attention(*on_gpu([*given, mask]))
+    expected = F.scaled_dot_product_attention(*given, attn_mask=mask)
+    torch.testing.assert_close(out.as_subclass(Tensor), expected, rtol=0, atol=2e-2)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "why"),
+    [
+        ("flash-attn-2", {"mask": True}, "it takes no mask"),
+        ("flash-attn-3", {"dtype": torch.float32}, "it does not take float32"),
+        ("flash-attn-4", {"D": 136}, "it does not take heads of 136"),
+        ("xformers", {"D": 20}, "it does not take heads of 20"),
+        ("flash", {"mask": True}, "it takes no mask"),
+        ("cudnn", {"dtype": torch.float32}, "it does not take float32"),
+    ],
+)
+def test_calls_that_it_does_not_take(asked, name, change, why):
+    """One line of warning, once, and PyTorch's own choice."""
+    calls = asked(name)
+    mask = torch.ones(2, 1, 1, 9, dtype=torch.bool) if change.pop("mask", False) else None
+    given = operands(**change)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            out = attention(*on_gpu(given), mask)
+    assert torch.equal(
+        out.as_subclass(Tensor), F.scaled_dot_product_attention(*given, attn_mask=mask)
+    )
+    said = [str(w.message) for w in caught]
+    assert len(said) == 1 and said[0].startswith(f"SYNCFLOW_ATTENTION={name} was passed over")
+    assert said[0].endswith(why) and "\n" not in said[0] and not calls
+
+
+@pytest.mark.parametrize("name", ["flash-attn-2", "xformers"])
+def test_what_is_not_installed(asked, monkeypatch, name):
+    asked(name, found=False)
+    monkeypatch.setitem(sys.modules, backends.BACKENDS[name].module, None)
+    with pytest.warns(UserWarning, match=f"{backends.BACKENDS[name].module}.*") as caught:
+        attention(*on_gpu(operands()))
+    assert len(caught) == 1
+
+
+def test_a_package_without_the_function_is_not_found(asked, monkeypatch):
+    """flash-attn-4 alone makes `flash_attn` importable, without flash_attn_func in it."""
+    asked("flash-attn-4")
+    assert backends.find("flash-attn-4")[0] and not backends.find("flash-attn-2")[0]
+    assert backends.status()["flash-attn-2"].startswith("flash_attn.flash_attn_func: ")
+    assert info.collect(attention=True)["attention"]["flash-attn-4"] == "found"
+
+
+def test_a_package_that_fails_is_passed_over(asked, monkeypatch):
+    asked("xformers")
+
+    def fail(*operands, **options):
+        raise NotImplementedError("No operator found\nfor these inputs")
+
+    monkeypatch.setattr(sys.modules["xformers.ops"], "memory_efficient_attention", fail)
+    given = operands()
+    with pytest.warns(UserWarning, match="No operator found$"):
+        out = attention(*on_gpu(given))
+    assert torch.equal(out.as_subclass(Tensor), F.scaled_dot_product_attention(*given))
+
+
+def test_never_on_a_cpu_tensor(asked):
+    calls = asked("xformers")
+    given = operands(dtype=torch.float32)
+    assert torch.equal(attention(*given), F.scaled_dot_product_attention(*given))
+    assert not calls
+
+
+# (B, queries, keys, heads, D) -> what was fastest, as measured.
+MEASURED = {
+    (16, 256, 256, 16, 72): "sdpa",
+    (128, 256, 256, 16, 72): "sdpa",
+    (16, 1024, 1024, 16, 72): "sdpa",
+    (2, 2048, 300, 16, 72): "sdpa",
+    (2, 2048, 64, 16, 72): "flash",
+    (2, 2048, 2048, 16, 72): "sdpa",
+    (2, 100, 2049, 16, 72): "flash",
+    (2, 100, 2048, 16, 72): "flash",
+    (2, 100, 100, 16, 72): "efficient",
+    (16, 16, 16, 4, 32): "efficient",
+}
+
+
+def empty(B, L, M, H, D, dtype=torch.bfloat16) -> list[Tensor]:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        return [torch.empty(B, H, n, D, dtype=dtype, device="cuda") for n in (L, M, M)]
+
+
+@pytest.mark.parametrize(("shape", "best"), MEASURED.items())
+def test_table(asked, monkeypatch, shape, best):
+    asked("auto")
+    q, k, v = empty(*shape)
+    assert q.is_cuda and backends.preferred(q, k, v, None) == best
+    assert backends.preferred(q, k, v, q) == "sdpa"
+    assert backends.preferred(*empty(*shape, torch.float32), None) == "sdpa"
+    assert backends.preferred(q.requires_grad_(), k, v, None) == "sdpa"
+    monkeypatch.setattr(backends, "capability", lambda index: (8, 0))
+    assert backends.preferred(q, k, v, None) == "sdpa"
+
+
+def test_a_gpu_without_memory_has_no_capability():
+    """As counted with tensors that have none."""
+    if not torch.cuda.is_available():
+        assert backends.preferred(*empty(2, 100, 100, 16, 72), None) == "sdpa"
+
+
+@pytest.mark.parametrize("name", ["auto", "sdpa", "flash", "efficient", "cudnn"])
+@pytest.mark.parametrize("shape", [(2, 100, 2048, 16, 72), (2, 256, 256, 4, 32)])
+def test_one_graph(asked, monkeypatch, name, shape):
+    """Neither the table nor PyTorch's own backends break a compiled model's graph."""
+    asked(name)
+    for own, backend in backends.BACKENDS.items():  # without a GPU none of its kernels is there
+        if backend.module is None:
+            plain = dataclasses.replace(backend, kernel=SDPBackend.MATH)
+            monkeypatch.setitem(backends.BACKENDS, own, plain)
+    graphs = []
+
+    def backend(module, inputs):
+        graphs.append(module)
+        return module.forward
+
+    torch._dynamo.reset()
+    compiled = torch.compile(attention_module._on_a_gpu, backend=backend, fullgraph=True)
+    with torch.no_grad():
+        out = compiled(*empty(*shape), None)
+    assert out.shape == (shape[0], shape[3], shape[1], shape[4]) and len(graphs) == 1
+
+
+def test_a_wrong_name_is_refused():
+    done = subprocess.run(
+        [sys.executable, "-c", "import syncflow.ops.attention"],
+        capture_output=True, text=True, env={**os.environ, "SYNCFLOW_ATTENTION": "flash2"},
+    )  # fmt: skip
+    assert done.returncode
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == (
+        "ValueError: SYNCFLOW_ATTENTION is 'flash2'; it must be one of auto, sdpa, flash, cudnn, "
+        "efficient, flash-attn-2, flash-attn-3, flash-attn-4, xformers"
+    )
+
+
+def test_nothing_is_imported_before_it_is_wanted():
+    code = (
+        "import sys, torch; from syncflow.ops.attention import attention;"
+        "attention(*torch.ones(3, 1, 1, 2, 8));"
+        "print([m for m in sys.modules if m.split('.')[0] in ('xformers', 'flash_attn')])"
+    )
+    env = {**os.environ, "SYNCFLOW_ATTENTION": "xformers"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.stdout.strip() == "[]", done.stderr
