@@ -35,9 +35,8 @@ def sample(
     velocity = GuidedVelocity(
         model, captions, asked.guidance, asked.audio_guidance, interval=interval
     )
-    refresh = noise.refresh(sources, sampling.renewal)
     return flow.integrate(
-        velocity, start, asked.path, sampling.solver, refresh=refresh, advance=advance,
+        velocity, start, asked.path, sampling.solver, advance=advance,
         eta=(sampling.eta, 0.0), noise=noise.fresh(sources),
     )  # fmt: skip
 
