@@ -50,7 +50,8 @@ ATTENTION = {
     aten._scaled_dot_product_efficient_attention_backward,
 }  # fmt: skip
 _EMPTY = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided,
-          aten._unsafe_view, aten.detach, aten.lift_fresh, aten._has_same_storage_numel}  # fmt: skip
+          aten._unsafe_view, aten.detach, aten.lift_fresh,
+          aten._has_same_storage_numel}  # fmt: skip
 _READS = {aten._local_scalar_dense, aten.is_nonzero, aten.nonzero, aten.equal}
 #: With a CUDA kernel in csrc/cuda; each with its backward.
 KERNELS = (

@@ -166,5 +166,6 @@ def with_tables(root: Path = ROOT) -> dict[Path, str]:
 if __name__ == "__main__":
     if sys.argv[1:] == ["--remember"]:
         remember()
-    for page, text in with_tables().items():
-        page.write_text(text)
+    else:
+        for page, text in with_tables().items():
+            page.write_text(text)

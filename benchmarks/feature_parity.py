@@ -35,8 +35,9 @@ PACKAGES = {
     "torchvggish==0.2": "fc4d7cc17db557867bf793625f8897f0fc0c6877be737df26ee7d9df6e4ce35f",
     "panns-inference==0.1.1": "97f6b56b6c9467cf00e21f041e1f88933188c65c1b5ca64eeb3c92e37fb27fc2",
     "torchlibrosa==0.1.0": "89b65fd28b833ceb6bc74a3d0d87e2924ddc5a845d0a246b194952a4e12a38cb",
-    "imagebind-unofficial==0.1.1":
-        "6bf38620d3f5729d56b49f5b432c4f2758048f016207d4e99d77c6f26f956566",
+    "imagebind-unofficial==0.1.1": (
+        "6bf38620d3f5729d56b49f5b432c4f2758048f016207d4e99d77c6f26f956566"
+    ),
 }
 #: float32 outputs of order one.
 LIMIT = 1e-5

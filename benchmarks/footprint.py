@@ -33,9 +33,8 @@ from syncflow.models.ddit import DDiT  # noqa: E402
 from syncflow.training.distributed.groups import Group  # noqa: E402
 from syncflow.training.distributed.replicas import Replicas  # noqa: E402
 from syncflow.training.recompute import recompute  # noqa: E402
-from syncflow.training.tasks import buckets  # noqa: E402
+from syncflow.training.tasks import buckets, validation  # noqa: E402
 from syncflow.training.tasks import flow as flow_task  # noqa: E402
-from syncflow.training.tasks import validation  # noqa: E402
 from syncflow.training.tasks.randomness import SampleGenerators  # noqa: E402
 
 CUDA = torch.device("cuda", 0)

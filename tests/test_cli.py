@@ -234,3 +234,14 @@ def test_sound_for_a_video_is_told_at_the_rate_of_the_video(tmp_path, monkeypatc
     out, err = capsys.readouterr()
     assert out == "out.mp4\n" and "(0.6 s, 48x32 at 25 fps, 48000 Hz)" in err
     assert media.probe("out.mp4").seconds == 0.6
+
+
+def test_a_suite_gets_what_was_asked_for(monkeypatch, capsys) -> None:
+    from syncflow.evaluation.suites import sync
+
+    asked: dict = {}
+    monkeypatch.setattr(sync, "run", lambda **options: asked.update(options))
+    assert main(["evaluate", "suite", "--clips", "3", "--takes", "2", "--guidance", "2"]) == 0
+    assert asked["clips"] == 3 and asked["scope"].takes == 2 and asked["options"]["guidance"] == 2
+    assert main(["evaluate", "sync", "--clips", "4", "--calibrate", "5"]) == 0
+    assert asked["clips"] == 4 and asked["scope"].calibrate == 5

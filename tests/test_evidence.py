@@ -2,7 +2,7 @@
 
 import json
 
-from benchmarks.evidence import MARK, ROOT, remember, source_hash, stale_quotes, with_tables
+from benchmarks.evidence import MARK, remember, source_hash, stale_quotes, with_tables
 
 
 def test_no_quoted_result_is_stale():

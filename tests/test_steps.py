@@ -1,4 +1,4 @@
-"""Steps of a clip: functions of tensors alone, which run as they are, compiled, or as CUDA graphs."""
+"""Steps of a clip: functions of tensors alone, run as they are, compiled, or as CUDA graphs."""
 
 import dataclasses
 

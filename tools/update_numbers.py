@@ -81,10 +81,10 @@ def headline(report: dict[str, Any]) -> str:
     made, chance = rows.get("generated", {}), rows.get("generated, shuffled", {})
     if made.get("f1_50") is None or chance.get("f1_50") is None:
         return ""
+    value, least = (cell(row["f1_50"], 3).markdown() for row in (made, chance))
     return (
-        "F1 between visible contacts and audible onsets is "
-        f"{cell(made['f1_50'], 3)} within 50 ms; shuffled soundtracks, which is chance, reach "
-        f"{cell(chance['f1_50'], 3).split(' ')[0]}."
+        f"F1 between visible contacts and audible onsets is {value} within 50 ms; shuffled "
+        f"soundtracks, which is chance, reach {least.split(' ')[0]}."
     )
 
 

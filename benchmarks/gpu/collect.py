@@ -1,10 +1,10 @@
-"""Files what the parts of `benchmarks/gpu_lease.sh` measured, and writes the tables of the documents.
+"""Files what the parts of `benchmarks/gpu_lease.sh` measured, and writes the documents' tables.
 
     python -m benchmarks.gpu.collect DIR     DIR/PART.json -> benchmarks/results/DEVICE-PART.json
     python -m benchmarks.gpu.collect         the tables alone, from what is filed
 
-A part that is filed already for the same device is replaced, but for the rows that DIR does not have
-and that were measured with the same kernels.
+A part that is filed already for the same device is replaced, but for the rows that DIR does not
+have and that were measured with the same kernels.
 """
 
 from __future__ import annotations

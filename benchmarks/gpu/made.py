@@ -13,8 +13,8 @@ from syncflow.config import (
     ModelConfig,
     VideoTowerConfig,
 )
-from syncflow.models.ddit import DDiT
 from syncflow.generation.pipeline import SyncFlow
+from syncflow.models.ddit import DDiT
 
 
 def model_config(tiny: bool) -> ModelConfig:

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from benchmarks.gpu.made import random_syncflow
 from benchmarks.gpu.results import Results, peak_memory
-from benchmarks.gpu.timing import measure
 from syncflow import ops
 from syncflow.generation.pipeline import SyncFlow, load
 from syncflow.generation.sampler import GuidedVelocity, advance, encode_captions

@@ -175,11 +175,12 @@ def operators(root: Path = ROOT) -> str:
                 _number(share and 100 * share, ".0f"),
             ]
         )
-    head = ["operator", "shape", "pass", "ours, us", "eager", "by SDPA", "torch.compile", "% of stream"]
+    head = ["operator", "shape", "pass", "ours, us", "eager", "by SDPA", "torch.compile"]
+    head.append("% of stream")
     return (
-        "bf16, medians of graph replays over rotating inputs. The last column is the least that must "
-        "move, over the time, as a share of the\nmeasured streaming rate; small tensors stay in the "
-        "cache and can exceed it.\n\n" + _table(head, lines)
+        "bf16, medians of graph replays over rotating inputs. The last column is the least that "
+        "must move, over the time, as a share of the\nmeasured streaming rate; small tensors stay "
+        "in the cache and can exceed it.\n\n" + _table(head, lines)
     )
 
 
@@ -224,5 +225,6 @@ def training(root: Path = ROOT) -> str:
                 _number(agreed.get("largest_relative_difference"), ".1g"),
             ]
         )
-    head = ["XL/2, one GPU", "batch", "samples/s", "ms a step", "MFU, %", "peak GiB", "losses differ by"]
+    head = ["XL/2, one GPU", "batch", "samples/s", "ms a step", "MFU, %", "peak GiB"]
+    head.append("losses differ by")
     return f"{machine(part)}.\n\n{_table(head, lines)}" if lines else "Not run yet."

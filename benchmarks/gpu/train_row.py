@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.gpu.train_table import ROOT, ROWS, Row, write
 from benchmarks.made_latents import geometry, made_on
 from benchmarks.made_latents import write as write_latents
-from benchmarks.gpu.train_table import ROOT, ROWS, Row, write
 from syncflow.clip import ClipSpec
 from syncflow.ops import native
 from syncflow.training import logging, loop, runner
@@ -267,7 +267,9 @@ def main() -> None:
     try:
         if row.engine != "plain":
             found["deepspeed"] = engines._import_deepspeed().__version__
-        device = torch.device(options.device, 0) if options.device == "cuda" else torch.device("cpu")
+        device = torch.device("cpu")
+        if options.device == "cuda":
+            device = torch.device("cuda", 0)
         with tempfile.TemporaryDirectory() as folder:
             measurement = Measurement(row, device, Path(folder), options.tiny)
             print("ready", flush=True)

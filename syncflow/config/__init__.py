@@ -47,4 +47,5 @@ __all__ = [
     "TextEncoderConfig",
     "VideoTowerConfig",
     "VideoVAEConfig",
+    "find",
 ]

@@ -206,7 +206,7 @@ class ModelConfig(Config):
     def _check(self) -> ModelConfig:
         """The parts must fit each other: what does not would only show as noise or a late error."""
         video, audio = self.ddit.video.in_channels, self.ddit.audio.in_channels
-        pairs = [
+        pairs: list[tuple[str, int, str, Config]] = [
             ("ddit.video.in_channels", video, "video_vae.latent_channels", self.video_vae),
             ("ddit.audio.in_channels", audio, "audio_vae.latent_channels", self.audio_vae),
             ("geometry.sample_rate", self.geometry.sample_rate, "audio_vae.sample_rate",

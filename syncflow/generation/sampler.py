@@ -8,20 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from syncflow import flow
 from syncflow.clip import ClipSpec
 from syncflow.generation.steps import Fixed, Steps
-from syncflow.models import tokens
+from syncflow.models.text import tokens
 from syncflow.models.audio_tower import AudioContext, AudioText
 from syncflow.models.ddit import Condition, DDiT
 from syncflow.ops.euler_cfg import euler_cfg
 
 #: Groups of captions, by number.
 Groups = tuple[int, ...]
+
+
+class Encoder(Protocol):
+    """What reads captions: a text encoder, or what it once read."""
+
+    def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class Captions:
 
 def encode_captions(
     model: DDiT,
-    encoder: nn.Module,
+    encoder: Encoder,
     prompts: Sequence[str],
     spec: ClipSpec,
     dtype: torch.dtype,
@@ -325,7 +332,7 @@ def _guide(
 ) -> Tensor | flow.Guided:
     """Guidance between the ``wanted`` groups of a batch of ``groups``; one alone is as it is."""
     parts = [velocity[i * rows : (i + 1) * rows] for i in map(groups.index, wanted)]
-    return parts[0] if len(parts) == 1 else flow.Guided(*parts, weight)
+    return parts[0] if len(parts) == 1 else flow.Guided(parts[0], parts[1], weight)
 
 
 def _rows(groups: tuple[int, ...], count: int) -> slice | list[int]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 Tree = TypeVar("Tree")
 Outputs = tuple[Tensor, ...]
-#: A function of a step: (tensors of the step, what stays over steps, numbers that choose) -> tensors.
+#: A function of a step: (its tensors, what stays over steps, numbers that choose) -> tensors.
 Function = Callable[..., Outputs]
 
 #: Graphs kept at once; each holds the memory of a step's activations.

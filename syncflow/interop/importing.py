@@ -188,9 +188,13 @@ def _sampling(compat: opensora_sampler.Compat | None) -> SamplingConfig:
     spec = GeometryConfig().spec
     size = (spec.height, spec.width)
     if compat is None:
-        return SamplingConfig(shift=flow.resolution_shift(*size, spec.video_latent_shape[0]))
+        return SamplingConfig.parse(
+            {"shift": flow.resolution_shift(*size, spec.video_latent_shape[0])}
+        )
     shift = opensora_sampler.original_shift(*size, spec.num_frames)
-    return SamplingConfig(steps=30, guidance=7.0, shift=shift, null_caption="prompt")
+    return SamplingConfig.parse(
+        {"steps": 30, "guidance": 7.0, "shift": shift, "null_caption": "prompt"}
+    )
 
 
 def _card(

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from syncflow.clip import to_model, to_pixels
+from syncflow.models.codec import AudioCodec, VideoCodec
 
 
 class Scale(NamedTuple):
@@ -38,7 +39,7 @@ class Scale(NamedTuple):
 
 
 def encode_video(
-    vae: nn.Module, clips_FCHW: Iterable[Tensor], scale: Scale, device: torch.device
+    vae: VideoCodec, clips_FCHW: Iterable[Tensor], scale: Scale, device: torch.device
 ) -> Tensor:
     """uint8 frames -> normalised latents [P, Cz, T, h, w], the mode of each posterior."""
     latents = [vae.encode(to_model(clip)[None].to(device)).mode() for clip in clips_FCHW]
@@ -46,7 +47,7 @@ def encode_video(
 
 
 def decode_video(
-    vae: nn.Module,
+    vae: VideoCodec,
     latent_CTHW: Tensor,
     scale: Scale,
     num_frames: int,
@@ -60,12 +61,12 @@ def decode_video(
     return run(pixels_of, (raw_BCTHW,), vae, num_frames)[0].cpu()
 
 
-def pixels_of(raw_BCTHW: Tensor, vae: nn.Module, num_frames: int) -> tuple[Tensor]:
+def pixels_of(raw_BCTHW: Tensor, vae: VideoCodec, num_frames: int) -> tuple[Tensor]:
     """One raw latent [1, Cz, T, h, w] -> uint8 [F, 3, H, W], on the device."""
     return (to_pixels(vae.decode(raw_BCTHW, num_frames=num_frames)[0].float()),)
 
 
-def decode_audio(vae: nn.Module, latent_AD: Tensor, scale: Scale, num_samples: int) -> Tensor:
+def decode_audio(vae: AudioCodec, latent_AD: Tensor, scale: Scale, num_samples: int) -> Tensor:
     """One normalised latent -> float32 [M] in [-1, 1], on the CPU."""
     audio = vae.decode(scale.denormalize(latent_AD[None]), num_samples=num_samples)
     return audio[0].float().clamp(-1, 1).cpu()

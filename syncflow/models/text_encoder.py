@@ -7,6 +7,7 @@ W width of the embedding, K attributes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from syncflow.config import BytesTextConfig, T5TextConfig, TextEncoderConfig
-from syncflow.models.int8 import quantize_linears
+from syncflow.models.text.int8 import quantize_linears
 
 PAD, EOS, UNK = 0, 1, 2
 _NUM_SPECIAL = 3
@@ -103,6 +104,8 @@ class TextEncoder(nn.Module):
     def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.t5: Any
+        self.tokenizer: Any
         self.pools_words = isinstance(config, BytesTextConfig) and config.pool == "word"
         if isinstance(config, BytesTextConfig):
             self.t5 = _build_byte_t5(config)
@@ -110,12 +113,12 @@ class TextEncoder(nn.Module):
         else:
             from transformers import AutoTokenizer, T5EncoderModel
 
-            where = {
+            where: dict[str, Any] = {
                 "pretrained_model_name_or_path": config.name_or_path,
                 "revision": config.revision or "main",
             }
             dtype = torch.float32 if config.precision == "float32" else torch.bfloat16
-            model = T5EncoderModel.from_pretrained(**where, dtype=dtype, use_safetensors=True)
+            model: Any = T5EncoderModel.from_pretrained(**where, dtype=dtype, use_safetensors=True)
             # Whole: where transformers keeps a layer in another precision it does so for float16.
             self.t5 = model.encoder.to(dtype)
             if config.precision == "int8":
@@ -125,7 +128,7 @@ class TextEncoder(nn.Module):
     @property
     def embed_dim(self) -> int:
         """Width W of the embeddings."""
-        return self.t5.config.d_model
+        return int(self.t5.config.d_model)
 
     @property
     def max_tokens(self) -> int:
@@ -140,8 +143,8 @@ class TextEncoder(nn.Module):
 
         Padded to the longest text, or to max_length (words: max_tokens) when `fixed_length`.
         Differentiable in the weights: use `torch.no_grad()` where T5 is frozen. Kind "t5" cleans
-        captions as Open-Sora does unless `config.clean_caption` is False; bytes are left alone but for
-        their case where `config.casefold` is True.
+        captions as Open-Sora does unless `config.clean_caption` is False; bytes are left alone
+        but for their case where `config.casefold` is True.
 
         Raises:
             ValueError: `texts` is empty or a single string.
@@ -149,7 +152,7 @@ class TextEncoder(nn.Module):
         if isinstance(texts, str) or not texts:
             raise ValueError(f"encode takes a non-empty list of strings, got {texts!r}")
         if isinstance(self.config, T5TextConfig) and self.config.clean_caption:
-            from syncflow.models.caption import clean_caption
+            from syncflow.models.text.caption import clean_caption
 
             # Twice, as the released weights were trained: the second pass sees what unescaping
             # and cutting in the first have uncovered.
@@ -162,6 +165,7 @@ class TextEncoder(nn.Module):
         states_BNW = self.t5(input_ids=ids_BN, attention_mask=mask_BN.long()).last_hidden_state
         if self.pools_words:
             num_words = self.max_tokens if fixed_length else None
+            assert word_BN is not None
             return pool_words(states_BNW, word_BN.to(device), num_words)
         return states_BNW * mask_BN[..., None], mask_BN
 

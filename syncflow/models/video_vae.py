@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from syncflow.models.codec import VideoCodec
 from syncflow.models.posterior import DiagonalGaussian
 from syncflow.models.temporal_vae import TemporalVAE
 
@@ -35,6 +36,7 @@ class FrameVAE(nn.Module):
         from diffusers import AutoencoderKL
 
         levels = len(arguments["block_out_channels"])
+        self.module: Any
         self.module = AutoencoderKL(
             **{
                 "down_block_types": ("DownEncoderBlock2D",) * levels,
@@ -64,7 +66,7 @@ class FrameVAE(nn.Module):
         return out.unflatten(0, (x_BCFHW.shape[0], -1)).transpose(1, 2)
 
 
-class VideoVAE(nn.Module):
+class VideoVAE(VideoCodec):
     """The video VAE of Open-Sora v1.2 (the paper's, section 3.1); key for key the released layout.
 
     Args:
@@ -75,6 +77,9 @@ class VideoVAE(nn.Module):
     Raises:
         ValueError: the lengths of `shift` and `scale` are not the latent channels.
     """
+
+    shift: Tensor
+    scale: Tensor
 
     def __init__(self, config: OpenSoraVAEConfig, micro_batch_size: int = 4) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Softmax attention over heads, by whichever route is fastest for the device and the lengths.
 
-On a GPU that is what scaled_dot_product_attention picks, but where `attention_backends` has measured
-something faster; SYNCFLOW_ATTENTION=NAME asks for one way everywhere.
+On a GPU that is what scaled_dot_product_attention picks, but where `attention_backends` has
+measured something faster; SYNCFLOW_ATTENTION=NAME asks for one way everywhere.
 """
 
 import torch

@@ -1,9 +1,10 @@
 """Other ways to compute softmax attention on a GPU than what scaled_dot_product_attention picks.
 
-Three are PyTorch's own kernels, asked for by name; the rest are packages that may be installed, each
-found by importing the very function that is called, at the first call that wants it (such an import
-costs seconds). Which one a shape gets is a table of measurements, `preferred`; one for the whole
-process is SYNCFLOW_ATTENTION=NAME. `syncflow.ops.attention` alone decides when any of this is asked.
+Three are PyTorch's own kernels, asked for by name; the rest are packages that may be installed,
+each found by importing the very function that is called, at the first call that wants it (such an
+import costs seconds). Which one a shape gets is a table of measurements, `preferred`; one for the
+whole process is SYNCFLOW_ATTENTION=NAME. `syncflow.ops.attention` alone decides when any of this is
+asked.
 """
 
 import functools
@@ -177,8 +178,9 @@ def _run_eagerly(name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
 #   2048 x 2048, 72, B 2           111.1  185.4  120.5      422.8
 #
 # No flash-attn and no xformers was installed there: none of them is chosen before it is measured.
-# Rows are (compute capability, queries, keys, most of B x heads, backend), bounds included: a measured
-# shape's own, up to the next power of two. The first that fits holds; elsewhere it is the default.
+# Rows are (compute capability, queries, keys, most of B x heads, backend), bounds included: a
+# measured shape's own, up to the next power of two. The first that fits holds; elsewhere it is the
+# default.
 MEASURED = (
     ((9, 0), (1, 128), (1, 128), 64, "efficient"),
     ((9, 0), (1, 128), (1024, 4096), 32, "flash"),

@@ -301,8 +301,7 @@ class _Run:
 
 
 class _Batches:
-    """Batches and what their steps draw, the next made while the step before runs (``ahead`` > 0).
-    """
+    """Batches and what their steps draw; the next one is made meanwhile (``ahead`` > 0)."""
 
     def __init__(self, task: Task, ahead: int, source: Callable[[int], Source]) -> None:
         self.task, self.ahead, self.source = task, ahead, source

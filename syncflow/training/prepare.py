@@ -89,11 +89,13 @@ def prepare(
 
 def _encoders(folder: Path, device: str) -> tuple[ModelConfig, Encoders]:
     config, parts = model_folder.load_encoders(folder)
+    reader = parts["text_encoder"]
     if isinstance(config.text_encoder, T5TextConfig):  # it elsewhere comes and goes, and stays here
         where = PromptEncoder(config.text_encoder, folder).folder
         t5 = config.text_encoder.model_copy(update={"name_or_path": str(where)})
-        parts["text_encoder"] = TextEncoder(t5).eval().requires_grad_(False)
-    return config, Encoders(**parts, device=device)
+        reader = TextEncoder(t5).eval().requires_grad_(False)
+    assert reader is not None
+    return config, Encoders(parts["video_vae"], parts["audio_vae"], reader, device)
 
 
 def _cores() -> int:

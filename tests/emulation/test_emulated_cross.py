@@ -33,7 +33,13 @@ def triple(t: torch.Tensor) -> ctypes.Array:
 
 @pytest.mark.parametrize(
     ("shape", "gap"),
-    [((2, 5, 3, 72), 8), ((1, 7, 2, 32), 0), ((2, 3, 2, 26), 2), ((1, 4, 1, 2), 1), ((1, 3, 2, 8), 8)],
+    [
+        ((2, 5, 3, 72), 8),
+        ((1, 7, 2, 32), 0),
+        ((2, 3, 2, 26), 2),
+        ((1, 4, 1, 2), 1),
+        ((1, 3, 2, 8), 8),
+    ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("interleaved", [True, False])
@@ -81,9 +87,11 @@ def test_attend_own(device, R, draws, N, D, dtype):
     both = torch.cat((context, scores(own[:, None, 0])), -1)
     values = torch.cat((repeated[1], own[:, None, 1]), 1).double()
     exact = torch.einsum("rhnm,rmhd->rnhd", both.softmax(-1), values)
-    out = torch.einsum("rhnm,rmhd->rnhd", context.softmax(-1), repeated[1].double()).to(dtype).contiguous()
+    out = torch.einsum("rhnm,rmhd->rnhd", context.softmax(-1), repeated[1].double())
+    out = out.to(dtype).contiguous()
     log_sum = context.logsumexp(-1)  # [R, H, N] -> [B, H, draws * N]
-    log_sum = log_sum.view(B, draws, H, N).transpose(1, 2).reshape(B, H, draws * N).float().contiguous()
+    log_sum = log_sum.view(B, draws, H, N).transpose(1, 2).reshape(B, H, draws * N)
+    log_sum = log_sum.float().contiguous()
     args = own_arguments(q, own[:, 0], own[:, 1], log_sum, out, draws)
     used = {"q": (q, READ), "own": (own, READ), "log_sum": (log_sum, READ)}
     device.call("attend_own", args, **used, out=(out, READ | WRITE))

@@ -250,7 +250,7 @@ def test_a_training_run_is_its_last_three_checkpoints(tmp_path, monkeypatch):
 
     saved = [tmp_path / f"{step:08d}" for step in (400, 300, 200, 100)]  # newest first
     monkeypatch.setattr(checkpoint, "folders", lambda folder: saved)
-    monkeypatch.setattr(export, "run_config", lambda folder: SimpleNamespace(data="latents"))
+    monkeypatch.setattr(export, "flow_config", lambda folder: SimpleNamespace(data="latents"))
     tasks = []
     monkeypatch.setattr(export, "export", tasks.append)
     assert command._model(tmp_path, None, tmp_path / "out") == tmp_path / "out"

@@ -268,7 +268,7 @@ def test_media_that_cannot_be_measured_are_refused_before_anything_is_made(
     short.save(tmp_path / "short.mp4")
     for name, error, message in (
         ("gone.mp4", FileNotFoundError, "no such file"),
-        ("short.mp4", ValueError, "0.50 s, at least 2 s"),
+        ("short.mp4", ValueError, "0.50 s; at least 2 s"),
     ):
         with pytest.raises(error, match=message):
             scope = sync.Scope(real_media=[tmp_path / name])

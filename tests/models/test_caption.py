@@ -2,7 +2,7 @@
 
 import pytest
 
-from syncflow.models.caption import clean_caption
+from syncflow.models.text.caption import clean_caption
 
 CASES = {
     "  A Metal Ball\nbounces,three times ": "a metal ball bounces, three times",

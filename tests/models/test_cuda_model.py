@@ -40,7 +40,8 @@ def run(made: DDiT, dtype: torch.dtype) -> list[torch.Tensor]:
 
     spec = ClipSpec(height=64, width=80)
     video, audio = normal(2, 4, *spec.video_latent_shape), normal(2, spec.audio_latent_length, 128)
-    text, mask = normal(2, 20, 48), torch.arange(20, device="cuda") < torch.tensor([[20], [7]]).cuda()
+    text = normal(2, 20, 48)
+    mask = torch.arange(20, device="cuda") < torch.tensor([[20], [7]]).cuda()
     t = torch.tensor([0.2, 0.7], device="cuda")
     made = made.to(dtype)
     text = text.to(dtype)

@@ -5,7 +5,7 @@ import torch
 
 from syncflow.clip import ClipSpec
 from syncflow.config import AdaptorConfig, AudioTowerConfig, DDiTConfig, VideoTowerConfig
-from syncflow.models import tokens
+from syncflow.models.text import tokens
 from syncflow.models.ddit import DDiT
 
 SPEC = ClipSpec(seconds=1.0, height=32, width=32)  # T 4, latents 4x4, S 4, A 50

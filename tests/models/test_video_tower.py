@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from syncflow.config import VideoTowerConfig
-from syncflow.models import tokens
+from syncflow.models.text import tokens
 from syncflow.models.video_tower import VideoTower
 
 SMALL = dict(

@@ -56,7 +56,8 @@ def flash_attn_2(
     alibi_slopes=None, deterministic=False, return_attn_probs=False,
 ):  # fmt: skip
     assert dropout_p == 0 and not causal and not return_attn_probs
-    return F.scaled_dot_product_attention(*heads_first(q, k, v), scale=softmax_scale).transpose(1, 2)
+    out = F.scaled_dot_product_attention(*heads_first(q, k, v), scale=softmax_scale)
+    return out.transpose(1, 2)
 
 
 def flash_attn_3(

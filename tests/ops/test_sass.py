@@ -1,6 +1,7 @@
-"""What ptxas made of the kernels that XL/2 (heads of 72) and the shipped model (heads of 32) use, for
-sm_90 in bfloat16: no local memory, whole vectors in memory, products on the tensor cores, and no more
-instructions than stand beside each kernel (counted with CUDA 13.0, all of a function's, NOPs left out).
+"""What ptxas made of the kernels that XL/2 (heads of 72) and the shipped model (heads of 32) use,
+for sm_90 in bfloat16: no local memory, whole vectors in memory, products on the tensor cores, and
+no more instructions than stand beside each kernel (counted with CUDA 13.0, all of a function's,
+NOPs left out).
 
 Needs nvcc and cuobjdump (CUDA_HOME's, or the one in Triton's wheel), no device.
 """
@@ -157,7 +158,8 @@ def test_every_kernel_has_a_budget_of_instructions():
 
 def test_the_gate_can_fail():
     """Split stores, lost products and too many instructions, as cuobjdump writes them."""
-    head = "Function : _ZN8syncflow4cuda25temporal_attention_kernelI13__nv_bfloat16Li32ELi1ELb1EEEv\n"
+    name = "_ZN8syncflow4cuda25temporal_attention_kernelI13__nv_bfloat16Li32ELi1ELb1EEEv"
+    head = f"Function : {name}\n"
     lines = ["@P0 LDG.E.128 R4, [R2] ;", "HMMA.16816.F32.BF16 R4, R4 ;", "STG.E.128 [R2], R4 ;"]
 
     def sass(*more: str) -> dict[str, collections.Counter]:

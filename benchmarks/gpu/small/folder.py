@@ -78,7 +78,7 @@ def read(folder: Path) -> tuple[ModelConfig, dict[str, dict[str, Tensor]], dict[
     for path in paths:
         with safe_open(path, "pt") as file:
             about.append(dict(file.metadata()))
-            for name in file.keys():  # noqa: SIM118: a safetensors file is no dict
+            for name in file.keys():  # a safetensors file is no dict
                 part, _, key = name.partition(".")
                 states[part][key] = file.get_tensor(name).float()
     if len(paths) != int(about[0]["files"]):

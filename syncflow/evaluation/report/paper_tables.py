@@ -93,7 +93,7 @@ def page(report: dict[str, Any]) -> str:
     missing = [f"- {line}\n" for line in not_run(report)]
     if missing:
         parts.append("## Not run\n\n" + "".join(missing))
-    made = {}
+    made: dict[str, dict[str, Any]] = {}
     for row in report["rows"]:
         for name, value in row.get("metrics", {}).items():
             made.setdefault(name, value["facts"])

@@ -190,13 +190,14 @@ def calibrate(
     if seen is None:
         seen = [contacts.times(clip.video, clip.fps) for clip in clips]
     pictures = [envelopes.picture(clip.video, clip.fps) for clip in clips]
-    metrics, motions = dict(METRICS), [None] * len(clips)
+    metrics = dict(METRICS)
+    motions: list[Any] = [None] * len(clips)
     if with_av_align is None:
         with_av_align = all(find_spec(name) for name in ("cv2", "librosa"))
     if with_av_align:
         metrics["av_align"] = AV_ALIGN
         motions = [av_align.peaks(av_align.flow(clip.video), clip.fps) for clip in clips]
-    rows = list(zip(clips, seen, pictures, motions, strict=True))
+    rows: list[Any] = list(zip(clips, seen, pictures, motions, strict=True))
     bar = tqdm(offsets_ms, desc="calibrate", disable=not progress, leave=False)
     moved_clips = {
         ms: [evidence(clip, ms / 1000, *known) for clip, *known in rows] for ms in bar

@@ -224,6 +224,8 @@ class RecipeTask(Config):
     steps: list[str]
 
 
+#: The tasks that train a module.
+TrainedTask = TextTask | AudioVAETask | VideoVAETask | FlowTask
 AnyTask = Annotated[
     TextTask | AudioVAETask | VideoVAETask | LatentsTask | FlowTask | RenderTask | ExportTask
     | RecipeTask,

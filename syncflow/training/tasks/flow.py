@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from syncflow import flow
 from syncflow.clip import Clip
-from syncflow.models import tokens
+from syncflow.models.text import tokens
 from syncflow.models.audio_tower import AudioContext
 from syncflow.models.ddit import Condition, DDiT
 from syncflow.training.checkpoints import weights
@@ -31,8 +31,8 @@ from syncflow.training.tasks.randomness import Source
 from syncflow.training.tasks.task import Task
 from syncflow.training.tasks.timesteps import Clocks
 
-# Tensors by name; ``bucket``, the Bucket that they are of; ``draws``, where they were made ahead; and
-# ``host``, the same tensors on the CPU, where noise is paired with them.
+# Tensors by name; ``bucket``, the Bucket that they are of; ``draws``, where they were made ahead;
+# and ``host``, the same tensors on the CPU, where noise is paired with them.
 Batch = dict[str, Any]
 
 _STRETCHES = 5  # of flow time, in which the losses are told apart
@@ -40,6 +40,8 @@ _STRETCHES = 5  # of flow time, in which the losses are told apart
 
 class FlowTraining(Task):
     """Draws latents, noise and times; the loss is the mean square error of the velocities."""
+
+    module: DDiT
 
     def __init__(
         self, config: FlowTask, device: str | torch.device = "cpu", group: Group | None = None

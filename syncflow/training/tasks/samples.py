@@ -35,10 +35,16 @@ def sample(
     velocity = GuidedVelocity(
         model, captions, asked.guidance, asked.audio_guidance, interval=interval
     )
-    return flow.integrate(
-        velocity, start, asked.path, sampling.solver, advance=advance,
-        eta=(sampling.eta, 0.0), noise=noise.fresh(sources),
-    )  # fmt: skip
+    state = flow.integrate(
+        velocity,
+        start,
+        asked.path,
+        sampling.solver,
+        advance=advance,
+        eta=(sampling.eta, 0.0),
+        noise=noise.fresh(sources),
+    )
+    return state[0], state[1]
 
 
 class _Read:
@@ -56,8 +62,9 @@ def decode(video: Tensor, audio: Tensor, latents: Any, config: SamplesConfig) ->
     spec: ClipSpec = latents.spec
     vae = export.load_part(config.video_vae, "video_vae").to(video.device)
     pixels = [decode_video(vae, one, latents.scale["video"], spec.num_frames) for one in video]
-    vae = export.load_part(config.audio_vae, "audio_vae").to(audio.device)
-    sounds = [decode_audio(vae, one, latents.scale["audio"], spec.num_samples) for one in audio]
+    sound_vae = export.load_part(config.audio_vae, "audio_vae").to(audio.device)
+    scale = latents.scale["audio"]
+    sounds = [decode_audio(sound_vae, one, scale, spec.num_samples) for one in audio]
     rates = (spec.fps, spec.sample_rate)
     return [Clip(*both, *rates) for both in zip(pixels, sounds, strict=True)]
 

@@ -1,0 +1,1 @@
+"""What captions go through before and beside the text encoder."""
