@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -63,37 +62,6 @@ def load(
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return SyncFlow(config, **parts, folder=folder).to(device, dtype)
-
-
-@overload
-def generate(
-    prompt: str, *, audio_takes: Literal[1] = 1, **options: Unpack[GenerateOptions]
-) -> Clip: ...
-
-
-@overload
-def generate(
-    prompt: list[str] | tuple[str, ...],
-    *,
-    audio_takes: int = 1,
-    **options: Unpack[GenerateOptions],
-) -> list[Clip]: ...
-
-
-@overload
-def generate(
-    prompt: str | Sequence[str], *, audio_takes: int = 1, **options: Unpack[GenerateOptions]
-) -> Clip | list[Clip]: ...
-
-
-def generate(prompt: Any, **options: Any) -> Clip | list[Clip]:
-    """``SyncFlow.generate`` of the model in the package, which is loaded once and kept."""
-    return _shipped().generate(prompt, **options)
-
-
-@functools.lru_cache(maxsize=1)
-def _shipped() -> SyncFlow:
-    return load()
 
 
 class SyncFlow:
