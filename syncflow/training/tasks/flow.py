@@ -233,7 +233,7 @@ class FlowTraining(Task):
 
     def _validate(self, bucket: Bucket) -> dict[str, float]:
         rows = np.arange(min(_VALIDATION_CLIPS, len(bucket.latents)))
-        variants = (("video", False, None),)
+        variants: tuple[tuple[str, bool, Tensor | None], ...] = (("video", False, None),)
         if self.trains_audio:
             other = torch.arange(len(rows), device=self.device).roll(1)
             variants = (
@@ -260,8 +260,8 @@ class FlowTraining(Task):
                     a_clip = losses["audio"].unflatten(0, (len(rows), self.config.draws))
                     found.setdefault(name, []).append(a_clip.mean(1))
         means: dict[str, float] = {}
-        for name, values in found.items():
-            clip_N = torch.stack(values).double().mean(0)
+        for name, drawn in found.items():
+            clip_N = torch.stack(drawn).double().mean(0)
             means[name] = clip_N.mean().item()
             means[f"{name}_se"] = (clip_N.std() / len(rows) ** 0.5).item()
         return means
