@@ -26,6 +26,11 @@ def _default(default: object = None, *, default_factory=None, **_: object) -> ob
     return default_factory() if default_factory else default
 
 
+def _made(name: str, __base__: type, **fields: tuple[object, object]) -> type:
+    body = {"__annotations__": {k: kind for k, (kind, _) in fields.items()}}
+    return type(name, (__base__,), body | {k: default for k, (_, default) in fields.items()})
+
+
 def ensure_pydantic() -> None:
     """Make `import pydantic` succeed, for `syncflow.config`."""
     try:
@@ -34,4 +39,6 @@ def ensure_pydantic() -> None:
         stand_in = types.ModuleType("pydantic")
         stand_in.BaseModel, stand_in.ConfigDict, stand_in.Field = _Fields, dict, _default
         stand_in.ValidationError, stand_in.model_validator = ValueError, _unchanged
+        stand_in.field_validator, stand_in.create_model = _unchanged, _made
+        stand_in.Discriminator = stand_in.Tag = lambda of: of
         sys.modules["pydantic"] = stand_in
