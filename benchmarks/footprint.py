@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,6 +29,7 @@ from benchmarks.counting import GIB, Counter, Part, outside, pretend  # noqa: E4
 from benchmarks.fake_backward import backward  # noqa: E402
 from syncflow import flow  # noqa: E402
 from syncflow.clip import ClipSpec  # noqa: E402
+from syncflow.config import DDiTConfig  # noqa: E402
 from syncflow.generation.sampler import Captions, GuidedVelocity, advance  # noqa: E402
 from syncflow.models.ddit import DDiT  # noqa: E402
 from syncflow.training.distributed.groups import Group  # noqa: E402
@@ -171,27 +173,34 @@ def _pass(
 
 
 def generation(config: Any, seconds: float) -> tuple[float, Part]:
+    """See ``_generation``, which is run once for a model."""
+    frames = tuple(made_latents.geometry(config).items())
+    return _generation(config.model.model_dump_json(), frames, seconds)
+
+
+@lru_cache
+def _generation(model: str, frames: tuple, seconds: float) -> tuple[float, Part]:
     """Peak bytes of one guided step of picture and sound together in bfloat16, the weights of the
     d-DiT among them (no text encoder, no VAEs), and the counts of that step.
 
     Args:
-        config: of a flow task.
-        seconds: of the clip.
+        model: a DDiTConfig as JSON.
+        frames: the geometry of its clips, but for their ``seconds``.
     """
-    model_config = config.model
-    spec = replace(ClipSpec(**made_latents.geometry(config)), seconds=seconds)
+    model_config = DDiTConfig.model_validate_json(model)
+    spec = replace(ClipSpec(**dict(frames)), seconds=seconds)
     path = torch.tensor([[0.5, 0.5], [0.52, 0.52]], dtype=torch.float64)  # a real one
     with torch.inference_mode(), pretend("cuda") as counter:
         with CUDA:
-            model = DDiT(model_config).eval()
-        _to_bfloat16(model)
+            ddit = DDiT(model_config).eval()
+        _to_bfloat16(ddit)
         text = torch.empty(
             2, model_config.video.model_max_length, model_config.video.caption_channels,
             dtype=torch.bfloat16, device=CUDA,
         )  # fmt: skip
         mask = torch.ones(text.shape[:2], dtype=torch.bool, device=CUDA)
-        captions = Captions(model.prepare(text, mask, spec), 1)
-        velocity = GuidedVelocity(model, captions, 6.0, 6.0)
+        captions = Captions(ddit.prepare(text, mask, spec), 1)
+        velocity = GuidedVelocity(ddit, captions, 6.0, 6.0)
         state = (
             torch.empty(1, model_config.video.in_channels, *spec.video_latent_shape, device=CUDA),
             torch.empty(
@@ -270,4 +279,4 @@ def _size(tensor: Tensor) -> int:
 
 
 def gib(value: float) -> float:
-    return round(value / GIB, 2)
+    return round(value / GIB, 4)

@@ -63,6 +63,18 @@ def test_it_learns(tmp_path, optimizer_name):
     assert task.validate(task.module)["loss"] < 0.05 * before
 
 
+def test_no_clipping_is_no_clipping(tmp_path):
+    """0 made every update nothing in this engine, and clipped nothing in DeepSpeed's."""
+    off, high = (
+        load_file(fit(Line(), settings(clip=clip), tmp_path / str(clip), progress=False))
+        for clip in (0.0, 1e9)
+    )
+    for name, value in high.items():
+        torch.testing.assert_close(off[name], value)
+    with pytest.raises(ValueError, match="clip"):
+        settings(clip=-1.0)
+
+
 def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, monkeypatch):
     whole = load_file(fit(Line(), settings(), tmp_path / "whole", progress=False))
 

@@ -92,7 +92,7 @@ class ZeroEngine(Replicas):
             "gradient_clipping": config.clip,
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
-            "bf16": {"enabled": config.precision == "bf16"},
+            "bf16": {"enabled": config.precision == "bf16", "check_grad_overflow": True},
         }
         block.setdefault("steps_per_print", sys.maxsize)
         return block
