@@ -100,7 +100,7 @@ def _plain(counter: Counter, task: Any, config: Any, validates: bool) -> Footpri
     validate = 0.0
     if validates:
         counter.reset()
-        with _one_time():
+        with _short(config):
             engine.evaluate("validate")
         validate = counter.memory.peak
     return Footprint(
@@ -149,7 +149,7 @@ def _with_zero(
     validate = 0.0
     if validates:
         counter.reset()
-        with torch.no_grad(), _one_time():
+        with torch.no_grad(), _short(config):
             task.module.eval()
             task.validate(task.module)
         validate = counter.memory.peak - away + shards + buckets + swap
@@ -256,9 +256,12 @@ def _reading_outside() -> Iterator[None]:
         yield
 
 
-def _one_time() -> Any:
-    """Validation at one time in place of five, which takes as much memory."""
-    return mock.patch.object(validation, "TIMES", (0.5,))
+@contextmanager
+def _short(config: Any) -> Iterator[None]:
+    """Validation of two passes at one time, which takes as much memory as all of it."""
+    clips = min(validation.CLIPS, 2 * config.loop.batch_size)
+    with mock.patch.multiple(validation, TIMES=(0.5,), CLIPS=clips):
+        yield
 
 
 def _to_bfloat16(module: nn.Module) -> None:
