@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import syncflow
 from syncflow import flow, ops
 from syncflow.clip import ClipSpec
-from syncflow.config import AudioVAEConfig, DDiTConfig, SamplingConfig, VideoVAEConfig
+from syncflow.config import DDiTConfig, EncodecVAEConfig, OpenSoraVAEConfig, SamplingConfig
 from syncflow.detect import contacts, matching, onsets
 from syncflow.evaluation.report import tables
 from syncflow.evaluation.suites import provenance, systems
@@ -94,7 +94,7 @@ def xl2(axis: str) -> dict[str, Any]:
     spec = ClipSpec()
     with torch.device("meta"):
         ddit = DDiT(DDiTConfig.parse({"adaptor": {"axis": axis}}))
-        video_vae = build_video_vae(VideoVAEConfig())
+        video_vae = build_video_vae(OpenSoraVAEConfig())
     decoding = audio_decoding(spec)
 
     def run(path: torch.Tensor, takes: int, given: bool, video_moves: bool) -> None:
@@ -135,11 +135,11 @@ def xl2(axis: str) -> dict[str, Any]:
 def audio_decoding(spec: ClipSpec) -> float:
     """FLOPs of one soundtrack's decoding. Encodec pads by numbers that it keeps in tensors, so it
     runs on the CPU; its two LSTM layers are not counted."""
-    vae = build_audio_vae(AudioVAEConfig()).eval()
+    vae = build_audio_vae(EncodecVAEConfig()).eval()
     for module in vae.modules():
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight")
-    latent = torch.zeros(1, spec.audio_latent_length, AudioVAEConfig().latent_channels)
+    latent = torch.zeros(1, spec.audio_latent_length, EncodecVAEConfig().latent_channels)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         vae.decode(latent, num_samples=spec.num_samples)
     return float(counter.get_total_flops())

@@ -13,14 +13,18 @@ from types import ModuleType
 from typing import Any
 
 from syncflow.commands import (
+    calibrate,
     demo,
+    fit,
     generate,
     impacts,
     import_,
     info,
     paper,
     prepare,
+    redraw,
     suite,
+    sweep,
     sync,
     train,
 )
@@ -38,7 +42,13 @@ _COMMANDS: dict[str, ModuleType] = {
 _GROUPS: dict[str, tuple[str, dict[str, ModuleType]]] = {
     "data": ("make training data", {"impacts": impacts}),
     "import": ("make a model from published weights", {"opensora": import_}),
-    "evaluate": ("measure a model", {"sync": sync, "suite": suite, "paper": paper}),
+    "evaluate": (
+        "measure a model",
+        {
+            "sync": sync, "suite": suite, "paper": paper, "sweep": sweep, "calibrate": calibrate,
+            "fit": fit, "redraw": redraw,
+        },
+    ),
 }
 
 

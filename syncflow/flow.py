@@ -245,7 +245,7 @@ def schedule(
 
 def advance(x: Tensor, v: Tensor | Guided, h: float) -> Tensor:
     """x + h v."""
-    return x + h * _velocity(v)
+    return x + h * _known(v)
 
 
 def integrate(
@@ -294,13 +294,18 @@ def integrate(
         elif solver == "heun":
             v_next = velocity(moved(x, v, h), t_next, moving)
             pairs = zip(map(_velocity, v), map(_velocity, v_next), strict=True)
-            v = [a if a is None else (a + b) / 2 for a, b in pairs]
+            v = [None if a is None or b is None else (a + b) / 2 for a, b in pairs]
         elif solver == "ab2":
-            v = [_velocity(v_m) for v_m in v]
-            here = [(v_m, h_m) if h_m else None for v_m, h_m in zip(v, h, strict=True)]
+            plain = [_velocity(v_m) for v_m in v]
+            here = [
+                (v_m, h_m) if h_m and v_m is not None else None
+                for v_m, h_m in zip(plain, h, strict=True)
+            ]
             v = [
-                v_m if now is None or old is None else v_m + now[1] / (2 * old[1]) * (v_m - old[0])
-                for v_m, now, old in zip(v, here, last, strict=True)
+                v_m
+                if v_m is None or now is None or old is None
+                else v_m + now[1] / (2 * old[1]) * (v_m - old[0])
+                for v_m, now, old in zip(plain, here, last, strict=True)
             ]
             last = here
         end = moved(x, v, h)
@@ -314,6 +319,10 @@ def integrate(
         if callback is not None:
             callback(step, x, t_next)
     return x
+
+
+def _known(v: Tensor | Guided) -> Tensor:
+    return v.velocity() if isinstance(v, Guided) else v
 
 
 def _velocity(v: Tensor | Guided | None) -> Tensor | None:

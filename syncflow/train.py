@@ -13,22 +13,32 @@ from pathlib import Path
 _EXIT_USER_ERROR, _EXIT_INTERRUPTED = 2, 130
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this script and of ``syncflow train``."""
+    add = parser.add_argument
+    add("--config", required=True, metavar="FILE", help="JSON file, e.g. configs/stage2.json")
+    add("--device", help="cpu or cuda (default: a GPU where there is one)")
+    add("--no-progress", action="store_true", help="no progress bars")
+    what = "wait so long for a process that is silent (default 10)"
+    add("--timeout-minutes", type=float, default=10.0, metavar="N", help=what)
+    # Launchers add it; the environment says the same.
+    add("--local_rank", "--local-rank", type=int, default=None, help=argparse.SUPPRESS)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
+    """``run`` with the options of a command line."""
+    parser = argparse.ArgumentParser(prog="syncflow train", description=__doc__)
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))
+
+
+def run(options: argparse.Namespace) -> int:
     """Runs the task (or recipe of tasks) of a config file.
 
     Returns:
         0 when it is done or SIGTERM stopped it (what it had done is saved), 2 after a mistake that
         one line on stderr names, 130 after Ctrl-C (saved too).
     """
-    parser = argparse.ArgumentParser(prog="syncflow train", description=__doc__)
-    add = parser.add_argument
-    add("--config", required=True, help="JSON file, e.g. configs/stage2.json")
-    add("--device", default=None, help="cpu or cuda; default: cuda where there is one")
-    add("--no-progress", action="store_true", help="no progress bars")
-    add("--timeout-minutes", type=float, default=10.0, help="for a process that is silent")
-    # Launchers add it; the environment says the same.
-    add("--local_rank", "--local-rank", type=int, default=None, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
     if options.local_rank is not None:
         os.environ.setdefault("LOCAL_RANK", str(options.local_rank))
 

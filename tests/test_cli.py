@@ -42,7 +42,8 @@ def test_version_and_help_load_nothing_heavy(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("command", [
-        "generate", "data impacts", "train", "evaluate sync", "evaluate suite", "demo", "info",
+        "generate", "data impacts", "train", "evaluate sync", "evaluate suite", "evaluate fit",
+        "evaluate sweep", "evaluate calibrate", "evaluate redraw", "demo", "info",
     ],  # fmt: skip
 )
 def test_every_command_has_help_with_an_example(capsys, command) -> None:
@@ -106,6 +107,9 @@ MISTAKES = [
     (["evaluate", "paper", "--out", f"{__file__}/x"], "it is no folder"),
     (["evaluate", "sync", "--levels", "1,1"], "names a level twice"),
     (["evaluate", "--suite", "songs"], "invalid choice: 'songs'"),
+    (["evaluate", "sweep", "--grid", "[1]"], "is not a JSON object of lists"),
+    (["evaluate", "sweep", "--grid", '{"a": [1]}'], "a sweep knows steps"),
+    (["evaluate", "redraw", "nowhere", "--out", "x"], "nowhere"),
     (["evaluate", "suite", "--compare", "x"], "takes NAME=MODEL, every name once, got 'x'"),
     (["demo", "--port", "0"], "--port: it must be at least 1"),
     (["sing"], "invalid choice: 'sing'"),
@@ -218,3 +222,14 @@ def test_sound_for_a_video_is_told_at_the_rate_of_the_video(tmp_path, monkeypatc
     out, err = capsys.readouterr()
     assert out == "out.mp4\n" and "(0.6 s, 48x32 at 25 fps, 48000 Hz)" in err
     assert media.probe("out.mp4").seconds == 0.6
+
+
+def test_a_suite_gets_what_was_asked_for(monkeypatch, capsys) -> None:
+    from syncflow.evaluation.suites import sync
+
+    asked: dict = {}
+    monkeypatch.setattr(sync, "run", lambda **options: asked.update(options))
+    assert main(["evaluate", "suite", "--clips", "3", "--takes", "2", "--guidance", "2"]) == 0
+    assert asked["clips"] == 3 and asked["scope"].takes == 2 and asked["options"]["guidance"] == 2
+    assert main(["evaluate", "sync", "--clips", "4", "--calibrate", "5"]) == 0
+    assert asked["clips"] == 4 and asked["scope"].calibrate == 5

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from syncflow.clip import ClipSpec
-from syncflow.config import DDiTConfig, ModelConfig, SamplingConfig, VideoVAEConfig
+from syncflow.config import DDiTConfig, ModelConfig, OpenSoraVAEConfig, SamplingConfig
 
 SMALL = {
     "ddit": {
@@ -45,7 +45,7 @@ def test_parts_that_do_not_fit_are_named(part, message):
 
 def test_sizes_that_would_be_ignored_are_refused():
     with pytest.raises(ValueError, match="latent_channels 8 is not temporal.embed_dim 4"):
-        VideoVAEConfig.parse({"kind": "opensora", "latent_channels": 8})
+        OpenSoraVAEConfig.parse({"latent_channels": 8})
     with pytest.raises(ValueError, match=r"patch_size \[2, 2, 2\]"):
         DDiTConfig.parse({"video": {"patch_size": [2, 2, 2]}})
     with pytest.raises(ValueError, match="audio_steps"):
@@ -82,3 +82,23 @@ def test_a_folder_of_another_format_is_refused():
     assert ModelConfig.parse(SMALL).format == 1
     with pytest.raises(ValueError, match="format 2, and this syncflow reads 1"):
         ModelConfig.parse({**SMALL, "format": 2})
+
+
+def test_what_belongs_to_another_kind_is_refused():
+    odd = {**SMALL, "video_vae": {"kind": "patch", "spatial": {"blok_out_chanels": [1]}}}
+    with pytest.raises(ValueError, match="unknown key 'spatial' in PatchVAEConfig"):
+        ModelConfig.parse(odd)
+    with pytest.raises(ValueError, match="unknown key 'oscillators' in EncodecVAEConfig"):
+        ModelConfig.parse({**SMALL, "audio_vae": {"kind": "encodec", "oscillators": 5}})
+    with pytest.raises(ValueError, match="unknown key 'blok_out_chanels'"):
+        OpenSoraVAEConfig.parse({"spatial": {"blok_out_chanels": [1]}})
+    with pytest.raises(ValueError, match="'odd'"):
+        ModelConfig.parse({**SMALL, "video_vae": {"kind": "odd"}})
+
+
+def test_defaults_of_another_kind_are_left_out():
+    """As configs had them when one schema held all kinds."""
+    patch = {"kind": "patch", "latent_channels": 3, "shift": [-0.10, 0.34, 0.27, 0.98]}
+    patch["spatial"] = OpenSoraVAEConfig().spatial.model_dump()
+    config = ModelConfig.parse({**SMALL, "video_vae": patch})
+    assert "spatial" not in config.video_vae.model_dump()

@@ -19,7 +19,8 @@ LEVELS = (
     {"models"},
     {"data", "model_io"},
     {"generation", "interop"},
-    {"", "training", "serving"},
+    {"training", "serving"},
+    {""},
     {"evaluation", "info", "train"},
     {"commands"},
     {"cli"},
@@ -185,3 +186,4 @@ def test_public_names():
         syncflow.generat  # noqa: B018
     assert syncflow.Clip is syncflow.Clip
     assert callable(syncflow.generate) and callable(syncflow.load)
+    assert callable(syncflow.prepare)

@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 
-from syncflow.config import TextEncoderConfig
+from syncflow.config import T5TextConfig
 from syncflow.model_io.text_cache import PromptEncoder, cache_folder
 from syncflow.models.int8 import Int8Linear, quantize_linears
 from syncflow.models.text_encoder import TextEncoder
@@ -27,7 +27,7 @@ def t5_folder(tmp_path_factory):
 
 def make(t5_folder, cache, **changes):
     options = {"name_or_path": "text_encoder", "max_length": 40, **T5, **changes}
-    return PromptEncoder(TextEncoderConfig(**options), t5_folder.parent, cache=cache)
+    return PromptEncoder(T5TextConfig(**options), t5_folder.parent, cache=cache)
 
 
 @pytest.fixture

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import re
 import sys
 from pathlib import Path
 from typing import Any
+
+from syncflow.evaluation.report.table import cell
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "training.md")
@@ -42,22 +43,6 @@ _LEGEND = (
 )
 
 
-def cell(value: Any, digits: int) -> str:
-    """A number, or [value, low, high], as text; "-" for what is missing or not finite."""
-
-    def one(number: Any) -> str:
-        known = isinstance(number, (int, float)) and math.isfinite(number)
-        return f"{number:.{digits}f}" if known else "-"
-
-    if not isinstance(value, (list, tuple)):
-        return one(value)
-    if not value:
-        return "-"
-    middle, *bounds = map(one, value)
-    plain = len(bounds) != 2 or "-" in bounds or bounds == [middle, middle]
-    return middle if plain else f"{middle} [{bounds[0]}, {bounds[1]}]"
-
-
 def table(rows: list[dict[str, Any]], label: str) -> str:
     """A Markdown table of the columns that any row has."""
     shown = [key for key in COLUMNS if any(row.get(key) is not None for row in rows)]
@@ -65,7 +50,7 @@ def table(rows: list[dict[str, Any]], label: str) -> str:
     lines.append("|---" * (len(shown) + 2) + "|")
     for row in rows:
         cells = [str(row.get("system", "-")), str(row.get("clips", "-"))]
-        cells += [cell(row.get(key), COLUMNS[key][1]) for key in shown]
+        cells += [cell(row.get(key), COLUMNS[key][1]).markdown() for key in shown]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -97,7 +82,7 @@ def fidelity(report: dict[str, Any]) -> list[str]:
         return []
     lines = ["| through both VAEs | clips | PSNR dB | spectral distance dB |", "|---" * 4 + "|"]
     for name, row in rows:
-        values = cell(row.get("psnr"), 1), cell(row.get("spectral_db"), 1)
+        values = [cell(row.get(key), 1).markdown() for key in ("psnr", "spectral_db")]
         lines.append(f"| {name} | {row.get('clips', '-')} | {' | '.join(values)} |")
     return ["\n".join(lines)]
 

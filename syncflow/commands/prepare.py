@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-from pathlib import Path
 
 from syncflow.commands import options
 
@@ -54,60 +52,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from syncflow.data.prepare import Options, prepare, sources
+    from syncflow.data.prepare import Options
+    from syncflow.training.prepare import prepare
 
-    # Mistakes first: nothing is loaded for a list that is not there.
-    sources.find(Path(args.source).expanduser(), args.layout, args.videos and Path(args.videos))
-    options = Options(
+    taken = Options(
         args.layout, args.videos, args.split, args.test_share, args.caption, args.recaption,
         args.windows, args.per_segment, args.segment, args.seed,
         tuple(name.replace("-", " ") for name in args.keep), args.min_motion, args.min_db,
     )
-
-    import torch
-
-    from syncflow.config import ModelConfig
-    from syncflow.data.encoders import Encoders
-    from syncflow.data.prepare.captions import Captioner
-    from syncflow.model_io import model_folder
-    from syncflow.model_io.text_cache import PromptEncoder
-    from syncflow.models.text_encoder import TextEncoder
-
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    folder = model_folder.find(args.model)
-    geometry = ModelConfig.load(folder / model_folder.CONFIG).geometry
-    changes = {"seconds": args.seconds, "fps": args.fps}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    specs = [
-        geometry.model_copy(update={**changes, "height": height, "width": width}).spec
-        for height, width in args.size or [(geometry.height, geometry.width)]
-    ]
-    config, parts = model_folder.load_encoders(folder)
-    if parts["text_encoder"] is None:  # T5, which elsewhere comes and goes, stays here
-        t5 = config.text_encoder
-        where = PromptEncoder(t5, folder).folder
-        encoder = TextEncoder(t5.model_copy(update={"name_or_path": str(where)}))
-        parts["text_encoder"] = encoder.eval().requires_grad_(False)
-    encoders = Encoders(**parts, device=device)
-    captioner = Captioner(args.captioner, device) if args.captioner else None
-    for spec in specs:
-        out = Path(args.out)
-        out = out / f"{spec.height}x{spec.width}" if len(specs) > 1 else out
-        manifest = prepare(
-            args.source, out, encoders, spec, options, captioner,
-            {"name": config.name, "statistics": model_folder.statistics(config)},
-            _workers(args.workers), args.batch, args.share, not args.no_progress,
-        )
+    found = prepare(
+        args.source, args.out, model=args.model, sizes=args.size or (), seconds=args.seconds,
+        fps=args.fps, options=taken, captioner=args.captioner, workers=args.workers,
+        batch=args.batch, share=args.share, device=args.device, progress=not args.no_progress,
+    )
+    for out, manifest in found.items():
         if manifest is None:
             print(f"{out}: this part is done, others are not")
         else:
             print(json.dumps(json.loads((out / "report.json").read_text()), indent=2))
             print(out)
-
-
-def _workers(asked: int | None) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return (cores or 1) if asked is None else asked
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from syncflow.evaluation.suites import sync
+    from syncflow.evaluation.suites.sync import SUITE
 
     others = {}
     for text in args.compare:
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
             raise ValueError(f"--compare takes NAME=MODEL, every name once, got {text!r}")
         others[name] = folder
     scope = replace(
-        sync.SUITE,
+        SUITE,
         takes=args.takes,
         calibrate=args.calibrate,
         compare=others,

@@ -5,23 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from syncflow import train
+
 SUMMARY = "train, or go on training, as a config says"
 EXAMPLE = "syncflow train --config configs/impacts/stage1.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--config", required=True, metavar="FILE", help="a JSON config file")
-    add("--device", help="cpu or cuda (default: a GPU where there is one)")
-    add("--no-progress", action="store_true", help="no progress bars")
+    train.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     if not Path(args.config).is_file():
         raise FileNotFoundError(f"no such config file: '{args.config}'")
-    from syncflow import train
-
-    options = ["--config", args.config]
-    options += ["--device", args.device] if args.device else []
-    options += ["--no-progress"] if args.no_progress else []
-    return train.main(options)
+    return train.run(args)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from syncflow.clip import to_model
 from syncflow.data.latent_shards import Rows
+from syncflow.models.codec import AudioCodec, VideoCodec
+from syncflow.models.text_encoder import TextEncoder
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -27,9 +29,9 @@ def weights_hash(module: nn.Module) -> str:
 class Encoders:
     """Video VAE, audio VAE and text encoder, in evaluation mode."""
 
-    video_vae: nn.Module
-    audio_vae: nn.Module
-    text_encoder: nn.Module
+    video_vae: VideoCodec
+    audio_vae: AudioCodec
+    text_encoder: TextEncoder
     device: torch.device | str = "cpu"
 
     def __post_init__(self) -> None:

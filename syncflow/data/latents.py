@@ -16,21 +16,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from syncflow.clip import ClipSpec
 from syncflow.data.encoders import Encoders
 from syncflow.data.latent_shards import MANIFEST, Shard, ShardWriter, locked, write_json
 from syncflow.data.shards import ClipShards
+from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.latent_space import Scale
+from syncflow.models.text_encoder import TextEncoder
 
 #: About as many clips in a shard of raw clips' latents.
 _SHARD = 256
 
 
 def encode(
-    clips: ClipShards, video_vae: nn.Module, audio_vae: nn.Module, text_encoder: nn.Module,
+    clips: ClipShards, video_vae: VideoCodec, audio_vae: AudioCodec, text_encoder: TextEncoder,
     out: str | Path, batch_size: int = 16, progress: bool = True,
     device: torch.device | str = "cpu",
 ) -> Path:

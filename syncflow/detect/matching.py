@@ -39,16 +39,17 @@ def match(a: Times, b: Times, tolerance: float) -> list[tuple[int, int]]:
                 pairs, negative = best[i - 1][j - 1]
                 value = max(value, (pairs + 1, negative - distance))
             best[i][j] = value
-    pairs, i, j = [], n, m
+    found: list[tuple[int, int]] = []
+    i, j = n, m
     while i and j:
         if best[i][j] == best[i - 1][j]:
             i -= 1
         elif best[i][j] == best[i][j - 1]:
             j -= 1
         else:
-            pairs.append((int(order_a[i - 1]), int(order_b[j - 1])))
+            found.append((int(order_a[i - 1]), int(order_b[j - 1])))
             i, j = i - 1, j - 1
-    return pairs[::-1]
+    return found[::-1]
 
 
 def nearest(contacts: Times, onsets: Times) -> np.ndarray:

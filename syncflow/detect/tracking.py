@@ -105,7 +105,7 @@ def _row_at(mass_FH: np.ndarray, goal: float) -> np.ndarray:
 
 
 def _follow(
-    weight_FHW: np.ndarray, left: int, colour: tuple[float, ...], settings: TrackSettings
+    weight_FHW: np.ndarray, left: int, colour: tuple[float, float, float], settings: TrackSettings
 ) -> Track:
     """The track of one band of columns that begins at column ``left``."""
     mass_F = weight_FHW.sum((1, 2))
@@ -192,7 +192,9 @@ def tracks(video_F3HW: Tensor, settings: TrackSettings | None = None) -> list[Tr
         )
     settings = settings or TrackSettings()
     weight, colour_3 = foreground(video_F3HW.cpu().float() / 255, settings)
-    weight_FHW, colour = weight.numpy(), tuple(colour_3.tolist())
+    weight_FHW = weight.numpy()
+    red, green, blue = colour_3.tolist()
+    colour = (red, green, blue)
     return [
         _follow(weight_FHW[:, :, band], band.start, colour, settings)
         for band in _bands(weight_FHW, settings)

@@ -2,5 +2,5 @@
 
 One file per metric family. Detectors (``syncflow.detect``) read pixels and samples only, never the
 renderer's truth; their settings live in ``detect/detectors.json`` and are fitted on validation
-clips by ``python -m syncflow.evaluation.suites.fit``.
+clips by ``syncflow evaluate fit``.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from syncflow import flow
 from syncflow.clip import Clip, ClipSpec, to_model, to_pixels
-from syncflow.config import ModelConfig
+from syncflow.config import ModelConfig, T5TextConfig
 from syncflow.generation import noise
 from syncflow.generation.request import (
     GenerateOptions,
@@ -27,10 +26,13 @@ from syncflow.generation.request import (
 from syncflow.generation.sampler import GuidedVelocity, Progress, advance, encode_captions
 from syncflow.model_io import hub, model_folder
 from syncflow.model_io.text_cache import PromptEncoder
+from syncflow.models.codec import AudioCodec, VideoCodec
+from syncflow.models.ddit import DDiT
 from syncflow.models.latent_space import Scale, decode_audio, decode_video, encode_video
+from syncflow.models.text_encoder import TextEncoder
 from syncflow.sampling import SamplingOptions
 
-_DTYPES = ("float32", "bfloat16", "float16")
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load(
@@ -54,43 +56,12 @@ def load(
     if isinstance(dtype, str):
         if dtype not in _DTYPES:
             raise ValueError(f"unknown dtype {dtype!r}; known are {', '.join(_DTYPES)}")
-        dtype = getattr(torch, dtype)
+        dtype = _DTYPES[dtype]
     folder = model_folder.find(path_or_hub_id, revision)
     config, parts = model_folder.load(folder)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return SyncFlow(config, **parts, folder=folder).to(device, dtype)
-
-
-@overload
-def generate(
-    prompt: str, *, audio_takes: Literal[1] = 1, **options: Unpack[GenerateOptions]
-) -> Clip: ...
-
-
-@overload
-def generate(
-    prompt: list[str] | tuple[str, ...],
-    *,
-    audio_takes: int = 1,
-    **options: Unpack[GenerateOptions],
-) -> list[Clip]: ...
-
-
-@overload
-def generate(
-    prompt: str | Sequence[str], *, audio_takes: int = 1, **options: Unpack[GenerateOptions]
-) -> Clip | list[Clip]: ...
-
-
-def generate(prompt: Any, **options: Any) -> Clip | list[Clip]:
-    """``SyncFlow.generate`` of the model in the package, which is loaded once and kept."""
-    return _shipped().generate(prompt, **options)
-
-
-@functools.lru_cache(maxsize=1)
-def _shipped() -> SyncFlow:
-    return load()
 
 
 class SyncFlow:
@@ -99,15 +70,15 @@ class SyncFlow:
     def __init__(
         self,
         config: ModelConfig,
-        ddit: nn.Module,
-        video_vae: nn.Module,
-        audio_vae: nn.Module,
-        text_encoder: nn.Module | None = None,
+        ddit: DDiT,
+        video_vae: VideoCodec,
+        audio_vae: AudioCodec,
+        text_encoder: TextEncoder | None = None,
         folder: Path | None = None,
     ) -> None:
         self.config, self.folder = config, folder
         self.ddit, self.video_vae, self.audio_vae = ddit, video_vae, audio_vae
-        self._text_encoder = text_encoder
+        self._text_encoder: TextEncoder | PromptEncoder | None = text_encoder
         self._video = Scale.of_video(config.latent_mean_video, config.latent_std_video)
         self._audio = Scale.of_audio(config.latent_mean_audio, config.latent_std_audio)
         self.device, self.dtype = torch.device("cpu"), torch.float32
@@ -131,21 +102,22 @@ class SyncFlow:
         return self
 
     @property
-    def text_encoder(self) -> nn.Module | PromptEncoder:
+    def text_encoder(self) -> TextEncoder | PromptEncoder:
         """T5 is in memory only while it encodes."""
         if self._text_encoder is None:
             config = self.config.text_encoder
+            assert isinstance(config, T5TextConfig)  # the other kind is loaded with the model
             self._text_encoder = PromptEncoder(config, self.folder, self.device)
         return self._text_encoder
 
     def save(self, folder: str | Path) -> Path:
         """Writes the model folder that ``load`` reads, model card included."""
-        is_t5 = self.config.text_encoder.kind == "t5"
-        parts = {
+        text = self._text_encoder
+        parts: dict[str, nn.Module | None] = {
             "ddit": self.ddit,
             "video_vae": self.video_vae,
             "audio_vae": self.audio_vae,
-            "text_encoder": None if is_t5 else self._text_encoder,
+            "text_encoder": text if isinstance(text, TextEncoder) else None,
         }
         return model_folder.save(folder, self.config, parts, source=self.folder)
 
@@ -164,8 +136,10 @@ class SyncFlow:
             ValueError: ``repo_id`` is not owner/name. OSError: the hub refuses.
         """
         with tempfile.TemporaryDirectory() as folder:
-            options = dict(revision=revision, private=private, token=token, message=message)
-            return hub.upload(self.save(folder), repo_id, **options)
+            return hub.upload(
+                self.save(folder), repo_id, revision=revision, private=private, token=token,
+                message=message,
+            )  # fmt: skip
 
     @overload
     def generate(

@@ -33,7 +33,7 @@ def ranked(takes: Sequence[Clip]) -> list[Clip]:
     first = takes[0]
     seen = contacts.times(first.video, first.fps)
     change = envelopes.picture(first.video, first.fps)
-    scored = []
+    scored: list[tuple[float, Clip]] = []
     for clip in takes:
         heard = onsets.times(clip.audio, clip.sample_rate)
         rise = envelopes.sound(clip.audio, clip.sample_rate, clip.fps)
@@ -41,5 +41,5 @@ def ranked(takes: Sequence[Clip]) -> list[Clip]:
             RANKED_BY: agreement(seen, heard),
             REPORTED_BY: envelopes.correlation(change, rise),
         }
-        scored.append(replace(clip, scores=scores))
-    return sorted(scored, key=lambda clip: -clip.scores[RANKED_BY])
+        scored.append((scores[RANKED_BY], replace(clip, scores=scores)))
+    return [clip for _, clip in sorted(scored, key=lambda pair: -pair[0])]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from syncflow import flow
 from syncflow.clip import ClipSpec
@@ -18,6 +19,12 @@ from syncflow.models import tokens
 from syncflow.models.audio_tower import AudioContext
 from syncflow.models.ddit import Condition, DDiT
 from syncflow.ops.euler_cfg import euler_cfg
+
+
+class Encoder(Protocol):
+    """What reads captions: a text encoder, or what it once read."""
+
+    def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Captions:
 
 def encode_captions(
     model: DDiT,
-    encoder: nn.Module,
+    encoder: Encoder,
     prompts: Sequence[str],
     spec: ClipSpec,
     dtype: torch.dtype,
@@ -118,19 +125,21 @@ class GuidedVelocity:
         video, audio = x
         moves_video, moves_audio = moving
         heard = (0, self.captions.audio_null) if self.audio_guidance != 1 else (0,)
-        v_video = v_audio = context = None
+        v_video: Tensor | flow.Guided | None = None
+        v_audio: Tensor | flow.Guided | None = None
+        context: AudioContext | None = None
         if moves_video:
             v_video, context = self._moving_video(video, t[0], heard if moves_audio else ())
             self._still = None
         if moves_audio:
             context = context or self._still_video(video, t[0], heard)
-            v_audio = self.model.audio_velocity(
+            velocity = self.model.audio_velocity(
                 _repeat(audio, len(heard)),
                 torch.full((len(heard) * len(audio),), t[1], device=audio.device),
                 context,
                 self._condition(heard),
             )
-            v_audio = _guide(v_audio, len(audio), heard, heard, self.audio_guidance)
+            v_audio = _guide(velocity, len(audio), heard, heard, self.audio_guidance)
         return v_video, v_audio
 
     def _moving_video(
@@ -151,6 +160,7 @@ class GuidedVelocity:
             context = self.model.audio_context(features, self._condition(heard))
         if self.given is not None:
             return self.given, context
+        assert velocity is not None
         return _guide(velocity, len(video), groups, own, self.guidance), context
 
     def _still_video(self, video: Tensor, t: float, heard: tuple[int, ...]) -> AudioContext:
@@ -212,7 +222,7 @@ def _guide(
 ) -> Tensor | flow.Guided:
     """Guidance between the ``wanted`` groups of a batch of ``groups``; one alone is as it is."""
     parts = [velocity[i * rows : (i + 1) * rows] for i in map(groups.index, wanted)]
-    return parts[0] if len(parts) == 1 else flow.Guided(*parts, weight)
+    return parts[0] if len(parts) == 1 else flow.Guided(parts[0], parts[1], weight)
 
 
 def _rows(groups: tuple[int, ...], count: int) -> slice | list[int]:

@@ -29,7 +29,8 @@ class Camera:
         self.light, self.light_end = stage.light, stage.light_end or stage.light
         self.lit_the_same = self.light == self.light_end
 
-    def _view(self, time_s: np.ndarray) -> View:
+    def _view(self, time_s: np.ndarray | np.floating) -> View:
+        assert self.views is not None
         first, second = self.views
         part = np.clip(time_s / self.seconds, 0, 1)
         return View(

@@ -147,7 +147,7 @@ def _shade(
     shine = np.clip((nx * lx + ny * ly + nz * (lz + 1)) / norm, 0, 2)
     rgb = materials.COLOURS[thing.colour]
     white = np.zeros_like(cover)
-    mixing = None
+    mixing: float | np.ndarray | None = None
     material = thing.material
     if material == "metal":
         mirror = 0.5 + 0.5 * np.tanh(5 * (2 * nz * ny + 0.10 * nx))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import cos, dist, pi
 from typing import Any
 
@@ -22,7 +23,7 @@ def stage(rng: np.random.Generator, whats: list[dict[str, Any]], through: float 
     """Wall, floor and light, muted, and far from the things' colours; `through` is how far where
     things are of glass.
     """
-    things = [materials.COLOURS[w["colour"]] for w in whats]
+    things: list[tuple[float, ...]] = [materials.COLOURS[w["colour"]] for w in whats]
     fars = [through if w["material"] == "glass" else 0.45 for w in whats]
     if len(whats) > 1:
         fars = [0.40] * len(whats)
@@ -52,10 +53,10 @@ def stage(rng: np.random.Generator, whats: list[dict[str, Any]], through: float 
         float(ground),
         float(ground + rng.uniform(0.05, 0.12)),
         floor,
-        tuple(floor_rgb),
-        tuple(wall),
+        _three(floor_rgb),
+        _three(wall),
         (float(rng.uniform(-0.2, 0.2)), float(rng.uniform(0.0, 0.35))),
-        tuple(float(v) for v in light),
+        _three(float(v) for v in light),
     )
 
 
@@ -89,3 +90,8 @@ def _skip_failures(
             bits.state = before
             bits.advance(9 * int(np.argmax(good)))
             return
+
+
+def _three(values: Iterable[float]) -> tuple[float, float, float]:
+    first, second, third = values
+    return first, second, third

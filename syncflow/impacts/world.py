@@ -223,7 +223,8 @@ def _sample_view(rng: np.random.Generator, stage: Stage) -> tuple[Stage, tuple[V
     light = stage.light
     if rng.random() < 0.5:
         turned = np.array(light) + np.array([rng.uniform(-0.9, 0.9), 0.0, rng.uniform(-0.3, 0.3)])
-        light = tuple(float(v) for v in turned / np.linalg.norm(turned))
+        x, y, z = (float(v) for v in turned / np.linalg.norm(turned))
+        light = (x, y, z)
     up = rng.uniform(0.0, 1.0)
     stage = dataclasses.replace(
         stage,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from syncflow.config import AudioVAEConfig
+from syncflow.config import EncodecVAEConfig
 from syncflow.interop import checkpoints
 from syncflow.models.audio_vae import AudioVAE
 
@@ -84,7 +84,7 @@ def init_audio_vae(vae: AudioVAE, source: Mapping[str, Tensor] | str | Path) -> 
 
 def audio_vae_config(
     sizes: Mapping[str, Any], state_dict: Mapping[str, Tensor], hop: int
-) -> AudioVAEConfig:
+) -> EncodecVAEConfig:
     """The audio VAE that takes most of an Encodec, with ``hop`` samples to a latent.
 
     Its strides are the source's but for the last, which is made to give the hop: 8, 5, 4, 2 become
@@ -106,8 +106,7 @@ def audio_vae_config(
             f"multiple of {before}"
         )
     names = ("num_filters", "num_residual_layers", "num_lstm_layers")
-    return AudioVAEConfig(
-        kind="encodec",
+    return EncodecVAEConfig(
         latent_channels=sizes.get("hidden_size", 128),
         upsampling_ratios=[*ratios[:-1], hop // before],
         norm="time_group_norm" if grouped else "weight_norm",

@@ -17,8 +17,8 @@ from syncflow.clip import AUDIO_HOP
 from syncflow.config import (
     AdaptorConfig,
     AudioTowerConfig,
-    AudioVAEConfig,
     DDiTConfig,
+    EncodecVAEConfig,
     GeometryConfig,
     ModelConfig,
     SamplingConfig,
@@ -164,7 +164,7 @@ def _audio_vae(
     source: checkpoints.Source | None,
 ) -> tuple[AudioVAE, encodec.EncodecReport | None]:
     if source is None:
-        config = AudioVAEConfig()
+        config = EncodecVAEConfig()
         return AudioVAE(config, norm=config.norm, causal=config.causal).eval(), None
     weights = source.tensors()
     config = encodec.audio_vae_config(source.config, weights, AUDIO_HOP)
@@ -172,7 +172,7 @@ def _audio_vae(
     return vae, encodec.init_audio_vae(vae, weights)
 
 
-def _ddit_config(video: VideoTowerConfig, audio: AudioVAEConfig, axis: str) -> DDiTConfig:
+def _ddit_config(video: VideoTowerConfig, audio: EncodecVAEConfig, axis: str) -> DDiTConfig:
     sizes = {"hidden_size": video.hidden_size, "num_heads": video.num_heads}
     return DDiTConfig(
         video=video,
@@ -188,9 +188,13 @@ def _sampling(compat: opensora_sampler.Compat | None) -> SamplingConfig:
     spec = GeometryConfig().spec
     size = (spec.height, spec.width)
     if compat is None:
-        return SamplingConfig(shift=flow.resolution_shift(*size, spec.video_latent_shape[0]))
+        return SamplingConfig.parse(
+            {"shift": flow.resolution_shift(*size, spec.video_latent_shape[0])}
+        )
     shift = opensora_sampler.original_shift(*size, spec.num_frames)
-    return SamplingConfig(steps=30, guidance=7.0, shift=shift, null_caption="prompt")
+    return SamplingConfig.parse(
+        {"steps": 30, "guidance": 7.0, "shift": shift, "null_caption": "prompt"}
+    )
 
 
 def _card(

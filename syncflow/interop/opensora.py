@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from syncflow.config import VideoTowerConfig, VideoVAEConfig
+from syncflow.config import OpenSoraVAEConfig, VideoTowerConfig
 from syncflow.interop.opensora_sampler import Compat
 from syncflow.models.video_tower import RotaryFrequencies, VideoTower
 from syncflow.models.video_vae import VideoVAE
@@ -61,7 +61,7 @@ def video_vae(
         if name in state_dict:
             sizes[name] = state_dict[name].float().flatten().tolist()
     sizes["latent_channels"] = sizes.get("temporal", {}).get("embed_dim", 4)
-    config = VideoVAEConfig(kind="opensora", **sizes)
+    config = OpenSoraVAEConfig.parse(sizes, "video VAE")
     return _load(lambda: VideoVAE(config), state_dict, "an Open-Sora v1.2 video VAE", dtype)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from syncflow.config import TextEncoderConfig
+from syncflow.config import T5TextConfig
 from syncflow.interop.checkpoints import Source
 from syncflow.interop.opensora import check_layout
 
@@ -29,7 +29,7 @@ _TABLES = ("shared.weight", "encoder.embed_tokens.weight")
 
 def text_config(
     source: Source, width: int, max_length: int, precision: str = "bfloat16"
-) -> TextEncoderConfig:
+) -> T5TextConfig:
     """Config of the T5 at ``source``, whose embeddings must be ``width`` wide.
 
     It names the hub's repository at its commit where the weights are safetensors there, and else
@@ -60,8 +60,7 @@ def text_config(
             "protobuf: pip install 'syncflow[t5]'"
         )
     stays = source.repo_id is not None and not source.is_pickled
-    return TextEncoderConfig(
-        kind="t5",
+    return T5TextConfig(
         name_or_path=source.repo_id if stays else FOLDER,
         revision=source.revision if stays else None,
         max_length=max_length,

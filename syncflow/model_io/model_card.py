@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from syncflow.config import ModelConfig
+from syncflow.config import ModelConfig, T5TextConfig
 
 _UNKNOWN = "not stated"
 
@@ -64,7 +64,7 @@ def plain(config: ModelConfig) -> str:
     """The card of a model about whose making nothing is recorded."""
     t5 = config.text_encoder
     text = Part("text encoder", "text_encoder.safetensors", "trained with this model")
-    if t5.kind == "t5":
+    if isinstance(t5, T5TextConfig):
         text = Part("text encoder", t5.name_or_path, f"`{t5.name_or_path}`")
     parts = [
         Part("d-DiT", "ddit.safetensors", "trained with syncflow"),

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypedDict, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from syncflow.config import ModelConfig
+from syncflow.config import BytesTextConfig, ModelConfig, OpenSoraVAEConfig, T5TextConfig
 from syncflow.model_io import hub, model_card
+from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.ddit import DDiT
 from syncflow.models.text_encoder import TextEncoder
 from syncflow.models.vae import build_audio_vae, build_video_vae
+
+M = TypeVar("M", bound=nn.Module)
 
 CONFIG = "config.json"
 SHIPPED = Path(__file__).resolve().parents[1] / "pretrained"
@@ -53,7 +58,21 @@ def find(path_or_hub_id: str | Path | None = None, revision: str | None = None) 
     return folder
 
 
-def load(folder: Path) -> tuple[ModelConfig, dict[str, nn.Module | None]]:
+class EncoderParts(TypedDict):
+    """The frozen parts; ``text_encoder`` None = T5, which visits while it is needed."""
+
+    video_vae: VideoCodec
+    audio_vae: AudioCodec
+    text_encoder: TextEncoder | None
+
+
+class Parts(EncoderParts):
+    """All parts of a model."""
+
+    ddit: DDiT
+
+
+def load(folder: Path) -> tuple[ModelConfig, Parts]:
     """Config and parts (ddit, video_vae, audio_vae, text_encoder), on the CPU, for inference.
 
     The text encoder is None where it is T5, which visits while it is needed (``text_cache``).
@@ -65,20 +84,20 @@ def load(folder: Path) -> tuple[ModelConfig, dict[str, nn.Module | None]]:
     return config, {"ddit": _fill(ddit, folder / "ddit.safetensors", assign=True), **parts}
 
 
-def load_encoders(folder: Path) -> tuple[ModelConfig, dict[str, nn.Module | None]]:
+def load_encoders(folder: Path) -> tuple[ModelConfig, EncoderParts]:
     """The same without the d-DiT: what preparing data needs."""
     config = ModelConfig.load(folder / CONFIG)
     # As little survives of Open-Sora's VAE; the others hold buffers that are computed and not
     # stored.
-    stored_whole = config.video_vae.kind == "opensora"
+    stored_whole = isinstance(config.video_vae, OpenSoraVAEConfig)
     with torch.device("meta" if stored_whole else "cpu"):
         video_vae = build_video_vae(config.video_vae)
-    parts: dict[str, nn.Module | None] = {
+    parts: EncoderParts = {
         "video_vae": _fill(video_vae, folder / "video_vae.safetensors", assign=stored_whole),
         "audio_vae": _fill(build_audio_vae(config.audio_vae), folder / "audio_vae.safetensors"),
         "text_encoder": None,
     }
-    if config.text_encoder.kind == "bytes":
+    if isinstance(config.text_encoder, BytesTextConfig):
         encoder = TextEncoder(config.text_encoder)
         parts["text_encoder"] = _fill(encoder, folder / "text_encoder.safetensors")
     return config, parts
@@ -95,7 +114,7 @@ def statistics(config: ModelConfig) -> dict[str, list[float]] | None:
 def save(
     folder: str | Path,
     config: ModelConfig,
-    parts: dict[str, nn.Module | None],
+    parts: Mapping[str, nn.Module | None],
     source: Path | None = None,
     card: str | None = None,
 ) -> Path:
@@ -126,12 +145,13 @@ def save(
 def _take_along(source: Path, folder: Path, config: ModelConfig) -> None:
     if (source / CARD).exists():
         shutil.copyfile(source / CARD, folder / CARD)
-    name = config.text_encoder.name_or_path
-    if config.text_encoder.kind == "t5" and Path(name).name == name and (source / name).is_dir():
-        shutil.copytree(source / name, folder / name, dirs_exist_ok=True)
+    if isinstance(config.text_encoder, T5TextConfig):
+        name = config.text_encoder.name_or_path
+        if Path(name).name == name and (source / name).is_dir():
+            shutil.copytree(source / name, folder / name, dirs_exist_ok=True)
 
 
-def _fill(module: nn.Module, path: Path, assign: bool = False) -> nn.Module:
+def _fill(module: M, path: Path, assign: bool = False) -> M:
     if not path.exists():
         raise FileNotFoundError(f"the model folder is not complete: no '{path}'")
     try:

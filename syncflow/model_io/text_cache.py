@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from syncflow.config import TextEncoderConfig
+from syncflow.config import T5TextConfig
 from syncflow.model_io import hub
 from syncflow.models.text_encoder import TextEncoder
 
@@ -35,7 +35,7 @@ class PromptEncoder:
 
     def __init__(
         self,
-        config: TextEncoderConfig,
+        config: T5TextConfig,
         folder: Path | None = None,
         device: torch.device | str = "cpu",
         cache: Path | None = None,
@@ -56,9 +56,9 @@ class PromptEncoder:
         if self._folder is None:
             name = self.config.name_or_path
             # A config may come from a hub: within the model's folder it names a neighbour, no more.
-            is_plain = self.model_folder is not None and Path(name).name == name
-            if is_plain and (self.model_folder / name).is_dir():
-                self._folder = self.model_folder / name
+            inside = self.model_folder / name if self.model_folder is not None else None
+            if inside is not None and Path(name).name == name and inside.is_dir():
+                self._folder = inside
             elif Path(name).expanduser().is_dir():
                 self._folder = Path(name).expanduser()
             elif hub.is_id(name):
@@ -101,11 +101,12 @@ class PromptEncoder:
             encoder = self._load()
             for text in missing:
                 tokens_1LW, mask_1L = encoder.encode([text])
-                rows[text] = tokens_1LW[mask_1L].cpu()
-                self._write(text, rows[text])
+                row = tokens_1LW[mask_1L].cpu()
+                rows[text] = row
+                self._write(text, row)
             del encoder
             self._release()
-        tokens = [rows[text].to(self.device) for text in texts]
+        tokens = [row.to(self.device) for row in map(rows.get, texts) if row is not None]
         lengths = torch.tensor([len(row) for row in tokens], device=self.device)
         mask_BL = torch.arange(int(lengths.max()), device=self.device) < lengths[:, None]
         return torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True), mask_BL

@@ -9,6 +9,7 @@ LayerNorm comes after each transformation: x + LN(f(x)).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ class AudioText:
     keys_values: list[KeysValues]
     score_term: Tensor | None
 
-    def select(self, rows: slice) -> AudioText:
+    def select(self, rows: slice | list[int]) -> AudioText:
         """The captions of some of the batch."""
         term = None if self.score_term is None else self.score_term[rows]
         return AudioText([(k[rows], v[rows]) for k, v in self.keys_values], term)
@@ -56,7 +57,7 @@ class AudioContext:
     self_rotation_AP2: Tensor
     cross_rotation_AP2: Tensor | None
 
-    def select(self, rows: slice) -> AudioContext:
+    def select(self, rows: slice | list[int]) -> AudioContext:
         """The context of some of the batch."""
         return replace(
             self,
@@ -92,17 +93,21 @@ class AudioTower(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        for linear in (self.t_embedder.mlp[0], self.t_embedder.mlp[2]):
-            nn.init.normal_(linear.weight, std=0.02)
-        for linear in (self.final_modulation[1], self.final_linear):
+        for part in self.t_embedder.mlp:
+            if isinstance(part, nn.Linear):
+                nn.init.normal_(part.weight, std=0.02)
+        for linear in (cast(nn.Linear, self.final_modulation[1]), self.final_linear):
             nn.init.zeros_(linear.weight)
+
+    def _layers(self) -> list[AudioLayer]:
+        return [cast(AudioLayer, layer) for layer in self.layers]
 
     def prepare(self, text_BLC: Tensor, mask_BL: Tensor | None) -> AudioText | None:
         """Once per prompt: the captions' keys and values, or None where they are not read."""
         if self.text_in is None:
             return None
         text_BLC = self.text_in(text_BLC)
-        keys_values = [layer.reads_text(text_BLC) for layer in self.layers]
+        keys_values = [layer.reads_text(text_BLC) for layer in self._layers()]
         return AudioText(keys_values, additive_mask(mask_BL, keys_values[0][0].dtype))
 
     def context(
@@ -128,13 +133,15 @@ class AudioTower(nn.Module):
             spec.seconds, spec.fps, spec.sample_rate, *clock, device
         )
         if config.condition == "text":
+            assert text is not None
             return AudioContext(text.keys_values, text.score_term, None, self_rotation_AP2, None)
-        pairs = [layer.reads_video(x) for layer, x in zip(self.layers, tokens, strict=True)]
+        assert tokens is not None
+        pairs = [layer.reads_video(x) for layer, x in zip(self._layers(), tokens, strict=True)]
         if config.align == "none":
             return AudioContext(pairs, None, aligned_BAC, self_rotation_AP2, None)
         per_frame = pairs[0][0].shape[2] // len(frame_rotation_TP2)
-        keys, values = zip(*pairs, strict=True)
-        keys = _rotate_keys(torch.stack(keys), frame_rotation_TP2.repeat_interleave(per_frame, 0))
+        each, values = zip(*pairs, strict=True)
+        keys = _rotate_keys(torch.stack(each), frame_rotation_TP2.repeat_interleave(per_frame, 0))
         pairs = list(zip(keys.unbind(0), values, strict=True))
         return AudioContext(pairs, None, aligned_BAC, self_rotation_AP2, self_rotation_AP2)
 
@@ -163,6 +170,7 @@ class AudioTower(nn.Module):
         x_BAC = self.x_embedder(x_BAD.to(self.x_embedder.weight.dtype)) + t_BC[:, None]
         aligned_BAC = context.aligned_BAC
         if aligned_BAC is not None:
+            assert self.aligned_scale is not None
             aligned_BAC = aligned_BAC.to(x_BAC.dtype).repeat_interleave(repeats, 0)
             scales = self.aligned_scale.to(x_BAC.dtype).unbind(0)
         for index, layer in enumerate(self.layers):
@@ -217,14 +225,15 @@ class AudioLayer(nn.Module):
         y_BAC = self.cross_attn(x_BAC, keys_values, score_term, cross_rotation_AP2, time)
         x_BAC = self.cross_norm(x_BAC, y_BAC)
         if text is not None:
+            assert self.text_attn is not None and self.text_norm is not None
             y_BAC = self.text_attn(x_BAC, text.keys_values[index], text.score_term)
             x_BAC = self.text_norm(x_BAC, y_BAC)
         return self.mlp_norm(x_BAC, self.mlp(x_BAC))
 
     def self_attention(self, x_BAC: Tensor, rotation_AP2: Tensor) -> Tensor:
         qkv_BA3HD = self.qkv(x_BAC).unflatten(-1, (3, self.num_heads, -1))
-        rotated = {"rotation_NP2": rotation_AP2, "interleaved": False}
-        return self.proj(self_attention(qkv_BA3HD, **rotated))
+        out = self_attention(qkv_BA3HD, rotation_NP2=rotation_AP2, interleaved=False)
+        return self.proj(out)
 
     def reads_text(self, text_BLC: Tensor) -> KeysValues:
         attn = self.cross_attn if self.text_attn is None else self.text_attn
@@ -266,4 +275,5 @@ def _rotations(
     spec = ClipSpec(seconds=seconds, fps=fps, sample_rate=sample_rate)
     clock = (head_dim, frequency, theta, torch.float32)
     times = (spec.audio_latent_times(device), spec.video_latent_times(device))
-    return tuple(seconds_rotation(t, *clock) for t in times)
+    first, second = (seconds_rotation(t, *clock) for t in times)
+    return first, second

@@ -15,17 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from syncflow.models.codec import AudioCodec
 from syncflow.models.posterior import DiagonalGaussian
 
 if TYPE_CHECKING:
-    from syncflow.config import AudioVAEConfig
+    from syncflow.config import EncodecVAEConfig
 
 # A fresh posterior is narrow beside the latents' unit-order spread: reconstruction then learns from
 # the first step, and the KL term widens it as far as it pays.
 _FIRST_LOGVAR = -4.0
 
 
-class AudioVAE(nn.Module):
+class AudioVAE(AudioCodec):
     """Audio VAE, one latent per product of `config.upsampling_ratios` samples (960: 50 Hz).
 
     Args:
@@ -39,7 +40,7 @@ class AudioVAE(nn.Module):
 
     def __init__(
         self,
-        config: AudioVAEConfig,
+        config: EncodecVAEConfig,
         *,
         norm: Literal["weight_norm", "time_group_norm"] = "weight_norm",
         causal: bool = False,
@@ -73,10 +74,12 @@ class AudioVAE(nn.Module):
     def _start_at_encodecs_latents(self) -> None:
         # With the identity as the mean, pretrained encoders and decoders fit from the first step.
         channels = self.config.latent_channels
+        bias = self.moments.bias
+        assert bias is not None
         nn.init.zeros_(self.moments.weight)
-        nn.init.zeros_(self.moments.bias)
+        nn.init.zeros_(bias)
         nn.init.eye_(self.moments.weight[:channels, :, 0])
-        self.moments.bias[channels:] = _FIRST_LOGVAR
+        bias[channels:] = _FIRST_LOGVAR
 
     def num_latents(self, num_samples: int) -> int:
         """Latent frames A of so many samples, the last one padded."""

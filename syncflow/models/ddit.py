@@ -34,7 +34,7 @@ class Condition:
     audio: AudioText | None
     spec: ClipSpec
 
-    def select(self, rows: slice) -> Condition:
+    def select(self, rows: slice | list[int]) -> Condition:
         """The condition of some of the batch."""
         audio = None if self.audio is None else self.audio.select(rows)
         return Condition(self.video.select(rows), audio, self.spec)

@@ -13,6 +13,10 @@ class Int8Linear(nn.Module):
     The rounding error of a weight is at most half a step, max|row| / 254.
     """
 
+    weight: Tensor
+    scale_O: Tensor
+    bias: Tensor | None
+
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach().float()

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from syncflow.clip import to_model, to_pixels
+from syncflow.models.codec import AudioCodec, VideoCodec
 
 
 class Scale(NamedTuple):
@@ -38,20 +39,20 @@ class Scale(NamedTuple):
 
 
 def encode_video(
-    vae: nn.Module, clips_FCHW: Iterable[Tensor], scale: Scale, device: torch.device
+    vae: VideoCodec, clips_FCHW: Iterable[Tensor], scale: Scale, device: torch.device
 ) -> Tensor:
     """uint8 frames -> normalised latents [P, Cz, T, h, w], the mode of each posterior."""
     latents = [vae.encode(to_model(clip)[None].to(device)).mode() for clip in clips_FCHW]
     return scale.normalize(torch.cat(latents))
 
 
-def decode_video(vae: nn.Module, latent_CTHW: Tensor, scale: Scale, num_frames: int) -> Tensor:
+def decode_video(vae: VideoCodec, latent_CTHW: Tensor, scale: Scale, num_frames: int) -> Tensor:
     """One normalised latent -> uint8 [F, 3, H, W], on the CPU."""
     pixels = vae.decode(scale.denormalize(latent_CTHW[None]), num_frames=num_frames)
     return to_pixels(pixels[0]).cpu()
 
 
-def decode_audio(vae: nn.Module, latent_AD: Tensor, scale: Scale, num_samples: int) -> Tensor:
+def decode_audio(vae: AudioCodec, latent_AD: Tensor, scale: Scale, num_samples: int) -> Tensor:
     """One normalised latent -> float32 [M] in [-1, 1], on the CPU."""
     audio = vae.decode(scale.denormalize(latent_AD[None]), num_samples=num_samples)
     return audio[0].float().clamp(-1, 1).cpu()

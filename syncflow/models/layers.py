@@ -40,13 +40,14 @@ class ScalarEmbedder(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(num_frequencies, width), nn.SiLU(), nn.Linear(width, width)
         )
-        for linear in (self.mlp[0], self.mlp[2]):
-            nn.init.normal_(linear.weight, std=0.02)
-            nn.init.zeros_(linear.bias)
+        for linear in self.mlp:
+            if isinstance(linear, nn.Linear):
+                nn.init.normal_(linear.weight, std=0.02)
+                nn.init.zeros_(linear.bias)
 
     def forward(self, value_B: Tensor) -> Tensor:
         table = sinusoid(value_B, self.num_frequencies)
-        return self.mlp(table.to(self.mlp[0].weight.dtype))
+        return self.mlp(table.to(next(self.mlp.parameters()).dtype))
 
 
 class Mlp(nn.Module):
@@ -85,7 +86,9 @@ class SelfAttention(nn.Module):
 
     def forward(self, x_BTSC: Tensor) -> Tensor:
         qkv_BTS3HD = self.qkv(x_BTSC).unflatten(-1, (3, self.num_heads, -1))
-        weights = (self.q_norm.weight, self.k_norm.weight) if self.q_norm else (None, None)
+        weights: tuple[Tensor | None, Tensor | None] = (None, None)
+        if self.q_norm is not None and self.k_norm is not None:
+            weights = (self.q_norm.weight, self.k_norm.weight)
         if self.is_temporal:
             return self.proj(temporal_attention(qkv_BTS3HD, *weights))
         out_NSC = self_attention(qkv_BTS3HD.flatten(0, 1), *weights)

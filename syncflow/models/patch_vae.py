@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from syncflow.clip import VIDEO_STRIDE
-from syncflow.config import VideoVAEConfig
+from syncflow.config import PatchVAEConfig
+from syncflow.models.codec import VideoCodec
 from syncflow.models.posterior import DiagonalGaussian
 
 _PATCH = (2, 4, 4)
@@ -61,7 +62,7 @@ class ResBlock(nn.Module):
         return x_BFhwC + self.time(F.silu(self.norm2(h)))
 
 
-def fold(x_BFhwC: Tensor, block: tuple[int, int, int]) -> Tensor:
+def fold(x_BFhwC: Tensor, block: tuple[int, ...]) -> Tensor:
     """Blocks of (time, height, width) into channels: [B,F,h,w,C] -> [B,F/p,h/q,w/r,p*q*r*C]."""
     p, q, r = block
     batch, frames, rows, cols, channels = x_BFhwC.shape
@@ -69,7 +70,7 @@ def fold(x_BFhwC: Tensor, block: tuple[int, int, int]) -> Tensor:
     return x.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4)
 
 
-def unfold(x_BFhwC: Tensor, block: tuple[int, int, int]) -> Tensor:
+def unfold(x_BFhwC: Tensor, block: tuple[int, ...]) -> Tensor:
     """Inverse of ``fold``."""
     p, q, r = block
     batch, frames, rows, cols, _ = x_BFhwC.shape
@@ -77,14 +78,14 @@ def unfold(x_BFhwC: Tensor, block: tuple[int, int, int]) -> Tensor:
     return x.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(batch, frames * p, rows * q, cols * r, -1)
 
 
-class PatchVideoVAE(nn.Module):
+class PatchVideoVAE(VideoCodec):
     """Video VAE, 4x in time and 8x8 in space, for small models.
 
     ``config.width`` channels at half the stride, three times as many at the full stride,
     ``config.depth`` residual blocks on each in the decoder.
     """
 
-    def __init__(self, config: VideoVAEConfig) -> None:
+    def __init__(self, config: PatchVAEConfig) -> None:
         super().__init__()
         self.config = config
         fine, coarse, z = config.width, 3 * config.width, config.latent_channels

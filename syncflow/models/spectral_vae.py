@@ -10,13 +10,15 @@ frames (400 Hz), C channels.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from syncflow.clip import AUDIO_HOP, audio_latents
-from syncflow.config import AudioVAEConfig
+from syncflow.config import SpectralVAEConfig
+from syncflow.models.codec import AudioCodec
 from syncflow.models.posterior import DiagonalGaussian
 
 _FRAME = 120  # samples of a synthesis frame
@@ -46,6 +48,9 @@ class ConvNeXtBlock(nn.Module):
 class Synthesis(nn.Module):
     """Fixed bases: oscillator bank and MDCT, coefficients at 400 Hz -> samples. Always fp32,
     because bf16 bases would add noise at -45 dB."""
+
+    oscillator_basis: Tensor
+    mdct_basis: Tensor
 
     def __init__(self, sample_rate: int, oscillators: int) -> None:
         super().__init__()
@@ -98,10 +103,13 @@ class Synthesis(nn.Module):
         return (tonal + right + overlap).reshape(batch, frames * _FRAME)
 
 
-class SpectralAudioVAE(nn.Module):
+class SpectralAudioVAE(AudioCodec):
     """Audio VAE at 50 Hz: log spectrograms -> ConvNeXt -> latent -> ConvNeXt -> fixed synthesis."""
 
-    def __init__(self, config: AudioVAEConfig) -> None:
+    fine_window: Tensor
+    coarse_window: Tensor
+
+    def __init__(self, config: SpectralVAEConfig) -> None:
         super().__init__()
         self.config = config
         width, z, upper = config.width, config.latent_channels, config.width // 2
@@ -126,8 +134,9 @@ class SpectralAudioVAE(nn.Module):
                 "out": nn.Linear(upper, self.synthesis.num_coefficients),
             }
         )
-        nn.init.normal_(self.decoder["out"].weight, std=0.03 / upper**0.5)
-        nn.init.zeros_(self.decoder["out"].bias)
+        last = cast(nn.Linear, self.decoder["out"])
+        nn.init.normal_(last.weight, std=0.03 / upper**0.5)
+        nn.init.zeros_(last.bias)
 
     def _spectrum(self, audio_BM: Tensor, window: Tensor, hop: int, frames: int) -> Tensor:
         size = len(window)

@@ -77,8 +77,8 @@ def _res_blocks(in_channels: int, out_channels: int, num: int, num_groups: int) 
     )
 
 
-def _run(blocks: nn.ModuleList, x: Tensor) -> Tensor:
-    for block in blocks:
+def _run(blocks: nn.Module, x: Tensor) -> Tensor:
+    for block in blocks.children():
         x = block(x)
     return x
 

@@ -7,17 +7,15 @@ W width of the embedding, K attributes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from syncflow.config import BytesTextConfig, T5TextConfig, TextEncoderConfig
 from syncflow.models.int8 import quantize_linears
-
-if TYPE_CHECKING:
-    from syncflow.config import TextEncoderConfig
 
 PAD, EOS, UNK = 0, 1, 2
 _NUM_SPECIAL = 3
@@ -95,31 +93,32 @@ class TextEncoder(nn.Module):
     and tokenizer from `config.name_or_path`, a folder or hub id.
 
     Args:
-        config: see `TextEncoderConfig`; `max_length` counts what T5 reads (sub-words or bytes).
+        config: `T5TextConfig` or `BytesTextConfig`; `max_length` counts what T5 reads (sub-words
+            or bytes).
 
     Raises:
-        ValueError: the fields contradict each other. OSError: T5 is not there, or not as
+        OSError: T5 is not there, or not as
             safetensors; pickles are not read.
     """
 
     def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.is_byte_level = config.kind == "bytes"
-        if config.pool == "word" and not self.is_byte_level:
-            raise ValueError(f"pool 'word' averages bytes; it cannot go with kind {config.kind!r}")
-        if self.is_byte_level:
+        self.t5: Any
+        self.tokenizer: Any
+        self.pools_words = isinstance(config, BytesTextConfig) and config.pool == "word"
+        if isinstance(config, BytesTextConfig):
             self.t5 = _build_byte_t5(config)
             self.tokenizer = ByteTokenizer(config.max_length)
         else:
             from transformers import AutoTokenizer, T5EncoderModel
 
-            where = {
+            where: dict[str, Any] = {
                 "pretrained_model_name_or_path": config.name_or_path,
                 "revision": config.revision or "main",
             }
             dtype = torch.float32 if config.precision == "float32" else torch.bfloat16
-            model = T5EncoderModel.from_pretrained(**where, dtype=dtype, use_safetensors=True)
+            model: Any = T5EncoderModel.from_pretrained(**where, dtype=dtype, use_safetensors=True)
             # Whole: where transformers keeps a layer in another precision it does so for float16.
             self.t5 = model.encoder.to(dtype)
             if config.precision == "int8":
@@ -129,14 +128,13 @@ class TextEncoder(nn.Module):
     @property
     def embed_dim(self) -> int:
         """Width W of the embeddings."""
-        return self.t5.config.d_model
+        return int(self.t5.config.d_model)
 
     @property
     def max_tokens(self) -> int:
         """The largest number of text tokens L that `encode` can return."""
         # At least one space lies between two words, and the end token is a word.
-        halved = self.config.pool == "word"
-        return self.config.max_length // 2 + 1 if halved else self.config.max_length
+        return self.config.max_length // 2 + 1 if self.pools_words else self.config.max_length
 
     def encode(
         self, texts: Sequence[str], *, fixed_length: bool = False
@@ -152,7 +150,7 @@ class TextEncoder(nn.Module):
         """
         if isinstance(texts, str) or not texts:
             raise ValueError(f"encode takes a non-empty list of strings, got {texts!r}")
-        if self.config.clean_caption and not self.is_byte_level:
+        if isinstance(self.config, T5TextConfig) and self.config.clean_caption:
             from syncflow.models.caption import clean_caption
 
             # Twice, as the released weights were trained: the second pass sees what unescaping
@@ -162,8 +160,9 @@ class TextEncoder(nn.Module):
         ids_BN, mask_BN, word_BN = self._tokenize(list(texts), fixed_length)
         ids_BN, mask_BN = ids_BN.to(device), mask_BN.to(device)
         states_BNW = self.t5(input_ids=ids_BN, attention_mask=mask_BN.long()).last_hidden_state
-        if self.config.pool == "word":
+        if self.pools_words:
             num_words = self.max_tokens if fixed_length else None
+            assert word_BN is not None
             return pool_words(states_BNW, word_BN.to(device), num_words)
         return states_BNW * mask_BN[..., None], mask_BN
 
@@ -172,7 +171,7 @@ class TextEncoder(nn.Module):
         return self.encode(texts)
 
     def _tokenize(self, texts: list[str], fixed: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        if self.is_byte_level:
+        if isinstance(self.tokenizer, ByteTokenizer):
             ids_BN, word_BN = self.tokenizer(texts, fixed=fixed)
             return ids_BN, ids_BN != PAD, word_BN
         batch = self.tokenizer(
@@ -186,7 +185,7 @@ class TextEncoder(nn.Module):
         return batch["input_ids"], batch["attention_mask"].bool(), None
 
 
-def _build_byte_t5(config: TextEncoderConfig) -> nn.Module:
+def _build_byte_t5(config: BytesTextConfig) -> nn.Module:
     from transformers import T5Config, T5EncoderModel
 
     t5_config = T5Config(

@@ -6,14 +6,13 @@ Audio: ``encode(audio_BM) -> DiagonalGaussian``, ``decode(latent_BAD, num_sample
 
 from __future__ import annotations
 
-from torch import nn
+from syncflow.config import AudioVAEConfig, PatchVAEConfig, SpectralVAEConfig, VideoVAEConfig
+from syncflow.models.codec import AudioCodec, VideoCodec
 
-from syncflow.config import AudioVAEConfig, VideoVAEConfig
 
-
-def build_video_vae(config: VideoVAEConfig) -> nn.Module:
+def build_video_vae(config: VideoVAEConfig) -> VideoCodec:
     """The video VAE of ``config.kind``, with fresh weights."""
-    if config.kind == "patch":
+    if isinstance(config, PatchVAEConfig):
         from syncflow.models.patch_vae import PatchVideoVAE
 
         return PatchVideoVAE(config)
@@ -22,9 +21,9 @@ def build_video_vae(config: VideoVAEConfig) -> nn.Module:
     return VideoVAE(config)
 
 
-def build_audio_vae(config: AudioVAEConfig) -> nn.Module:
+def build_audio_vae(config: AudioVAEConfig) -> AudioCodec:
     """The audio VAE of ``config.kind``, with fresh weights."""
-    if config.kind == "spectral":
+    if isinstance(config, SpectralVAEConfig):
         from syncflow.models.spectral_vae import SpectralAudioVAE
 
         return SpectralAudioVAE(config)

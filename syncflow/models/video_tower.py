@@ -7,6 +7,7 @@ text encoder. One layer is a spatial block followed by a temporal block.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ class TextContext:
     keys_values: list[KeysValues]
     score_term: Tensor | None
 
-    def select(self, rows: slice) -> TextContext:
+    def select(self, rows: slice | list[int]) -> TextContext:
         """The captions of some of the batch."""
         return TextContext(
             self.tokens_BLC[rows],
@@ -137,9 +138,10 @@ class VideoTower(nn.Module):
 
         if self.config.compat == "opensora-1.2" and frame_mask is not None:
             x_BTSC = self._modulate_clean_frames_twice(x_BTSC, t_B, fps, frame_mask)
+        T, H, W = x_BCTHW.shape[2:]
         out_BTSP = self.final_layer(x_BTSC, *final_modulation)
         velocity_BCTHW = unpatchify3d(
-            out_BTSP, self.config.patch_size, self.config.in_channels, x_BCTHW.shape[2:]
+            out_BTSP, self.config.patch_size, self.config.in_channels, (T, H, W)
         )
         return velocity_BCTHW, features
 
@@ -174,7 +176,7 @@ class VideoTower(nn.Module):
     def _blocks(self) -> list[Block]:
         """Spatial and temporal blocks in turn, in the order of the forward pass."""
         pairs = zip(self.spatial_blocks, self.temporal_blocks, strict=True)
-        return [block for pair in pairs for block in pair]
+        return [cast(Block, block) for pair in pairs for block in pair]
 
     def _modulations(
         self, t_B: Tensor, fps: float | Tensor, frame_mask: Tensor | None
@@ -231,11 +233,12 @@ class VideoTower(nn.Module):
                     if isinstance(linear, nn.Linear):
                         nn.init.xavier_uniform_(linear.weight)
                         nn.init.zeros_(linear.bias)
-        for linear in (self.t_block[1], self.y_embedder.y_proj.fc1, self.y_embedder.y_proj.fc2):
+        embedder = self.y_embedder.y_proj
+        for linear in (cast(nn.Linear, self.t_block[1]), embedder.fc1, embedder.fc2):
             nn.init.normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
         silent = [block.cross_attn.proj for block in self._blocks()]
-        for block in self.temporal_blocks:
+        for block in self._blocks()[1::2]:
             silent += [block.attn.proj, block.mlp.fc2]
         for linear in (*silent, self.final_layer.linear):
             nn.init.zeros_(linear.weight)
@@ -277,7 +280,8 @@ class PatchEmbedding(nn.Module):
             config.in_channels, config.hidden_size, config.patch_size, config.patch_size
         )
         nn.init.xavier_uniform_(self.proj.weight.view(config.hidden_size, -1))
-        nn.init.zeros_(self.proj.bias)
+        if self.proj.bias is not None:
+            nn.init.zeros_(self.proj.bias)
 
     def forward(self, x_BCTHW: Tensor, positions_SC: Tensor) -> Tensor:
         weight = self.proj.weight

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from syncflow.models.codec import VideoCodec
 from syncflow.models.posterior import DiagonalGaussian
 from syncflow.models.temporal_vae import TemporalVAE
 
 if TYPE_CHECKING:
-    from syncflow.config import VideoVAEConfig
+    from syncflow.config import OpenSoraVAEConfig
 
 
 class FrameVAE(nn.Module):
@@ -35,6 +36,7 @@ class FrameVAE(nn.Module):
         from diffusers import AutoencoderKL
 
         levels = len(arguments["block_out_channels"])
+        self.module: Any
         self.module = AutoencoderKL(
             **{
                 "down_block_types": ("DownEncoderBlock2D",) * levels,
@@ -64,7 +66,7 @@ class FrameVAE(nn.Module):
         return out.unflatten(0, (x_BCFHW.shape[0], -1)).transpose(1, 2)
 
 
-class VideoVAE(nn.Module):
+class VideoVAE(VideoCodec):
     """The video VAE of Open-Sora v1.2 (the paper's, section 3.1); key for key the released layout.
 
     Args:
@@ -73,19 +75,20 @@ class VideoVAE(nn.Module):
         micro_batch_size: frames that pass through the image VAE at once.
 
     Raises:
-        ValueError: another kind, or the lengths of `shift` and `scale` are not the latent channels.
+        ValueError: the lengths of `shift` and `scale` are not the latent channels.
     """
 
-    def __init__(self, config: VideoVAEConfig, micro_batch_size: int = 4) -> None:
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, config: OpenSoraVAEConfig, micro_batch_size: int = 4) -> None:
         super().__init__()
-        if config.kind != "opensora":
-            raise ValueError(f"VideoVAE is the kind 'opensora', got a config of {config.kind!r}")
         self.config = config
-        self.spatial_vae = FrameVAE(config.spatial, micro_batch_size)
+        self.spatial_vae = FrameVAE(config.spatial.model_dump(), micro_batch_size)
         self.temporal_vae = TemporalVAE(
-            in_out_channels=config.spatial.get("latent_channels", 4), **config.temporal
+            in_out_channels=config.spatial.latent_channels, **config.temporal.model_dump()
         )
-        self.latent_channels = config.temporal.get("embed_dim", 4)
+        self.latent_channels = config.temporal.embed_dim
         for name in ("shift", "scale"):
             values = getattr(config, name)
             if len(values) != self.latent_channels:

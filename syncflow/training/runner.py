@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,7 +17,7 @@ from syncflow.training.settings import TrainConfig
 from syncflow.training.tasks.task import Task
 
 
-def read(path: Path) -> Config:
+def read(path: Path) -> settings.AnyTask:
     """The task of a config file; ValueError or FileNotFoundError name what is wrong."""
     if not path.exists():
         raise FileNotFoundError(f"no config file {path}")
@@ -62,7 +64,7 @@ def _render(config: settings.RenderTask, group: Group, progress: bool) -> None:
     )
 
 
-def _fit(config: settings.AnyTask, group: Group, progress: bool) -> None:
+def _fit(config: settings.TrainedTask, group: Group, progress: bool) -> None:
     from syncflow.training import loop
 
     if config.loop.randomness == "sample" and not isinstance(config, settings.FlowTask):
@@ -79,7 +81,7 @@ def _fit(config: settings.AnyTask, group: Group, progress: bool) -> None:
     )
 
 
-def _training(config: settings.AnyTask, group: Group) -> Task:
+def _training(config: settings.TrainedTask, group: Group) -> Task:
     if isinstance(config, settings.TextTask):
         from syncflow.training.tasks.text import TextTraining
 
@@ -102,10 +104,9 @@ def _latents(config: settings.LatentsTask, group: Group, progress: bool) -> None
 
     latents.encode(
         ClipShards(config.data),
-        *(
-            export.load_part(getattr(config, part), part)
-            for part in ("video_vae", "audio_vae", "text_encoder")
-        ),
+        export.load_part(config.video_vae, "video_vae"),
+        export.load_part(config.audio_vae, "audio_vae"),
+        export.load_part(config.text_encoder, "text_encoder"),
         config.out, config.batch_size, progress, group.device,
     )
 
@@ -116,7 +117,7 @@ def _export(config: settings.ExportTask, group: Group, progress: bool) -> None:
     export.export(config)
 
 
-_RUNNERS = {
+_RUNNERS: dict[type[Config], Callable[[Any, Group, bool], None]] = {
     settings.RenderTask: _render,
     settings.TextTask: _fit,
     settings.AudioVAETask: _fit,

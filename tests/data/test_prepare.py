@@ -8,6 +8,7 @@ import pytest
 import torch
 from made_clips import clip, foreign, moving, noise
 
+import syncflow
 from syncflow import cli
 from syncflow.data import media
 from syncflow.data.latents import Latents
@@ -274,6 +275,20 @@ def test_the_command_makes_a_folder_per_size(zoo, toy_model, tmp_path, capsys) -
         assert batch["video"].shape == (1, 2, 2, 4, width)
         assert latents.manifest["model"] == "toy"
     assert '"windows": 2' in capsys.readouterr().out
+
+
+def test_python_makes_what_the_command_makes(zoo, toy_model, tmp_path) -> None:
+    out, other = tmp_path / "python", tmp_path / "command"
+    options = Options(windows="fixed")
+    made = syncflow.prepare(
+        zoo / "a.mp4", out, model=toy_model, sizes=[(32, 32)], options=options, workers=0,
+        progress=False,
+    )
+    argv = ["prepare", str(zoo / "a.mp4"), "--out", str(other), "--model", str(toy_model)]
+    argv += ["--size", "32", "--workers", "0", "--no-progress", "--windows", "fixed"]
+    assert cli.main(argv) == 0
+    assert list(made) == [out] and made[out]["count"] == 2
+    assert shards(out) == shards(other)
 
 
 @pytest.mark.parametrize(

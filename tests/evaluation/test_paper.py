@@ -11,7 +11,7 @@ import torch
 from syncflow import cli
 from syncflow.clip import Clip
 from syncflow.data import media
-from syncflow.evaluation.report import paper_tables
+from syncflow.evaluation.report.table import cell
 from syncflow.evaluation.suites import datasets, paper, paper_systems
 from syncflow.evaluation.suites.paper import Networks
 
@@ -236,9 +236,9 @@ def test_only_the_tables_that_are_asked_for():
 
 
 def test_cells():
-    assert paper_tables.cell(None) == "-" and paper_tables.cell(0.182) == "0.182"
-    assert paper_tables.cell([0.0031, 0.001, 0.005]) == "0.0031 [0.001, 0.005]"
-    assert paper_tables.cell([123.456, 120, 130]) == "123.5 [120.0, 130.0]"
+    assert cell(None).markdown() == "-" and cell(0.182).markdown() == "0.182"
+    assert cell([0.0031, 0.001, 0.005]).markdown() == "0.0031 [0.001, 0.005]"
+    assert cell([123.456, 120, 130]).markdown() == "123.5 [120.0, 130.0]"
 
 
 def test_a_training_run_is_its_last_three_checkpoints(tmp_path, monkeypatch):
@@ -250,7 +250,7 @@ def test_a_training_run_is_its_last_three_checkpoints(tmp_path, monkeypatch):
 
     saved = [tmp_path / f"{step:08d}" for step in (400, 300, 200, 100)]  # newest first
     monkeypatch.setattr(checkpoint, "folders", lambda folder: saved)
-    monkeypatch.setattr(export, "run_config", lambda folder: SimpleNamespace(data="latents"))
+    monkeypatch.setattr(export, "flow_config", lambda folder: SimpleNamespace(data="latents"))
     tasks = []
     monkeypatch.setattr(export, "export", tasks.append)
     assert command._model(tmp_path, None, tmp_path / "out") == tmp_path / "out"

@@ -7,12 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
+from syncflow import cli
 from syncflow.clip import Clip
 from syncflow.data import media
 from syncflow.detect import fidelity
 from syncflow.evaluation.probes import looks, materials
 from syncflow.evaluation.probes.probe import ProbeSettings
-from syncflow.evaluation.report import redraw, tables
+from syncflow.evaluation.report import tables
 from syncflow.evaluation.suites import provenance, rows, sweep, sync, systems
 
 SCOPE = sync.Scope(
@@ -238,10 +239,11 @@ def test_a_page_is_drawn_again_with_other_curves(written, folder, tmp_path):
     apart = {"what": "a world apart", **result["calibration"]["impacts"]}
     tables.write_json(tmp_path / "curves.json", apart)
     sweep_file = folder / "eval" / "guidance" / "sweep.json"
-    redraw.main([
-        str(folder / "eval"), "--out", str(tmp_path / "page"), "--sweep", str(sweep_file),
+    assert cli.main([
+        "evaluate", "redraw", str(folder / "eval"), "--out", str(tmp_path / "page"),
+        "--sweep", str(sweep_file),
         "--calibration", str(tmp_path / "curves.json"), "--training", str(tmp_path / "losses.json"),
-    ])  # fmt: skip
+    ]) == 0  # fmt: skip
     text = (tmp_path / "page" / "index.html").read_text()
     assert "a world apart" in text and "Validation loss" in text and "Strength of guidance" in text
     first = folder / "eval" / "clips" / "001-generated.mp4"

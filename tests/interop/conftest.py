@@ -56,14 +56,14 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     from safetensors.torch import save_file
     from transformers import ByT5Tokenizer, T5Config, T5EncoderModel
 
-    from syncflow.config import VideoTowerConfig, VideoVAEConfig
+    from syncflow.config import OpenSoraVAEConfig, VideoTowerConfig
     from syncflow.models.video_tower import VideoTower
     from syncflow.models.video_vae import VideoVAE
 
     root = tmp_path_factory.mktemp("published")
     folders = Published(root / "stdit", root / "vae", root / "text")
     tower = VideoTower(VideoTowerConfig(**TOWER))
-    vae = VideoVAE(VideoVAEConfig(spatial=SPATIAL, temporal=TEMPORAL))
+    vae = VideoVAE(OpenSoraVAEConfig(spatial=SPATIAL, temporal=TEMPORAL))
     for folder, module, config in (
         (folders.stdit, tower, {"num_heads": 3, "model_type": "STDiT3"}),
         (folders.vae, vae, {"spatial": SPATIAL, "temporal": TEMPORAL}),

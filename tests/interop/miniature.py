@@ -10,7 +10,7 @@ from zlib import crc32
 
 import torch
 
-from syncflow.config import VideoTowerConfig, VideoVAEConfig
+from syncflow.config import OpenSoraVAEConfig, VideoTowerConfig
 from syncflow.interop import opensora, opensora_sampler
 from syncflow.models.video_tower import VideoTower
 from syncflow.models.video_vae import VideoVAE
@@ -70,7 +70,7 @@ def digest() -> dict[str, list[float]]:
     out: dict[str, list[float]] = {}
     with torch.device("meta"):
         tower = VideoTower(VideoTowerConfig(**TOWER))
-        vae = VideoVAE(VideoVAEConfig(spatial=SPATIAL, temporal=TEMPORAL))
+        vae = VideoVAE(OpenSoraVAEConfig(spatial=SPATIAL, temporal=TEMPORAL))
     g = torch.Generator().manual_seed(1)
     x, t = torch.randn(2, 4, 3, 5, 6, generator=g), torch.tensor([0.15, 0.8])
     text = torch.randn(2, 20, 16, generator=g)

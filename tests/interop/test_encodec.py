@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from syncflow.config import AudioVAEConfig
+from syncflow.config import EncodecVAEConfig
 from syncflow.interop.encodec import init_audio_vae
 from syncflow.models.audio_vae import AudioVAE
 
@@ -25,7 +25,7 @@ def make_encodec(**arguments):
 
 def make_vae(ratios=(8, 5, 4, 2), **arguments):
     torch.manual_seed(1)
-    config = AudioVAEConfig(num_filters=2, latent_channels=8, upsampling_ratios=list(ratios))
+    config = EncodecVAEConfig(num_filters=2, latent_channels=8, upsampling_ratios=list(ratios))
     return AudioVAE(config, **arguments).eval()
 
 

@@ -4,7 +4,7 @@ import miniature
 import pytest
 import torch
 
-from syncflow.config import VideoTowerConfig, VideoVAEConfig
+from syncflow.config import OpenSoraVAEConfig, VideoTowerConfig
 from syncflow.interop import opensora
 from syncflow.models.video_tower import VideoTower
 from syncflow.models.video_vae import VideoVAE
@@ -21,7 +21,7 @@ SMALL_TOWER = VideoTowerConfig(
 @pytest.fixture(scope="module")
 def vae_state():
     torch.manual_seed(0)
-    return VideoVAE(VideoVAEConfig(spatial=SPATIAL, temporal=TEMPORAL)).state_dict()
+    return VideoVAE(OpenSoraVAEConfig(spatial=SPATIAL, temporal=TEMPORAL)).state_dict()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from syncflow.config import VideoTowerConfig, VideoVAEConfig
+from syncflow.config import OpenSoraVAEConfig, VideoTowerConfig
 from syncflow.models.video_tower import VideoTower
 from syncflow.models.video_vae import VideoVAE
 
@@ -86,7 +86,7 @@ def test_the_released_sizes_import_load_and_step_within_24_gb(tmp_path, seconds)
     from transformers import ByT5Tokenizer, T5Config, T5EncoderModel
 
     with torch.device("meta"):
-        tower, vae = VideoTower(VideoTowerConfig()), VideoVAE(VideoVAEConfig())
+        tower, vae = VideoTower(VideoTowerConfig()), VideoVAE(OpenSoraVAEConfig())
     assert write_random(tmp_path / "stdit" / "model.safetensors", tower, torch.bfloat16) == 973
     write_random(tmp_path / "vae" / "model.safetensors", vae, torch.float32)
     sizes = dict(d_model=4096, d_kv=16, d_ff=32, num_layers=1, num_heads=2)

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from syncflow.config import AudioVAEConfig
+from syncflow.config import EncodecVAEConfig
 from syncflow.models.audio_vae import AudioVAE
 from syncflow.models.posterior import DiagonalGaussian
 
 
 def make_vae():
     torch.manual_seed(0)
-    return AudioVAE(AudioVAEConfig(num_filters=2, latent_channels=8))
+    return AudioVAE(EncodecVAEConfig(num_filters=2, latent_channels=8))
 
 
 def test_two_seconds_are_a_hundred_latents():

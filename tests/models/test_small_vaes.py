@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from syncflow.config import AudioVAEConfig, VideoVAEConfig
+from syncflow.config import PatchVAEConfig, SpectralVAEConfig
 from syncflow.models.patch_vae import PatchVideoVAE, fold, unfold
 from syncflow.models.spectral_vae import SpectralAudioVAE, Synthesis
 
@@ -13,13 +13,13 @@ from syncflow.models.spectral_vae import SpectralAudioVAE, Synthesis
 @pytest.fixture
 def video_vae():
     torch.manual_seed(0)
-    return PatchVideoVAE(VideoVAEConfig(kind="patch", latent_channels=3, width=16, depth=1))
+    return PatchVideoVAE(PatchVAEConfig(latent_channels=3, width=16, depth=1))
 
 
 @pytest.fixture
 def audio_vae():
     torch.manual_seed(0)
-    config = AudioVAEConfig(kind="spectral", latent_channels=5, width=32, depth=1, oscillators=12)
+    config = SpectralVAEConfig(latent_channels=5, width=32, depth=1, oscillators=12)
     return SpectralAudioVAE(config)
 
 

@@ -3,14 +3,15 @@
 import pytest
 import torch
 
-from syncflow.config import TextEncoderConfig
+from syncflow.config import BytesTextConfig, T5TextConfig
 from syncflow.models.text_encoder import ByteTokenizer, TextEncoder, TextPretrainer, pool_words
 
 SIZES = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
 
 
 def make_config(**changes):
-    return TextEncoderConfig(**{"kind": "bytes", "max_length": 64, **SIZES, **changes})
+    kind = T5TextConfig if changes.get("kind") == "t5" else BytesTextConfig
+    return kind(**{"max_length": 64, **SIZES, **changes})
 
 
 def make_encoder(**changes):
@@ -99,7 +100,7 @@ def test_a_t5_folder_gives_transformers_own_numbers(tmp_path):
 
 
 def test_contradictions_are_refused():
-    with pytest.raises(ValueError, match="kind 't5'"):
+    with pytest.raises(ValueError, match="unknown key 'pool' in T5TextConfig"):
         make_encoder(kind="t5", pool="word")
     with pytest.raises(ValueError, match="got 1"):
         make_encoder(max_length=1)

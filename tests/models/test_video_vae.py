@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from syncflow.config import VideoVAEConfig
+from syncflow.config import OpenSoraVAEConfig
 from syncflow.models.temporal_vae import CausalConv3d
 from syncflow.models.video_vae import VideoVAE
 
@@ -42,7 +42,7 @@ DIGESTS = {
 @pytest.fixture(scope="module")
 def vae():
     """A miniature whose weights are a formula, the same on every machine."""
-    vae = VideoVAE(VideoVAEConfig(spatial=SPATIAL, temporal=TEMPORAL), micro_batch_size=3).eval()
+    vae = VideoVAE(OpenSoraVAEConfig(spatial=SPATIAL, temporal=TEMPORAL), micro_batch_size=3).eval()
     with torch.no_grad():
         for index, (name, weight) in enumerate(sorted(vae.named_parameters())):
             wave = torch.sin(torch.arange(weight.numel()) * 0.7 + index).view(weight.shape)
@@ -64,7 +64,7 @@ def digest(x):
 
 def test_full_size_layout():
     with torch.device("meta"):
-        vae = VideoVAE(VideoVAEConfig())
+        vae = VideoVAE(OpenSoraVAEConfig())
     assert len(vae.temporal_vae.state_dict()) == 267
     assert sum(p.numel() for p in vae.temporal_vae.parameters()) == 309_687_144
     assert sum(p.numel() for p in vae.spatial_vae.parameters()) == 83_653_863
@@ -123,10 +123,10 @@ def test_wrong_shapes_are_refused(vae):
 
 def test_contradicting_sizes_are_refused():
     with pytest.raises(ValueError, match="shift has 2 values for 4"):
-        VideoVAE(VideoVAEConfig(spatial=SPATIAL, temporal=TEMPORAL, shift=[0.0, 0.0]))
+        VideoVAE(OpenSoraVAEConfig(spatial=SPATIAL, temporal=TEMPORAL, shift=[0.0, 0.0]))
     with pytest.raises(ValueError, match="temporal_downsample has 1 entries"):
         wrong = {**TEMPORAL, "temporal_downsample": [True]}
-        VideoVAE(VideoVAEConfig(spatial=SPATIAL, temporal=wrong))
+        VideoVAE(OpenSoraVAEConfig(spatial=SPATIAL, temporal=wrong))
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -173,7 +173,7 @@ def _greatest_hits(path: Path, root: Path) -> list[Source]:
     """Recordings ``<name>_denoised.mp4`` (or ``_mic.mp4``) with ``<name>_times.txt``: time,
     material, action, reaction of every touch of the drumstick; ``train.txt`` and ``test.txt``, if
     there, name recordings."""
-    split_of = {}
+    split_of: dict[str, str] = {}
     for split in ("train", "test"):
         names = path / f"{split}.txt"
         if names.is_file():

@@ -91,13 +91,22 @@ def chart(
     return _figure(parts, _WIDTH, _HEIGHT, title, [s.label for s in series if s.label])
 
 
+def binned(
+    values: Sequence[float] | np.ndarray, limit: float, step: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Counts and edges of bins of ``step`` within +-``limit``; what is beyond counts in the last
+    ones, what is not finite nowhere."""
+    found = np.asarray(values, float)
+    inside = np.clip(found[np.isfinite(found)], -limit, limit - 1e-6)
+    counts, edges = np.histogram(inside, round(2 * limit / step), (-limit, limit))
+    return counts, edges
+
+
 def histogram(
     values: Sequence[float], title: str, limit: float = 250, step: float = 10, unit: str = "ms"
 ) -> str:
     """Bars of signed values; those beyond the limit are piled up in the last bars."""
-    finite = np.asarray([v for v in values if isfinite(v)], float)
-    edges = np.arange(-limit, limit + step / 2, step)
-    counts, _ = np.histogram(np.clip(finite, -limit, limit - 1e-6), edges)
+    counts, edges = binned(values, limit, step)
     width, height, bottom = _WIDTH, 120, 26
     wide = (width - _LEFT - _RIGHT) / len(counts)
     tallest = max(1, int(counts.max(initial=0)))
@@ -113,7 +122,7 @@ def histogram(
         x = _LEFT + (value + limit) / (2 * limit) * (width - _LEFT - _RIGHT)
         anchor = "end" if value == limit else ("mid" if value > -limit else "")
         parts.append(f'<text x="{x:.1f}" y="{height - 10}" class="{anchor}">{value:+.0f}</text>')
-    return _figure(parts, width, height, f"{title} ({len(finite)} contacts)", [])
+    return _figure(parts, width, height, f"{title} ({int(counts.sum())} contacts)", [])
 
 
 def timeline(

@@ -20,15 +20,9 @@ import numpy as np
 from syncflow.clip import Clip
 from syncflow.data import media
 from syncflow.detect import matching
-from syncflow.evaluation.report import figures, tables
+from syncflow.evaluation.report import figures, paper_tables, table, tables
+from syncflow.evaluation.report.table import cell
 
-#: Numbers of the paper that its text states; its tables are pictures (arXiv 2412.15220).
-PAPER = (
-    ("KL, text to clip, VGGSound", "2.53"),
-    ("ImageBind, sound and picture, text to clip", "0.182"),
-    ("ImageBind, sound and picture, video to audio, zero-shot", "0.210"),
-    ("FAD of the best cascade (OpenSora and FoleyGen)", "3.69"),
-)
 _STYLE = (Path(__file__).with_name("page.css")).name
 _SCRIPT = """
 document.querySelectorAll('.card').forEach(card => {
@@ -114,42 +108,17 @@ def _tables(report: dict[str, Any]) -> str:
             if not index
             else f"<details><summary>{escape(group)}</summary>{body}</details>"
         )
-    for name, rows in (("Recordings with written-down events", report.get("recordings")),):
-        if rows:
-            parts.append(f"<h3>{name}</h3>" + _table(rows, tables.MAIN))
+    if report.get("recordings"):
+        body = _table(report["recordings"], tables.MAIN)
+        parts.append(f"<h3>Recordings with written-down events</h3>{body}")
     if report.get("fidelity"):
-        cells = "".join(
-            f"<tr><th>{escape(name)}</th><td>{row['clips']}</td><td>{row['psnr']:.2f}</td>"
-            f"<td>{row['spectral_db']:.2f}</td></tr>"
-            for name, row in report["fidelity"].items()
-        )
-        parts.append(
-            "<details><summary>Through both VAEs and back</summary><table><tr><th>clips</th>"
-            f"<th>n</th><th>PSNR dB</th><th>spectral distance dB</th></tr>{cells}</table></details>"
-        )
+        body = table.html(tables.fidelity(report["fidelity"]))
+        parts.append(f"<details><summary>Through both VAEs and back</summary>{body}</details>")
     return "".join(parts)
 
 
 def _table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
-    shown = [name for name in columns if any(name in row for row in rows)]
-    head = "".join(f"<th>{escape(tables.COLUMNS[name][0])}</th>" for name in shown)
-    lines = []
-    for row in rows:
-        cells = "".join(
-            f"<td>{_cell(row.get(name), tables.COLUMNS[name][2])}</td>" for name in shown
-        )
-        lines.append(f"<tr><th>{escape(row['system'])}</th><td>{row['clips']}</td>{cells}</tr>")
-    return (
-        f'<div class="wide"><table><tr><th></th><th>clips</th>{head}</tr>{"".join(lines)}'
-        "</table></div>"
-    )
-
-
-def _cell(estimate: Sequence[float] | None, digits: int) -> str:
-    if estimate is None or not isfinite(estimate[0]):
-        return "-"
-    value, low, high = (f"{v:.{digits}f}" if isfinite(v) else "-" for v in estimate)
-    return value if low == high == value else f"{value} <small>{low} to {high}</small>"
+    return table.html(tables.lines(rows, columns, ""))
 
 
 def _clips(folder: Path, shown: Sequence[Shown]) -> str:
@@ -223,9 +192,10 @@ def _calibration(name: str, found: dict[str, Any]) -> str:
         )
         early, late = (f"{v} ms" if v else "-" for v in metric["resolution_ms"])
         why = "fit" if metric["fit"] else f"<b>unfit: {escape(metric['why'])}</b>"
+        three = (metric["curve"][_zero(found)], metric["shuffled"], metric["silent"])
+        values = "".join(f"<td>{cell(estimate, 3).html()}</td>" for estimate in three)
         verdicts.append(
-            f"<tr><th>{escape(metric['label'])}</th><td>{_cell(metric['curve'][_zero(found)], 3)}"
-            f"</td><td>{_cell(metric['shuffled'], 3)}</td><td>{_cell(metric['silent'], 3)}</td>"
+            f"<tr><th>{escape(metric['label'])}</th>{values}"
             f"<td>{early}</td><td>{late}</td><td>{why}</td></tr>"
         )
     return (
@@ -280,15 +250,18 @@ def _notes(report: dict[str, Any]) -> str:
         f"<li>{escape(name)}: {escape(text)}</li>"
         for name, text in report.get("notes", {}).items()
     )
-    paper = "".join(
-        f"<tr><th>{escape(name)}</th><td>{value}</td><td>not run</td></tr>"
-        for name, value in PAPER
-    )
+    lines = [["", "paper", "here"]]
+    lines += [
+        [f"{name.removeprefix('paper: ')}, {metric}", f"{value:g}", "not run"]
+        for rows in paper_tables.PUBLISHED.values()
+        for name, values in rows
+        for metric, value in values.items()
+    ]
     return (
         (f"<h2>What was not run, and why</h2><ul>{notes}</ul>" if notes else "")
         + "<details><summary>The paper's numbers that its text states</summary><p>Of another model "
         "on other data, by networks that this report does not use; they compare with nothing above."
-        f"</p><table><tr><th></th><th>paper</th><th>here</th></tr>{paper}</table></details>"
+        f"</p>{table.html(lines)}</details>"
     )
 
 

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from syncflow.evaluation.report import figures, page, paper_tables, tables
+from syncflow.evaluation.report import figures, page, paper_tables, table, tables
 
 
 def write(folder: Path, report: dict[str, Any]) -> None:
@@ -26,24 +26,13 @@ def _html(folder: Path, report: dict[str, Any]) -> Path:
             continue
         grids = (paper_tables.grid(rows, columns, key), paper_tables.grid(rows, paper_tables.MORE))
         drawn = _guidance(rows) if key == "5" else ""
-        parts += [f"<h2>{escape(title)}</h2>", drawn, *(_table(lines) for lines in grids)]
+        parts += [f"<h2>{escape(title)}</h2>", drawn, *(table.html(lines) for lines in grids)]
     if report.get("curves"):
         parts += [f"<h2>{paper_tables.LOSSES}</h2>", _losses(report["curves"])]
     missing = "".join(f"<li>{escape(line)}</li>" for line in paper_tables.not_run(report))
     parts += [f"<h2>Not run</h2><ul>{missing}</ul>" if missing else ""]
     parts += [f"<p>{escape(paper_tables.EXPLAINED)}</p>"]
     return page.document(folder / "index.html", "syncflow: the paper's tables", parts)
-
-
-def _table(lines: Sequence[Sequence[str]]) -> str:
-    if not lines:
-        return ""
-    heads, *rows = (
-        f"<tr><th>{escape(first)}</th>"
-        + "".join(f"<{tag}>{escape(text)}</{tag}>" for text in rest) + "</tr>"
-        for tag, (first, *rest) in zip(["th"] + ["td"] * len(lines), lines, strict=False)
-    )
-    return f'<div class="wide"><table>{heads}{"".join(rows)}</table></div>'
 
 
 def _guidance(rows: Sequence[dict[str, Any]]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
+
+from syncflow.evaluation.report import table
+from syncflow.evaluation.report.table import Cell, cell
 
 #: Columns of each table; what the paper's tables hold besides (section 4) is an image and not read.
 TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -42,28 +44,9 @@ MORE = (
 _ARROW = {"lower": "↓", "higher": "↑"}
 
 
-def cell(value: Sequence[float] | float | None) -> str:
-    """``value [low, high]`` in three decimals, or what is left to see of small and great ones."""
-    if value is None:
-        return "-"
-    numbers = [value] if isinstance(value, (int, float)) else list(value)
-    texts = [
-        "-" if v is None or not math.isfinite(v) else _digits(v) for v in numbers
-    ]
-    if len(texts) == 1 or texts[1] == texts[2] == texts[0]:
-        return texts[0]
-    return f"{texts[0]} [{texts[1]}, {texts[2]}]"
-
-
-def _digits(value: float) -> str:
-    if value and abs(value) < 0.1:
-        return f"{value:.2g}"
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
-
-
 def grid(
     rows: Sequence[dict[str, Any]], columns: Sequence[str], published: str = ""
-) -> list[list[str]]:
+) -> list[list[str | Cell]]:
     """Heading and lines of all columns of a table of the paper's (``published``), else of those
     that any row has; empty where there is nothing to show."""
     paper = PUBLISHED.get(published, [])
@@ -72,7 +55,7 @@ def grid(
     if not shown:
         return []
     heads = [f"{name} {_ARROW[better[name]]}" if name in better else name for name in shown]
-    lines = [["system", "clips", *heads]]
+    lines: list[list[str | Cell]] = [["system", "clips", *heads]]
     lines += [[name, "", *(cell(values.get(c)) for c in shown)] for name, values in paper]
     for row in rows:
         found = row.get("metrics", {})
@@ -81,7 +64,7 @@ def grid(
     return lines
 
 
-def losses(series: dict[str, dict[str, list[list[float]]]]) -> list[list[str]]:
+def losses(series: dict[str, dict[str, list[list[float]]]]) -> list[list[str | Cell]]:
     """Heading and lines of validation losses: one column a run and loss, one line a step."""
     columns = {
         f"{run}, {name}": {step: values for step, *values in points}
@@ -89,15 +72,9 @@ def losses(series: dict[str, dict[str, list[list[float]]]]) -> list[list[str]]:
         for name, points in losses.items()
     }
     steps = sorted({step for points in columns.values() for step in points})
-    lines = [["step", *columns]]
+    lines: list[list[str | Cell]] = [["step", *columns]]
     lines += [[f"{step:g}", *(cell(c.get(step)) for c in columns.values())] for step in steps]
     return lines
-
-
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """A table with its first line as the heading."""
-    rows = ["| " + " | ".join(line) + " |\n" for line in lines]
-    return "".join([rows[0], "|" + "---|" * len(lines[0]) + "\n", *rows[1:]])
 
 
 def page(report: dict[str, Any]) -> str:
@@ -110,13 +87,13 @@ def page(report: dict[str, Any]) -> str:
             continue
         parts.append(f"## {title}\n")
         grids = (grid(rows, columns, key), grid(rows, MORE))
-        parts += [markdown(lines) for lines in grids if lines]
+        parts += [table.markdown(lines) for lines in grids if lines]
     if report.get("curves"):
-        parts.append(f"## {LOSSES}\n\n" + markdown(losses(report["curves"])))
+        parts.append(f"## {LOSSES}\n\n" + table.markdown(losses(report["curves"])))
     missing = [f"- {line}\n" for line in not_run(report)]
     if missing:
         parts.append("## Not run\n\n" + "".join(missing))
-    made = {}
+    made: dict[str, dict[str, Any]] = {}
     for row in report["rows"]:
         for name, value in row.get("metrics", {}).items():
             made.setdefault(name, value["facts"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 from collections.abc import Sequence
@@ -33,8 +32,10 @@ def redraw(folder: Path, out: Path, more: dict[str, Any] | None = None) -> Path:
         for system, members in by_system.items():
             line = members[page.place(number - 1, many, len(members))]
             path = folder / "clips" / f"{page.file_name(number, system)}.mp4"
-            times = [[float(t) for t in line[key].split()] for key in ("contacts", "onsets")]
-            shown.append(page.Shown(system, line["prompt"], Clip.load(path), *times, path))
+            seen, heard = (
+                [float(t) for t in line[key].split()] for key in ("contacts", "onsets")
+            )
+            shown.append(page.Shown(system, line["prompt"], Clip.load(path), seen, heard, path))
     return page.write(out, report, shown)
 
 
@@ -47,6 +48,22 @@ def _numbers(data: Any) -> Any:
     return float("inf") if data is None else data
 
 
+def curves(
+    calibrations: Sequence[Path] = (), sweep: Path | None = None, training: Path | None = None
+) -> dict[str, Any]:
+    """Parts of a report that were measured apart: response curves, a sweep over guidance and
+    validation losses, from their JSON files."""
+    more: dict[str, Any] = {}
+    for file in calibrations:
+        found = _numbers(json.loads(file.read_text()))
+        more.setdefault("calibration", {})[found["what"]] = found
+    if sweep is not None:
+        more["guidance"] = _along_guidance(_numbers(json.loads(sweep.read_text())))
+    if training is not None:
+        more["training"] = tables.losses(training)
+    return more
+
+
 def _along_guidance(sweep: dict[str, Any]) -> dict[str, Any]:
     """The rows that differ from the best in guidance alone."""
     fixed = {key: value for key, value in sweep["best"].items() if key != "guidance"}
@@ -56,29 +73,3 @@ def _along_guidance(sweep: dict[str, Any]) -> dict[str, Any]:
         if {key: value for key, value in row["options"].items() if key != "guidance"} == fixed
     ]
     return {"rows": rows}
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """``python -m syncflow.evaluation.report.redraw REPORT --out DIR``: a report's page
-    drawn again, with curves that were measured apart."""
-    parser = argparse.ArgumentParser(prog="python -m syncflow.evaluation.report.redraw")
-    parser.add_argument("report", type=Path, help="the folder of a report")
-    parser.add_argument("--out", type=Path, required=True, help="the folder of the new page")
-    what = "response curves (of syncflow.evaluation.suites.calibration); may be given several times"
-    parser.add_argument("--calibration", type=Path, action="append", default=[], help=what)
-    parser.add_argument("--sweep", type=Path, help="a sweep over guidance (sweep.json)")
-    parser.add_argument("--training", type=Path, help="a JSON of validation losses")
-    args = parser.parse_args(argv)
-    more: dict[str, Any] = {}
-    for file in args.calibration:
-        found = _numbers(json.loads(file.read_text()))
-        more.setdefault("calibration", {})[found["what"]] = found
-    if args.sweep:
-        more["guidance"] = _along_guidance(_numbers(json.loads(args.sweep.read_text())))
-    if args.training:
-        more["training"] = tables.losses(args.training)
-    print(redraw(args.report, args.out, more))
-
-
-if __name__ == "__main__":
-    main()

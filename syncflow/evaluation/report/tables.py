@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from syncflow.evaluation.report import figures, table
+from syncflow.evaluation.report.table import Cell, cell
+
 #: name in the JSON -> heading, factor, digits.
 COLUMNS = {
     "f1_50": ("F1 at 50 ms", 1, 3),
@@ -59,24 +62,30 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
     path.write_text(json.dumps(finite(data), indent=1, ensure_ascii=False) + "\n")
 
 
-def _cell(estimate: Sequence[float] | None, digits: int) -> str:
-    if estimate is None:
-        return "-"
-    value, low, high = (f"{v:.{digits}f}" if math.isfinite(v) else "-" for v in estimate)
-    return value if low == high == value else f"{value} [{low}, {high}]"
+def lines(
+    rows: Sequence[dict[str, Any]], columns: Sequence[str], label: str = "system"
+) -> list[list[str | Cell]]:
+    """Heading and lines of a table; columns that no row has are left out."""
+    shown = [name for name in columns if any(name in row for row in rows)]
+    out: list[list[str | Cell]] = [[label, "clips", *(COLUMNS[name][0] for name in shown)]]
+    for row in rows:
+        cells = [cell(row.get(name), COLUMNS[name][2]) for name in shown]
+        out.append([row["system"], str(row["clips"]), *cells])
+    return out
 
 
 def markdown(rows: Sequence[dict[str, Any]], columns: Sequence[str], label: str = "system") -> str:
-    """A table with ``value [low, high]`` in every cell; columns that no row has are left out."""
-    shown = [name for name in columns if any(name in row for row in rows)]
-    lines = [
-        "| " + " | ".join([label, "clips", *(COLUMNS[name][0] for name in shown)]) + " |",
-        "|" + "---|" * (len(shown) + 2),
-    ]
-    for row in rows:
-        cells = [_cell(row.get(name), COLUMNS[name][2]) for name in shown]
-        lines.append("| " + " | ".join([row["system"], str(row["clips"]), *cells]) + " |")
-    return "\n".join(lines) + "\n"
+    """A table with ``value [low, high]`` in every cell."""
+    return table.markdown(lines(rows, columns, label))
+
+
+def fidelity(found: dict[str, dict[str, float]]) -> list[list[str | Cell]]:
+    """Heading and lines of what both VAEs cost."""
+    heads = ["through both VAEs", "clips", "PSNR dB", "spectral distance dB"]
+    out: list[list[str | Cell]] = [[*heads]]
+    for name, row in found.items():
+        out.append([name, str(row["clips"]), cell(row["psnr"], 2), cell(row["spectral_db"], 2)])
+    return out
 
 
 def write_markdown(path: Path, report: dict[str, Any]) -> None:
@@ -87,16 +96,7 @@ def write_markdown(path: Path, report: dict[str, Any]) -> None:
         rows = [row for row in report["rows"] if row["group"] == group]
         parts.append(f"## {group}\n\n{markdown(rows, MAIN)}\n{markdown(rows, _RATES)}")
     if report.get("fidelity"):
-        lines = [
-            "## VAE fidelity\n",
-            "| clips | windows | PSNR dB | spectral distance dB |",
-            "|---|---|---|---|",
-        ]
-        for name, row in report["fidelity"].items():
-            lines.append(
-                f"| {name} | {row['clips']} | {row['psnr']:.2f} | {row['spectral_db']:.2f} |"
-            )
-        parts.append("\n".join(lines) + "\n")
+        parts.append("## VAE fidelity\n\n" + table.markdown(fidelity(report["fidelity"])))
     if report.get("recordings"):
         parts.append(
             "## Recordings with written-down events\n\n" + markdown(report["recordings"], MAIN)
@@ -104,8 +104,8 @@ def write_markdown(path: Path, report: dict[str, Any]) -> None:
     for name, found in report.get("calibration", {}).items():
         parts.append(calibration(name, found))
     if report.get("notes"):
-        lines = "\n".join(f"- {name}: {text}" for name, text in report["notes"].items())
-        parts.append(f"## What was not run, and why\n\n{lines}\n")
+        notes = "\n".join(f"- {name}: {text}" for name, text in report["notes"].items())
+        parts.append(f"## What was not run, and why\n\n{notes}\n")
     detectors = json.dumps(finite(report["detectors"]), ensure_ascii=False)
     parts.append(
         f"## How to read this\n\n{READING}\n\n"
@@ -117,21 +117,25 @@ def write_markdown(path: Path, report: dict[str, Any]) -> None:
 def calibration(name: str, found: dict[str, Any]) -> str:
     """The response curves as a table, a column per offset that is a multiple of 100 ms."""
     shown = [i for i, ms in enumerate(found["offsets_ms"]) if ms % 100 == 0]
-    lines = [
-        f"## How good the metrics are: {name}\n",
-        f"The sound of {found['clips']} real clips moved by so many ms (positive: late).\n",
-        "| metric | " + " | ".join(f"{found['offsets_ms'][i]:+d}" for i in shown)
-        + " | other soundtracks | silence | notices early, late from ms | verdict |",
-        "|" + "---|" * (len(shown) + 5),
-    ]  # fmt: skip
+    offsets = [f"{found['offsets_ms'][i]:+d}" for i in shown]
+    rows: list[list[str | Cell]] = [
+        [
+            "metric", *offsets, "other soundtracks", "silence", "notices early, late from ms",
+            "verdict",
+        ]
+    ]
     for metric in found["metrics"].values():
         digits = 3 if metric["better"] == "high" else 0
-        cells = [f"{metric['curve'][i][0]:.{digits}f}" for i in shown]
-        cells += [_cell(metric[key], digits) for key in ("shuffled", "silent")]
+        cells: list[str | Cell] = [f"{metric['curve'][i][0]:.{digits}f}" for i in shown]
+        cells += [cell(metric[key], digits) for key in ("shuffled", "silent")]
         cells.append(", ".join(str(v) if v else "-" for v in metric["resolution_ms"]))
         cells.append("fit" if metric["fit"] else f"unfit: {metric['why']}")
-        lines.append(f"| {metric['label']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append([metric["label"], *cells])
+    return (
+        f"## How good the metrics are: {name}\n\n"
+        f"The sound of {found['clips']} real clips moved by so many ms (positive: late).\n\n"
+        + table.markdown(rows)
+    )
 
 
 def write_csv(path: Path, records: Sequence[dict[str, Any]]) -> None:
@@ -171,7 +175,7 @@ def histogram(
     up in the last bins."""
     from PIL import Image, ImageDraw, ImageFont
 
-    bins = round(2 * limit_ms / bin_ms)
+    bins = len(figures.binned([], limit_ms, bin_ms)[0])
     bar, band, margin = 12, 90, 24
     width, height = bins * bar + 2 * margin, len(offsets) * (band + 30) + 40
     image = Image.new("RGB", (width, height), "white")
@@ -179,8 +183,7 @@ def histogram(
     for index, (name, values) in enumerate(offsets.items()):
         bottom = (index + 1) * (band + 30)
         values = values[np.isfinite(values)] * 1000
-        inside = np.clip(values, -limit_ms, limit_ms - 1e-6)
-        counts, _ = np.histogram(inside, bins, (-limit_ms, limit_ms))
+        counts, _ = figures.binned(values, limit_ms, bin_ms)
         draw.text((margin, bottom - band - 24), f"{name} ({len(values)} contacts)", "black", font)
         for i, count in enumerate(counts):
             left = margin + i * bar

@@ -13,11 +13,9 @@ are compared over the time that both have.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -192,13 +190,14 @@ def calibrate(
     if seen is None:
         seen = [contacts.times(clip.video, clip.fps) for clip in clips]
     pictures = [envelopes.picture(clip.video, clip.fps) for clip in clips]
-    metrics, motions = dict(METRICS), [None] * len(clips)
+    metrics = dict(METRICS)
+    motions: list[Any] = [None] * len(clips)
     if with_av_align is None:
         with_av_align = all(find_spec(name) for name in ("cv2", "librosa"))
     if with_av_align:
         metrics["av_align"] = AV_ALIGN
         motions = [av_align.peaks(av_align.flow(clip.video), clip.fps) for clip in clips]
-    rows = list(zip(clips, seen, pictures, motions, strict=True))
+    rows: list[Any] = list(zip(clips, seen, pictures, motions, strict=True))
     bar = tqdm(offsets_ms, desc="calibrate", disable=not progress, leave=False)
     moved_clips = {
         ms: [evidence(clip, ms / 1000, *known) for clip, *known in rows] for ms in bar
@@ -264,27 +263,3 @@ def _verdict(
             noticed = abs(ms)
         resolution.append(noticed)
     return {"fit": not why, "why": "; ".join(why), "resolution_ms": resolution}
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """``python -m syncflow.evaluation.suites.calibration --levels 1 --out FILE``: rendered
-    clips of the test split; no model is needed."""
-    from syncflow.evaluation.report import tables
-    from syncflow.evaluation.suites import systems
-
-    parser = argparse.ArgumentParser(prog="python -m syncflow.evaluation.suites.calibration")
-    parser.add_argument("--clips", type=int, default=100, help="of every level (default 100)")
-    parser.add_argument("--levels", type=int, nargs="+", default=[1])
-    parser.add_argument("--size", type=int, default=64, help="pixels (default 64)")
-    parser.add_argument("--out", type=Path, help="a JSON file to write")
-    args = parser.parse_args(argv)
-    cases = [c for c in systems.cases("test", args.clips, args.levels) if not c.outside]
-    found = calibrate([systems.rendered(case, args.size, args.size) for case in cases])
-    name = f"impacts, test split, levels {', '.join(map(str, args.levels))}"
-    print(tables.calibration(name, found))
-    if args.out:
-        tables.write_json(args.out, {"what": name, "size": args.size, **found})
-
-
-if __name__ == "__main__":
-    main()

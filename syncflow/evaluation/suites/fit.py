@@ -1,4 +1,4 @@
-"""Fits the detectors' settings on validation clips: ``python -m syncflow.evaluation.suites.fit``.
+"""Fits the detectors' settings on validation clips: ``syncflow evaluate fit``.
 
 Half of the clips are as rendered, half are worn (``wear``), because detectors must read generated
 clips too. A random search around the defaults keeps the settings with the best mean of F1 at 50 ms
@@ -9,10 +9,8 @@ use against the renderer, for every kind of event.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,7 @@ import torch
 from torch import Tensor
 
 from syncflow.detect import contacts, matching, onsets
-from syncflow.detect.settings import PATH, ContactSettings, Detectors, OnsetSettings
+from syncflow.detect.settings import ContactSettings, Detectors, OnsetSettings
 from syncflow.detect.tracking import tracks
 from syncflow.evaluation.probes import wear
 from syncflow.evaluation.suites import systems
@@ -167,28 +165,3 @@ def check(clips: int = 40, levels: Sequence[int] = (1,)) -> dict[str, dict[str, 
         rows = {"contacts": seen, "onsets": heard}
         result[kind] = {name: {"clips": len(group), **row} for name, row in rows.items()}
     return result
-
-
-def main() -> None:
-    """Command line: fits and writes the package's settings, and prints what they reach."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, default=120, help="validation clips per level")
-    parser.add_argument("--levels", type=int, nargs="+", default=[1])
-    parser.add_argument("--trials", type=int, default=40)
-    parser.add_argument("--out", type=Path, default=PATH)
-    parser.add_argument("--check", action="store_true", help="fit nothing, check what is in use")
-    options = parser.parse_args()
-    if options.check:
-        for kind, rows in check(options.clips, options.levels).items():
-            for name, row in rows.items():
-                values = "  ".join(f"{key} {value:.3g}" for key, value in row.items())
-                print(f"{kind:8} {name:9} {values}")
-        return
-    detectors = fit("val", options.clips, options.levels, options.trials)
-    detectors.save(options.out)
-    for name, value in detectors.fitted.items():
-        print(f"{name}: {value}")
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,11 @@ class Networks(Config):
 Factory = tuple[str, dict[str, str], Callable[[], Metric]]
 
 
+def _given(name: str | None) -> str:
+    assert name is not None  # a metric is made only where what it needs is given
+    return name
+
+
 def factories(networks: Networks, device: str = "cpu") -> list[Factory]:
     """Every metric of the tables."""
     from syncflow.evaluation.metrics import av_align, clap, desync, fad, fvd, imagebind, kl
@@ -62,19 +67,20 @@ def factories(networks: Networks, device: str = "cpu") -> list[Factory]:
         "clip_tokenizer": "CLIP's tokenizer (openai/clip-vit-base-patch32)",
     }
     return [
-        ("FVD", {"i3d": fvd.NAME}, lambda: fvd.FVD(n.i3d, device=device)),
-        ("FAD", vggish, lambda: fad.FAD(n.vggish, device=device)),
+        ("FVD", {"i3d": fvd.NAME}, lambda: fvd.FVD(_given(n.i3d), device=device)),
+        ("FAD", vggish, lambda: fad.FAD(_given(n.vggish), device=device)),
         ("KL", vggish | {"vggish_head": kl.HEAD},
-         lambda: kl.KL(kl.by_vggish(n.vggish, n.vggish_head, device))),
-        ("KL (PANNs)", {"panns": cnn14.NAME}, lambda: kl.KL(kl.by_panns(n.panns, device))),
+         lambda: kl.KL(kl.by_vggish(_given(n.vggish), _given(n.vggish_head), device))),
+        ("KL (PANNs)", {"panns": cnn14.NAME}, lambda: kl.KL(kl.by_panns(_given(n.panns), device))),
         ("KL (audio classifier)", {"audio_classifier": "a transformers audio classifier"},
-         lambda: kl.KL(kl.by_transformers(n.audio_classifier, device))),
+         lambda: kl.KL(kl.by_transformers(_given(n.audio_classifier), device))),
         ("CLAP", {"clap": "a CLAP model (laion/clap-htsat-unfused)"},
-         lambda: clap.CLAP(n.clap, device)),
+         lambda: clap.CLAP(_given(n.clap), device)),
         ("IB", bind,
-         lambda: imagebind.ImageBindScores(n.imagebind, n.clip_tokenizer, device=device)),
+         lambda: imagebind.ImageBindScores(
+             _given(n.imagebind), _given(n.clip_tokenizer), device=device)),
         ("DeSync", {"synchformer": desync.NAME},
-         lambda: desync.DeSync(n.synchformer, device)),
+         lambda: desync.DeSync(_given(n.synchformer), device)),
         ("AV-Align", {}, lambda: av_align.AVAlign()),
     ]  # fmt: skip
 
@@ -163,7 +169,7 @@ def averaged(parts: Sequence[dict[str, dict[str, Any]]]) -> dict[str, dict[str, 
     }  # fmt: skip
 
 
-def loss_curves(runs: dict[str, str | Path]) -> dict[str, dict[str, list[list[float]]]]:
+def loss_curves(runs: Mapping[str, str | Path]) -> dict[str, dict[str, list[list[float]]]]:
     """Validation losses of training runs (figure 6): run -> loss -> [[step, value, low, high], ...]
     with 95 % intervals over clips, from the ``metrics.jsonl`` that training writes."""
     curves = {}
@@ -218,7 +224,7 @@ def run(
     guidances: Sequence[float] = GUIDANCES,
     ablations: dict[str, str | Path] | None = None,
     cascades: dict[str, tuple[str, str]] | None = None,
-    training: dict[str, str | Path] | None = None,
+    training: Mapping[str, str | Path] | None = None,
     networks: Networks | None = None,
     seed: int = 0,
     batch: int = 8,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,23 +89,3 @@ def sweep(
     page = f"# Sampling settings, best first\n\n{lines}\n\n"
     (out / "sweep.md").write_text(page + tables.markdown(table, columns, "settings"))
     return result
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """``python -m syncflow.evaluation.suites.sweep --grid '{"guidance": [1, 2]}' --out DIR``."""
-    parser = argparse.ArgumentParser(prog="python -m syncflow.evaluation.suites.sweep")
-    parser.add_argument("--model", help="a folder or hub id (default: the one in the package)")
-    parser.add_argument("--grid", type=json.loads, action="append", help="JSON: option -> values")
-    parser.add_argument("--clips", type=int, default=64)
-    parser.add_argument("--out", default="runs/eval/val")
-    args = parser.parse_args(argv)
-    try:
-        sweep(args.model, clips=args.clips, grid=args.grid, out=args.out)
-    except (ValueError, OSError) as error:
-        print(f"sweep: error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -109,7 +109,7 @@ def run(
     heard, looked = systems.load_probes(out.parent / "probes", levels, probe_settings)
 
     begun = time.perf_counter()
-    sampling = {"seed": seed, "batch": batch, "progress": progress}
+    sampling: dict[str, Any] = {"seed": seed, "batch": batch, "progress": progress}
     made = {"generated": systems.generated(
         loaded, [case.prompt for case in cases], options=options, **sampling
     )}  # fmt: skip
@@ -190,7 +190,7 @@ def _made(
         made[name] = systems.generated(
             model, prompts, options={**options, "audio_takes": scope.takes}, label=name, **sampling
         )
-    ways = {"video to audio": {}} if scope.video_to_audio else {}
+    ways: dict[str, dict[str, Any]] = {"video to audio": {}} if scope.video_to_audio else {}
     if scope.paper_way:
         ways["video to audio, the paper's way"] = {"v2a": "paper"}
     for name, way in ways.items():

@@ -37,7 +37,7 @@ class Saved(Mapping[str, Tensor]):
     def __init__(self, folder: Path) -> None:
         try:
             self.about: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-            self._files = {}
+            self._files: dict[str, Any] = {}
             for name, size in self.about["parts"].items():
                 path = folder / name
                 if path.stat().st_size != size:

@@ -14,6 +14,7 @@ from syncflow.training.settings.tasks import (
     SamplesConfig,
     TextTask,
     TrainConfig,
+    TrainedTask,
     VAETask,
     VideoVAETask,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "SamplesConfig",
     "TextTask",
     "TrainConfig",
+    "TrainedTask",
     "VAETask",
     "VideoVAETask",
 ]

@@ -8,10 +8,10 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from syncflow.config import (
     AudioVAEConfig,
+    BytesTextConfig,
     Config,
     DDiTConfig,
     SamplingConfig,
-    TextEncoderConfig,
     VideoVAEConfig,
 )
 from syncflow.training.settings.loop import LoopConfig
@@ -22,7 +22,7 @@ class TextTask(Config):
 
     task: Literal["text"]
     out: str
-    model: TextEncoderConfig
+    model: BytesTextConfig
     levels: list[int]
     loop: LoopConfig
 
@@ -225,6 +225,8 @@ class RecipeTask(Config):
     steps: list[str]
 
 
+#: The tasks that train a module.
+TrainedTask = TextTask | AudioVAETask | VideoVAETask | FlowTask
 AnyTask = Annotated[
     TextTask | AudioVAETask | VideoVAETask | LatentsTask | FlowTask | RenderTask | ExportTask
     | RecipeTask,

@@ -6,6 +6,7 @@ uninterrupted one does, whatever the number of processes.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -185,8 +186,8 @@ def _names(latents: Sequence[Latents]) -> list[str]:
 def _pooled(latents: Sequence[Latents]) -> dict[str, list[float]]:
     """Mean and deviation per channel over all latents of all folders."""
     out: dict[str, list[float]] = {}
-    volumes = {
-        "video": [len(each) * np.prod(each.spec.video_latent_shape) for each in latents],
+    volumes: dict[str, list[int]] = {
+        "video": [len(each) * math.prod(each.spec.video_latent_shape) for each in latents],
         "audio": [len(each) * each.spec.audio_latent_length for each in latents],
     }
     for kind, weight in volumes.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from syncflow.config import Config, GeometryConfig, ModelConfig
 from syncflow.data.latents import Latents
 from syncflow.model_io import model_folder
+from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.ddit import DDiT
 from syncflow.models.text_encoder import TextEncoder
 from syncflow.models.vae import build_audio_vae, build_video_vae
@@ -18,7 +20,7 @@ from syncflow.training import settings
 from syncflow.training.checkpoints import checkpoint, weights
 from syncflow.training.tasks import lora
 
-_BUILDERS = {
+_BUILDERS: dict[str, Any] = {
     "text": TextEncoder,
     "audio_vae": build_audio_vae,
     "video_vae": build_video_vae,
@@ -26,7 +28,7 @@ _BUILDERS = {
 }
 
 
-def run_config(run: str | Path) -> settings.AnyTask:
+def run_config(run: str | Path) -> settings.TrainedTask:
     """The config of a finished run, or of a checkpoint of one (``runs/x/checkpoints/00001200``).
 
     Raises:
@@ -35,28 +37,61 @@ def run_config(run: str | Path) -> settings.AnyTask:
     text = weights.about(run).get("config")
     if not text:
         raise FileNotFoundError(f"{run} is not finished (no {weights.FINAL}); train it first")
-    return settings.TrainConfig.parse({"run": json.loads(text)}, str(run)).run
+    config = settings.TrainConfig.parse({"run": json.loads(text)}, str(run)).run
+    if not isinstance(config, settings.TrainedTask):
+        raise ValueError(f"{run} is a run of task {config.task!r}, which trains nothing")
+    return config
 
 
-def load_part(run: str | Path, part: str = "ddit") -> nn.Module:
+def flow_config(run: str | Path) -> settings.FlowTask:
+    """The config of a run that trained a d-DiT."""
+    config = run_config(run)
+    if not isinstance(config, settings.FlowTask):
+        raise ValueError(f"{run} is a run of task {config.task!r}, not of a d-DiT")
+    return config
+
+
+@overload
+def load_part(run: str | Path, part: Literal["ddit"] = "ddit") -> DDiT: ...
+
+
+@overload
+def load_part(run: str | Path, part: Literal["video_vae"]) -> VideoCodec: ...
+
+
+@overload
+def load_part(run: str | Path, part: Literal["audio_vae"]) -> AudioCodec: ...
+
+
+@overload
+def load_part(run: str | Path, part: Literal["text_encoder"]) -> TextEncoder: ...
+
+
+@overload
+def load_part(run: str | Path, part: str) -> Any: ...
+
+
+def load_part(run: str | Path, part: str = "ddit") -> Any:
     """The trained module of a finished run, of a checkpoint, or a model folder's ``part``; in
     evaluation mode."""
     if (Path(run) / model_folder.CONFIG).exists():
-        return model_folder.load(Path(run))[1][part]
+        parts: dict[str, Any] = {**model_folder.load(Path(run))[1]}
+        return parts[part]
     config = run_config(run)
     module = _BUILDERS[config.task](config.model)
     values = weights.load(run)
     if config.task == "text":  # the attribute head was only there to train the encoder
         values = _below(values, "encoder.")
-    if getattr(config, "lora", None) and (Path(run) / checkpoint.MANIFEST).exists():
-        values = lora.merge(values, config.lora)
+    lora_config = config.lora if isinstance(config, settings.FlowTask) else None
+    if lora_config is not None and (Path(run) / checkpoint.MANIFEST).exists():
+        values = lora.merge(values, lora_config)
     module.load_state_dict(values)
     return module.eval().requires_grad_(False)
 
 
 def latents_of(run: str | Path) -> str:
     """The folder of latents that a d-DiT was trained on, the first of several."""
-    data = run_config(run).data
+    data = flow_config(run).data
     return data if isinstance(data, str) else data[0].data
 
 
@@ -94,7 +129,7 @@ def _check_null_caption(config: settings.ExportTask) -> None:
     if path.exists():
         trained = ModelConfig.load(path).sampling.null_caption
     else:
-        trained = run_config(config.ddit).null_caption
+        trained = flow_config(config.ddit).null_caption
     if config.sampling.null_caption != trained:
         raise ValueError(
             f"sampling.null_caption is {config.sampling.null_caption!r}, but {config.ddit} was "

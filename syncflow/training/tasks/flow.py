@@ -41,6 +41,8 @@ _STRETCHES = 5  # of flow time, in which the losses are told apart
 class FlowTraining(Task):
     """Draws latents, noise and times; the loss is the mean square error of the velocities."""
 
+    module: DDiT
+
     def __init__(
         self, config: FlowTask, device: str | torch.device = "cpu", group: Group | None = None
     ) -> None:

@@ -8,6 +8,7 @@ processes share the batch or in how many parts it is accumulated.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ def normal(shape: Sequence[int], source: Source) -> Tensor:
     return _rows(draw, shape[0], source)
 
 
-def times(total: int, source: Source, **options: float | str) -> Tensor:
+def times(total: int, source: Source, **options: Any) -> Tensor:
     """[total] training times; ``options`` are those of ``flow.sample_times``."""
 
     def draw(n: int, generator: torch.Generator) -> Tensor:

@@ -33,9 +33,10 @@ def sample(
     )  # fmt: skip
     velocity = GuidedVelocity(model, captions, asked.guidance, asked.audio_guidance)
     refresh = noise.refresh(sources, sampling.renewal)
-    return flow.integrate(
+    state = flow.integrate(
         velocity, start, asked.path, sampling.solver, refresh=refresh, advance=advance
     )
+    return state[0], state[1]
 
 
 class _Read:
@@ -53,8 +54,9 @@ def decode(video: Tensor, audio: Tensor, latents: Any, config: SamplesConfig) ->
     spec: ClipSpec = latents.spec
     vae = export.load_part(config.video_vae, "video_vae").to(video.device)
     pixels = [decode_video(vae, one, latents.scale["video"], spec.num_frames) for one in video]
-    vae = export.load_part(config.audio_vae, "audio_vae").to(audio.device)
-    sounds = [decode_audio(vae, one, latents.scale["audio"], spec.num_samples) for one in audio]
+    sound_vae = export.load_part(config.audio_vae, "audio_vae").to(audio.device)
+    scale = latents.scale["audio"]
+    sounds = [decode_audio(sound_vae, one, scale, spec.num_samples) for one in audio]
     rates = (spec.fps, spec.sample_rate)
     return [Clip(*both, *rates) for both in zip(pixels, sounds, strict=True)]
 

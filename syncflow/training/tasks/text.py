@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ _VALIDATION_CAPTIONS = 512
 
 class TextTraining(Task):
     """Captions of fresh scenes against the attributes that they mention."""
+
+    module: TextPretrainer
 
     def __init__(self, config: TextTask, device: str = "cpu") -> None:
         self.config, self.device = config, device
@@ -38,7 +40,9 @@ class TextTraining(Task):
         return loss, {f"{name}_accuracy": value for name, value in accuracy.items()}
 
     def validate(self, module: torch.nn.Module) -> dict[str, float]:
-        loss, accuracy = module.loss(*self._captions(impacts.SEEDS["val"][:_VALIDATION_CAPTIONS]))
+        reader = cast(TextPretrainer, module)
+        captions = self._captions(impacts.SEEDS["val"][:_VALIDATION_CAPTIONS])
+        loss, accuracy = reader.loss(*captions)
         return {"loss": float(loss), **accuracy}
 
     def _captions(self, seeds: range) -> tuple[list[str], Tensor]:

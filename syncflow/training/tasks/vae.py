@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar, cast
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from syncflow.clip import AUDIO_HOP, VIDEO_STRIDE, to_model
 from syncflow.data.shards import ClipShards
 from syncflow.detect import contacts, fidelity, onsets
+from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.posterior import DiagonalGaussian
 from syncflow.models.vae import build_audio_vae, build_video_vae
 from syncflow.training.checkpoints import weights
@@ -19,13 +22,14 @@ from syncflow.training.tasks.randomness import Source, one_generator
 from syncflow.training.tasks.task import Task
 
 _VALIDATION_CLIPS = 32
+M = TypeVar("M", bound=nn.Module)
 
 
 # By these names the VAEs of every kind call what makes a latent.
 _ENCODING = {"encoder", "quant_conv", "moments"}
 
 
-def _prepared(module: nn.Module, config: VAETask, part: str) -> nn.Module:
+def _prepared(module: M, config: VAETask, part: str) -> M:
     if config.init:
         module.load_state_dict(weights.load(config.init, part))
     if config.freeze_encoder:
@@ -49,6 +53,8 @@ def _draw(
 
 class VideoVAETraining(Task):
     """Video VAE: weighted reconstruction + KL, on random pieces of clips."""
+
+    module: VideoCodec
 
     def __init__(self, config: VideoVAETask, device: str = "cpu") -> None:
         self.config, self.device = config, device
@@ -79,11 +85,12 @@ class VideoVAETraining(Task):
         return loss, {"recon": recon.item(), "kl": kl.item()}
 
     def validate(self, module: nn.Module) -> dict[str, float]:
+        codec = cast(VideoCodec, module)
         videos, outs, times = [], [], []
         for index in range(min(_VALIDATION_CLIPS, len(self.validation))):
             video = to_model(torch.from_numpy(self.validation.video(index)[None].copy()))
-            latent = module.encode(video.to(self.device)).mode()
-            out = module.decode(latent, num_frames=video.shape[2])
+            latent = codec.encode(video.to(self.device)).mode()
+            out = codec.decode(latent, num_frames=video.shape[2])
             videos.append(video)
             outs.append(out.clamp(-1, 1).cpu())
             times.append(self.validation.contact_times(index))
@@ -99,6 +106,8 @@ class VideoVAETraining(Task):
 
 class AudioVAETraining(Task):
     """Audio VAE: multi-resolution spectral reconstruction + KL, on random pieces of soundtracks."""
+
+    module: AudioCodec
 
     def __init__(self, config: AudioVAETask, device: str = "cpu") -> None:
         self.config, self.device = config, device
@@ -131,11 +140,12 @@ class AudioVAETraining(Task):
         return loss, {"recon": recon.item(), "wave": wave.item(), "kl": kl.item()}
 
     def validate(self, module: nn.Module) -> dict[str, float]:
+        codec = cast(AudioCodec, module)
         rows = range(min(_VALIDATION_CLIPS, len(self.validation)))
         audio = torch.from_numpy(np.stack([self.validation.audio(i) for i in rows]))
         times = [self.validation.contact_times(i) for i in range(len(audio))]
-        latent = module.encode(audio.to(self.device)).mode()
-        out = module.decode(latent, num_samples=audio.shape[1]).cpu()
+        latent = codec.encode(audio.to(self.device)).mode()
+        out = codec.decode(latent, num_samples=audio.shape[1]).cpu()
         return {
             "spectral_db": fidelity.spectral_distance(out, audio),
             "loudness_db": float(20 * torch.log10(out.std() / audio.std())),

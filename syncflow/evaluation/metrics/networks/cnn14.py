@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,9 +55,9 @@ class Cnn14(nn.Module):
         super().__init__()
         self.rate, self.hop = _VARIANTS[window]
         self.window = window
-        self.spectrogram_extractor = nn.Module()
+        self.spectrogram_extractor: Any = nn.Module()
         self.spectrogram_extractor.stft = _Stft(window)
-        self.logmel_extractor = nn.Module()
+        self.logmel_extractor: Any = nn.Module()
         self.logmel_extractor.melW = nn.Parameter(torch.zeros(window // 2 + 1, bands))
         self.bn0 = nn.BatchNorm2d(bands)
         for index, (before, width) in enumerate(zip([1, *widths], widths, strict=False), 1):

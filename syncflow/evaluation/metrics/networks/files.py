@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
 
 #: Keys under which training scripts keep the state dict beside other things.
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
@@ -69,7 +71,7 @@ def need(weights: dict[str, Tensor], keys: tuple[str, ...], path: str | Path, wh
         raise ValueError(f"'{path}' is not {what}: it has no '{missing[0]}'")
 
 
-def fill(module: nn.Module, weights: dict[str, Tensor], path: str | Path, what: str) -> nn.Module:
+def fill(module: M, weights: dict[str, Tensor], path: str | Path, what: str) -> M:
     """Loads strictly; the module in evaluation mode and float32."""
     try:
         module.load_state_dict({key: value.float() for key, value in weights.items()})

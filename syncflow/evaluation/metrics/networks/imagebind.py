@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ class _Block(nn.Module):
         super().__init__()
         self.attn = nn.MultiheadAttention(width, heads, add_bias_kv=bias_kv, batch_first=True)
         self.norm_1, self.norm_2 = (nn.LayerNorm(width, eps=1e-6) for _ in range(2))
-        self.mlp = nn.Module()
+        self.mlp: Any = nn.Module()
         self.mlp.fc1, self.mlp.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
     def forward(self, x_BLC: Tensor, mask_LL: Tensor | None) -> Tensor:
@@ -123,14 +124,15 @@ class ImageBind(nn.Module):
 
     def text(self, tokens_BL: Tensor) -> Tensor:
         """CLIP's tokens [B, L], zero after the end token (the greatest number) -> [B, E]."""
-        words = self.modality_preprocessors["text"]
+        words: Any = self.modality_preprocessors["text"]
         x_BLC = words.token_embedding(tokens_BL) + words.pos_embed
         x_BLC = self.modality_trunks["text"](x_BLC, words.mask)
         end_BC = x_BLC[torch.arange(len(x_BLC)), tokens_BL.argmax(-1)]
-        return F.normalize(self.modality_heads["text"].proj(end_BC), dim=-1)
+        head: Any = self.modality_heads["text"]
+        return F.normalize(head.proj(end_BC), dim=-1)
 
     def _see(self, sense: str, x: Tensor) -> Tensor:
-        parts = self.modality_preprocessors[sense]
+        parts: Any = self.modality_preprocessors[sense]
         x_BLC = parts.rgbt_stem.proj(x).flatten(2).transpose(1, 2)
         if sense == "audio":
             x_BLC = parts.rgbt_stem.norm_layer(x_BLC)

@@ -1,78 +1,27 @@
-"""Strict schemas of every config file: an unknown key is an error naming the nearest right one."""
+"""The towers, how a model samples, and a whole model: config.json of its folder."""
 
 from __future__ import annotations
 
-import difflib
-import json
 import math
-import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    create_model,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, create_model, field_validator, model_validator
 
 from syncflow import sampling
 from syncflow.clip import AUDIO_HOP, FPS, SAMPLE_RATE, SECONDS, ClipSpec
-
-T = TypeVar("T", bound="Config")
+from syncflow.config.encoders import (
+    AudioVAEConfig,
+    BytesTextConfig,
+    EncodecVAEConfig,
+    OpenSoraVAEConfig,
+    T5TextConfig,
+    TextEncoderConfig,
+    VideoVAEConfig,
+)
+from syncflow.config.schema import Config
 
 #: Of model folders; goes up when older versions could not read, or would misread, a new one.
 FORMAT = 1
-
-
-class Config(BaseModel):
-    """Frozen data; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_the_nearest_key(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            for key in data:
-                if key not in cls.model_fields:
-                    near = difflib.get_close_matches(str(key), cls.model_fields, n=1, cutoff=0.0)
-                    raise ValueError(
-                        f"unknown key {key!r} in {cls.__name__}; nearest is {near[0]!r}"
-                    )
-        return data
-
-    @classmethod
-    def load(cls: type[T], path: str | Path) -> T:
-        """Reads and checks a JSON file; every fault is one ValueError that names file and key."""
-        path = Path(path)
-        try:
-            data = json.loads(path.read_text())
-        except FileNotFoundError:
-            raise FileNotFoundError(f"no config file {path}") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not JSON: {error}") from None
-        return cls.parse(data, str(path))
-
-    @classmethod
-    def parse(cls: type[T], data: Any, where: str = "config") -> T:
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            reason = first["msg"].removeprefix("Value error, ")
-            raise ValueError(f"{where}{': ' + key if key else ''}: {reason}") from None
-
-    def dump(self, path: str | Path) -> None:
-        """Writes the JSON file that ``load`` reads; it is complete or absent."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(self.model_dump_json(indent=2) + "\n")
-        os.replace(temporary, path)
 
 
 def _check_heads(hidden_size: int, num_heads: int) -> None:
@@ -171,87 +120,6 @@ class DDiTConfig(Config):
         return self
 
 
-class VideoVAEConfig(Config):
-    """``kind`` "opensora": per-frame AutoencoderKL + causal temporal VAE in the layout of
-    OpenSora-VAE-v1.2. ``kind`` "patch": the small one that trains on two CPU cores."""
-
-    kind: Literal["opensora", "patch"] = "opensora"
-    latent_channels: int = 4
-    spatial: dict[str, Any] = Field(
-        default_factory=lambda: {
-            "block_out_channels": [128, 256, 512, 512],
-            "layers_per_block": 2,
-            "norm_num_groups": 32,
-            "latent_channels": 4,
-            "scaling_factor": 0.18215,
-        }
-    )
-    temporal: dict[str, Any] = Field(
-        default_factory=lambda: {
-            "filters": 128,
-            "num_res_blocks": 4,
-            "channel_multipliers": [1, 2, 2, 4],
-            "temporal_downsample": [False, True, True],
-            "num_groups": 32,
-            "latent_embed_dim": 4,
-            "embed_dim": 4,
-        }
-    )
-    shift: list[float] = [-0.10, 0.34, 0.27, 0.98]
-    scale: list[float] = [3.85, 2.32, 2.33, 3.06]
-    width: int = 64
-    depth: int = 2
-
-    @model_validator(mode="after")
-    def _check(self) -> VideoVAEConfig:
-        embed_dim = self.temporal.get("embed_dim", 4)
-        if self.kind == "opensora" and self.latent_channels != embed_dim:
-            raise ValueError(
-                f"latent_channels {self.latent_channels} is not temporal.embed_dim {embed_dim}"
-            )
-        return self
-
-
-class AudioVAEConfig(Config):
-    """``kind`` "encodec": Encodec's encoder and decoder without the quantizer, with a KL term.
-    ``kind`` "spectral": fixed spectral analysis and synthesis around a small learned core."""
-
-    kind: Literal["encodec", "spectral"] = "encodec"
-    sample_rate: int = SAMPLE_RATE
-    latent_channels: int = 128
-    num_filters: int = 32
-    upsampling_ratios: list[int] = [8, 6, 5, 4]
-    num_residual_layers: int = 1
-    num_lstm_layers: int = 2
-    norm: Literal["weight_norm", "time_group_norm"] = "weight_norm"
-    causal: bool = False
-    width: int = 384
-    depth: int = 4
-    oscillators: int = 192
-
-
-class TextEncoderConfig(Config):
-    """``kind`` "t5": a T5 encoder by folder or hub id. ``kind`` "bytes": a byte-level T5 described
-    here, needing no vocabulary file; ``pool`` "word" averages the bytes of each word.
-
-    ``revision``: of the hub id. ``precision``: of T5's weights in memory; "int8" keeps those of its
-    linear layers in 8 bits.
-    """
-
-    kind: Literal["t5", "bytes"] = "t5"
-    name_or_path: str = "DeepFloyd/t5-v1_1-xxl"
-    revision: str | None = None
-    precision: Literal["float32", "bfloat16", "int8"] = "bfloat16"
-    max_length: int = 300
-    d_model: int = 4096
-    d_kv: int = 64
-    d_ff: int = 10240
-    num_layers: int = 24
-    num_heads: int = 64
-    pool: Literal["none", "word"] = "none"
-    clean_caption: bool = True
-
-
 def _sampling_field(option: sampling.Option) -> tuple[Any, Any]:
     """Type and field of pydantic's for an option of sampling."""
     kind: Any = Literal[option.choices] if option.choices else option.kind
@@ -310,9 +178,9 @@ class ModelConfig(Config):
     name: str = "syncflow-xl"
     geometry: GeometryConfig = GeometryConfig()
     ddit: DDiTConfig = DDiTConfig()
-    video_vae: VideoVAEConfig = VideoVAEConfig()
-    audio_vae: AudioVAEConfig = AudioVAEConfig()
-    text_encoder: TextEncoderConfig = TextEncoderConfig()
+    video_vae: VideoVAEConfig = OpenSoraVAEConfig()
+    audio_vae: AudioVAEConfig = EncodecVAEConfig()
+    text_encoder: TextEncoderConfig = T5TextConfig()
     sampling: SamplingConfig = SamplingConfig()
     latent_mean_video: list[float] | None = None
     latent_std_video: list[float] | None = None
@@ -333,13 +201,13 @@ class ModelConfig(Config):
     def _check(self) -> ModelConfig:
         """The parts must fit each other: what does not would only show as noise or a late error."""
         video, audio = self.ddit.video.in_channels, self.ddit.audio.in_channels
-        pairs = [
+        pairs: list[tuple[str, int, str, Config]] = [
             ("ddit.video.in_channels", video, "video_vae.latent_channels", self.video_vae),
             ("ddit.audio.in_channels", audio, "audio_vae.latent_channels", self.audio_vae),
             ("geometry.sample_rate", self.geometry.sample_rate, "audio_vae.sample_rate",
              self.audio_vae),
         ]  # fmt: skip
-        if self.text_encoder.kind == "bytes":
+        if isinstance(self.text_encoder, BytesTextConfig):
             width = self.ddit.video.caption_channels
             pairs.append(
                 ("ddit.video.caption_channels", width, "text_encoder.d_model", self.text_encoder)
@@ -348,12 +216,13 @@ class ModelConfig(Config):
             theirs = getattr(part, other.partition(".")[2])
             if ours != theirs:
                 raise ValueError(f"{name} {ours} does not fit {other} {theirs}")
-        hop = math.prod(self.audio_vae.upsampling_ratios)
-        if self.audio_vae.kind == "encodec" and hop != AUDIO_HOP:
-            raise ValueError(
-                f"audio_vae.upsampling_ratios have the product {hop}, but a latent lasts "
-                f"{AUDIO_HOP} samples"
-            )
+        if isinstance(self.audio_vae, EncodecVAEConfig):
+            hop = math.prod(self.audio_vae.upsampling_ratios)
+            if hop != AUDIO_HOP:
+                raise ValueError(
+                    f"audio_vae.upsampling_ratios have the product {hop}, but a latent lasts "
+                    f"{AUDIO_HOP} samples"
+                )
         for kind, channels in (("video", video), ("audio", audio)):
             for statistic in ("mean", "std"):
                 values = getattr(self, f"latent_{statistic}_{kind}")

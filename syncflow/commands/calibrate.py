@@ -1,0 +1,33 @@
+"""``syncflow evaluate calibrate``: how the metrics answer to a sound that is moved."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from syncflow.commands import options
+
+SUMMARY = "draw the metrics' own response curves on rendered clips of the test split; no model"
+EXAMPLE = "syncflow evaluate calibrate --levels 1 --out curves.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    what = "clips of every level (default 100)"
+    add("--clips", type=options.count, default=100, metavar="N", help=what)
+    add("--levels", type=options.levels, default=[1], metavar="L,L", help="levels (default 1)")
+    add("--size", type=options.count, default=64, metavar="PX", help="of the clips (default 64)")
+    add("--out", metavar="FILE", help="a JSON file to write")
+
+
+def run(args: argparse.Namespace) -> None:
+    from syncflow.evaluation.report import tables
+    from syncflow.evaluation.suites import calibration, systems
+
+    cases = [c for c in systems.cases("test", args.clips, args.levels) if not c.outside]
+    clips = [systems.rendered(case, args.size, args.size) for case in cases]
+    found = calibration.calibrate(clips)
+    name = f"impacts, test split, levels {', '.join(map(str, args.levels))}"
+    print(tables.calibration(name, found))
+    if args.out:
+        tables.write_json(Path(args.out), {"what": name, "size": args.size, **found})

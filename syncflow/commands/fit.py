@@ -1,0 +1,38 @@
+"""``syncflow evaluate fit``: the settings of the detectors of contacts and onsets."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from syncflow.commands import options
+
+SUMMARY = "fit the detectors of contacts and onsets on validation clips, or check them"
+EXAMPLE = "syncflow evaluate fit --check --levels 1,2"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    what = "clips of every level (default 120)"
+    add("--clips", type=options.count, default=120, metavar="N", help=what)
+    add("--levels", type=options.levels, default=[1], metavar="L,L", help="levels (default 1)")
+    add("--trials", type=options.count, default=40, metavar="N", help="of the search (default 40)")
+    what = "a JSON file to write (default: the package's own settings)"
+    add("--out", metavar="FILE", help=what)
+    add("--check", action="store_true", help="fit nothing: hold what is in use against the truth")
+
+
+def run(args: argparse.Namespace) -> None:
+    from syncflow.detect.settings import PATH
+    from syncflow.evaluation.suites import fit
+
+    if args.check:
+        for kind, rows in fit.check(args.clips, args.levels).items():
+            for name, row in rows.items():
+                values = "  ".join(f"{key} {value:.3g}" for key, value in row.items())
+                print(f"{kind:8} {name:9} {values}")
+        return
+    detectors = fit.fit("val", args.clips, args.levels, args.trials)
+    detectors.save(Path(args.out) if args.out else PATH)
+    for name, value in detectors.fitted.items():
+        print(f"{name}: {value}")

@@ -1,0 +1,38 @@
+"""``syncflow evaluate sweep``: which sampling settings are best."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from syncflow.commands import options
+
+SUMMARY = "try combinations of sampling options on validation captions"
+EXAMPLE = "syncflow evaluate sweep --grid '{\"guidance\": [1, 2]}' --out runs/eval/val"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", help="a model folder or hub id (default: the model in the package)")
+    what = "JSON: option -> values; may be given several times (default: schedule, guidance, steps)"
+    add("--grid", type=_grid, action="append", metavar="JSON", help=what)
+    add("--clips", type=options.count, default=64, metavar="N", help="captions (default 64)")
+    add("--out", default="runs/eval/val", metavar="DIR", help="default runs/eval/val")
+
+
+def run(args: argparse.Namespace) -> None:
+    from syncflow.evaluation.suites import sweep
+
+    sweep.sweep(args.model, clips=args.clips, grid=args.grid, out=args.out)
+    print(f"{args.out}/sweep.md")
+
+
+def _grid(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from None
+    if not isinstance(found, dict) or not all(isinstance(v, list) for v in found.values()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object of lists")
+    return found

@@ -1,0 +1,49 @@
+"""Strict schemas of every config file: an unknown key is an error naming the nearest right one."""
+
+from syncflow.config.encoders import (
+    AudioVAEConfig,
+    BytesTextConfig,
+    EncodecVAEConfig,
+    OpenSoraVAEConfig,
+    PatchVAEConfig,
+    SpatialVAEConfig,
+    SpectralVAEConfig,
+    T5TextConfig,
+    TemporalVAEConfig,
+    TextEncoderConfig,
+    VideoVAEConfig,
+)
+from syncflow.config.model import (
+    FORMAT,
+    AdaptorConfig,
+    AudioTowerConfig,
+    DDiTConfig,
+    GeometryConfig,
+    ModelConfig,
+    SamplingConfig,
+    VideoTowerConfig,
+)
+from syncflow.config.schema import Config
+
+__all__ = [
+    "AdaptorConfig",
+    "AudioTowerConfig",
+    "AudioVAEConfig",
+    "BytesTextConfig",
+    "Config",
+    "DDiTConfig",
+    "EncodecVAEConfig",
+    "FORMAT",
+    "GeometryConfig",
+    "ModelConfig",
+    "OpenSoraVAEConfig",
+    "PatchVAEConfig",
+    "SamplingConfig",
+    "SpatialVAEConfig",
+    "SpectralVAEConfig",
+    "T5TextConfig",
+    "TemporalVAEConfig",
+    "TextEncoderConfig",
+    "VideoTowerConfig",
+    "VideoVAEConfig",
+]

@@ -1,0 +1,60 @@
+"""What every config is: strict, frozen, and read from JSON with one clear line for a fault."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+T = TypeVar("T", bound="Config")
+
+
+class Config(BaseModel):
+    """Frozen data; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_nearest_key(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key in data:
+                if key not in cls.model_fields:
+                    near = difflib.get_close_matches(str(key), cls.model_fields, n=1, cutoff=0.0)
+                    raise ValueError(
+                        f"unknown key {key!r} in {cls.__name__}; nearest is {near[0]!r}"
+                    )
+        return data
+
+    @classmethod
+    def load(cls: type[T], path: str | Path) -> T:
+        """Reads and checks a JSON file; every fault is one ValueError that names file and key."""
+        path = Path(path)
+        try:
+            data = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise FileNotFoundError(f"no config file {path}") from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not JSON: {error}") from None
+        return cls.parse(data, str(path))
+
+    @classmethod
+    def parse(cls: type[T], data: Any, where: str = "config") -> T:
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            reason = first["msg"].removeprefix("Value error, ")
+            raise ValueError(f"{where}{': ' + key if key else ''}: {reason}") from None
+
+    def dump(self, path: str | Path) -> None:
+        """Writes the JSON file that ``load`` reads; it is complete or absent."""
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(self.model_dump_json(indent=2) + "\n")
+        os.replace(temporary, path)
