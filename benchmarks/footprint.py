@@ -61,7 +61,8 @@ class Footprint:
 def with_batch(config: Any, batch: int, **changes: Any) -> Any:
     """A flow config with that many clips a pass on this GPU."""
     loop = config.loop.model_copy(update={"batch_size": batch, "prefetch": 0})
-    kept = {"init": None, "init_video": None, "samples": None, "coupling": "none", "loop": loop}
+    kept = {"init": None, "init_video": None, "statistics": "data", "samples": None,
+            "coupling": "none", "loop": loop}  # fmt: skip
     return config.model_copy(update={**kept, **changes})
 
 
