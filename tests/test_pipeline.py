@@ -263,24 +263,6 @@ def test_a_first_frame_stays_through_sampling(model, tmp_path) -> None:
     assert close.abs().max() <= 4
 
 
-def test_renewal_is_part_of_the_seed_and_leaves_given_frames_alone(model) -> None:
-    one = run(model, seed=5, renewal=0.8)
-    assert same(one, run(model, seed=5, renewal=0.8))
-    among = run(model, [PROMPT, PROMPT], seed=4, renewal=0.8)[1]
-    assert (among.video.int() - one.video.int()).abs().max() <= 1
-    assert not torch.equal(one.video, run(model, seed=5).video)
-    torch.testing.assert_close(run(model, seed=5, renewal=0.0).video, run(model, seed=5).video)
-    several = run(model, seed=5, renewal=0.8, audio_takes=3, rank=None)
-    assert all((take.video.int() - one.video.int()).abs().max() <= 1 for take in several)
-    torch.testing.assert_close(several[0].audio, one.audio, rtol=1e-3, atol=1e-4)
-    given = Clip(one.video, one.audio, 16, 48000)
-    assert torch.equal(run(model, video=given, renewal=1.0).video, given.video)
-    seen = []
-    keep = lambda step, x, t: seen.append(x[0][:, :, 0].clone())  # noqa: E731
-    run(model, image=one.video[0], renewal=1.0, callback=keep)
-    assert all(torch.equal(frame, seen[0]) for frame in seen)
-
-
 def test_reconstruct_keeps_the_geometry(model) -> None:
     clip = Clip(picture(16), torch.randn(48000).clamp(-1, 1))
     again = model.reconstruct(clip)
@@ -326,7 +308,7 @@ def test_bfloat16_is_close(folder) -> None:
         (dict(steps=0), "steps.*got 0"),
         (dict(audio_takes=0), "audio_takes.*got 0"),
         (dict(guidance=-1.0), "got -1.0"),
-        (dict(renewal=1.5), "got 1.5"),
+        (dict(eta=-0.5), "got -0.5"),
         (dict(shift=0.0), "shift must be a number of more than 0, got 0"),
         (dict(solver="rk"), "'rk'"),
         (dict(schedule="odd"), "'odd'"),

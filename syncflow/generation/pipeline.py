@@ -315,7 +315,6 @@ class SyncFlow:
             state = (x_video, x_audio)
             x_video, x_audio = flow.integrate(
                 velocity, state, asked.path, asked.sampling.solver, after_step,
-                None if given else noise.refresh(sources, asked.sampling.renewal, frame_mask),
                 advance, (0.0 if given else asked.sampling.eta, 0.0), noise.fresh(sources),
                 None if frame_mask is None else (~frame_mask[:, None, :, None, None], None),
             )  # fmt: skip

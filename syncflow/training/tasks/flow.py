@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from syncflow import flow
 from syncflow.clip import Clip
-from syncflow.models.text import tokens
 from syncflow.models.audio_tower import AudioContext
 from syncflow.models.ddit import Condition, DDiT
+from syncflow.models.text import tokens
 from syncflow.training.checkpoints import weights
 from syncflow.training.distributed import sequence
 from syncflow.training.distributed.groups import Group
