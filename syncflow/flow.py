@@ -49,8 +49,6 @@ Velocity = Callable[[State, tuple[float, ...], tuple[bool, ...]], Sequence[Tenso
 Advance = Callable[[Tensor, Tensor | Guided, float], Tensor]
 #: callback(step, x, t) after every step, step counting from 1.
 Callback = Callable[[int, State, tuple[float, ...]], None]
-#: refresh(part, x_0) -> the noise to go on with, instead of the noise x_0 that x was found to hold.
-Refresh = Callable[[int, Tensor], Tensor]
 #: noise(part, like) -> standard normal numbers of ``like``'s shape, device and dtype.
 Noise = Callable[[int, Tensor], Tensor]
 
@@ -261,7 +259,6 @@ def integrate(
     path: Tensor,
     solver: Solver = "euler",
     callback: Callback | None = None,
-    refresh: Refresh | None = None,
     advance: Advance = advance,
     eta: float | Sequence[float] = 0.0,
     noise: Noise | None = None,
@@ -282,9 +279,6 @@ def integrate(
             where a clock starts), "2m" (one call, second order in h), "midpoint" or "heun" (two
             calls).
         callback: ``callback(step, x, t)`` after every step.
-        refresh: makes the solver stochastic: a step ends at (1 - t) refresh(x_0) + t x_1, with the
-            x_0 and x_1 that its velocity points from and to, so that later steps can mend what
-            earlier ones got wrong.
         advance: another way to compute ``flow.advance``.
         eta: how much noise is drawn anew, 0 or more, for "euler" and "2m": for all parts, or one
             for each.
@@ -295,7 +289,7 @@ def integrate(
         raise ValueError(f"unknown solver {solver!r}; known are {', '.join(SOLVERS)}")
     if path.ndim != 2 or path.shape[1] != len(x):
         raise ValueError(f"path {list(path.shape)} must be [steps + 1, {len(x)}]")
-    etas = _etas(eta, len(x), solver, noise, refresh)
+    etas = noise_steps.etas(eta, len(x), solver, NOISY_SOLVERS, noise is not None)
 
     def moved(x: State, v: Sequence[Tensor | Guided | None], h: Sequence[float]) -> State:
         parts = zip(x, v, h, strict=True)
@@ -341,12 +335,6 @@ def integrate(
             end, last = tuple(x_m for x_m, _ in steps), [seen for _, seen in steps]
         else:
             end = moved(x, v, h)
-        if refresh is not None:
-            end = tuple(
-                e + (1 - t_next[m]) * (refresh(m, x_0) - x_0) if h[m] else e
-                # x_0 = x - t v is where the path through x with velocity v begins.
-                for m, (e, x_0) in enumerate(zip(end, moved(x, v, [-s for s in t]), strict=True))
-            )
         if keep is not None:
             end = tuple(
                 e if mask is None else torch.where(mask, x_m, e)
@@ -358,38 +346,9 @@ def integrate(
     return x
 
 
-def _etas(
-    eta: float | Sequence[float],
-    parts: int,
-    solver: str,
-    noise: Noise | None,
-    refresh: Refresh | None,
-) -> tuple[float, ...]:
-    """``eta`` for every part; ValueError where it cannot be."""
-    etas = tuple(eta) if isinstance(eta, Sequence) else (eta,) * parts
-    if len(etas) != parts:
-        raise ValueError(f"eta has {len(etas)} values for {parts} parts")
-    for value in etas:
-        if not value >= 0:
-            raise ValueError(f"eta must be at least 0, got {value}")
-        if value and solver not in NOISY_SOLVERS:
-            known = ", ".join(NOISY_SOLVERS)
-            raise ValueError(f"solver {solver!r} draws no noise (eta {value:g}); {known} do")
-        if value and noise is None:
-            raise ValueError(f"eta {value:g} needs noise to draw from")
-    if refresh is not None and any(etas):
-        raise ValueError("refresh and eta both draw noise anew; give one of them")
-    return etas
-
-
 def _known(v: Tensor | Guided) -> Tensor:
     return v.velocity() if isinstance(v, Guided) else v
 
 
 def _velocity(v: Tensor | Guided | None) -> Tensor | None:
     return v.velocity() if isinstance(v, Guided) else v
-
-
-def renew(x_0: Tensor, share: float, noise: Tensor) -> Tensor:
-    """Replaces a share of Gaussian noise, keeping its variance: 0 keeps x_0, 1 is ``noise``."""
-    return (1 - share**2) ** 0.5 * x_0 + share * noise

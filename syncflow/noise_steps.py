@@ -11,7 +11,7 @@ knows numbers and tensors alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -48,6 +48,29 @@ def step(
     if eta and t_next < 1:
         end = end + (1 - t_next) * math.sqrt(-math.expm1(-2 * eta * h)) * noise(held)
     return end, (data, h)
+
+
+def etas(
+    eta: float | Sequence[float], parts: int, solver: str, may_draw: Sequence[str], has_noise: bool
+) -> tuple[float, ...]:
+    """``eta`` for every part of a state.
+
+    Raises:
+        ValueError: it is negative, the solver is not among those that ``may_draw`` noise, or there
+            is no noise to draw from.
+    """
+    found = tuple(eta) if isinstance(eta, Sequence) else (eta,) * parts
+    if len(found) != parts:
+        raise ValueError(f"eta has {len(found)} values for {parts} parts")
+    for value in found:
+        if not value >= 0:
+            raise ValueError(f"eta must be at least 0, got {value}")
+        if value and solver not in may_draw:
+            known = ", ".join(may_draw)
+            raise ValueError(f"solver {solver!r} draws no noise (eta {value:g}); {known} do")
+        if value and not has_noise:
+            raise ValueError(f"eta {value:g} needs noise to draw from")
+    return found
 
 
 def _log_odds(t: float) -> float:

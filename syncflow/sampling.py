@@ -82,7 +82,9 @@ class SamplingOptions(TypedDict, total=False):
     eta: Annotated[
         float | None,
         Option(
-            0.0, "noise of the picture drawn anew on the way: 0 = none, 1 = as much as DDIM's",
+            0.0,
+            "noise of the picture drawn anew on the way: 0 = none, 1 = as much as DDIM's, 1000 = all "
+            "at every step",
             least=0,
         ),
     ]
@@ -102,12 +104,6 @@ class SamplingOptions(TypedDict, total=False):
     shift: Annotated[
         float | None,
         Option(1.0, "time shift of the video; above 1, more of the steps are near noise", above=0),
-    ]
-    renewal: Annotated[
-        float | None,
-        Option(
-            0.0, "share of the video's noise that is redrawn at every step, 0 to 1", least=0, most=1
-        ),
     ]
 
 

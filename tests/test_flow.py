@@ -119,53 +119,8 @@ def test_euler_with_guidance_equals_open_soras_sampler() -> None:
     torch.testing.assert_close(z, io["z1"], rtol=1e-3, atol=1e-3)
 
 
-def test_a_step_ends_on_the_straight_path_from_the_new_noise() -> None:
-    """x = (1 - t) refresh(x_0) + t x_1, and refresh is given the noise that x holds."""
-    x_0, x_1 = pair(3)
-    drawn = [torch.full_like(x_0, value) for value in (1.0, -2.0, 0.5, 3.0)]
-    states, held = [], []
-
-    def velocity(x, t, moving):
-        return [(x_1 - x[0]) / (1 - t[0])]
-
-    def refresh(part, noise):
-        held.append(noise)
-        return drawn[len(held) - 1]
-
-    path = diagonal(4)[:, :1]
-    flow.integrate(velocity, (x_0,), path, "euler", lambda n, x, t: states.append(x[0]), refresh)
-    for noise, before in zip(held, [x_0, *drawn], strict=False):
-        torch.testing.assert_close(noise, before, rtol=1e-4, atol=1e-4)
-    for state, noise, t in zip(states, drawn, path[1:, 0].tolist(), strict=True):
-        torch.testing.assert_close(state, (1 - t) * noise + t * x_1, rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize("solver", flow.SOLVERS)
-def test_a_stochastic_solver_still_ends_at_the_only_data_there_is(solver: str) -> None:
-    x_0, x_1 = pair(3)
-    generator = torch.Generator().manual_seed(0)
-
-    def velocity(x, t, moving):
-        return [(x_1 - x[0]) / (1 - t[0]) if t[0] < 1 else x_1 - x[0]]
-
-    def refresh(part, noise):
-        return flow.renew(noise, 0.7, torch.randn(noise.shape, generator=generator))
-
-    ends = []
-    for change in (None, lambda part, noise: noise, refresh):
-        seen = []
-        callback = lambda step, x, t, seen=seen: seen.append(x[0])  # noqa: E731
-        end = flow.integrate(velocity, (x_0,), diagonal(4)[:, :1], solver, callback, change)[0]
-        ends.append((end, seen[0]))
-    for end, _ in ends if solver == "euler" else ends[:2]:
-        torch.testing.assert_close(end, ends[0][0], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(ends[0][1], ends[1][1])
-    assert not torch.allclose(ends[0][1], ends[2][1], atol=0.1)
-
-
-@pytest.mark.parametrize("solver", flow.SOLVERS)
-@pytest.mark.parametrize("renewal", [0.0, 0.5])
-def test_guidance_inside_the_step_changes_nothing(solver: str, renewal: float) -> None:
+def test_guidance_inside_the_step_changes_nothing(solver: str) -> None:
     """Guidance applied by the step, plainly or by the operator, ends where it did before it."""
     x_0, x_1 = pair(3)
 
@@ -173,15 +128,11 @@ def test_guidance_inside_the_step_changes_nothing(solver: str, renewal: float) -
         return (x_1 - x[0], x[0] * (t[0] - 1)), None
 
     def end(form, advance=flow.advance):
-        generator = torch.Generator().manual_seed(0)
         return flow.integrate(
             lambda *given: [form(*velocity(*given)[0]), None],
             (x_0, x_1),
             torch.cat([diagonal(4)[:, :1], torch.ones(5, 1)], 1),
             solver,
-            refresh=lambda part, noise: flow.renew(
-                noise, renewal, torch.randn(noise.shape, generator=generator)
-            ),
             advance=advance,
         )
 
@@ -192,13 +143,6 @@ def test_guidance_inside_the_step_changes_nothing(solver: str, renewal: float) -
         end(lambda c, n: flow.guide(c, n, 3.0), sampler.advance),
     ):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_renewed_noise_keeps_its_variance() -> None:
-    old, new = torch.randn(2, 100_000, generator=torch.Generator().manual_seed(1))
-    for share in (0.0, 0.4, 1.0):
-        assert abs(flow.renew(old, share, new).var() - 1) < 0.02
-    assert torch.equal(flow.renew(old, 0.0, new), old)
 
 
 def test_couplings_are_optimal_permutations() -> None:

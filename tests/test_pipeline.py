@@ -12,7 +12,7 @@ import syncflow
 from syncflow import flow
 from syncflow.clip import Clip, ClipSpec
 from syncflow.config import ModelConfig
-from syncflow.generation import noise, pipeline, request
+from syncflow.generation import noise, pipeline, request, shipped
 from syncflow.generation.sampler import encode_captions
 from syncflow.model_io import model_folder
 from tests.small_model import CONFIG, PROMPT, build
@@ -263,24 +263,6 @@ def test_a_first_frame_stays_through_sampling(model, tmp_path) -> None:
     assert close.abs().max() <= 4
 
 
-def test_renewal_is_part_of_the_seed_and_leaves_given_frames_alone(model) -> None:
-    one = run(model, seed=5, renewal=0.8)
-    assert same(one, run(model, seed=5, renewal=0.8))
-    among = run(model, [PROMPT, PROMPT], seed=4, renewal=0.8)[1]
-    assert (among.video.int() - one.video.int()).abs().max() <= 1
-    assert not torch.equal(one.video, run(model, seed=5).video)
-    torch.testing.assert_close(run(model, seed=5, renewal=0.0).video, run(model, seed=5).video)
-    several = run(model, seed=5, renewal=0.8, audio_takes=3, rank=None)
-    assert all((take.video.int() - one.video.int()).abs().max() <= 1 for take in several)
-    torch.testing.assert_close(several[0].audio, one.audio, rtol=1e-3, atol=1e-4)
-    given = Clip(one.video, one.audio, 16, 48000)
-    assert torch.equal(run(model, video=given, renewal=1.0).video, given.video)
-    seen = []
-    keep = lambda step, x, t: seen.append(x[0][:, :, 0].clone())  # noqa: E731
-    run(model, image=one.video[0], renewal=1.0, callback=keep)
-    assert all(torch.equal(frame, seen[0]) for frame in seen)
-
-
 def test_reconstruct_keeps_the_geometry(model) -> None:
     clip = Clip(picture(16), torch.randn(48000).clamp(-1, 1))
     again = model.reconstruct(clip)
@@ -326,7 +308,7 @@ def test_bfloat16_is_close(folder) -> None:
         (dict(steps=0), "steps.*got 0"),
         (dict(audio_takes=0), "audio_takes.*got 0"),
         (dict(guidance=-1.0), "got -1.0"),
-        (dict(renewal=1.5), "got 1.5"),
+        (dict(eta=-0.5), "got -0.5"),
         (dict(shift=0.0), "shift must be a number of more than 0, got 0"),
         (dict(solver="rk"), "'rk'"),
         (dict(schedule="odd"), "'odd'"),
@@ -395,15 +377,15 @@ def test_the_hub_is_asked_for_a_hub_id(monkeypatch, folder) -> None:
 
 def test_module_level_generate_keeps_its_model(monkeypatch, folder) -> None:
     monkeypatch.setattr(model_folder, "SHIPPED", folder)
-    pipeline._shipped.cache_clear()
+    shipped._shipped.cache_clear()
     try:
         clip = syncflow.generate(PROMPT, seed=2, steps=1, progress=False)
         assert clip.video.shape == (16, 3, 32, 32)
-        kept = pipeline._shipped()
+        kept = shipped._shipped()
         syncflow.generate(PROMPT, seed=2, steps=1, progress=False)
-        assert pipeline._shipped() is kept
+        assert shipped._shipped() is kept
     finally:
-        pipeline._shipped.cache_clear()
+        shipped._shipped.cache_clear()
 
 
 def test_fit_crops_the_centre() -> None:

@@ -16,7 +16,7 @@ from syncflow.serving.demo import Studio
 from tests.small_model import PROMPT, build
 
 CASCADE = {"steps": 3, "audio_steps": 2, "guidance": 2.0, "audio_guidance": 1.0,
-           "schedule": "cascade", "shift": 2.0, "renewal": 0.5}  # fmt: skip
+           "schedule": "cascade", "shift": 2.0, "eta": 0.5}  # fmt: skip
 ADDED = """    dummy: Annotated[float | None, Option(0.25, "a dummy", least=0, most=1)]
     solver: Annotated["""
 PROBE = """

@@ -46,23 +46,3 @@ def fresh(sources: Generators) -> flow.Noise:
         return torch.stack(rows).to(like)
 
     return draw
-
-
-def refresh(
-    sources: Generators, share: float, frame_mask_PT: Tensor | None = None
-) -> flow.Refresh | None:
-    """Draws ``share`` of the picture's noise anew, not that of the sound nor that of given frames
-    (False in the mask)."""
-    if not share:
-        return None
-
-    def anew(part: int, x_0: Tensor) -> Tensor:
-        if part:
-            return x_0
-        noise = torch.stack([torch.randn(x_0.shape[1:], generator=source) for source in sources])
-        renewed = flow.renew(x_0, share, noise.to(x_0))
-        if frame_mask_PT is None:
-            return renewed
-        return torch.where(frame_mask_PT[:, None, :, None, None], renewed, x_0)
-
-    return anew

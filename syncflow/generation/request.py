@@ -104,8 +104,6 @@ def resolve(
             f"solver {used.solver!r} draws no noise, and eta is {used.eta:g}; "
             f"{' and '.join(flow.NOISY_SOLVERS)} do"
         )
-    if used.eta and used.renewal:
-        raise ValueError(f"eta {used.eta:g} and renewal {used.renewal:g} both draw noise: give one")
     if used.guidance_start > used.guidance_end:
         raise ValueError(
             f"guidance_start {used.guidance_start:g} is beyond guidance_end {used.guidance_end:g}"

@@ -190,8 +190,8 @@ def test_clips_made_meanwhile_draw_their_noise_anew(latents, tmp_path):
     bucket = training.validation[0]
     batch = bucket.latents.batch(np.arange(2), np.random.default_rng(0))
 
-    def sample(renewal):
-        sampling = SamplingConfig(steps=3, guidance=1.0, schedule="cascade", renewal=renewal)
+    def sample(eta):
+        sampling = SamplingConfig(steps=3, guidance=1.0, schedule="cascade", eta=eta)
         return samples.sample(training.module, batch, bucket.spec, sampling)
 
     old, new, again = sample(0.0), sample(1.0), sample(1.0)

@@ -35,13 +35,11 @@ def sample(
     velocity = GuidedVelocity(
         model, captions, asked.guidance, asked.audio_guidance, interval=interval
     )
-    refresh = noise.refresh(sources, sampling.renewal)
     state = flow.integrate(
         velocity,
         start,
         asked.path,
         sampling.solver,
-        refresh=refresh,
         advance=advance,
         eta=(sampling.eta, 0.0),
         noise=noise.fresh(sources),
