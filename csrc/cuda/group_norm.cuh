@@ -71,7 +71,7 @@ __device__ __forceinline__ void warp_merge(float& count, float& mean, float& squ
 }
 
 // A block per (sample, chunk). Shared: [rows, C] means and as many sums of squares.
-// budget: 112 registers, 9999 instructions
+// budget: 112 registers, 2330 instructions
 template <class T, int V, Sum kSum>
 __global__ void __launch_bounds__(kGroupThreads, 2) group_statistics_kernel(const GroupNormArgs a) {
   SYNCFLOW_DYNAMIC_SHARED(float, means);
@@ -163,7 +163,7 @@ __global__ void __launch_bounds__(kGroupThreads, 2) group_statistics_kernel(cons
   }
 }
 
-// A warp per (sample, group). budget: 64 registers, 9999 instructions
+// A warp per (sample, group). budget: 64 registers, 1530 instructions
 template <class T>
 __global__ void __launch_bounds__(kGroupThreads) group_coefficients_kernel(const GroupNormArgs a) {
   const int lane = threadIdx.x % kWarp;
@@ -195,7 +195,7 @@ __global__ void __launch_bounds__(kGroupThreads) group_coefficients_kernel(const
 }
 
 // A block per (sample, chunk), the last first: what the statistics read last is still in the cache.
-// budget: 80 registers, 9999 instructions
+// budget: 80 registers, 990 instructions
 template <class T, int V>
 __global__ void __launch_bounds__(kGroupThreads, 3) group_apply_kernel(const GroupNormArgs a) {
   constexpr int kBytes = V * sizeof(T), kBatch = 4;

@@ -66,6 +66,10 @@ USED = {
     "qk_norm_rope_backward_kernel 72": (3, 21),
     "qk_norm_rope_backward_kernel 32": (0, 17),
     # Halves of 8 bytes; of patches a weight is 16 bytes and a place 8.
+    "group_statistics_kernel 8 0": (0, 1),
+    "group_statistics_kernel 8 1": (0, 1),
+    "group_statistics_kernel 8 2": (0, 1),
+    "group_apply_kernel 8": (0, 0),
     "rotate_kernel 4 0": (2, 2),
     "patchify3d_kernel 4 16": (20, 1),
 }
@@ -89,7 +93,7 @@ def read(sass: str) -> dict[str, collections.Counter]:
     for part in sass.split("Function : ")[1:]:
         mangled = part.split()[0]
         name = re.search(r"syncflow4cuda\d+(\w+_kernel)I", mangled).group(1)
-        arguments = re.findall(r"L(?:[ib]|N[\w]+?NormE)(\d+)E", mangled)
+        arguments = re.findall(r"L(?:[ib]|N[\w]+?(?:Norm|Sum)E)(\d+)E", mangled)
         lines = re.findall(r"/\*[0-9a-f]{4,5}\*/\s+(?:@!?U?P\w+ +)?([A-Z][\w.]*)", part)
         kernels[" ".join((name, *arguments))] = collections.Counter(x for x in lines if x != "NOP")
     return kernels
