@@ -191,8 +191,15 @@ class Counter(TorchDispatchMode):
             self._composite -= 1
 
     def _measure(
-        self, found: Part, operator: Any, packet: Any, args: tuple, kwargs: dict,
-        given: list[Tensor], made: list[Tensor], out: Any,
+        self,
+        found: Part,
+        operator: Any,
+        packet: Any,
+        args: tuple,
+        kwargs: dict,
+        given: list[Tensor],
+        made: list[Tensor],
+        out: Any,
     ) -> None:
         """The launches, bytes and operations of an operator that writes."""
         places = {x.device.type for x in (*given, *made)}
@@ -250,8 +257,11 @@ def _launches(packet: Any, args: tuple) -> int:
 
 
 def _own_flops(packet: Any, given: list[Tensor], made: list[Tensor]) -> int:
-    """Of the operators of this package that hold matrix products."""
+    """Of operators with matrix products that PyTorch's own table does not have."""
     name = packet._qualified_op_name
+    if name == "aten::_addmm_activation":
+        (rows, inner), columns = given[1].shape, given[2].shape[1]
+        return 2 * rows * inner * columns
     if name == "syncflow::temporal_attention":
         B, T, S, _, H, D = given[0].shape
         return 4 * B * S * H * T * T * D

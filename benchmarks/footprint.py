@@ -94,8 +94,11 @@ def _plain(counter: Counter, task: Any, config: Any, validates: bool) -> Footpri
     transfers, reads = dict(counter.transfers), counter.reads
     trained = sum(_size(p) for p in engine.named.values())
     parts = {
-        "parameters": weights, "gradients": trained, "average": average,
-        "optimizer": rest - weights - average, "activations": activations,
+        "parameters": weights,
+        "gradients": trained,
+        "average": average,
+        "optimizer": rest - weights - average,
+        "activations": activations,
     }
     validate = 0.0
     if validates:
@@ -103,9 +106,7 @@ def _plain(counter: Counter, task: Any, config: Any, validates: bool) -> Footpri
         with _short(config):
             engine.evaluate("validate")
         validate = counter.memory.peak
-    return Footprint(
-        train, validate, rest, parts, step_counts, parts_counted, transfers, reads
-    )
+    return Footprint(train, validate, rest, parts, step_counts, parts_counted, transfers, reads)
 
 
 def _with_zero(
@@ -139,8 +140,11 @@ def _with_zero(
     transfers, reads = dict(counter.transfers), counter.reads
     rest = here - away + shards + buckets
     parts = {
-        "parameters": weights, "gradients": gradients, "optimizer": shards * (copies - 1) / copies,
-        "average": shards / copies if config.loop.ema else 0.0, "activations": activations,
+        "parameters": weights,
+        "gradients": gradients,
+        "optimizer": shards * (copies - 1) / copies,
+        "average": shards / copies if config.loop.ema else 0.0,
+        "activations": activations,
         "buckets": buckets,
     }
     for parameter in task.module.parameters():
@@ -154,8 +158,14 @@ def _with_zero(
             task.validate(task.module)
         validate = counter.memory.peak - away + shards + buckets + swap
     return Footprint(
-        max(passes, updating) + shards + buckets, validate, rest + swap + 4 * largest, parts,
-        step_counts, by_module, transfers, reads,
+        max(passes, updating) + shards + buckets,
+        validate,
+        rest + swap + 4 * largest,
+        parts,
+        step_counts,
+        by_module,
+        transfers,
+        reads,
     )
 
 
@@ -204,9 +214,7 @@ def _generation(model: str, frames: tuple, seconds: float) -> tuple[float, Part]
         velocity = GuidedVelocity(ddit, captions, 6.0, 6.0)
         state = (
             torch.empty(1, model_config.video.in_channels, *spec.video_latent_shape, device=CUDA),
-            torch.empty(
-                1, spec.audio_latent_length, model_config.audio.in_channels, device=CUDA
-            ),
+            torch.empty(1, spec.audio_latent_length, model_config.audio.in_channels, device=CUDA),
         )
         for _ in range(2):  # the first makes the tables
             counter.reset()

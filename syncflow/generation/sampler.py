@@ -192,9 +192,7 @@ class GuidedVelocity:
         (velocity,) = self.steps(picture, tensors, fixed, self.model, len(self._own))
         return self._guided_picture(velocity, len(video), self._own)
 
-    def _guided_picture(
-        self, velocity: Tensor, rows: int, groups: Groups
-    ) -> Tensor | flow.Guided:
+    def _guided_picture(self, velocity: Tensor, rows: int, groups: Groups) -> Tensor | flow.Guided:
         if self.given is not None:
             return self.given
         return _guide(velocity, rows, groups, self._own, self._weights[0])
