@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.counting import pretend
-from syncflow.config import VideoVAEConfig
+from syncflow.config import OpenSoraVAEConfig
 from syncflow.models import frame_decoder, temporal_vae
 from syncflow.models.video_vae import VideoVAE
 from syncflow.ops import group_norm
@@ -32,7 +32,7 @@ TEMPORAL = {
 @pytest.fixture(scope="module")
 def vae() -> VideoVAE:
     torch.manual_seed(0)
-    vae = VideoVAE(VideoVAEConfig(spatial=SPATIAL, temporal=TEMPORAL), micro_batch_size=3).eval()
+    vae = VideoVAE(OpenSoraVAEConfig(spatial=SPATIAL, temporal=TEMPORAL), micro_batch_size=3).eval()
     with torch.no_grad():
         for weight in vae.parameters():
             if weight.ndim == 1:
@@ -84,7 +84,7 @@ def test_layouts_stay_channels_last(monkeypatch):
         group_norm, "_kernel", lambda x, *_, **__: seen.append(group_norm._channels_last(x))
     )
     with pretend("cuda"), torch.device("cuda"), torch.no_grad():
-        vae = VideoVAE(VideoVAEConfig(spatial=SPATIAL, temporal=TEMPORAL)).eval()
+        vae = VideoVAE(OpenSoraVAEConfig(spatial=SPATIAL, temporal=TEMPORAL)).eval()
         for module in vae.modules():  # for_gpu: fake parameters cannot be moved
             if isinstance(module, (nn.Conv2d, nn.Conv3d)):
                 layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
