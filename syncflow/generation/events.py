@@ -34,7 +34,7 @@ def events(
     own = [list(item) for item in contacts if isinstance(item, (list, tuple))]
     for_all = [item for item in contacts if not isinstance(item, (list, tuple))]
     if own and for_all:
-        raise ValueError(f"contacts are times, or a list of times for each prompt, got {contacts!r}")
+        raise ValueError(f"contacts are times, or a list of them for each prompt: {contacts!r}")
     lists: list[list[Any]] = own or [for_all] * prompts
     if len(lists) != prompts:
         raise ValueError(f"contacts for {len(lists)} prompts, and there are {prompts}")

@@ -16,9 +16,9 @@ from torch import Tensor
 from syncflow import flow
 from syncflow.clip import ClipSpec
 from syncflow.generation.steps import Fixed, Steps
-from syncflow.models.text import tokens
 from syncflow.models.audio_tower import AudioContext, AudioText
 from syncflow.models.ddit import Condition, DDiT
+from syncflow.models.text import tokens
 from syncflow.ops.euler_cfg import euler_cfg
 
 #: Groups of captions, by number.
