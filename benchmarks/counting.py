@@ -57,7 +57,7 @@ _READS = {aten._local_scalar_dense, aten.is_nonzero, aten.nonzero, aten.equal}
 KERNELS = (
     "adaln", "gate_residual", "gate_residual_adaln", "residual_layernorm", "temporal_attention",
     "bias_gelu", "qk_norm_rope", "patchify3d", "unpatchify3d", "euler_cfg", "qk_norm_rope_",
-    "rotate_", "attend_own_", "layernorm_of_sum",
+    "rotate_", "attend_own_", "layernorm_of_sum", "group_norm_silu",
 )  # fmt: skip
 
 

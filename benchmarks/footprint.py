@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,6 +29,7 @@ from benchmarks.counting import GIB, Counter, Part, outside, pretend  # noqa: E4
 from benchmarks.fake_backward import backward  # noqa: E402
 from syncflow import flow  # noqa: E402
 from syncflow.clip import ClipSpec  # noqa: E402
+from syncflow.config import DDiTConfig  # noqa: E402
 from syncflow.generation.sampler import Captions, GuidedVelocity, advance  # noqa: E402
 from syncflow.models.ddit import DDiT  # noqa: E402
 from syncflow.training.distributed.groups import Group  # noqa: E402
@@ -58,7 +60,8 @@ class Footprint:
 def with_batch(config: Any, batch: int, **changes: Any) -> Any:
     """A flow config with that many clips a pass on this GPU."""
     loop = config.loop.model_copy(update={"batch_size": batch, "prefetch": 0})
-    kept = {"init": None, "init_video": None, "samples": None, "coupling": "none", "loop": loop}
+    kept = {"init": None, "init_video": None, "statistics": "data", "samples": None,
+            "coupling": "none", "loop": loop}  # fmt: skip
     return config.model_copy(update={**kept, **changes})
 
 
@@ -97,7 +100,7 @@ def _plain(counter: Counter, task: Any, config: Any, validates: bool) -> Footpri
     validate = 0.0
     if validates:
         counter.reset()
-        with _one_time():
+        with _short(config):
             engine.evaluate("validate")
         validate = counter.memory.peak
     return Footprint(
@@ -146,7 +149,7 @@ def _with_zero(
     validate = 0.0
     if validates:
         counter.reset()
-        with torch.no_grad(), _one_time():
+        with torch.no_grad(), _short(config):
             task.module.eval()
             task.validate(task.module)
         validate = counter.memory.peak - away + shards + buckets + swap
@@ -170,28 +173,35 @@ def _pass(
 
 
 def generation(config: Any, seconds: float) -> tuple[float, Part]:
+    """See ``_generation``, which is run once for a model."""
+    frames = tuple(made_latents.geometry(config).items())
+    return _generation(config.model.model_dump_json(), frames, seconds)
+
+
+@lru_cache
+def _generation(model: str, frames: tuple, seconds: float) -> tuple[float, Part]:
     """Peak bytes of one guided step of picture and sound together in bfloat16, the weights of the
     d-DiT among them (no text encoder, no VAEs), and the counts of that step.
 
     Args:
-        config: of a flow task.
-        seconds: of the clip.
+        model: a DDiTConfig as JSON.
+        frames: the geometry of its clips, but for their ``seconds``.
     """
-    model_config = config.model
-    spec = replace(ClipSpec(**made_latents.geometry(config)), seconds=seconds)
+    model_config = DDiTConfig.model_validate_json(model)
+    spec = replace(ClipSpec(**dict(frames)), seconds=seconds)
     path = torch.tensor([[0.5, 0.5], [0.52, 0.52]], dtype=torch.float64)  # a real one
     with torch.inference_mode(), pretend("cuda") as counter:
         with CUDA:
-            model = DDiT(model_config).eval()
-        _to_bfloat16(model)
+            ddit = DDiT(model_config).eval()
+        _to_bfloat16(ddit)
         text = torch.empty(
             2, model_config.video.model_max_length, model_config.video.caption_channels,
             dtype=torch.bfloat16, device=CUDA,
         )  # fmt: skip
-        model.fold()
+        ddit.fold()
         # Of all its tokens: the sampler then has no mask.
-        captions = Captions(model.prepare(text, None, spec), 1)
-        velocity = GuidedVelocity(model, captions, 6.0, 6.0)
+        captions = Captions(ddit.prepare(text, None, spec), 1)
+        velocity = GuidedVelocity(ddit, captions, 6.0, 6.0)
         state = (
             torch.empty(1, model_config.video.in_channels, *spec.video_latent_shape, device=CUDA),
             torch.empty(
@@ -247,9 +257,12 @@ def _reading_outside() -> Iterator[None]:
         yield
 
 
-def _one_time() -> Any:
-    """Validation at one time in place of five, which takes as much memory."""
-    return mock.patch.object(validation, "TIMES", (0.5,))
+@contextmanager
+def _short(config: Any) -> Iterator[None]:
+    """Validation of two passes at one time, which takes as much memory as all of it."""
+    clips = min(validation.CLIPS, 2 * config.loop.batch_size)
+    with mock.patch.multiple(validation, TIMES=(0.5,), CLIPS=clips):
+        yield
 
 
 def _to_bfloat16(module: nn.Module) -> None:
@@ -270,4 +283,4 @@ def _size(tensor: Tensor) -> int:
 
 
 def gib(value: float) -> float:
-    return round(value / GIB, 2)
+    return round(value / GIB, 4)

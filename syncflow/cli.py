@@ -117,14 +117,14 @@ def _parser() -> argparse.ArgumentParser:
     # On the sub-commands the flag is read from argv, so that it may stand on either side of them.
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser = _Parser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="syncflow",
         description="Generates video and audio together, in sync, from one sentence.",
         epilog='example: syncflow generate "a metal ball bounces three times on stone" -o clip.mp4',
         parents=[common],
     )
     parser.add_argument("--version", action=_Version, help="print the version and stop")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
+    commands: Any = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
 
     def add(within: Any, name: str, command: ModuleType) -> None:
         child = within.add_parser(

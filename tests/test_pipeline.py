@@ -12,7 +12,7 @@ import syncflow
 from syncflow import flow
 from syncflow.clip import Clip, ClipSpec
 from syncflow.config import ModelConfig
-from syncflow.generation import noise, pipeline, request
+from syncflow.generation import noise, pipeline, request, shipped
 from syncflow.generation.sampler import encode_captions
 from syncflow.model_io import model_folder
 from tests.small_model import CONFIG, PROMPT, build
@@ -377,15 +377,15 @@ def test_the_hub_is_asked_for_a_hub_id(monkeypatch, folder) -> None:
 
 def test_module_level_generate_keeps_its_model(monkeypatch, folder) -> None:
     monkeypatch.setattr(model_folder, "SHIPPED", folder)
-    pipeline._shipped.cache_clear()
+    shipped._shipped.cache_clear()
     try:
         clip = syncflow.generate(PROMPT, seed=2, steps=1, progress=False)
         assert clip.video.shape == (16, 3, 32, 32)
-        kept = pipeline._shipped()
+        kept = shipped._shipped()
         syncflow.generate(PROMPT, seed=2, steps=1, progress=False)
-        assert pipeline._shipped() is kept
+        assert shipped._shipped() is kept
     finally:
-        pipeline._shipped.cache_clear()
+        shipped._shipped.cache_clear()
 
 
 def test_fit_crops_the_centre() -> None:

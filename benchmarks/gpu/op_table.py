@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.gpu import baselines
 from benchmarks.gpu.results import Results
 from benchmarks.gpu.timing import measure, sets_for
-from syncflow.ops import adaln, euler_cfg, gelu, patchify3d, qk_norm_rope, rotation
+from syncflow.ops import adaln, euler_cfg, gelu, group_norm, patchify3d, qk_norm_rope, rotation
 from syncflow.ops.temporal_attention import temporal_attention
 
 Run = Callable[..., object]
@@ -51,6 +51,9 @@ def cases(device: torch.device, dry: bool) -> Iterator[Case]:
     B, N = (2, 16) if dry else (2, 2048)
     yield _packed(B, N, H, D, draw, size)
     yield from _ends(C, draw, size, device, dry)
+    sizes = [(2, 64, 8)] if dry else [(16, 128, 256), (16, 256, 256), (16, 512, 64), (16, 512, 32)]
+    for N, C, side in sizes:
+        yield from _group_norms(N, C, side, draw, size)
 
 
 def _temporal(B, T, S, H, D, draw, size, device, libraries: bool) -> Case:
@@ -121,6 +124,27 @@ def _packed(B, N, H, D, draw, size) -> Case:
         "qk_norm_rope", f"{B}x{N}x{H}x{D}",
         lambda: [draw(B, N, 3, H, D), 1 + 0.1 * draw(D), 1 + 0.1 * draw(D)],
         qk_norm_rope.qk_norm_rope, eager, (4 * one, 14 * one),
+    )  # fmt: skip
+
+
+def _group_norms(N, C, side, draw, size) -> Iterator[Case]:
+    """Of the picture's decoder: no backward pass. Statistics read what the norm reads again."""
+    one, shape = N * C * side * side * size, f"{N}x{C}x{side}x{side}"
+
+    def picture() -> Tensor:
+        return draw(N, C, side, side).contiguous(memory_format=torch.channels_last)
+
+    yield Case(
+        "group_norm_silu", shape, lambda: [picture(), draw(C), draw(C)],
+        lambda x, w, b: group_norm.group_norm_silu(x, 32, w, b),
+        lambda x, w, b: F.silu(F.group_norm(x, 32, w, b)), (3 * one, None),
+    )  # fmt: skip
+    yield Case(
+        "sum_group_norm_silu", shape,
+        lambda: [picture(), picture(), draw(C), draw(C), draw(C)],
+        lambda x, y, c, w, b: group_norm.sum_group_norm_silu(x, y, c, 32, w, b),
+        lambda x, y, c, w, b: F.silu(F.group_norm(x + c.view(-1, 1, 1) + y, 32, w, b)),
+        (5 * one, None),
     )  # fmt: skip
 
 

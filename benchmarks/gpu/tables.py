@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evidence import ROOT
+from benchmarks.evidence import MARK, ROOT, is_current
 
 #: The device whose figures the documents quote, as the files are named.
 DEVICE = "nvidia-h200"
@@ -63,6 +63,13 @@ def machine(part: dict[str, Any]) -> str:
     if not found:
         return NOT_RUN
     return f"{found.get('device')}, PyTorch {found.get('torch')}, {found.get('date', '')[:10]}"
+
+
+def age(part: dict[str, Any], root: Path = ROOT) -> str:
+    """Says so where the kernels have changed since."""
+    recorded = part.get("csrc_cuda")
+    current = recorded is None or is_current(root, "cuda", recorded)
+    return "" if current else f"; of {MARK}: some were added or changed since"
 
 
 def headline(root: Path = ROOT) -> str:
@@ -139,7 +146,8 @@ def whole(root: Path = ROOT) -> str:
         f"for a large bf16 product, {_number(stream and stream / 1e12, '.2f')} TB/s for a kernel "
         "that reads and writes.\nRandom weights for XL/2, cached text of 300 tokens; decoding and "
         "the copy to the host are included in clips, the first call captures\nthe graphs "
-        "([nvidia-h200-fast.json](../benchmarks/results/nvidia-h200-fast.json)).\n\n"
+        f"([nvidia-h200-fast.json](../benchmarks/results/nvidia-h200-fast.json){age(part, root)})."
+        "\n\n"
         f"{steps}\n\n{clips}"
     )
 

@@ -195,4 +195,28 @@ struct AttendOwnArgs {
 
 cudaError_t attend_own(const AttendOwnArgs& args, cudaStream_t stream);
 
+// Group normalisation of channels-last activations; see syncflow/ops/group_norm.py. z = x + add +
+// before (either may be absent) is normed in groups of C / groups channels over a sample's L places;
+// out has `front` places of zeros before every sample's.
+struct GroupNormArgs {
+  int64_t N = 0, L = 0, C = 0, groups = 1;
+  int64_t chunks = 0;  // parts of a sample, from group_norm_chunks()
+  int64_t front = 0;
+  // x holds the four phases of a picture of `width` (even) columns: [N, L / width / 2 + 1, width / 2
+  // + 1, 2, 2, C]. 0: it lies as z does. With phases the sum is stored.
+  int64_t width = 0;
+  DType type = DType::kFloat;
+  float eps = 0;
+  int32_t silu = 0, unused = 0;
+  const void *x = nullptr, *add = nullptr;  // add: the sum is stored
+  void *sum = nullptr, *out = nullptr;      // [N, L, C], [N, front + L, C]
+  SmallRows before, weight, bias;           // [C]
+  float* partial = nullptr;       // scratch [N, chunks, groups, 2]: mean, sum of squares about it
+  float* coefficients = nullptr;  // scratch [N, 2, C]: out = z * first + second, then SiLU
+};
+
+constexpr int64_t kGroupNormChannels = 4096;  // at most
+int64_t group_norm_chunks(int64_t N, int64_t L, int64_t C);
+cudaError_t group_norm(const GroupNormArgs& args, cudaStream_t stream);
+
 }  // namespace syncflow::cuda

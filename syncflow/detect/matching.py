@@ -108,7 +108,7 @@ class Tally:
 def tally(
     contacts: Sequence[Times],
     onsets: Sequence[Times],
-    rounds: Sequence[Sequence[int]] | None = None,
+    rounds: Sequence[np.ndarray] | Sequence[Sequence[int]] | None = None,
 ) -> Tally:
     """Matches clip by clip. ``rounds``: permutations of the soundtracks, every pair a row."""
     if len(contacts) != len(onsets):

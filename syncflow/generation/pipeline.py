@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -73,37 +72,6 @@ def load(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     steps = Steps(graph=graph, compiled=compile)
     return SyncFlow(config, **parts, folder=folder, steps=steps).to(device, dtype)
-
-
-@overload
-def generate(
-    prompt: str, *, audio_takes: Literal[1] = 1, **options: Unpack[GenerateOptions]
-) -> Clip: ...
-
-
-@overload
-def generate(
-    prompt: list[str] | tuple[str, ...],
-    *,
-    audio_takes: int = 1,
-    **options: Unpack[GenerateOptions],
-) -> list[Clip]: ...
-
-
-@overload
-def generate(
-    prompt: str | Sequence[str], *, audio_takes: int = 1, **options: Unpack[GenerateOptions]
-) -> Clip | list[Clip]: ...
-
-
-def generate(prompt: Any, **options: Any) -> Clip | list[Clip]:
-    """``SyncFlow.generate`` of the model in the package, which is loaded once and kept."""
-    return _shipped().generate(prompt, **options)
-
-
-@functools.lru_cache(maxsize=1)
-def _shipped() -> SyncFlow:
-    return load()
 
 
 class SyncFlow:

@@ -22,6 +22,7 @@ from syncflow.config import (
     GeometryConfig,
     ModelConfig,
     SamplingConfig,
+    T5TextConfig,
     VideoTowerConfig,
 )
 from syncflow.interop import checkpoints, encodec, opensora, opensora_sampler, t5
@@ -210,6 +211,7 @@ def _card(
         source = sources[name]
         return source.name if source.repo_id else f"local file {Path(source.name).name}"
 
+    assert isinstance(config.text_encoder, T5TextConfig)  # an import brings a T5
     text_file = config.text_encoder.name_or_path
     audio = model_card.Part("audio VAE", "audio_vae.safetensors", _OWN_FRESH, _APACHE)
     if report is not None:

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from syncflow.models.posterior import DiagonalGaussian
+from syncflow.ops.group_norm import group_norm_silu
 
 
 class CausalConv3d(nn.Module):
@@ -49,6 +51,13 @@ class CausalConv3d(nn.Module):
             x_BCFhw = F.pad(x_BCFhw, (0, 0, 0, 0, self.past, 0))
         return self.conv(x_BCFhw)
 
+    def after(self, norm: nn.GroupNorm, x_BCFhw: Tensor) -> Tensor:
+        """The convolution of silu(norm(x)): the norm puts the zeros in front itself."""
+        normed = group_norm_silu(
+            x_BCFhw, norm.num_groups, norm.weight, norm.bias, norm.eps, front=self.past
+        )
+        return self.conv(normed)
+
 
 class ResBlock(nn.Module):
     """Two causal convolutions behind GroupNorm and SiLU, beside a shortcut."""
@@ -64,8 +73,8 @@ class ResBlock(nn.Module):
             self.conv3 = CausalConv3d(in_channels, out_channels, 1, bias=False)
 
     def forward(self, x_BCFhw: Tensor) -> Tensor:
-        hidden = self.conv1(F.silu(self.norm1(x_BCFhw)))
-        hidden = self.conv2(F.silu(self.norm2(hidden)))
+        hidden = self.conv1.after(self.norm1, x_BCFhw)
+        hidden = self.conv2.after(self.norm2, hidden)
         return hidden + (x_BCFhw if self.conv3 is None else self.conv3(x_BCFhw))
 
 
@@ -118,7 +127,7 @@ class TemporalEncoder(nn.Module):
             if level < len(self.conv_blocks):
                 x = self.conv_blocks[level](x)
         x = _run(self.res_blocks, x)
-        return self.conv2(F.silu(self.norm1(x)))
+        return self.conv2.after(self.norm1, x)
 
 
 class TemporalDecoder(nn.Module):
@@ -157,11 +166,15 @@ class TemporalDecoder(nn.Module):
             x = _run(self.block_res_blocks[level], x)
             if level > 0 and self.upsample[level - 1]:
                 x = _depth_to_time(self.conv_blocks[level - 1](x))
-        return self.conv_out(F.silu(self.norm1(x)))
+        return self.conv_out.after(self.norm1, x)
 
 
 def _depth_to_time(x_BCFhw: Tensor) -> Tensor:
     """`[B, 2C, F, h, w]` to `[B, C, 2F, h, w]`: neighbouring channels become successive frames."""
+    if x_BCFhw.is_contiguous(memory_format=torch.channels_last_3d) and not x_BCFhw.is_contiguous():
+        # The layout stays as it is, which flattening would not see to.
+        x_BFhwC2 = x_BCFhw.movedim(1, -1).unflatten(-1, (-1, 2))
+        return x_BFhwC2.movedim(-1, 2).flatten(1, 2).movedim(-1, 1)
     x_BC2Fhw = x_BCFhw.unflatten(1, (-1, 2))
     return x_BC2Fhw.movedim(2, 3).flatten(2, 3)
 

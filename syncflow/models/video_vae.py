@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from syncflow.models import frame_decoder
 from syncflow.models.codec import VideoCodec
 from syncflow.models.posterior import DiagonalGaussian
 from syncflow.models.temporal_vae import TemporalVAE
@@ -47,6 +48,8 @@ class FrameVAE(nn.Module):
         self.micro_batch_size = micro_batch_size
         self.scaling_factor = self.module.config.scaling_factor
         self.stride = 2 ** (levels - 1)
+        # Whether pictures are decoded by `frame_decoder` where nothing needs a gradient.
+        self.fused = False
 
     def encode(self, video_BCFHW: Tensor) -> Tensor:
         """Mode of the posterior, scaled: `[B, C, F, H / stride, W / stride]`."""
@@ -57,8 +60,22 @@ class FrameVAE(nn.Module):
     def decode(self, latent_BCFhw: Tensor) -> Tensor:
         """`[B, 3, F, h * stride, w * stride]`."""
         return self._per_frame(
-            lambda z: self.module.decode(z / self.scaling_factor).sample, latent_BCFhw
+            lambda z: self._decode_frames(z / self.scaling_factor), latent_BCFhw
         )
+
+    def fuse(self) -> None:
+        """Decodes by `frame_decoder` from now on, if diffusers' decoder is one that it knows; to be
+        called when weights have been loaded and moved."""
+        self.fused = frame_decoder.can_decode(self.module.decoder)
+        if self.fused:
+            frame_decoder.prepare(self.module.decoder)
+
+    def _decode_frames(self, z_NChw: Tensor) -> Tensor:
+        if not self.fused or torch.is_grad_enabled():
+            return self.module.decode(z_NChw).sample
+        if self.module.post_quant_conv is not None:
+            z_NChw = self.module.post_quant_conv(z_NChw)
+        return frame_decoder.decode(self.module.decoder, z_NChw)
 
     def _per_frame(self, function: Callable[[Tensor], Tensor], x_BCFHW: Tensor) -> Tensor:
         frames = x_BCFHW.transpose(1, 2).flatten(0, 1).split(self.micro_batch_size)
@@ -103,11 +120,13 @@ class VideoVAE(VideoCodec):
         return next(self.parameters()).dtype
 
     def for_gpu(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Moves the weights, and lays them out as a GPU's convolutions want them."""
+        """Moves the weights, and lays them out as a GPU's convolutions want them; the state dict
+        stays what it is."""
         self.spatial_vae.to(device, dtype, memory_format=torch.channels_last)
         self.temporal_vae.to(device, dtype, memory_format=torch.channels_last_3d)
         self.to(device, dtype)
         self.spatial_vae.micro_batch_size = 16
+        self.spatial_vae.fuse()
 
     def num_latent_frames(self, num_frames: int, micro_frame_size: int | None = None) -> int:
         """Latent frames T of so many frames; every piece of `micro_frame_size` rounds up."""

@@ -55,6 +55,17 @@ def memory_gib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
+def together(parts: list[dict[str, Tensor | float]]) -> dict[str, Tensor | float]:
+    """What the passes of an update told, as one: means of numbers, sums of sums and counts."""
+    out: dict[str, Tensor | float] = {}
+    for name in parts[0]:
+        values = [part[name] for part in parts]
+        total = sum(values[1:], values[0])
+        is_number = not isinstance(total, Tensor) or total.ndim == 0
+        out[name] = total / len(parts) if is_number else total
+    return out
+
+
 def gathered(values: Mapping[str, Tensor | float], group: Group) -> dict[str, float]:
     """Means over all processes. A tensor [2, N] is sums and counts of N stretches of flow time and
     becomes ``name_0`` ... of those in which there was something."""

@@ -58,11 +58,7 @@ def fit(
     out, metadata = Path(out), metadata or {}
     group = group or Group(device=torch.device(device))
     final = out / weights.FINAL
-    if final.exists():
-        if group.leads:
-            before = checkpoint.metadata(final).get("config")
-            changed = resume.differing(before, metadata.get("config"))
-            print(f"{out}: already finished{' with another config' if changed else ''}, skipped")
+    if final.exists() and not resume.goes_on(final, config, metadata.get("config"), group.leads):
         return final
     with _alone(out, group):
         return _Run(task, config, out, progress, metadata, group).go()
@@ -224,7 +220,10 @@ class _Run:
             self._clips()
 
     def _accumulate(self) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The gradients of an update; its mean loss and what is told of all its passes."""
         config = self.config
+        losses: list[Tensor] = []
+        told: list[dict[str, Tensor | float]] = []
         for part in range(config.accumulate):
             index = self.step * config.accumulate + part
             with self.watch.phase("data"):
@@ -235,7 +234,9 @@ class _Run:
                 loss, metrics = self.engine.loss(batch, self._source(index))
             with self.watch.phase("backward"):
                 self.engine.backward(loss)
-        return loss.detach(), metrics
+            losses.append(loss.detach())
+            told.append(metrics)
+        return torch.stack(losses).mean(), logging.together(told)
 
     def _source(self, index: int) -> Source:
         config = self.config

@@ -7,14 +7,20 @@ from collections.abc import Callable
 from typing import Any
 
 
+#: What schedulers warn with before they kill, a closed terminal and Ctrl-C among them.
+SIGNALS = (
+    signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU,
+)  # fmt: skip
+
+
 class StopOnSignal:
-    """Turns SIGTERM and Ctrl-C into a request to save and stop: ``asked`` is the signal."""
+    """Turns each of ``SIGNALS`` into a request to save and stop: ``asked`` is the signal."""
 
     def __enter__(self) -> StopOnSignal:
         self.asked: int | None = None
         self.before: dict[int, Callable | int | None] = {}
         try:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in SIGNALS:
                 self.before[number] = signal.signal(number, self._ask)
         except ValueError:  # not the main thread: signals stay as they are
             pass

@@ -342,7 +342,8 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
 
 cudaError_t emulation_allow_shared(int bytes) {
   if (static_cast<size_t>(bytes) > emulation::device.shared_most) {
-    emulation::device.error = "a kernel asked for " + std::to_string(bytes) + " bytes of shared memory";
+    emulation::device.error =
+        "a kernel asked for " + std::to_string(bytes) + " bytes of shared memory";
     return 1;
   }
   emulation::device.shared_allowed = static_cast<size_t>(bytes);

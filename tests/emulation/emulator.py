@@ -155,6 +155,18 @@ class AttendOwnArgs(ctypes.Structure):
     """)
 
 
+class GroupNormArgs(ctypes.Structure):
+    _fields_ = fields("""
+        N L C groups chunks front width: i64
+        type: i32
+        eps: f32
+        silu unused: i32
+        x add sum out: ptr
+        before weight bias: rows
+        partial coefficients: ptr
+    """)
+
+
 def compiler() -> str | None:
     """The host compiler's command, or None."""
     for name in filter(None, (os.environ.get("CXX"), "g++")):
@@ -209,10 +221,12 @@ class Device:
         for name in (
             *("adaln_chunk_count", "bias_gelu_chunk_count"),
             *("qk_norm_rope_slot_count", "temporal_attention_slot_count"),
+            "group_norm_chunk_count",
         ):
             getattr(self.library, name).restype = c_int64
         self.library.temporal_attention_refused.restype = ctypes.c_char_p
         self.library.adaln_chunk_count.argtypes = [c_int64, c_int64]
+        self.library.group_norm_chunk_count.argtypes = [c_int64, c_int64, c_int64]
         for name in ("read_bytes", "written_bytes", "unwritten"):
             getattr(self.library, f"emulation_{name}").restype = c_int64
         self.regions: dict[str, int] = {}

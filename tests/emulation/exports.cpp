@@ -20,6 +20,7 @@ SYNCFLOW_EXPORT(unpatchify3d_forward, Patchify3dArgs)
 SYNCFLOW_EXPORT(euler_cfg_forward, EulerCfgArgs)
 SYNCFLOW_EXPORT(rotate, RotateArgs)
 SYNCFLOW_EXPORT(attend_own, AttendOwnArgs)
+SYNCFLOW_EXPORT(group_norm, GroupNormArgs)
 
 using namespace syncflow::cuda;
 extern "C" int64_t adaln_chunk_count(int64_t groups, int64_t tokens) {
@@ -40,4 +41,7 @@ extern "C" int64_t qk_norm_rope_slot_count(const QkNormRopeArgs* args) {
 }
 extern "C" int64_t bias_gelu_chunk_count(const BiasGeluArgs* args) {
   return bias_gelu_chunks(*args);
+}
+extern "C" int64_t group_norm_chunk_count(int64_t N, int64_t L, int64_t C) {
+  return group_norm_chunks(N, L, C);
 }

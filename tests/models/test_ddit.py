@@ -5,8 +5,8 @@ import torch
 
 from syncflow.clip import ClipSpec
 from syncflow.config import AdaptorConfig, AudioTowerConfig, DDiTConfig, VideoTowerConfig
-from syncflow.models.text import tokens
 from syncflow.models.ddit import DDiT
+from syncflow.models.text import tokens
 
 SPEC = ClipSpec(seconds=1.0, height=32, width=32)  # T 4, latents 4x4, S 4, A 50
 VIDEO = dict(

@@ -18,6 +18,7 @@ from syncflow.ops import (
     cross_attention,
     euler_cfg,
     gelu,
+    group_norm,
     native,
     patchify3d,
     qk_norm_rope,
@@ -255,6 +256,73 @@ def test_linear_gelu(dtype):
         got = gelu.linear_gelu(x, weight, bias)
     errors = [(t.double() - exact).abs().max().item() for t in (got, eager)]
     assert errors[0] <= 2 * errors[1] + torch.finfo(dtype).eps * exact.abs().max().item(), errors
+
+
+def as_good_as_eager(run, dtype, *tensors: torch.Tensor | None) -> None:
+    """The kernel's errors, and those of the plain operators, against float64."""
+    with torch.no_grad():
+        with ops.reference_ops():
+            exact = run(*(None if t is None else t.double() for t in tensors))
+            eager = run(*tensors)
+        got = run(*tensors)
+    for mine, theirs, truth in zip(got, eager, exact, strict=True):
+        errors = [(t.double() - truth).abs().max().item() for t in (mine, theirs)]
+        rounding = torch.finfo(dtype).eps * truth.abs().max().item()
+        assert errors[0] <= 2 * errors[1] + rounding, errors
+
+
+@pytest.mark.parametrize(
+    ("size", "groups"),
+    [((16, 512, 32, 32), 32), ((3, 128, 61, 37), 32), ((2, 24, 5, 7), 3), ((1, 7, 3, 3), 7),
+     ((1, 256, 16, 32, 32), 32), ((2, 2056, 3, 5), 8), ((2, 256, 128, 128), 32)],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_group_norm(size, groups, dtype):
+    C = size[1]
+    layout = torch.channels_last if len(size) == 4 else torch.channels_last_3d
+    x, y = ((draw(*size, dtype=dtype) + 0.5).contiguous(memory_format=layout) for _ in range(2))
+    weight, bias, before = draw(3, C, dtype=dtype).unbind(0)
+    if len(size) == 4:
+        wide = draw(size[0], 4 * C, size[2] // 2 + 1, size[3] // 2 + 1, dtype=dtype)
+        wide = wide.contiguous(memory_format=torch.channels_last)
+
+    def run(x, y, before, weight, bias):
+        gains = (groups, weight, bias, 1e-6)
+        found = [group_norm.group_norm_silu(x, *gains, before_C=before, front=2)]
+        found += [group_norm.group_norm_silu(x, *gains, silu=False)]
+        found += group_norm.sum_group_norm_silu(x, y, before, *gains)
+        found += group_norm.sum_group_norm_silu(x, None, before, *gains)
+        if len(size) == 4:
+            found += group_norm.phases_group_norm_silu(wide.to(x.dtype), before, *gains)
+        return found
+
+    as_good_as_eager(run, dtype, x, y, before, weight, bias)
+    with torch.no_grad():
+        first, again = (run(x, y, before, weight, bias) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert first[0].movedim(1, -1).is_contiguous()
+
+
+def test_group_norm_of_a_large_mean():
+    x = (torch.randn(2, 64, 40, 40, device="cuda") + 1e4).contiguous(
+        memory_format=torch.channels_last
+    )
+    weight, bias = draw(2, 64, dtype=torch.float32).unbind(0)
+    with torch.no_grad():
+        got = group_norm.group_norm_silu(x, 32, weight, bias, silu=False)
+        exact = F.group_norm(x.double(), 32, weight.double(), bias.double())
+    assert (got.double() - exact).abs().max().item() < 2e-2
+
+
+def test_group_norm_refuses():
+    x = draw(2, 6, 8, dtype=torch.bfloat16)
+    gains = draw(2, 8, dtype=torch.bfloat16).unbind(0)
+    op = torch.ops.syncflow.group_norm_silu
+    for wrong, groups, width in ((x, 3, 0), (x[0], 2, 0), (x, 2, 3), (x, 2, 8)):
+        with pytest.raises(ValueError):
+            op(wrong, None, None, *gains, groups, 1e-6, True, False, 0, width)
+    with pytest.raises(ValueError):
+        op(x, x[:1], None, *gains, 2, 1e-6, True, False, 0, 0)
 
 
 def test_float64_uses_the_reference():

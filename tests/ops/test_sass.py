@@ -84,11 +84,11 @@ def budgets() -> dict[str, int]:
 
 
 def read(sass: str) -> dict[str, collections.Counter]:
-    """"kernel arguments" -> how often each instruction stands there."""
+    """Kernel and arguments, as in USED -> how often each instruction stands there."""
     kernels = {}
     for part in sass.split("Function : ")[1:]:
         mangled = part.split()[0]
-        name = re.search(r"\d(\w+_kernel)I", mangled).group(1).lstrip("0123456789")
+        name = re.search(r"syncflow4cuda\d+(\w+_kernel)I", mangled).group(1)
         arguments = re.findall(r"L(?:[ib]|N[\w]+?NormE)(\d+)E", mangled)
         lines = re.findall(r"/\*[0-9a-f]{4,5}\*/\s+(?:@!?U?P\w+ +)?([A-Z][\w.]*)", part)
         kernels[" ".join((name, *arguments))] = collections.Counter(x for x in lines if x != "NOP")
@@ -115,12 +115,12 @@ def check(kernels: dict[str, collections.Counter]) -> None:
             assert total(ops, "HMMA"), f"{name} makes no use of the tensor cores"
 
 
-def compiled(source: Path, folder: Path, *options: str) -> dict[str, collections.Counter]:
+def compiled(source: Path, folder: Path) -> dict[str, collections.Counter]:
     heads = folder / "heads.h"
     heads.write_text("#define SYNCFLOW_HEADS 72, 32\n#define SYNCFLOW_BF16_ONLY\n")
     cubin = folder / f"{source.stem}.cubin"
-    command = [NVCC, "-std=c++20", "-O3", "-arch=sm_90", "-cubin", "-include", str(heads), *options]
-    subprocess.run([*command, f"-I{KERNELS}", str(source), "-o", str(cubin)], check=True)
+    command = [NVCC, "-std=c++20", "-O3", "-arch=sm_90", "-cubin", "-include", str(heads)]
+    subprocess.run([*command, str(source), "-o", str(cubin)], check=True)
     done = subprocess.run(
         [cuobjdump(), "-sass", str(cubin)], check=True, capture_output=True, text=True
     )
@@ -135,19 +135,23 @@ def test_kernels_as_compiled(source, tmp_path):
     kernels = compiled(KERNELS / source, tmp_path)
     assert kernels
     check(kernels)
-    text = "".join(p.read_text() for p in (KERNELS / source).parent.glob(f"{source}*"))
-    for name in USED:
-        if name.split()[0].removesuffix("_kernel") == Path(source).stem and name.split()[0] in text:
-            assert name in kernels, f"{name} is not in {source}"
+    names = {name.split()[0] for name in kernels}
+    missing = [name for name in USED if name.split()[0] in names and name not in kernels]
+    assert not missing, f"{source} has no {missing}"
 
 
 @needs_nvcc
 @needs_cuobjdump
 @pytest.mark.slow
 def test_a_planted_spill_is_seen(tmp_path):
-    """Few registers, and the numbers of a row have to go somewhere."""
+    """Eight blocks where three have room for their registers: some have to go to memory."""
+    kernels = shutil.copytree(KERNELS, tmp_path / "cuda")
+    header = kernels / "bias_gelu.cuh"
+    text = header.read_text().replace("(kGeluThreads, 3)", "(kGeluThreads, 8)")
+    assert text != header.read_text()
+    header.write_text(text)
     with pytest.raises(AssertionError, match="has local memory"):
-        check(compiled(KERNELS / "bias_gelu.cu", tmp_path, "-maxrregcount=24"))
+        check(compiled(kernels / "bias_gelu.cu", tmp_path))
 
 
 def test_every_kernel_has_a_budget_of_instructions():
@@ -158,8 +162,9 @@ def test_every_kernel_has_a_budget_of_instructions():
 
 def test_the_gate_can_fail():
     """Split stores, lost products and too many instructions, as cuobjdump writes them."""
-    name = "_ZN8syncflow4cuda25temporal_attention_kernelI13__nv_bfloat16Li32ELi1ELb1EEEv"
-    head = f"Function : {name}\n"
+    head = (
+        "Function : _ZN8syncflow4cuda25temporal_attention_kernelI13__nv_bfloat16Li32ELi1ELb1EEEv\n"
+    )
     lines = ["@P0 LDG.E.128 R4, [R2] ;", "HMMA.16816.F32.BF16 R4, R4 ;", "STG.E.128 [R2], R4 ;"]
 
     def sass(*more: str) -> dict[str, collections.Counter]:

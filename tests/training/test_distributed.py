@@ -188,6 +188,41 @@ def test_a_checkpoint_of_zero3_is_a_place_to_start_from(folder, tmp_path):
     assert (tmp_path / "next" / "model.safetensors").exists()
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_zero_goes_on_bit_for_bit_where_it_stopped(tmp_path, precision):
+    """Also at step 0: ZeRO-3 had no moments before its first step, to save or to put back."""
+    pytest.importorskip("deepspeed")
+    latents = write_latents(tmp_path / "latents", 8)
+    runs = [f"{name}{stage}" for stage in (1, 3) for name in ("whole", "early", "cut", "late")]
+    for run in runs:
+        loop = {**LOOP, "steps": 4, "checkpoint_every": 2, "validate_every": 2, "batch_size": 4,
+                "precision": precision,
+                "deepspeed": {"zero_optimization": {"stage": int(run[-1])}}}  # fmt: skip
+        made = flow_config(latents, tmp_path / run, "both", loop, **OPTIONS)
+        (tmp_path / f"{run}.json").write_text(json.dumps(made))
+
+    def train(*names):
+        configs = [str(tmp_path / f"{run}.json") for run in runs if run[:-1] in names]
+        process = start([str(HERE / "worker.py"), *configs], 0, free_port(), world=1)
+        said, _ = process.communicate(timeout=900)
+        assert process.returncode == 0, said[-3000:]
+
+    train("whole", "early")
+    for stage in (1, 3):
+        for begun, at, name in (("whole", 2, "cut"), ("early", 0, "late")):
+            saved = tmp_path / f"{begun}{stage}" / "checkpoints" / f"{at:08d}"
+            shutil.copytree(saved, tmp_path / f"{name}{stage}" / "checkpoints" / saved.name)
+    train("cut", "late")
+    for stage in (1, 3):
+        whole = load_file(tmp_path / f"whole{stage}" / "model.safetensors")
+        for name, steps in (("cut", 2), ("late", 4)):
+            found = load_file(tmp_path / f"{name}{stage}" / "model.safetensors")
+            for key, value in whole.items():
+                assert torch.equal(value, found[key]), (name, stage, key)
+            told_again = losses(tmp_path / f"{name}{stage}")
+            assert told_again == losses(tmp_path / f"whole{stage}")[-steps:]
+
+
 @pytest.mark.slow
 def test_four_processes_share_batches_and_samples(tmp_path):
     """Two groups of two, and one of four with patches that four do not divide."""

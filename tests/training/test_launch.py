@@ -92,13 +92,23 @@ def test_a_batch_that_cannot_be_shared_is_refused():
         ({"fp16": {"enabled": True}}, "set by loop.precision"),
         ({"zero_optimisation": {"stage": 1}}, "nearest is 'zero_optimization'"),
         ({"zero_optimization": {"stage": 4}}, "stage must be 1, 2 or 3, got 4"),
+        ({"zero_optimization": {"stage": 1}, "data_types": {"grad_accum_dtype": "fp32"}},
+         "use stage 2"),
         ({}, "got None"),
     ],
-)
+)  # fmt: skip
 def test_the_deepspeed_block_is_strict(block, message):
     loop = {"steps": 1, "batch_size": 1, "deepspeed": block}
     with pytest.raises(ValueError, match=message):
         settings.LoopConfig.parse(loop)
+
+
+def test_deepspeeds_blocks_of_types_and_recomputation_are_taken():
+    block = {
+        "zero_optimization": {"stage": 2}, "data_types": {"grad_accum_dtype": "fp32"},
+        "activation_checkpointing": {"partition_activations": False},
+    }  # fmt: skip
+    assert settings.LoopConfig.parse({"steps": 1, "batch_size": 1, "deepspeed": block})
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])

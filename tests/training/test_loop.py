@@ -1,5 +1,6 @@
 """The loop: exact resume, real kills, steps that are not finite."""
 
+import json
 import os
 import signal
 import subprocess
@@ -61,6 +62,67 @@ def test_it_learns(tmp_path, optimizer_name):
     fit(task, settings(optimizer=optimizer_name, steps=150, ema=0.9), tmp_path, progress=False)
     task.module.load_state_dict(load_file(tmp_path / "model.safetensors"))
     assert task.validate(task.module)["loss"] < 0.05 * before
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2", "SIGHUP", "SIGXCPU"])
+def test_a_schedulers_warning_saves_and_stops(tmp_path, name):
+    task = Line()
+    real = task.batch
+
+    def batch(step):
+        if step == 5:
+            os.kill(os.getpid(), getattr(signal, name))
+        return real(step)
+
+    task.batch = batch
+    with pytest.raises(SystemExit) as stop:
+        fit(task, settings(), tmp_path / "cut", progress=False)
+    assert stop.value.code == 0 and checkpoint.newest(tmp_path / "cut").about["step"] == 6
+
+
+def test_the_loss_that_is_told_is_that_of_the_whole_update(tmp_path):
+    task = Line()
+    with torch.no_grad():
+        parts = []
+        for index in range(2):
+            source = torch.Generator().manual_seed(index)
+            parts.append(task.loss(task.batch(index), source)[0].item())
+    fit(task, settings(accumulate=2, steps=1, log_every=1), tmp_path, progress=False)
+    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert line["loss"] == pytest.approx(sum(parts) / 2) == line["error"]
+    assert abs(parts[0] - parts[1]) > 0.01 * parts[0]
+
+
+def test_a_finished_run_goes_on_where_it_is_to_be_longer(tmp_path, capsys):
+    def about(steps):
+        loop = settings(steps=steps, decay=0.5).model_dump()
+        return {"config": json.dumps({"task": "text", "loop": loop})}
+
+    def run(steps):
+        out = fit(Line(), settings(steps=steps, decay=0.5), tmp_path, False, metadata=about(steps))
+        return load_file(out), capsys.readouterr().out
+
+    first, _ = run(20)
+    same, said = run(20)
+    assert "finished before, skipped" in said
+    longer, said = run(40)
+    assert "finished at step 20, goes on to 40; lr jumps from 0.002 to 0.02" in said
+    assert "resumed at step 20" in said
+    assert all(torch.equal(first[k], same[k]) for k in first)
+    assert any(not torch.equal(first[k], longer[k]) for k in first)
+    assert checkpoint.newest(tmp_path).about["step"] == 40
+
+
+def test_no_clipping_is_no_clipping(tmp_path):
+    """0 made every update nothing in this engine, and clipped nothing in DeepSpeed's."""
+    off, high = (
+        load_file(fit(Line(), settings(clip=clip), tmp_path / str(clip), progress=False))
+        for clip in (0.0, 1e9)
+    )
+    for name, value in high.items():
+        torch.testing.assert_close(off[name], value)
+    with pytest.raises(ValueError, match="clip"):
+        settings(clip=-1.0)
 
 
 def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, monkeypatch):

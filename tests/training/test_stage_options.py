@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from made import flow_config, write_latents
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from syncflow.training import logging, recompute, runner, settings
 from syncflow.training.distributed.groups import Group
@@ -108,6 +108,35 @@ def test_validation_is_scaled_as_training_is(latents, tmp_path):
     training = task(latents, validation=str(other))
     seen = training.validation[0].latents.batch(np.arange(2), np.random.default_rng(0))
     assert seen["video"].mean() > -1
+
+
+def test_a_frozen_tower_sees_video_as_it_was_trained_and_the_sound_follows_the_data(
+    latents, tmp_path
+):
+    """Statistics far from 0 and 1: a tower that was trained without them, as imported ones are, must
+    not meet latents that the data's own have changed."""
+    first = task(latents, "video")
+    known = {"video_mean": [3.0, -2.0], "video_std": [5.0, 0.5],
+             "audio_mean": [9.0] * 3, "audio_std": [9.0] * 3}  # fmt: skip
+    weights = {k: v.contiguous() for k, v in first.module.state_dict().items()}
+    (tmp_path / "tower").mkdir()
+    save_file(weights, tmp_path / "tower" / "model.safetensors", {"statistics": json.dumps(known)})
+    manifest = json.loads((latents / "manifest.json").read_text())
+    manifest["statistics"] |= {"audio_mean": [1.0] * 3, "audio_std": [2.0] * 3,
+                               "video_mean": [7.0] * 2, "video_std": [7.0] * 2}  # fmt: skip
+    (latents / "manifest.json").write_text(json.dumps(manifest))
+    rows, draw = np.arange(4), lambda: np.random.default_rng(0)
+    plain = first.plan.buckets[0].latents.batch(rows, draw())  # statistics 0 and 1
+
+    second = task(latents, "audio", init_video=str(tmp_path / "tower"))
+    seen = second.plan.buckets[0].latents.batch(rows, draw())
+    scale = [torch.tensor(known[f"video_{key}"])[:, None, None, None] for key in ("mean", "std")]
+    torch.testing.assert_close(seen["video"], (plain["video"] - scale[0]) / scale[1])
+    torch.testing.assert_close(seen["audio"], (plain["audio"] - 1) / 2)
+    shown = second.validation[0].latents.batch(rows, draw())
+    torch.testing.assert_close(shown["video"], seen["video"])
+    said = json.loads(second.provenance["statistics"])
+    assert said["video_std"] == known["video_std"] and said["audio_std"] == [2.0] * 3
 
 
 @pytest.mark.parametrize("kind", ["blocks", "selective"])

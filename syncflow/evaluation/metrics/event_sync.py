@@ -5,12 +5,13 @@ against heard.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from syncflow.detect import contacts, matching, onsets
 from syncflow.evaluation.metrics.metric import Pair, Result
 
 #: Name in ``sync.measure`` -> heading, and which way is better.
-NAMES = {
+NAMES: dict[str, tuple[str, Literal["lower", "higher"]]] = {
     "f1_50": ("F1 at 50 ms", "higher"),
     "f1_100": ("F1 at 100 ms", "higher"),
     "median_ms": ("median ms", "lower"),

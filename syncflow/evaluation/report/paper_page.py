@@ -54,7 +54,7 @@ def _losses(curves: dict[str, dict[str, list[list[float]]]]) -> str:
     drawings = []
     for name in names:
         series = [
-            figures.Series(run, [tuple(point) for point in losses[name]])
+            figures.Series(run, [(x, y, low, high) for x, y, low, high in losses[name]])
             for run, losses in curves.items()
             if name in losses
         ]

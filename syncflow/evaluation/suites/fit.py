@@ -111,8 +111,9 @@ def fit(
 
     def look(settings: ContactSettings) -> list[list[float]]:
         return [
-            [c.time for c in contacts.from_tracks(path, s.fps, *s.video.shape[2:], settings)]
+            [c.time for c in contacts.from_tracks(path, s.fps, height, width, settings)]
             for path, s in zip(paths, data, strict=True)
+            for height, width in [s.video.shape[2:]]
         ]
 
     ranges = {
@@ -130,7 +131,7 @@ def fit(
 
     clean = [i for i, s in enumerate(data) if not s.worn]
     found = look(picture), listen(sound)
-    report = {
+    report: dict[str, Any] = {
         "split": split, "clips": clips, "levels": list(levels), "seed": seed, "trials": trials,
         "objective": {"contacts": round(picture_value, 4), "onsets": round(sound_value, 4)},
     }  # fmt: skip

@@ -300,7 +300,9 @@ def _row(
     batch: int,
     progress: bool,
 ) -> dict[str, Any]:
-    begun, parts, missing = time.perf_counter(), [], {}
+    begun = time.perf_counter()
+    parts: list[dict[str, Any]] = []
+    missing: dict[str, str] = {}
     row: dict[str, Any] = {"system": system.name, "tables": list(system.tables), "at": system.at}
     try:
         for make in system.makes:

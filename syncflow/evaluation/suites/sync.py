@@ -218,6 +218,7 @@ def _recorded(
     sampling: dict[str, Any],
 ) -> None:
     """Adds what recordings with written-down events say: of the metrics, and of the model."""
+    assert scope.recordings is not None
     found = recordings.windows(scope.recordings, max(2, scope.calibrate or 100), like)
     clips, times = [w.clip for w in found], [w.times for w in found]
     report["calibration"]["recordings"] = calibration.calibrate(

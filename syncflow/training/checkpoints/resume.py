@@ -13,6 +13,7 @@ from torch import Tensor
 
 from syncflow.training import settings
 from syncflow.training.checkpoints import checkpoint
+from syncflow.training.optim import optimizer
 
 # What may change while a run lasts: how long it is, where it goes, what it tells, how it is shared
 # out. Everything else decides what is learned.
@@ -51,6 +52,28 @@ def find(out: Path, config: str | None) -> Start:
             "restore the config, or start from its weights with init"
         )
     return Start(about["step"], about["skipped"], about["seconds"], saved)
+
+
+def goes_on(final: Path, config: settings.LoopConfig, text: str | None, tells: bool) -> bool:
+    """Whether the finished run that ended in ``final`` is to be longer now; the process that
+    ``tells`` says what becomes of it."""
+    out = final.parent
+    about = checkpoint.metadata(final)
+    changed = differing(about.get("config"), text)
+    done = int(about.get("steps", config.steps))
+    longer = not changed and done < config.steps and bool(checkpoint.folders(out))
+    if tells and not longer:
+        print(f"{out}: finished before{' with another config' if changed else ''}, skipped")
+    elif tells:
+        told = f"{out}: finished at step {done}, goes on to {config.steps}"
+        before = json.loads(about["config"]).get("loop") if about.get("config") else None
+        if before:
+            old = settings.LoopConfig.model_validate(before)
+            rates = optimizer.learning_rate(done - 1, old), optimizer.learning_rate(done, config)
+            if abs(rates[1] - rates[0]) > 0.1 * config.lr:
+                told += f"; lr jumps from {rates[0]:.3g} to {rates[1]:.3g}"
+        print(told)
+    return longer
 
 
 def drop_damaged(out: Path, step: int) -> None:

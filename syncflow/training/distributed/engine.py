@@ -68,7 +68,7 @@ class ZeroEngine(Replicas):
             k: v.detach().to("cpu", copy=True)
             for k, v in self.module.state_dict().items() if group.leads and k not in trained
         }
-        # lr 0: ZeRO-3 makes the optimizer's state by a step of its own.
+        # lr 0: a version of ZeRO-3 may make the optimizer's state by a step of its own.
         (adamw,) = optimizer.build(self.module, self.config.model_copy(update={"lr": 0.0}))
         self.engine, self.zero, _, _ = deepspeed.initialize(
             model=_Objective(self.task), optimizer=adamw, config=self._deepspeed_config()
@@ -79,8 +79,7 @@ class ZeroEngine(Replicas):
             if self.stage == 3 else self.zero.single_partition_of_fp32_groups
         )
         self.ema = [s.detach().clone() for s in self.shards] if self.config.ema else []
-        if self.stage < 3:
-            self._make_moments()
+        self._make_moments()
         self._set_updates(0)
 
     def _deepspeed_config(self) -> dict[str, Any]:
@@ -92,20 +91,21 @@ class ZeroEngine(Replicas):
             "gradient_clipping": config.clip,
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
-            "bf16": {"enabled": config.precision == "bf16"},
+            "bf16": {"enabled": config.precision == "bf16", "check_grad_overflow": True},
         }
         block.setdefault("steps_per_print", sys.maxsize)
         return block
 
     def _make_moments(self) -> None:
-        """ZeRO 1 and 2 make them in the first step, and then find only those of the first group of
-        parameters again."""
+        """ZeRO makes them in the first step, too late to be restored or saved before it; 1 and 2
+        then find only those of the first group of parameters again."""
         for shard in self.shards:
             self.zero.optimizer.state[shard] = {
                 "step": torch.zeros((), device=shard.device),
                 "exp_avg": torch.zeros_like(shard), "exp_avg_sq": torch.zeros_like(shard),
             }
-        self.zero._lazy_init_hp_params_optimizer_state()
+        if self.stage < 3:
+            self.zero._lazy_init_hp_params_optimizer_state()
 
     def _set_updates(self, updates: int) -> None:
         for values in self.zero.optimizer.state.values():
@@ -167,11 +167,13 @@ class ZeroEngine(Replicas):
 
         for parameter in self.named.values():
             parameter.ds_tensor.data.copy_(safe_get_local_fp32_param(parameter).view(-1))
-        persistent = [p for p in self.named.values() if p.ds_persist]
-        for parameter in persistent:
+        # Those that are whole, and only those: before the first pass none is, and the first backward
+        # pass would miss the hooks of those that a forward pass has not put together.
+        whole = [p for p in self.named.values() if p.ds_persist and _is_whole(p)]
+        for parameter in whole:
             parameter.partition()
-        if persistent:
-            persistent[0].all_gather(persistent)
+        if whole:
+            whole[0].all_gather(whole)
 
     @torch.no_grad()
     def evaluate(self, name: str) -> Any:
@@ -253,6 +255,11 @@ class ZeroEngine(Replicas):
         if self.group.leads:
             out |= {k: v.detach().cpu() for k, v in self.module.named_buffers()}
         return out if self.group.leads else {}
+
+
+def _is_whole(parameter: nn.Parameter) -> bool:
+    """Whether ZeRO-3 has all of a parameter here."""
+    return parameter.ds_status.name == "AVAILABLE"
 
 
 def _adjust_backend(group: Group) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -71,7 +72,8 @@ class Replicas:
     def step(self, lr: float, number: int, loss: Tensor) -> float | None:
         """One update, the ``number``-th from 0; its gradient norm, or None where something was not
         finite and nothing was changed."""
-        norm = torch.nn.utils.clip_grad_norm_(list(self.named.values()), self.config.clip)
+        most = self.config.clip or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(list(self.named.values()), most)
         finite = bool(torch.isfinite(norm)) and bool(torch.isfinite(loss))
         if self.group.world > 1:
             finite = not self.group.any(not finite)[0]

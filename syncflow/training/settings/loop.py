@@ -23,7 +23,7 @@ _LOOPS_OWN = {
 _DEEPSPEED_KEYS = {
     "zero_optimization", "communication_data_type", "prescale_gradients",
     "gradient_predivide_factor", "wall_clock_breakdown", "comms_logger", "flops_profiler", "aio",
-    "memory_breakdown", "steps_per_print",
+    "memory_breakdown", "steps_per_print", "data_types", "activation_checkpointing",
 }  # fmt: skip
 
 
@@ -33,7 +33,7 @@ class LoopConfig(Config):
     ``batch_size`` is that of all processes together, in one pass; an update sees ``accumulate`` of
     them. The learning rate warms up over ``warmup`` steps, stays, and falls to zero over the last
     ``decay`` share. ``optimizer`` "muon" trains the matrices inside the network with Muon and the
-    rest with AdamW. ``ema`` 0 keeps no average. ``randomness`` "sample" numbers the draws by clip,
+    rest with AdamW. ``clip``: the largest norm of a gradient, 0 = any. ``ema`` 0 keeps no average. ``randomness`` "sample" numbers the draws by clip,
     so that they do not depend on how a batch is shared; several processes need it.
 
     Checkpoints come every ``checkpoint_minutes`` and, where it is set, every ``checkpoint_every``
@@ -49,7 +49,7 @@ class LoopConfig(Config):
     warmup: int = 50
     decay: float = Field(0.4, ge=0, le=1)
     weight_decay: float = 0.01
-    clip: float = 1.0
+    clip: float = Field(1.0, ge=0)
     optimizer: Literal["adamw", "muon"] = "adamw"
     betas: tuple[float, float] = (0.9, 0.98)
     ema: float = 0.998
@@ -86,4 +86,9 @@ class LoopConfig(Config):
         stage = block.get("zero_optimization", {}).get("stage")
         if stage not in (1, 2, 3):
             raise ValueError(f"zero_optimization.stage must be 1, 2 or 3, got {stage!r}")
+        if stage == 1 and block.get("data_types", {}).get("grad_accum_dtype") == "fp32":
+            raise ValueError(
+                "data_types.grad_accum_dtype \"fp32\" at stage 1 is another optimizer of DeepSpeed's, "
+                "whose state cannot be saved here; use stage 2, which sends as much"
+            )
         return block

@@ -133,8 +133,8 @@ def training_buckets(
     data: str | Sequence[str | BucketConfig], loop: LoopConfig,
     statistics: dict[str, list[float]] | None = None,
 ) -> Plan:
-    """The plan of a training set; all its latents are normalised by ``statistics``, or by those of
-    all of them.
+    """The plan of a training set; all its latents are normalised by ``statistics`` and, where those
+    do not name one, by those of all of them.
 
     Raises:
         ValueError: two folders are of different encoders.
@@ -142,13 +142,12 @@ def training_buckets(
     """
     entries = [data] if isinstance(data, str) else data
     chosen = [BucketConfig(data=entry) if isinstance(entry, str) else entry for entry in entries]
-    latents = [Latents(entry.data, statistics=statistics) for entry in chosen]
+    latents = [Latents(entry.data) for entry in chosen]
     for entry, other in zip(chosen[1:], latents[1:], strict=True):
         other.require(entry.data, latents[0].manifest, "encoders")
-    if statistics is None and len(latents) > 1:
-        statistics = _pooled(latents)
-        for each in latents:
-            each.normalise(statistics)
+    own = latents[0].statistics if len(latents) == 1 else _pooled(latents)
+    for each in latents:
+        each.normalise({**own, **(statistics or {})})
     sizes = [entry.batch_size or loop.batch_size for entry in chosen]
     buckets = [Bucket(*each) for each in zip(_names(latents), latents, sizes, strict=True)]
     return Plan(buckets, [entry.weight for entry in chosen], loop)

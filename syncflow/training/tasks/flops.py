@@ -35,7 +35,8 @@ def _forward(config: str, spec: ClipSpec, length: int) -> tuple[float, float, fl
         with FlopCounterMode(display=False) as counter:
             model.audio_velocity(audio, t, context, condition)
         counts.append(counter.get_total_flops())
-    return tuple(float(count) for count in counts)
+    of_video, of_context, of_audio = map(float, counts)
+    return of_video, of_context, of_audio
 
 
 def training_flops(

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from syncflow import flow
 from syncflow.clip import Clip
-from syncflow.models.text import tokens
 from syncflow.models.audio_tower import AudioContext
 from syncflow.models.ddit import Condition, DDiT
+from syncflow.models.text import tokens
 from syncflow.training.checkpoints import weights
 from syncflow.training.distributed import sequence
 from syncflow.training.distributed.groups import Group
@@ -49,7 +49,7 @@ class FlowTraining(Task):
         self.config = config
         self.group = group or Group(device=torch.device(device))
         self.device = self.group.device
-        known = self._statistics_of_init() if config.statistics == "init" else None
+        known = self._known_statistics()
         self.plan = buckets.training_buckets(config.data, config.loop, known)
         # As the model sees everything: validation, and later what it generates.
         self.statistics = self.plan.statistics
@@ -94,6 +94,15 @@ class FlowTraining(Task):
                 for k, v in found.items() if k.startswith("video_tower.")
             }
             self.module.video_tower.load_state_dict(below or found)
+
+    def _known_statistics(self) -> dict[str, list[float]]:
+        """Those that the weights to start from were trained with, where they are to be kept: all of
+        ``init``'s, or the videos' of the tower in ``init_video``, which no data make another."""
+        config = self.config
+        if config.statistics == "init":
+            return self._statistics_of_init()
+        found = weights.statistics(config.init_video) if config.init_video else None
+        return {key: value for key, value in (found or {}).items() if key.startswith("video_")}
 
     def _statistics_of_init(self) -> dict[str, list[float]]:
         init = self.config.init

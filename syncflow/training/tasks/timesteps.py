@@ -48,7 +48,9 @@ def draw(
     if config.decoupled:
         apart = clean | (randomness.uniform(size, source) < config.decoupled)
     mask = _frame_mask(config, shape, clean, source).to(device) if config.conditioned else None
-    return Clocks(*(x.to(device) for x in (t_video, clean, t_B, apart)), mask)
+    parts = (x.to(device) for x in (t_video, clean, t_B, apart))
+    video, clean, joint, apart = parts
+    return Clocks(video, clean, joint, apart, mask)
 
 
 def audio_times(config: FlowTask, clocks: Clocks, source: Source) -> Tensor:

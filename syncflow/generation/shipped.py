@@ -1,0 +1,42 @@
+"""``syncflow.generate``: the model in the package."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, Literal, Unpack, overload
+
+from syncflow.clip import Clip
+from syncflow.generation.pipeline import SyncFlow, load
+from syncflow.generation.request import GenerateOptions
+
+
+@overload
+def generate(
+    prompt: str, *, audio_takes: Literal[1] = 1, **options: Unpack[GenerateOptions]
+) -> Clip: ...
+
+
+@overload
+def generate(
+    prompt: list[str] | tuple[str, ...],
+    *,
+    audio_takes: int = 1,
+    **options: Unpack[GenerateOptions],
+) -> list[Clip]: ...
+
+
+@overload
+def generate(
+    prompt: str | Sequence[str], *, audio_takes: int = 1, **options: Unpack[GenerateOptions]
+) -> Clip | list[Clip]: ...
+
+
+def generate(prompt: Any, **options: Any) -> Clip | list[Clip]:
+    """``SyncFlow.generate`` of the model in the package, which is loaded once and kept."""
+    return _shipped().generate(prompt, **options)
+
+
+@functools.lru_cache(maxsize=1)
+def _shipped() -> SyncFlow:
+    return load()
