@@ -292,16 +292,23 @@ def _attention(
     return aten._scaled_dot_product_efficient_attention(q, k, v, attn_mask, keeps)[0]
 
 
-_module_to = nn.Module.to
-
-
-def _to(module: nn.Module, *args: Any, **options: Any) -> nn.Module:
-    """Fake parameters cannot be moved, and those that are made on the fake device need not be."""
-    if len(args) == 1 and not options and isinstance(args[0], (str, torch.device)):
-        kind = torch.device(args[0]).type
-        if all(p.device.type == kind for p in module.parameters()):
-            return module
-    return _module_to(module, *args, **options)
+def to(module: nn.Module, *args: Any, **options: Any) -> nn.Module:
+    """``module.to(device or dtype)``, which cannot be had of fake parameters: they are replaced."""
+    device, dtype, _, _ = torch._C._nn._parse_to(*args, **options)
+    for each in module.modules():
+        for store in (each._parameters, each._buffers):
+            for name, value in store.items():
+                if value is None:
+                    continue
+                wanted = dtype if dtype and value.is_floating_point() else value.dtype
+                there = device is None or value.device.type == device.type
+                if there and wanted == value.dtype:
+                    continue
+                changed = value.detach().to(device=device or value.device, dtype=wanted)
+                if isinstance(value, nn.Parameter):
+                    changed = nn.Parameter(changed, value.requires_grad)
+                store[name] = changed
+    return module
 
 
 @contextmanager
@@ -324,7 +331,7 @@ def pretend(device: str = "cuda", kernels: bool = True) -> Iterator[Counter]:
                 (torch.amp.autocast_mode, "amp_definitely_not_available", lambda: False),
                 (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
                 (torch.cuda, "is_bf16_supported", lambda *_: True),
-                (nn.Module, "to", _to),
+                (nn.Module, "to", to),
             ):
                 stack.enter_context(mock.patch.object(owner, name, value, create=True))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))

@@ -19,13 +19,13 @@ from unittest import mock
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import made_latents  # noqa: E402
-from benchmarks.counting import GIB, Counter, Part, outside, pretend  # noqa: E402
+from benchmarks.counting import GIB, Counter, Part, outside, pretend, to  # noqa: E402
 from benchmarks.fake_backward import backward  # noqa: E402
 from syncflow import flow  # noqa: E402
 from syncflow.clip import ClipSpec  # noqa: E402
@@ -112,7 +112,7 @@ def _plain(counter: Counter, task: Any, config: Any, validates: bool) -> Footpri
 def _with_zero(
     counter: Counter, task: Any, config: Any, stage: int, gpus: int, validates: bool
 ) -> Footprint:
-    _to_bfloat16(task.module)
+    to(task.module, torch.bfloat16)
     task.module.train()
     block = config.loop.deepspeed["zero_optimization"]
     trained = sum(p.numel() for p in task.module.parameters() if p.requires_grad)
@@ -203,7 +203,7 @@ def _generation(model: str, frames: tuple, seconds: float) -> tuple[float, Part]
     with torch.inference_mode(), pretend("cuda") as counter:
         with CUDA:
             ddit = DDiT(model_config).eval()
-        _to_bfloat16(ddit)
+        to(ddit, torch.bfloat16)
         text = torch.empty(
             2, model_config.video.model_max_length, model_config.video.caption_channels,
             dtype=torch.bfloat16, device=CUDA,
@@ -271,19 +271,6 @@ def _short(config: Any) -> Iterator[None]:
     clips = min(validation.CLIPS, 2 * config.loop.batch_size)
     with mock.patch.multiple(validation, TIMES=(0.5,), CLIPS=clips):
         yield
-
-
-def _to_bfloat16(module: nn.Module) -> None:
-    """As ``module.bfloat16()``, which cannot be had of fake parameters."""
-    for each in module.modules():
-        for store in (each._parameters, each._buffers):
-            for name, value in store.items():
-                if value is None or not value.is_floating_point():
-                    continue
-                cast = value.detach().to(torch.bfloat16)
-                if isinstance(value, nn.Parameter):
-                    cast = nn.Parameter(cast, value.requires_grad)
-                store[name] = cast
 
 
 def _size(tensor: Tensor) -> int:
