@@ -191,8 +191,15 @@ class Counter(TorchDispatchMode):
             self._composite -= 1
 
     def _measure(
-        self, found: Part, operator: Any, packet: Any, args: tuple, kwargs: dict,
-        given: list[Tensor], made: list[Tensor], out: Any,
+        self,
+        found: Part,
+        operator: Any,
+        packet: Any,
+        args: tuple,
+        kwargs: dict,
+        given: list[Tensor],
+        made: list[Tensor],
+        out: Any,
     ) -> None:
         """The launches, bytes and operations of an operator that writes."""
         places = {x.device.type for x in (*given, *made)}
@@ -250,8 +257,11 @@ def _launches(packet: Any, args: tuple) -> int:
 
 
 def _own_flops(packet: Any, given: list[Tensor], made: list[Tensor]) -> int:
-    """Of the operators of this package that hold matrix products."""
+    """Of operators with matrix products that PyTorch's own table does not have."""
     name = packet._qualified_op_name
+    if name == "aten::_addmm_activation":
+        (rows, inner), columns = given[1].shape, given[2].shape[1]
+        return 2 * rows * inner * columns
     if name == "syncflow::temporal_attention":
         B, T, S, _, H, D = given[0].shape
         return 4 * B * S * H * T * T * D
@@ -282,16 +292,23 @@ def _attention(
     return aten._scaled_dot_product_efficient_attention(q, k, v, attn_mask, keeps)[0]
 
 
-_module_to = nn.Module.to
-
-
-def _to(module: nn.Module, *args: Any, **options: Any) -> nn.Module:
-    """Fake parameters cannot be moved, and those that are made on the fake device need not be."""
-    if len(args) == 1 and not options and isinstance(args[0], (str, torch.device)):
-        kind = torch.device(args[0]).type
-        if all(p.device.type == kind for p in module.parameters()):
-            return module
-    return _module_to(module, *args, **options)
+def to(module: nn.Module, *args: Any, **options: Any) -> nn.Module:
+    """``module.to(device or dtype)``, which cannot be had of fake parameters: they are replaced."""
+    device, dtype, _, _ = torch._C._nn._parse_to(*args, **options)
+    for each in module.modules():
+        for store in (each._parameters, each._buffers):
+            for name, value in store.items():
+                if value is None:
+                    continue
+                wanted = dtype if dtype and value.is_floating_point() else value.dtype
+                there = device is None or value.device.type == device.type
+                if there and wanted == value.dtype:
+                    continue
+                changed = value.detach().to(device=device or value.device, dtype=wanted)
+                if isinstance(value, nn.Parameter):
+                    changed = nn.Parameter(changed, value.requires_grad)
+                store[name] = changed
+    return module
 
 
 @contextmanager
@@ -314,7 +331,7 @@ def pretend(device: str = "cuda", kernels: bool = True) -> Iterator[Counter]:
                 (torch.amp.autocast_mode, "amp_definitely_not_available", lambda: False),
                 (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
                 (torch.cuda, "is_bf16_supported", lambda *_: True),
-                (nn.Module, "to", _to),
+                (nn.Module, "to", to),
             ):
                 stack.enter_context(mock.patch.object(owner, name, value, create=True))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))

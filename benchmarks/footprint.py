@@ -19,13 +19,13 @@ from unittest import mock
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import made_latents  # noqa: E402
-from benchmarks.counting import GIB, Counter, Part, outside, pretend  # noqa: E402
+from benchmarks.counting import GIB, Counter, Part, outside, pretend, to  # noqa: E402
 from benchmarks.fake_backward import backward  # noqa: E402
 from syncflow import flow  # noqa: E402
 from syncflow.clip import ClipSpec  # noqa: E402
@@ -94,8 +94,11 @@ def _plain(counter: Counter, task: Any, config: Any, validates: bool) -> Footpri
     transfers, reads = dict(counter.transfers), counter.reads
     trained = sum(_size(p) for p in engine.named.values())
     parts = {
-        "parameters": weights, "gradients": trained, "average": average,
-        "optimizer": rest - weights - average, "activations": activations,
+        "parameters": weights,
+        "gradients": trained,
+        "average": average,
+        "optimizer": rest - weights - average,
+        "activations": activations,
     }
     validate = 0.0
     if validates:
@@ -103,15 +106,13 @@ def _plain(counter: Counter, task: Any, config: Any, validates: bool) -> Footpri
         with _short(config):
             engine.evaluate("validate")
         validate = counter.memory.peak
-    return Footprint(
-        train, validate, rest, parts, step_counts, parts_counted, transfers, reads
-    )
+    return Footprint(train, validate, rest, parts, step_counts, parts_counted, transfers, reads)
 
 
 def _with_zero(
     counter: Counter, task: Any, config: Any, stage: int, gpus: int, validates: bool
 ) -> Footprint:
-    _to_bfloat16(task.module)
+    to(task.module, torch.bfloat16)
     task.module.train()
     block = config.loop.deepspeed["zero_optimization"]
     trained = sum(p.numel() for p in task.module.parameters() if p.requires_grad)
@@ -139,8 +140,11 @@ def _with_zero(
     transfers, reads = dict(counter.transfers), counter.reads
     rest = here - away + shards + buckets
     parts = {
-        "parameters": weights, "gradients": gradients, "optimizer": shards * (copies - 1) / copies,
-        "average": shards / copies if config.loop.ema else 0.0, "activations": activations,
+        "parameters": weights,
+        "gradients": gradients,
+        "optimizer": shards * (copies - 1) / copies,
+        "average": shards / copies if config.loop.ema else 0.0,
+        "activations": activations,
         "buckets": buckets,
     }
     for parameter in task.module.parameters():
@@ -154,8 +158,14 @@ def _with_zero(
             task.validate(task.module)
         validate = counter.memory.peak - away + shards + buckets + swap
     return Footprint(
-        max(passes, updating) + shards + buckets, validate, rest + swap + 4 * largest, parts,
-        step_counts, by_module, transfers, reads,
+        max(passes, updating) + shards + buckets,
+        validate,
+        rest + swap + 4 * largest,
+        parts,
+        step_counts,
+        by_module,
+        transfers,
+        reads,
     )
 
 
@@ -193,7 +203,7 @@ def _generation(model: str, frames: tuple, seconds: float) -> tuple[float, Part]
     with torch.inference_mode(), pretend("cuda") as counter:
         with CUDA:
             ddit = DDiT(model_config).eval()
-        _to_bfloat16(ddit)
+        to(ddit, torch.bfloat16)
         text = torch.empty(
             2, model_config.video.model_max_length, model_config.video.caption_channels,
             dtype=torch.bfloat16, device=CUDA,
@@ -204,9 +214,7 @@ def _generation(model: str, frames: tuple, seconds: float) -> tuple[float, Part]
         velocity = GuidedVelocity(ddit, captions, 6.0, 6.0)
         state = (
             torch.empty(1, model_config.video.in_channels, *spec.video_latent_shape, device=CUDA),
-            torch.empty(
-                1, spec.audio_latent_length, model_config.audio.in_channels, device=CUDA
-            ),
+            torch.empty(1, spec.audio_latent_length, model_config.audio.in_channels, device=CUDA),
         )
         for _ in range(2):  # the first makes the tables
             counter.reset()
@@ -263,19 +271,6 @@ def _short(config: Any) -> Iterator[None]:
     clips = min(validation.CLIPS, 2 * config.loop.batch_size)
     with mock.patch.multiple(validation, TIMES=(0.5,), CLIPS=clips):
         yield
-
-
-def _to_bfloat16(module: nn.Module) -> None:
-    """As ``module.bfloat16()``, which cannot be had of fake parameters."""
-    for each in module.modules():
-        for store in (each._parameters, each._buffers):
-            for name, value in store.items():
-                if value is None or not value.is_floating_point():
-                    continue
-                cast = value.detach().to(torch.bfloat16)
-                if isinstance(value, nn.Parameter):
-                    cast = nn.Parameter(cast, value.requires_grad)
-                store[name] = cast
 
 
 def _size(tensor: Tensor) -> int:

@@ -197,9 +197,7 @@ def measure(
     return kernel, eager
 
 
-def timings(
-    names: list[str], dtypes: list[str], seconds: float, clock: Callable
-) -> Iterator[dict]:
+def timings(names: list[str], dtypes: list[str], seconds: float, clock: Callable) -> Iterator[dict]:
     """One row for every operator, shape, dtype and pass."""
     for dtype in dtypes:
         found = cases(getattr(torch, dtype))

@@ -70,7 +70,8 @@ def write(folder: Path, config: Any, count: int, made_up: bool = True) -> Path:
     channels = {"video": shapes["video"][0], "audio": shapes["audio"][1]}
     manifest["statistics"] = {
         f"{kind}_{which}": [value] * channels[kind]
-        for kind in channels for which, value in (("mean", 0.0), ("std", 1.0))
+        for kind in channels
+        for which, value in (("mean", 0.0), ("std", 1.0))
     }
     path.write_text(json.dumps(manifest))
     return folder

@@ -32,8 +32,11 @@ def report(config: Any, gpus: int) -> dict[str, Any]:
     short, guided = footprint.generation(config, 2.0)
     long, _ = footprint.generation(config, 10.0)
     sizes = {
-        "train": found.train, "validate": found.validate, "generate_2s": short,
-        "generate_10s": long, "checkpoint": found.checkpoint,
+        "train": found.train,
+        "validate": found.validate,
+        "generate_2s": short,
+        "generate_10s": long,
+        "checkpoint": found.checkpoint,
     }
     block = config.loop.deepspeed
     return {

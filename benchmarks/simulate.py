@@ -111,8 +111,8 @@ def point(measured: Measured, network: Network, stage: int, gpus: int) -> Point:
     else:
         # Weights come together for the forward pass, and those that learn for the backward pass.
         behind += passes * (network.moved(weights, gpus) + network.moved(gradients, gpus))
-    room = network.overlap * passes * (
-        measured.backward + (measured.forward if stage == 3 else 0.0)
+    room = (
+        network.overlap * passes * (measured.backward + (measured.forward if stage == 3 else 0.0))
     )
     exposed = max(0.0, behind - room) + open_
     computed = measured.seconds - measured.optimizer + measured.optimizer / gpus
@@ -122,7 +122,12 @@ def point(measured: Measured, network: Network, stage: int, gpus: int) -> Point:
     seconds = max(computed * (1 + late) + exposed, measured.pairing(gpus))
     samples = measured.batch * passes * gpus / seconds
     return Point(
-        stage, gpus, seconds, memory(measured, stage, gpus), measured.seconds / seconds, samples,
+        stage,
+        gpus,
+        seconds,
+        memory(measured, stage, gpus),
+        measured.seconds / seconds,
+        samples,
         exposed,
     )
 

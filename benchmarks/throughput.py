@@ -73,8 +73,14 @@ def _simulate(args: argparse.Namespace) -> int:
         forward, backward, optimizer = args.seconds
         total, trained = (int(count) for count in args.parameters)
         measured = simulate.Measured(
-            forward, backward, optimizer, args.batch or 16, total, trained,
-            args.activation_gib * simulate.GIB, accumulate=args.accumulate or 1,
+            forward,
+            backward,
+            optimizer,
+            args.batch or 16,
+            total,
+            trained,
+            args.activation_gib * simulate.GIB,
+            accumulate=args.accumulate or 1,
         )
     else:
         raise ValueError(
@@ -104,7 +110,9 @@ def _measure(args: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any
     batch = changes.get("batch") or args.batch or (16 if on_gpu else 4)
     loop = config.loop.model_copy(
         update={
-            "batch_size": batch, "deepspeed": None, "prefetch": 0,
+            "batch_size": batch,
+            "deepspeed": None,
+            "prefetch": 0,
             "accumulate": changes.get("accumulate") or args.accumulate or config.loop.accumulate,
             "recompute": changes.get("recompute") or args.recompute or config.loop.recompute,
         }
@@ -114,8 +122,12 @@ def _measure(args: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any
         latents = made_latents.write(Path(folder), config, 2 * batch)
         config = config.model_copy(
             update={
-                "data": str(latents), "validation": str(latents), "init": None, "init_video": None,
-                "draws": draws, "loop": loop,
+                "data": str(latents),
+                "validation": str(latents),
+                "init": None,
+                "init_video": None,
+                "draws": draws,
+                "loop": loop,
             }
         )
         from syncflow.training.distributed.replicas import Replicas
@@ -171,9 +183,14 @@ def _run(
     parameters = list(task.module.parameters())
     return {
         "config": {
-            "train": config.train, "batch": loop.batch_size, "accumulate": loop.accumulate,
-            "draws": config.draws, "recompute": loop.recompute, "precision": loop.precision,
-            "width": config.model.video.hidden_size, "depth": config.model.video.depth,
+            "train": config.train,
+            "batch": loop.batch_size,
+            "accumulate": loop.accumulate,
+            "draws": config.draws,
+            "recompute": loop.recompute,
+            "precision": loop.precision,
+            "width": config.model.video.hidden_size,
+            "depth": config.model.video.depth,
         },
         "device": str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
         "machine": f"{platform.machine()}, torch {torch.__version__}, "
@@ -188,8 +205,10 @@ def _run(
         "measured": {
             "forward": middle["forward"] / loop.accumulate,
             "backward": middle["backward"] / loop.accumulate,
-            "optimizer": middle["optimizer"], "data": middle["data"] / loop.accumulate,
-            "batch": loop.batch_size, "accumulate": loop.accumulate,
+            "optimizer": middle["optimizer"],
+            "data": middle["data"] / loop.accumulate,
+            "batch": loop.batch_size,
+            "accumulate": loop.accumulate,
             "parameters": sum(p.numel() for p in parameters),
             "trained": sum(p.numel() for p in parameters if p.requires_grad),
             "activation_bytes": kept / loop.batch_size,

@@ -120,9 +120,7 @@ def xl2(axis: str) -> dict[str, Any]:
             text = torch.empty(2, ddit.config.video.model_max_length, width)
             captions = Captions(ddit.prepare(text, None, spec), 1)
             video = torch.empty(1, ddit.config.video.in_channels, *spec.video_latent_shape)
-            audio = torch.empty(
-                takes, spec.audio_latent_length, ddit.config.audio.in_channels
-            )
+            audio = torch.empty(takes, spec.audio_latent_length, ddit.config.audio.in_channels)
             if given:
                 video_vae.encode(torch.empty(1, 3, spec.num_frames, spec.height, spec.width))
             velocity = GuidedVelocity(

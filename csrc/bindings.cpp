@@ -92,8 +92,7 @@ void each_op(Row&& row) {
   row("patchify3d",
       "(Tensor x_BZTHW, Tensor weight_CZpqr, Tensor? bias_C, Tensor? positions_SC) -> Tensor",
       &cpu::patchify3d);
-  row("unpatchify3d",
-      "(Tensor tokens_BTSK, int[3] patch, int channels, int[3] size) -> Tensor",
+  row("unpatchify3d", "(Tensor tokens_BTSK, int[3] patch, int channels, int[3] size) -> Tensor",
       &cpu::unpatchify3d);
 
   // x + h (null + guidance (conditional - null))
@@ -104,8 +103,8 @@ void each_op(Row&& row) {
 
 }  // namespace
 
-// What only a GPU has kernels for, around a library's attention or norm: declared everywhere, so that
-// tracing and counting know them, and registered in csrc/cuda/ops.
+// What only a GPU has kernels for, around a library's attention, norm or convolution: declared
+// everywhere, so that tracing and counting know them, and registered in csrc/cuda/ops.
 constexpr const char* kGpuOnly[] = {
     // the pairs of x's heads turned where they lie
     "rotate_(Tensor(a!) x_BNHD, Tensor rotation_NP2, bool interleaved) -> ()",
@@ -115,6 +114,10 @@ constexpr const char* kGpuOnly[] = {
     // LN(x + y) * weight + bias
     "layernorm_of_sum(Tensor x_GSC, Tensor y_GSC, Tensor weight_C, Tensor bias_C, float eps) -> "
     "Tensor",
+    // group norm of x + add, then SiLU, of channels-last activations
+    "group_norm_silu(Tensor x_NLC, Tensor? add_NLC, Tensor? before_C, Tensor weight_C, Tensor "
+    "bias_C, "
+    "int groups, float eps, bool silu, bool keep, int front, int width) -> (Tensor, Tensor)",
 };
 
 TORCH_LIBRARY(syncflow, m) {

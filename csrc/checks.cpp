@@ -22,8 +22,7 @@ void check_shape(const char* name, const Tensor& t, const Tensor& x, at::IntArra
 
 void check_tokens(const char* name, const Tensor& x_GSC) {
   check_dtype(name, x_GSC);
-  TORCH_CHECK_VALUE(x_GSC.dim() == 3, name, " has shape ", x_GSC.sizes(),
-                    "; it must be [G, S, C]");
+  TORCH_CHECK_VALUE(x_GSC.dim() == 3, name, " has shape ", x_GSC.sizes(), "; it must be [G, S, C]");
 }
 
 void check_modulation(const char* name, const Tensor& m_GC, const Tensor& x_GSC) {
@@ -52,8 +51,8 @@ void check_bias_gelu(const Tensor& x_NC, const OptionalTensor& bias_C) {
 
 void check_packed(const char* name, const Tensor& qkv, int64_t dim) {
   check_dtype(name, qkv);
-  TORCH_CHECK_VALUE(qkv.dim() == dim && qkv.size(-3) == 3 && qkv.size(-1) > 0, name,
-                    " has shape ", qkv.sizes(), "; it must be ",
+  TORCH_CHECK_VALUE(qkv.dim() == dim && qkv.size(-3) == 3 && qkv.size(-1) > 0, name, " has shape ",
+                    qkv.sizes(), "; it must be ",
                     dim == 6 ? "[B, T, S, 3, H, D]" : "[B, N, 3, H, D]");
 }
 
@@ -89,16 +88,16 @@ Patches check_patchify3d(const Tensor& x_BZTHW, const Tensor& weight_CZpqr,
 Patches check_unpatchify3d(const Tensor& tokens_BTSK, at::IntArrayRef patch, int64_t channels,
                            at::IntArrayRef size) {
   check_dtype("tokens", tokens_BTSK);
-  TORCH_CHECK_VALUE(patch.size() == 3 && size.size() == 3 && patch[0] > 0 && patch[1] > 0 &&
-                        patch[2] > 0,
-                    "patch is ", patch, " and size is ", size,
-                    "; both must be three numbers, those of the patch positive");
+  TORCH_CHECK_VALUE(
+      patch.size() == 3 && size.size() == 3 && patch[0] > 0 && patch[1] > 0 && patch[2] > 0,
+      "patch is ", patch, " and size is ", size,
+      "; both must be three numbers, those of the patch positive");
   const Patches patches{channels, size[0], size[1], size[2], patch[0], patch[1], patch[2]};
   const int64_t S = patches.h() * patches.w(), volume = patches.volume();
-  TORCH_CHECK_VALUE(tokens_BTSK.dim() == 4 && tokens_BTSK.size(1) == patches.t() &&
-                        tokens_BTSK.size(2) == S,
-                    "tokens has shape ", tokens_BTSK.sizes(), "; it must be [B, ", patches.t(),
-                    ", ", S, ", K] for size ", size);
+  TORCH_CHECK_VALUE(
+      tokens_BTSK.dim() == 4 && tokens_BTSK.size(1) == patches.t() && tokens_BTSK.size(2) == S,
+      "tokens has shape ", tokens_BTSK.sizes(), "; it must be [B, ", patches.t(), ", ", S,
+      ", K] for size ", size);
   const int64_t K = tokens_BTSK.size(3);
   TORCH_CHECK_VALUE(K % volume == 0 && K / volume >= channels, "tokens has shape ",
                     tokens_BTSK.sizes(), "; its last axis must be ", volume, " times at least ",

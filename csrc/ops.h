@@ -41,10 +41,12 @@ std::tuple<Tensor, Tensor, Tensor> residual_layernorm_backward(const Tensor& gra
 Tensor temporal_attention(const Tensor& qkv_BTS3HD, const OptionalTensor& q_weight_D,
                           const OptionalTensor& k_weight_D, const OptionalTensor& rotation_TP2,
                           bool interleaved, double eps);
-std::tuple<Tensor, Tensor, Tensor> temporal_attention_backward(
-    const Tensor& grad_BTSC, const Tensor& qkv_BTS3HD, const OptionalTensor& q_weight_D,
-    const OptionalTensor& k_weight_D, const OptionalTensor& rotation_TP2, bool interleaved,
-    double eps);
+std::tuple<Tensor, Tensor, Tensor> temporal_attention_backward(const Tensor& grad_BTSC,
+                                                               const Tensor& qkv_BTS3HD,
+                                                               const OptionalTensor& q_weight_D,
+                                                               const OptionalTensor& k_weight_D,
+                                                               const OptionalTensor& rotation_TP2,
+                                                               bool interleaved, double eps);
 
 // R = K B rows of queries, K for each of B contexts of M keys; O = 1 key of a row's own.
 Tensor cross_attention(const Tensor& q_RNHD, const Tensor& k_BHMD, const Tensor& v_BHMD,

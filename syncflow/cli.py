@@ -46,8 +46,13 @@ _GROUPS: dict[str, tuple[str, dict[str, ModuleType]]] = {
     "evaluate": (
         "measure a model",
         {
-            "sync": sync, "suite": suite, "paper": paper, "sweep": sweep, "calibrate": calibrate,
-            "fit": fit, "redraw": redraw,
+            "sync": sync,
+            "suite": suite,
+            "paper": paper,
+            "sweep": sweep,
+            "calibrate": calibrate,
+            "fit": fit,
+            "redraw": redraw,
         },
     ),
 }

@@ -172,8 +172,13 @@ class Clip:
         from syncflow.data import media
 
         video, audio = media.read(
-            path, fps=fps, sample_rate=sample_rate, start=start, seconds=seconds,
-            height=height, width=width,
+            path,
+            fps=fps,
+            sample_rate=sample_rate,
+            start=start,
+            seconds=seconds,
+            height=height,
+            width=width,
         )
         if audio is None:
             audio = torch.zeros(round(len(video) / fps * sample_rate))

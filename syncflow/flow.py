@@ -327,9 +327,9 @@ def integrate(
             steps = [
                 noise_steps.step(
                     advance(x_m, v_m, 1 - t[m]), advance(x_m, v_m, -t[m]), t[m], t_next[m],
-                    eta=etas[m], noise=partial(noise, m) if etas[m] else None, last=last[m],
-                    order=order,
-                ) if h[m] else (x_m, None)
+                    eta=etas[m], noise=partial(noise, m) if noise and etas[m] else None,
+                    last=last[m], order=order,
+                ) if h[m] and v_m is not None else (x_m, None)
                 for m, (x_m, v_m) in enumerate(zip(x, v, strict=True))
             ]  # fmt: skip
             end, last = tuple(x_m for x_m, _ in steps), [seen for _, seen in steps]

@@ -46,6 +46,8 @@ def step(
         gain = -t_next * math.expm1(-(1 + eta) * h) * h / (2 * last[1])
         end = end + gain * (data - last[0])
     if eta and t_next < 1:
+        if noise is None:
+            raise ValueError(f"eta {eta:g} needs noise to draw from")
         end = end + (1 - t_next) * math.sqrt(-math.expm1(-2 * eta * h)) * noise(held)
     return end, (data, h)
 

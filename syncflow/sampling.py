@@ -83,8 +83,8 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Option(
             0.0,
-            "noise of the picture drawn anew on the way: 0 = none, 1 = as much as DDIM's, 1000 = all "
-            "at every step",
+            "noise of the picture drawn anew on the way: 0 = none, 1 = as much as DDIM's, 1000 = "
+            "all at every step",
             least=0,
         ),
     ]

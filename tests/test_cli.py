@@ -41,9 +41,20 @@ def test_version_and_help_load_nothing_heavy(tmp_path) -> None:
     assert done.stdout.endswith("[]\n"), done.stdout[-200:] + done.stderr
 
 
-@pytest.mark.parametrize("command", [
-        "generate", "data impacts", "train", "evaluate sync", "evaluate suite", "evaluate fit",
-        "evaluate sweep", "evaluate calibrate", "evaluate redraw", "demo", "info",
+@pytest.mark.parametrize(
+    "command",
+    [
+        "generate",
+        "data impacts",
+        "train",
+        "evaluate sync",
+        "evaluate suite",
+        "evaluate fit",
+        "evaluate sweep",
+        "evaluate calibrate",
+        "evaluate redraw",
+        "demo",
+        "info",
     ],  # fmt: skip
 )
 def test_every_command_has_help_with_an_example(capsys, command) -> None:

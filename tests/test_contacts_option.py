@@ -51,6 +51,7 @@ def test_sound_for_a_given_picture_hears_of_them_too(told) -> None:
         (dict(contacts=[0.1, 1.5]), "at 0 to 1 seconds, got 1.5"),
         (dict(contacts=[float("nan")]), "got nan"),
         (dict(contacts=["soon"]), "got 'soon'"),
+        (dict(contacts=[[0.1], 0.2]), "or a list of them for each prompt: [[0.1], 0.2]"),
         (dict(contacts=[[0.1], [0.2], [0.3]]), "contacts for 3 prompts, and there are 2"),
     ],
 )

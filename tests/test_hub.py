@@ -60,8 +60,15 @@ class FakeHub:
                 if repo not in fake.files:
                     return self.reply(404, b"{}", {"X-Error-Code": "RepoNotFound"})
                 files = fake.files[repo]
-                answer = {"id": repo, "sha": COMMIT, "private": False, "downloads": 0, "likes": 0,
-                          "tags": [], "siblings": [{"rfilename": name} for name in files]}
+                answer = {
+                    "id": repo,
+                    "sha": COMMIT,
+                    "private": False,
+                    "downloads": 0,
+                    "likes": 0,
+                    "tags": [],
+                    "siblings": [{"rfilename": name} for name in files],
+                }
                 if "/tree/" in path:
                     answer = [
                         {"type": "file", "path": name, "size": len(data), "oid": "0" * 40}

@@ -55,8 +55,12 @@ def test_another_length_is_generated(model) -> None:
 
 def test_a_saved_model_loads_and_generates_the_same(model, folder) -> None:
     assert sorted(p.name for p in folder.iterdir()) == [
-        "README.md", "audio_vae.safetensors", "config.json", "ddit.safetensors",
-        "text_encoder.safetensors", "video_vae.safetensors",
+        "README.md",
+        "audio_vae.safetensors",
+        "config.json",
+        "ddit.safetensors",
+        "text_encoder.safetensors",
+        "video_vae.safetensors",
     ]
     loaded = syncflow.load(folder, device="cpu")
     assert same(run(loaded, seed=3), run(model, seed=3))
@@ -406,9 +410,9 @@ def test_one_video_pass_equals_joint_steps_on_clean_video(model) -> None:
         for t in flow.times(3)[:-1].tolist():
             _, features = model.ddit.video_velocity(clean, torch.ones(1), condition)
             context = model.ddit.audio_context(features, condition)
-            audio = audio + model.ddit.audio_velocity(
-                audio, torch.tensor([t]), context, condition
-            ) / 3
+            audio = (
+                audio + model.ddit.audio_velocity(audio, torch.tensor([t]), context, condition) / 3
+            )
         mean, std = (torch.tensor(CONFIG[f"latent_{k}_audio"]) for k in ("mean", "std"))
         expected = model.audio_vae.decode(audio * std + mean, num_samples=48000)[0].clamp(-1, 1)
     got = run(model, video=picture(), audio_guidance=1.0).audio

@@ -63,9 +63,7 @@ def test_a_step_depends_on_its_times_as_tensors_alone():
     model, dtype = made("cpu")
     fixed = captions(model, dtype, 1).condition
     video, audio = state("cpu")
-    context = model.audio_context(
-        [torch.randn(2, 8, 6, 128) for _ in range(2)], fixed
-    )
+    context = model.audio_context([torch.randn(2, 8, 6, 128) for _ in range(2)], fixed)
 
     def program(function, *tensors) -> str:
         with torch.inference_mode(False), torch.no_grad():

@@ -27,8 +27,10 @@ def test_flops_are_counted_by_part(v2a):
     assert paper["video tower"] == 3 * one["video tower"] > 0
     assert paper["adaptors"] == 3 * one["adaptors"] > 0
     assert paper["audio tower"] == one["audio tower"] > 0
-    assert one["everything"] > one["towers"] == sum(
-        one[part] for part in ("video tower", "adaptors", "audio tower")
+    assert (
+        one["everything"]
+        > one["towers"]
+        == sum(one[part] for part in ("video tower", "adaptors", "audio tower"))
     )
     takes = flops(audio_takes=4, rank=None)
     single = flops()

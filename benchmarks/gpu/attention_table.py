@@ -95,8 +95,7 @@ def products(results: Results, device: torch.device, tiny: bool) -> None:
                     for x, w in pairs
                 ],
                 "linear, gelu after": [
-                    lambda x=x, w=w: F.gelu(F.linear(x, w, b), approximate="tanh")
-                    for x, w in pairs
+                    lambda x=x, w=w: F.gelu(F.linear(x, w, b), approximate="tanh") for x, w in pairs
                 ],
             }
             if device.type == "cuda":

@@ -97,9 +97,7 @@ def short(value: object) -> str:
         flat = {k: v for k, v in value.items() if isinstance(v, (int, float, str))}
         times = value.get("times")
         if isinstance(times, dict):
-            flat |= {
-                k: t["median"] if isinstance(t, dict) else "-" for k, t in times.items()
-            }
+            flat |= {k: t["median"] if isinstance(t, dict) else "-" for k, t in times.items()}
         value = "  ".join(
             f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in flat.items()
         )

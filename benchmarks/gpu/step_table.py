@@ -60,9 +60,7 @@ def guided_step(
         (1, config.video.in_channels, *spec.video_latent_shape),
         (1, spec.audio_latent_length, config.audio.in_channels),
     )
-    state = tuple(
-        torch.randn(shape, device=model.device, generator=draw) for shape in shapes
-    )
+    state = tuple(torch.randn(shape, device=model.device, generator=draw) for shape in shapes)
 
     @torch.inference_mode()
     def step() -> tuple[Tensor, ...]:
@@ -171,9 +169,7 @@ def clip(
 def decode(model: SyncFlow, repeats: int) -> dict[str, object]:
     """Milliseconds of the two decoders alone, as `generate` calls them."""
     spec, config = model.config.geometry.spec, model.config.ddit
-    video = torch.randn(
-        1, config.video.in_channels, *spec.video_latent_shape, device=model.device
-    )
+    video = torch.randn(1, config.video.in_channels, *spec.video_latent_shape, device=model.device)
     audio = torch.randn(1, spec.audio_latent_length, config.audio.in_channels, device=model.device)
     few = max(1, repeats // 5)
     shown = _wall(lambda: model.video_vae.decode(video, num_frames=spec.num_frames), few)
@@ -192,9 +188,7 @@ def decoding(model: SyncFlow) -> Callable[[], object]:
     """The picture's decoder alone."""
     spec, config = model.config.geometry.spec, model.config.ddit
     video = torch.randn(1, config.video.in_channels, *spec.video_latent_shape, device=model.device)
-    return torch.inference_mode()(
-        lambda: model.video_vae.decode(video, num_frames=spec.num_frames)
-    )
+    return torch.inference_mode()(lambda: model.video_vae.decode(video, num_frames=spec.num_frames))
 
 
 def profile(step: Callable[[], object], device: torch.device) -> dict[str, object]:

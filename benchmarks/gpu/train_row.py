@@ -82,14 +82,24 @@ class Measurement:
                 zero["stage3_param_persistence_threshold"] = 4096
             block["zero_optimization"] = zero
         settings = {
-            "batch_size": batch, "accumulate": 1, "prefetch": 4, "recompute": row.recompute,
-            "precision": "bf16", "randomness": "sample", "deepspeed": block,
+            "batch_size": batch,
+            "accumulate": 1,
+            "prefetch": 4,
+            "recompute": row.recompute,
+            "precision": "bf16",
+            "randomness": "sample",
+            "deepspeed": block,
         }
         latents = write_latents(folder, config, 2 * batch)
         self.config = config.model_copy(
             update={
-                "data": str(latents), "validation": str(latents), "init": None, "init_video": None,
-                "draws": row.draws, "coupling": row.coupling, "samples": None,
+                "data": str(latents),
+                "validation": str(latents),
+                "init": None,
+                "init_video": None,
+                "draws": row.draws,
+                "coupling": row.coupling,
+                "samples": None,
                 "loop": config.loop.model_copy(update=settings),
             }
         )
@@ -304,7 +314,8 @@ def _machine(device: torch.device) -> dict[str, Any]:
         torch.cuda.set_device(device)
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "torch": torch.__version__, "cuda": torch.version.cuda,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
         "threads": torch.get_num_threads(),
         "free_gib_at_start": (
             torch.cuda.mem_get_info(device)[0] / GIB if device.type == "cuda" else None

@@ -130,7 +130,11 @@ class _Table:
         environment = self.environment | ({"SYNCFLOW_OPS": "reference"} if reference else {})
         log = (self.options.out / f"{name}.log").open("ab")
         self.waiting[name] = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT,
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
             env=environment,
         )
         log.close()

@@ -15,10 +15,10 @@ struct AdalnArgs {
   // out = x + LN(y) * scale + shift, in place of LN(x + gate * y) * (1 + scale) + shift
   bool post_norm = false;
   bool past_caches = false;  // forward: more is written than the caches keep for who reads it next
-  Rows x, y, out, sum;      // per token
-  Rows gate, shift, scale;  // per group
-  Rows grad_out, grad_sum;  // backward, per token: in
-  Rows grad_x, grad_y;      // backward, per token: out
+  Rows x, y, out, sum;       // per token
+  Rows gate, shift, scale;   // per group
+  Rows grad_out, grad_sum;   // backward, per token: in
+  Rows grad_x, grad_y;       // backward, per token: out
   void* partial =
       nullptr;  // backward: [tasks, 3, C] sums of (gate, shift, scale) gradients, float or double
 };

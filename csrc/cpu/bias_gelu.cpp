@@ -47,9 +47,8 @@ struct Pass {
   template <class Function>
   void run(Function function) const {
     const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, args.chunk * args.C));
-    at::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
-      function(args, is_double, begin, end);
-    });
+    at::parallel_for(0, tasks, grain,
+                     [&](int64_t begin, int64_t end) { function(args, is_double, begin, end); });
   }
 };
 

@@ -73,17 +73,21 @@ class Pass {
 
   template <class Function>
   void run(int64_t tasks, Function function) const {
-    at::parallel_for(0, args.N ? tasks : 0, 1, [&](int64_t begin, int64_t end) {
-      function(args, is_double_, begin, end);
-    });
+    at::parallel_for(0, args.N ? tasks : 0, 1,
+                     [&](int64_t begin, int64_t end) { function(args, is_double_, begin, end); });
   }
 
  private:
   Packed seen(const Tensor& given, int token_axis, int head_axis) {
     const bool dense = given.stride(-1) == 1 || given.size(-1) == 1;
     const Tensor& t = held_.emplace_back(dense ? given : given.contiguous());
-    return {static_cast<char*>(t.data_ptr()), t.stride(0), t.stride(token_axis), 0, 0,
-            t.stride(head_axis), t.scalar_type()};
+    return {static_cast<char*>(t.data_ptr()),
+            t.stride(0),
+            t.stride(token_axis),
+            0,
+            0,
+            t.stride(head_axis),
+            t.scalar_type()};
   }
   const void* wide(const Tensor& t) {
     return held_.emplace_back(t.to(is_double_ ? at::kDouble : at::kFloat).contiguous()).data_ptr();

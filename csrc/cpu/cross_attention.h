@@ -11,10 +11,10 @@ namespace syncflow::cpu {
 // h count.
 struct CrossAttentionArgs {
   int64_t B = 0, K = 0, N = 0, M = 0, H = 0, D = 0;
-  int64_t chunk = 0;            // forward: queries of a task, which is one (draw, head, chunk)
-  HeadTransform transform;      // of the queries: the rotation alone
-  const void* term = nullptr;   // [B, M] added to the scores, float or double; nullptr: none
-  Packed q, k, v, own_k, own_v; // own_k.data == nullptr: no key of their own
+  int64_t chunk = 0;             // forward: queries of a task, which is one (draw, head, chunk)
+  HeadTransform transform;       // of the queries: the rotation alone
+  const void* term = nullptr;    // [B, M] added to the scores, float or double; nullptr: none
+  Packed q, k, v, own_k, own_v;  // own_k.data == nullptr: no key of their own
   Packed out, grad_out;
   Packed grad_q, grad_k, grad_v, grad_own_k, grad_own_v;  // backward: a task is one (context, head)
 };

@@ -25,8 +25,8 @@ Tensor euler_cfg(const Tensor& x, const Tensor& conditional, const OptionalTenso
   const auto rows = [](const Tensor& t) {
     return Rows{static_cast<char*>(t.data_ptr()), kPiece, t.scalar_type()};
   };
-  EulerCfgArgs args{x.numel(), kPiece, rows(from), rows(c), null ? rows(n) : Rows{}, rows(out),
-                    guidance,  h};
+  EulerCfgArgs args{x.numel(), kPiece,   rows(from), rows(c), null ? rows(n) : Rows{},
+                    rows(out), guidance, h};
   at::parallel_for(0, (args.total + kPiece - 1) / kPiece, 4, [&](int64_t begin, int64_t end) {
     SYNCFLOW_PICK(euler_cfg_forward)(args, x.scalar_type() == at::kDouble, begin, end);
   });

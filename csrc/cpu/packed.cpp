@@ -28,13 +28,23 @@ Tensor dense_heads(const Tensor& t) {
 // A [B, T, S, 3, H, D] or [B, N, 3, H, D] tensor.
 Packed packed(const Tensor& t) {
   const bool places = t.dim() == 6;
-  return {static_cast<char*>(t.data_ptr()), t.stride(0),  t.stride(1), places ? t.stride(2) : 0,
-          t.stride(-3), t.stride(-2), t.scalar_type()};
+  return {static_cast<char*>(t.data_ptr()),
+          t.stride(0),
+          t.stride(1),
+          places ? t.stride(2) : 0,
+          t.stride(-3),
+          t.stride(-2),
+          t.scalar_type()};
 }
 
 // A [B, T, S, H * D] tensor whose last axis is dense.
 Packed per_head(const Tensor& t, int64_t D) {
-  return {static_cast<char*>(t.data_ptr()), t.stride(0), t.stride(1), t.stride(2), 0, D,
+  return {static_cast<char*>(t.data_ptr()),
+          t.stride(0),
+          t.stride(1),
+          t.stride(2),
+          0,
+          D,
           t.scalar_type()};
 }
 
@@ -72,10 +82,9 @@ int64_t chunks(int64_t items, int64_t chunk) { return (items + chunk - 1) / chun
 // Every task of a pass, `per_task` elements each.
 template <class Pass, class Function>
 void run_tasks(const Pass& pass, int64_t per_task, Function function) {
-  at::parallel_for(0, pass.tasks, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, per_task)),
-                   [&](int64_t begin, int64_t end) {
-                     function(pass.args, pass.is_double, begin, end);
-                   });
+  at::parallel_for(
+      0, pass.tasks, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, per_task)),
+      [&](int64_t begin, int64_t end) { function(pass.args, pass.is_double, begin, end); });
 }
 
 struct TemporalPass {
@@ -145,10 +154,12 @@ Tensor temporal_attention(const Tensor& qkv_BTS3HD, const OptionalTensor& q_weig
   return out;
 }
 
-std::tuple<Tensor, Tensor, Tensor> temporal_attention_backward(
-    const Tensor& grad_BTSC, const Tensor& qkv_BTS3HD, const OptionalTensor& q_weight_D,
-    const OptionalTensor& k_weight_D, const OptionalTensor& rotation_TP2, bool interleaved,
-    double eps) {
+std::tuple<Tensor, Tensor, Tensor> temporal_attention_backward(const Tensor& grad_BTSC,
+                                                               const Tensor& qkv_BTS3HD,
+                                                               const OptionalTensor& q_weight_D,
+                                                               const OptionalTensor& k_weight_D,
+                                                               const OptionalTensor& rotation_TP2,
+                                                               bool interleaved, double eps) {
   check_packed("qkv", qkv_BTS3HD, 6);
   check_head_transform(qkv_BTS3HD, q_weight_D, k_weight_D, rotation_TP2);
   check_dtype("grad", grad_BTSC);

@@ -11,9 +11,9 @@ struct QkNormRopeArgs {
   PackedSizes sizes;
   HeadTransform transform;
   int64_t chunk = 0;
-  Packed qkv, out;           // may be one tensor: in place, values are then left alone
-  Packed grad_out, grad_qkv; // backward: in, out
-  void* partial = nullptr;   // backward: [chunks, 2, D] sums of the gains' gradients
+  Packed qkv, out;            // may be one tensor: in place, values are then left alone
+  Packed grad_out, grad_qkv;  // backward: in, out
+  void* partial = nullptr;    // backward: [chunks, 2, D] sums of the gains' gradients
 };
 
 SYNCFLOW_DECLARE(void qk_norm_rope_forward(const QkNormRopeArgs& args, bool is_double,

@@ -12,11 +12,12 @@ namespace syncflow::cpu {
 struct TemporalAttentionArgs {
   PackedSizes sizes;
   HeadTransform transform;
-  int64_t chunk = 0;       // items per chunk
-  Packed qkv;              // strides of B, T, S, 3, H
-  Packed out, grad_out;    // [B, T, S, H, D]; the stride of "3" is unused
-  Packed grad_qkv;         // backward: out
-  void* partial = nullptr; // backward: [chunks, 2, D] sums of the gains' gradients, float or double
+  int64_t chunk = 0;     // items per chunk
+  Packed qkv;            // strides of B, T, S, 3, H
+  Packed out, grad_out;  // [B, T, S, H, D]; the stride of "3" is unused
+  Packed grad_qkv;       // backward: out
+  void* partial =
+      nullptr;  // backward: [chunks, 2, D] sums of the gains' gradients, float or double
 };
 
 SYNCFLOW_DECLARE(void temporal_attention_forward(const TemporalAttentionArgs& args, bool is_double,

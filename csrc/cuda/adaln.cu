@@ -26,10 +26,14 @@ template <class T, Norm NORM>
 void forward(const AdalnArgs& a, cudaStream_t stream) {
   auto* kernel = adaln_forward_any_kernel<T, NORM>;
   if (vectors_fit(a)) {
-    if (a.channels <= kRow1) kernel = adaln_forward_kernel<T, 1, NORM>;
-    else if (a.channels <= 2 * kRow1) kernel = adaln_forward_kernel<T, 2, NORM>;
-    else if (a.channels <= 5 * kRow1) kernel = adaln_forward_kernel<T, 5, NORM>;
-    else if (a.channels <= 8 * kRow1) kernel = adaln_forward_kernel<T, 8, NORM>;
+    if (a.channels <= kRow1)
+      kernel = adaln_forward_kernel<T, 1, NORM>;
+    else if (a.channels <= 2 * kRow1)
+      kernel = adaln_forward_kernel<T, 2, NORM>;
+    else if (a.channels <= 5 * kRow1)
+      kernel = adaln_forward_kernel<T, 5, NORM>;
+    else if (a.channels <= 8 * kRow1)
+      kernel = adaln_forward_kernel<T, 8, NORM>;
   }
   launch(kernel, ceil_div(a.groups * a.tokens, kForwardWarps), kForwardWarps * kWarp, 0, stream, a);
 }
@@ -39,8 +43,10 @@ void backward(const AdalnArgs& a, cudaStream_t stream) {
   const int64_t blocks = a.groups * a.chunks;
   if (backward_is_fast(a)) {
     auto* kernel = adaln_backward_kernel<T, 5, RESIDUAL>;
-    if (a.channels <= kRow1) kernel = adaln_backward_kernel<T, 1, RESIDUAL>;
-    else if (a.channels <= 2 * kRow1) kernel = adaln_backward_kernel<T, 2, RESIDUAL>;
+    if (a.channels <= kRow1)
+      kernel = adaln_backward_kernel<T, 1, RESIDUAL>;
+    else if (a.channels <= 2 * kRow1)
+      kernel = adaln_backward_kernel<T, 2, RESIDUAL>;
     launch(kernel, blocks, kBackwardWarps * kWarp, 0, stream, a);
     return;
   }
@@ -60,9 +66,7 @@ int64_t adaln_chunks(int64_t groups, int64_t tokens) {
   return ceil_div(tokens, ceil_div(tokens, chunks));
 }
 
-bool adaln_keeps_sum(const AdalnArgs& a) {
-  return vectors_fit(a) && a.channels <= 8 * kRow1;
-}
+bool adaln_keeps_sum(const AdalnArgs& a) { return vectors_fit(a) && a.channels <= 8 * kRow1; }
 
 bool adaln_needs_stats(const AdalnArgs& a) { return a.grad_out && !backward_is_fast(a); }
 

@@ -128,8 +128,7 @@ __global__ void __launch_bounds__(kForwardWarps* kWarp)
     float value;
     if constexpr (NORM == Norm::kPreResidual) {
       one[0] = 1.f;
-      if (a.gate.data)
-        load_either<T>(a.gate.data, a.gate.is_float, group * a.gate.stride + c, one);
+      if (a.gate.data) load_either<T>(a.gate.data, a.gate.is_float, group * a.gate.stride + c, one);
       value = rounded<T>(load_one(x + c) + one[0] * load_one(y + c));
       store_one(static_cast<T*>(a.sum) + start + c, value);
     } else {
@@ -156,8 +155,7 @@ __global__ void __launch_bounds__(kForwardWarps* kWarp)
 
 // x + gate * y without a norm; V channels per lane. budget: 48 registers, 370 instructions
 template <class T, int V>
-__global__ void __launch_bounds__(kForwardWarps* kWarp)
-    gate_residual_kernel(const AdalnArgs a) {
+__global__ void __launch_bounds__(kForwardWarps* kWarp) gate_residual_kernel(const AdalnArgs a) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kForwardWarps + threadIdx.x / kWarp;
   if (row >= a.groups * a.tokens) return;
   const int64_t group = divide(row, a.tokens), start = row * a.channels;

@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(kBackwardWarps* kWarp, 1)
   const int channels = static_cast<int>(a.channels);
   const float one = a.post_norm ? 0.f : 1.f;
   float sum_gate[RESIDUAL ? N : 1][kRowVector] = {}, sum_shift[N][kRowVector] = {},
-        sum_scale[N][kRowVector] = {};
+                                sum_scale[N][kRowVector] = {};
 
 #pragma unroll 1
   for (int64_t row = chunk.begin + threadIdx.x / kWarp; row < chunk.end; row += kBackwardWarps) {
@@ -216,8 +216,8 @@ __global__ void __launch_bounds__(kBackwardWarps* kWarp)
       scale += g * (load_one(static_cast<const T*>(a.x) + at) - stats[0]) * stats[1];
       if constexpr (RESIDUAL) {
         if (a.gate.data)
-          gate += load_one(static_cast<T*>(a.grad_x) + at) *
-                  load_one(static_cast<const T*>(a.y) + at);
+          gate +=
+              load_one(static_cast<T*>(a.grad_x) + at) * load_one(static_cast<const T*>(a.y) + at);
       }
     }
     if (RESIDUAL && a.gate.data) store_one(partial + c, gate);
@@ -270,8 +270,10 @@ __global__ void __launch_bounds__(256) reduce_partials_kernel(const AdalnArgs a)
   float sum = 0.f;
 #pragma unroll 4
   for (int64_t i = 0; i < a.chunks; ++i) sum += load_one(from + i * 3 * a.channels);
-  if (is_float) store_one(static_cast<float*>(out) + group * a.channels + c, sum);
-  else store_one(static_cast<T*>(out) + group * a.channels + c, sum);
+  if (is_float)
+    store_one(static_cast<float*>(out) + group * a.channels + c, sum);
+  else
+    store_one(static_cast<T*>(out) + group * a.channels + c, sum);
 }
 
 }  // namespace syncflow::cuda

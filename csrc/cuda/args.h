@@ -186,11 +186,11 @@ struct AttendOwnArgs {
   int64_t R = 0, N = 0, H = 0, D = 0, draws = 1;  // rows, queries, ...; rows of one context
   DType type = DType::kFloat;
   float scale = 0;
-  const void* q = nullptr;                              // [R, N, H, D]
-  const void *own_k = nullptr, *own_v = nullptr;        // rows own_row, heads own_head apart
+  const void* q = nullptr;                        // [R, N, H, D]
+  const void *own_k = nullptr, *own_v = nullptr;  // rows own_row, heads own_head apart
   int64_t own_row = 0, own_head = 0;
-  const float* log_sum = nullptr;                       // [R / draws, H, draws * N]
-  void* out = nullptr;                                  // [R, N, H, D], changed in place
+  const float* log_sum = nullptr;  // [R / draws, H, draws * N]
+  void* out = nullptr;             // [R, N, H, D], changed in place
 };
 
 cudaError_t attend_own(const AttendOwnArgs& args, cudaStream_t stream);

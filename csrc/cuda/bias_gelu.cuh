@@ -47,8 +47,7 @@ __global__ void __launch_bounds__(kGeluThreads) bias_gelu_kernel(const BiasGeluA
 // A thread owns V channels for a chunk of rows, so that the bias's gradient needs no atomics; the
 // chunks' sums are added by reduce_bias_kernel. budget: 80 registers, 1060 instructions
 template <class T, int V>
-__global__ void __launch_bounds__(kGeluThreads, 3)
-    bias_gelu_backward_kernel(const BiasGeluArgs a) {
+__global__ void __launch_bounds__(kGeluThreads, 3) bias_gelu_backward_kernel(const BiasGeluArgs a) {
   const int64_t columns = divide(a.C + kGeluThreads * V - 1, kGeluThreads * V);
   const int64_t chunk = divide(blockIdx.x, columns), column = blockIdx.x - chunk * columns;
   const int64_t c = (column * kGeluThreads + threadIdx.x) * V;
@@ -80,8 +79,10 @@ __global__ void __launch_bounds__(kGeluThreads) reduce_bias_kernel(const BiasGel
   float sum = 0.f;
 #pragma unroll 4
   for (int64_t i = 0; i < a.chunks; ++i) sum += load_one(a.partial + i * a.C + c);
-  if (a.grad_bias_is_float) store_one(static_cast<float*>(a.grad_bias) + c, sum);
-  else store_one(static_cast<T*>(a.grad_bias) + c, sum);
+  if (a.grad_bias_is_float)
+    store_one(static_cast<float*>(a.grad_bias) + c, sum);
+  else
+    store_one(static_cast<T*>(a.grad_bias) + c, sum);
 }
 
 }  // namespace syncflow::cuda

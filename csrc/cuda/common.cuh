@@ -15,7 +15,7 @@
 #include "args.h"
 
 #ifdef __CUDACC__
-#define SYNCFLOW_DYNAMIC_SHARED(type, name)         \
+#define SYNCFLOW_DYNAMIC_SHARED(type, name)          \
   extern __shared__ __align__(16) char name##_raw[]; \
   type* name = reinterpret_cast<type*>(name##_raw)
 #else
@@ -51,9 +51,10 @@ __device__ __forceinline__ void write(void* p, const Word& word) {
     asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(p)),
                  "r"(word.x), "r"(word.y), "r"(word.z), "r"(word.w));
   else if constexpr (__is_same(Word, uint2))
-    asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(p)),
-                 "r"(word.x), "r"(word.y));
-  else *static_cast<Word*>(p) = word;
+    asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(p)), "r"(word.x),
+                 "r"(word.y));
+  else
+    *static_cast<Word*>(p) = word;
 #else
   ::emulation::write<Word>(p, word);
 #endif
@@ -144,8 +145,10 @@ __device__ __forceinline__ float to_float(uint16_t w) {
 
 template <class T>
 __device__ __forceinline__ float rounded(float v) {
-  if constexpr (sizeof(T) == 4) return v;
-  else return Pair<T>::unpack(Pair<T>::pack(v, 0.f)).x;
+  if constexpr (sizeof(T) == 4)
+    return v;
+  else
+    return Pair<T>::unpack(Pair<T>::pack(v, 0.f)).x;
 }
 
 template <class T, int V>
@@ -208,8 +211,10 @@ __device__ __forceinline__ void load_either(const void* p, bool is_float, int64_
   if constexpr (sizeof(T) == 4) {
     load(static_cast<const float*>(p) + index, v);
   } else {
-    if (is_float) load(static_cast<const float*>(p) + index, v);
-    else load(static_cast<const T*>(p) + index, v);
+    if (is_float)
+      load(static_cast<const float*>(p) + index, v);
+    else
+      load(static_cast<const T*>(p) + index, v);
   }
 }
 
@@ -250,8 +255,7 @@ __device__ __forceinline__ float warp_sum(float v) {
 
 __device__ __forceinline__ float warp_max(float v) {
 #pragma unroll
-  for (int step = kWarp / 2; step; step /= 2)
-    v = fmaxf(v, __shfl_xor_sync(kAllLanes, v, step));
+  for (int step = kWarp / 2; step; step /= 2) v = fmaxf(v, __shfl_xor_sync(kAllLanes, v, step));
   return v;
 }
 

@@ -9,8 +9,10 @@ cudaError_t euler_cfg_forward(const EulerCfgArgs& a, cudaStream_t stream) {
     using T = decltype(type);
     const bool fast = a.total % 8 == 0 && aligned16(a.x) && aligned16(a.conditional.data) &&
                       aligned16(a.null.data) && aligned16(a.out);
-    if (fast) launch(euler_cfg_kernel<T, 8>, ceil_div(a.total, 256 * 8), 256, 0, stream, a);
-    else launch(euler_cfg_kernel<T, 1>, ceil_div(a.total, 256), 256, 0, stream, a);
+    if (fast)
+      launch(euler_cfg_kernel<T, 8>, ceil_div(a.total, 256 * 8), 256, 0, stream, a);
+    else
+      launch(euler_cfg_kernel<T, 1>, ceil_div(a.total, 256), 256, 0, stream, a);
   });
   return cudaGetLastError();
 }

@@ -17,8 +17,7 @@ __global__ void __launch_bounds__(256) euler_cfg_kernel(const EulerCfgArgs a) {
     float null[V];
     load_either<T>(a.null.data, a.null.is_float, at, null);
 #pragma unroll
-    for (int e = 0; e < V; ++e)
-      conditional[e] = null[e] + a.guidance * (conditional[e] - null[e]);
+    for (int e = 0; e < V; ++e) conditional[e] = null[e] + a.guidance * (conditional[e] - null[e]);
   }
 #pragma unroll
   for (int e = 0; e < V; ++e) x[e] += a.h * conditional[e];

@@ -17,9 +17,9 @@ template <int D>
 struct Tile {
   static_assert(D % 8 == 0);
   static constexpr int kRegisters = D / 8;
-  static constexpr int kWide = D / 32;            // 16-byte vectors
-  static constexpr bool kHalf = D % 32 >= 16;     // one of 8 bytes
-  static constexpr bool kQuarter = D % 16 == 8;   // one of 4 bytes
+  static constexpr int kWide = D / 32;           // 16-byte vectors
+  static constexpr bool kHalf = D % 32 >= 16;    // one of 8 bytes
+  static constexpr bool kQuarter = D % 16 == 8;  // one of 4 bytes
   static constexpr int kHalfAt = 4 * kWide, kQuarterAt = kHalfAt + (kHalf ? 2 : 0);
   uint32_t w[kRegisters];
 
@@ -125,7 +125,7 @@ __device__ __forceinline__ float inverse_rms(const Tile<D>& tile, float eps) {
 // RMSNorm and rotation of a tile in place, its rows numbered t.
 template <class T, int D>
 __device__ __forceinline__ void norm_rope(Tile<D>& tile, const HeadTransform& transform, int which,
-                                           int t, int end) {
+                                          int t, int end) {
   const SmallRows gain = transform.gain(which);
   const float rstd = gain.data ? inverse_rms<T>(tile, transform.eps) : 1.f;
   each_vector<D>([&](int first, auto count) {

@@ -18,7 +18,7 @@ void run(const GroupNormArgs& a, cudaStream_t stream) {
   const int64_t blocks = a.N * a.chunks, columns = a.C / V;
   const int64_t rows = columns > kGroupThreads ? 1 : kGroupThreads / columns;
   const int64_t shared = 2 * rows * a.C * static_cast<int64_t>(sizeof(float));
-  auto* statistics = a.width    ? group_statistics_kernel<T, V, Sum::kPhases>
+  auto* statistics = a.width ? group_statistics_kernel<T, V, Sum::kPhases>
                      : a.sum ? group_statistics_kernel<T, V, Sum::kStored>
                              : group_statistics_kernel<T, V, Sum::kNone>;
   launch(statistics, blocks, kGroupThreads, shared, stream, a);
@@ -42,8 +42,10 @@ cudaError_t group_norm(const GroupNormArgs& a, cudaStream_t stream) {
   if (a.N * a.L * a.C == 0) return cudaSuccess;
   with_type(a.type, [&](auto type) {
     using T = decltype(type);
-    if (vectors_fit(a)) run<T, 16 / sizeof(T)>(a, stream);
-    else run<T, 1>(a, stream);
+    if (vectors_fit(a))
+      run<T, 16 / sizeof(T)>(a, stream);
+    else
+      run<T, 1>(a, stream);
   });
   return cudaGetLastError();
 }

@@ -167,7 +167,8 @@ __global__ void __launch_bounds__(kGroupThreads, 2) group_statistics_kernel(cons
 template <class T>
 __global__ void __launch_bounds__(kGroupThreads) group_coefficients_kernel(const GroupNormArgs a) {
   const int lane = threadIdx.x % kWarp;
-  const int64_t which = divide(static_cast<int64_t>(blockIdx.x) * kGroupThreads + threadIdx.x, kWarp);
+  const int64_t which =
+      divide(static_cast<int64_t>(blockIdx.x) * kGroupThreads + threadIdx.x, kWarp);
   if (which >= a.N * a.groups) return;
   const int64_t n = divide(which, a.groups), g = which - n * a.groups, D = divide(a.C, a.groups);
   const int64_t length = divide(a.L + a.chunks - 1, a.chunks);

@@ -25,8 +25,7 @@ __device__ __forceinline__ float patch_number(const Patchify3dArgs& a, int64_t b
 // A thread owns V channels and, of K = KNOWN numbers, their weights (KNOWN = 0: any K, weights
 // through the cache), for kPatchTokens tokens. budget: 128 registers, 870 instructions
 template <class T, int V, int KNOWN>
-__global__ void __launch_bounds__(kPatchThreads, 4)
-    patchify3d_kernel(const Patchify3dArgs a) {
+__global__ void __launch_bounds__(kPatchThreads, 4) patchify3d_kernel(const Patchify3dArgs a) {
   __shared__ float patches[KNOWN ? kPatchTokens * KNOWN : 1];
   const int64_t columns = divide(a.C + kPatchThreads * V - 1, kPatchThreads * V);
   const int64_t chunk = divide(blockIdx.x, columns), column = blockIdx.x - chunk * columns;

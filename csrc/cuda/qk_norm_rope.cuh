@@ -22,8 +22,8 @@ struct TileItem {
   int64_t b, t, which, h;
 };
 
-__device__ __forceinline__ TileItem tile_item(const QkNormRopeArgs& a, int64_t index,
-                                              int64_t parts, int heads_each) {
+__device__ __forceinline__ TileItem tile_item(const QkNormRopeArgs& a, int64_t index, int64_t parts,
+                                              int heads_each) {
   const int64_t groups = divide(a.H + heads_each - 1, heads_each);
   const int64_t row = divide(index, groups), token = divide(row, parts), b = divide(token, a.T);
   return {b, token - b * a.T, row - token * parts, (index - row * groups) * heads_each};
@@ -60,12 +60,12 @@ __global__ void __launch_bounds__(kTokenWarps* kWarp)
   const TileItem item = tile_item(a, index, a.parts, 1);
   const int D = static_cast<int>(a.D);
   RowPairs pairs;
-  pairs.load_row(static_cast<const T*>(a.qkv) +
-                     packed_at(a.qkv_strides, item.b, item.t, item.which, item.h),
-                 D, a.transform.interleaved);
+  pairs.load_row(
+      static_cast<const T*>(a.qkv) + packed_at(a.qkv_strides, item.b, item.t, item.which, item.h),
+      D, a.transform.interleaved);
   if (item.which < 2)
-    pairs.template norm_rope<T>(a.transform, static_cast<int>(item.which),
-                                static_cast<int>(item.t), D);
+    pairs.template norm_rope<T>(a.transform, static_cast<int>(item.which), static_cast<int>(item.t),
+                                D);
   pairs.store_row(
       static_cast<T*>(a.out) + packed_at(a.out_strides, item.b, item.t, item.which, item.h), D,
       a.transform.interleaved);
@@ -89,8 +89,7 @@ __global__ void __launch_bounds__(kTokenWarps* kWarp)
     if (here)
       grad.load(static_cast<const T*>(a.grad_out) +
                 packed_at(a.grad_strides, item.b, item.t, which, item.h));
-    T* to = static_cast<T*>(a.grad_qkv) +
-            packed_at(a.out_strides, item.b, item.t, which, item.h);
+    T* to = static_cast<T*>(a.grad_qkv) + packed_at(a.out_strides, item.b, item.t, which, item.h);
     if (which == 2) {
       if (here) grad.store(to);
       continue;
@@ -141,15 +140,15 @@ __global__ void __launch_bounds__(kTokenWarps* kWarp)
                       packed_at(a.grad_strides, item.b, item.t, which, item.h),
                   D, interleaved);
     if (which < 2) {
-      raw.load_row(static_cast<const T*>(a.qkv) +
-                       packed_at(a.qkv_strides, item.b, item.t, which, item.h),
-                   D, interleaved);
+      raw.load_row(
+          static_cast<const T*>(a.qkv) + packed_at(a.qkv_strides, item.b, item.t, which, item.h), D,
+          interleaved);
       grad.template norm_rope_backward<T>(a.transform, which, static_cast<int>(item.t), D,
                                           raw.rstd(D, interleaved, a.transform.eps), raw, sums);
     }
-    grad.store_row(static_cast<T*>(a.grad_qkv) +
-                       packed_at(a.out_strides, item.b, item.t, which, item.h),
-                   D, interleaved);
+    grad.store_row(
+        static_cast<T*>(a.grad_qkv) + packed_at(a.out_strides, item.b, item.t, which, item.h), D,
+        interleaved);
   }
 #pragma unroll
   for (int out = 0; out < 2; ++out) {

@@ -7,9 +7,12 @@ namespace {
 template <class T, int D>
 void forward_head(const TemporalAttentionArgs& a, cudaStream_t stream) {
   auto* kernel = temporal_attention_kernel<T, D, 8, false>;
-  if (a.T <= 8) kernel = temporal_attention_kernel<T, D, 1, true>;
-  else if (a.T <= 16) kernel = temporal_attention_kernel<T, D, 2, true>;
-  else if (a.T <= 32) kernel = temporal_attention_kernel<T, D, 4, (D <= 96)>;
+  if (a.T <= 8)
+    kernel = temporal_attention_kernel<T, D, 1, true>;
+  else if (a.T <= 16)
+    kernel = temporal_attention_kernel<T, D, 2, true>;
+  else if (a.T <= 32)
+    kernel = temporal_attention_kernel<T, D, 4, (D <= 96)>;
   launch(kernel, ceil_div(a.B * a.S * a.H, kHeadWarps), kHeadWarps * kWarp, 0, stream, a);
 }
 

@@ -140,8 +140,8 @@ __global__ void __launch_bounds__(kHeadWarps* kWarp, (TILES == 1 && D <= 72 ? 5 
       Tile<D> tile;
 #pragma unroll
       for (int i = 0; i < Tile<D>::kRegisters; ++i)
-        tile.w[i] = Pair<T>::pack(out[i][2 * half] * inverse[half],
-                                  out[i][2 * half + 1] * inverse[half]);
+        tile.w[i] =
+            Pair<T>::pack(out[i][2 * half] * inverse[half], out[i][2 * half + 1] * inverse[half]);
       const int to = t + 8 * half + row;
       if (to < end) tile.store(out_rows + to * item.out_stride);
     }
@@ -208,9 +208,8 @@ struct RowPairs {
   // 1 / rms of the row.
   __device__ __forceinline__ float rstd(int D, bool interleaved, float eps) const {
     float squares = 0.f;
-    each(D, interleaved, [&](int i, PairPlace, bool) {
-      squares += x[i][0] * x[i][0] + x[i][1] * x[i][1];
-    });
+    each(D, interleaved,
+         [&](int i, PairPlace, bool) { squares += x[i][0] * x[i][0] + x[i][1] * x[i][1]; });
     return rsqrtf(warp_sum(squares) / D + eps);
   }
 

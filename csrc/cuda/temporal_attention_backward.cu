@@ -55,10 +55,14 @@ void run(Kernel* kernel, const TemporalAttentionArgs& a, cudaStream_t stream) {
 template <class T, int D>
 void backward_head(const TemporalAttentionArgs& a, cudaStream_t stream) {
   switch (tiles(a)) {
-    case 1: return run(temporal_attention_backward_kernel<T, D, 1, keeps_shared(1, D)>, a, stream);
-    case 2: return run(temporal_attention_backward_kernel<T, D, 2, keeps_shared(2, D)>, a, stream);
-    case 4: return run(temporal_attention_backward_kernel<T, D, 4, keeps_shared(4, D)>, a, stream);
-    default: return run(temporal_attention_backward_kernel<T, D, 8, keeps_shared(8, D)>, a, stream);
+    case 1:
+      return run(temporal_attention_backward_kernel<T, D, 1, keeps_shared(1, D)>, a, stream);
+    case 2:
+      return run(temporal_attention_backward_kernel<T, D, 2, keeps_shared(2, D)>, a, stream);
+    case 4:
+      return run(temporal_attention_backward_kernel<T, D, 4, keeps_shared(4, D)>, a, stream);
+    default:
+      return run(temporal_attention_backward_kernel<T, D, 8, keeps_shared(8, D)>, a, stream);
   }
 }
 
@@ -72,10 +76,11 @@ const char* temporal_attention_refusal(const TemporalAttentionArgs& a) {
   const int64_t limit = shared_limit();
   if (needed <= limit) return nullptr;
   static thread_local char text[200];
-  snprintf(text, sizeof text,
-           "so many frames of so large heads need %lld KB of shared memory, and a block has at most "
-           "%lld KB on this device (see ops.reference_ops)",
-           static_cast<long long>(ceil_div(needed, 1024)), static_cast<long long>(limit / 1024));
+  snprintf(
+      text, sizeof text,
+      "so many frames of so large heads need %lld KB of shared memory, and a block has at most "
+      "%lld KB on this device (see ops.reference_ops)",
+      static_cast<long long>(ceil_div(needed, 1024)), static_cast<long long>(limit / 1024));
   return text;
 }
 
@@ -92,8 +97,7 @@ cudaError_t temporal_attention_backward(const TemporalAttentionArgs& a, cudaStre
     bool done = false;
     if constexpr (sizeof(T) == 2) {
       done = temporal_attention_is_matrix(a);
-      if (done)
-        with_head(a.D, [&](auto head) { backward_head<T, decltype(head)::D>(a, stream); });
+      if (done) with_head(a.D, [&](auto head) { backward_head<T, decltype(head)::D>(a, stream); });
     }
     if (!done) run(temporal_attention_backward_any_kernel<T>, a, stream);
     if (a.transform.weight[0].data || a.transform.weight[1].data)

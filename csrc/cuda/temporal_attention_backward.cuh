@@ -146,8 +146,7 @@ __global__ void __launch_bounds__(4 * kWarp, (TILES == 1 && D <= 72 ? 3 : 1))
 #pragma unroll
         for (int n = 0; n < TILES; ++n) {
 #pragma unroll
-          for (int i = 0; i < kRegisters; ++i)
-            other.w[i] = keep.tile(pass ? kValue : kKey, n, i);
+          for (int i = 0; i < kRegisters; ++i) other.w[i] = keep.tile(pass ? kValue : kKey, n, i);
           multiply_rows<T>(pass ? dp[n] : p[n], low, high, other);
         }
       }

@@ -48,9 +48,7 @@ class Encoders:
         return {name: weights_hash(getattr(self, name)) for name in names}
 
     @torch.no_grad()
-    def rows(
-        self, video_BF3HW: Tensor, audio_BM: Tensor, records: Sequence[dict]
-    ) -> Rows:
+    def rows(self, video_BF3HW: Tensor, audio_BM: Tensor, records: Sequence[dict]) -> Rows:
         """Posteriors of clips (uint8 video, float audio in [-1,1]) and the embeddings of the
         captions in ``records``, as true tokens only. A clip whose latents do not fit float16 is
         left out and listed as skipped."""

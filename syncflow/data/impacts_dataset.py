@@ -182,8 +182,7 @@ def _claim(folder: Path, plan: Plan) -> None:
         wanted["clips"] = max(plan.clips, found["clips"])
     elif any(folder.iterdir()):
         raise ValueError(
-            f"{folder} is not empty and was not made by this "
-            "command; give another folder"
+            f"{folder} is not empty and was not made by this command; give another folder"
         )
     _replace(card, json.dumps(wanted, indent=1) + "\n")
 

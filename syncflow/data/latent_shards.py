@@ -198,7 +198,9 @@ class ShardWriter:
         return json.loads((self.folder / MANIFEST).read_text())
 
     def _finish(
-        self, paths: list[Path], facts: dict[str, Any],
+        self,
+        paths: list[Path],
+        facts: dict[str, Any],
         report: Callable[[Lines, Lines], dict[str, Any]] | None,
     ) -> None:
         shards = [Shard(path) for path in paths]

@@ -32,8 +32,13 @@ _SHARD = 256
 
 
 def encode(
-    clips: ClipShards, video_vae: VideoCodec, audio_vae: AudioCodec, text_encoder: TextEncoder,
-    out: str | Path, batch_size: int = 16, progress: bool = True,
+    clips: ClipShards,
+    video_vae: VideoCodec,
+    audio_vae: AudioCodec,
+    text_encoder: TextEncoder,
+    out: str | Path,
+    batch_size: int = 16,
+    progress: bool = True,
     device: torch.device | str = "cpu",
 ) -> Path:
     """Encodes every clip into ``out``; a cut-off run goes on where it was.
@@ -60,7 +65,10 @@ def encode(
         missing = writer.missing()
         left = sum(len(batches[number]) for number in missing)
         bar = tqdm(
-            total=len(clips), initial=len(clips) - left, desc=out.name, disable=not progress,
+            total=len(clips),
+            initial=len(clips) - left,
+            desc=out.name,
+            disable=not progress,
             mininterval=2,
         )
         with bar:
@@ -129,7 +137,9 @@ class Latents:
     """
 
     def __init__(
-        self, folder: str | Path, expected: dict[str, Any] | None = None,
+        self,
+        folder: str | Path,
+        expected: dict[str, Any] | None = None,
         statistics: dict[str, list[float]] | None = None,
     ) -> None:
         folder = Path(folder)
@@ -145,8 +155,7 @@ class Latents:
             shard = Shard(path)
             if len(shard.tensors["video_mean"]) != entry["count"]:
                 raise ValueError(
-                    f"'{path}' does not have the {entry['count']} "
-                    "rows that its manifest lists"
+                    f"'{path}' does not have the {entry['count']} rows that its manifest lists"
                 )
             self._shards.append(shard)
             counts.append(entry["count"])

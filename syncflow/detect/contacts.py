@@ -181,9 +181,7 @@ def _sinks(path: Track, frame: float, arriving: float, piece: _Piece) -> bool:
     return float(np.median(after)) < 0.75 * float(np.median(before))
 
 
-def _blows(
-    y_F: np.ndarray, path: Track, fps: float, settings: ContactSettings
-) -> list[Contact]:
+def _blows(y_F: np.ndarray, path: Track, fps: float, settings: ContactSettings) -> list[Contact]:
     """Contacts of the end of a stick: where it turns from down to up at speed.
 
     It falls on the thing faster and faster and springs back slower and slower, within two or three

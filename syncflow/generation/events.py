@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,8 +31,11 @@ def events(
         return None
     if not most:
         raise ValueError("this model was not trained to be told when things touch (contacts)")
-    nested = any(isinstance(item, Sequence) and not isinstance(item, str) for item in contacts)
-    lists = [list(item) for item in contacts] if nested else [list(contacts)] * prompts
+    own = [list(item) for item in contacts if isinstance(item, (list, tuple))]
+    for_all = [item for item in contacts if not isinstance(item, (list, tuple))]
+    if own and for_all:
+        raise ValueError(f"contacts are times, or a list of them for each prompt: {contacts!r}")
+    lists: list[list[Any]] = own or [for_all] * prompts
     if len(lists) != prompts:
         raise ValueError(f"contacts for {len(lists)} prompts, and there are {prompts}")
     for times in lists:

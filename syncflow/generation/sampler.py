@@ -159,10 +159,8 @@ class GuidedVelocity:
         """Weights of guidance at these times, whose velocity of the picture is integrated, and
         which captions the sound hears."""
         start, end = self.interval
-        weights = tuple(
-            weight if start <= t_m and (t_m < end or end == 1) else 1.0
-            for weight, t_m in zip((self.guidance, self.audio_guidance), t, strict=True)
-        )
+        video, audio = (start <= t_m and (t_m < end or end == 1) for t_m in t)
+        weights = (self.guidance if video else 1.0, self.audio_guidance if audio else 1.0)
         own: Groups = (0, 1) if weights[0] != 1 else (0,)
         heard: Groups = (0, self.captions.audio_null) if weights[1] != 1 else (0,)
         return weights, () if self.given is not None else own, heard
@@ -174,8 +172,8 @@ class GuidedVelocity:
         groups = tuple(sorted({*self._own, *self._heard}))
         if groups == self._heard:
             tensors, fixed = (video, audio, t_video, t_audio), self._of(groups)
-            v_video, v_audio = self.steps(joint, tensors, fixed, self.model, len(groups))
-            v_audio = _guide(v_audio, len(audio), groups, groups, self._weights[1])
+            v_video, each = self.steps(joint, tensors, fixed, self.model, len(groups))
+            v_audio = _guide(each, len(audio), groups, groups, self._weights[1])
         else:
             condition, mask = self._of(groups).trees
             v_video, features = see(video, t_video, condition, mask, self.model, len(groups))
@@ -192,9 +190,7 @@ class GuidedVelocity:
         (velocity,) = self.steps(picture, tensors, fixed, self.model, len(self._own))
         return self._guided_picture(velocity, len(video), self._own)
 
-    def _guided_picture(
-        self, velocity: Tensor, rows: int, groups: Groups
-    ) -> Tensor | flow.Guided:
+    def _guided_picture(self, velocity: Tensor, rows: int, groups: Groups) -> Tensor | flow.Guided:
         if self.given is not None:
             return self.given
         return _guide(velocity, rows, groups, self._own, self._weights[0])

@@ -96,8 +96,7 @@ def locate(source: str | Path, what: str, allow_pickle: bool = False) -> Source:
     repo_id, _, revision = str(source).partition("@")
     if not hub.is_id(repo_id):
         raise FileNotFoundError(
-            f"no {what} at '{source}': it is neither a "
-            "file, a folder nor a hub id"
+            f"no {what} at '{source}': it is neither a file, a folder nor a hub id"
         )
     folder = hub.fetch(repo_id, revision or None, what=what)
     if allow_pickle and not any(folder.glob(f"*{_SAFE}")):
@@ -115,8 +114,12 @@ def locate(source: str | Path, what: str, allow_pickle: bool = False) -> Source:
 
 
 def _at(
-    name: str, folder: Path, files: tuple[Path, ...], allow_pickle: bool,
-    repo_id: str | None = None, revision: str | None = None,
+    name: str,
+    folder: Path,
+    files: tuple[Path, ...],
+    allow_pickle: bool,
+    repo_id: str | None = None,
+    revision: str | None = None,
 ) -> Source:
     source = Source(name, folder, files, repo_id, revision)
     if source.is_pickled and not allow_pickle:
@@ -184,8 +187,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             start = file.read(40)
         if start.startswith(b"version https://git-lfs"):
             raise ValueError(
-                f"{path} is a git-lfs pointer, not the file itself; "
-                "fetch it with git lfs pull"
+                f"{path} is a git-lfs pointer, not the file itself; fetch it with git lfs pull"
             ) from None
         raise ValueError(f"{path} is damaged or not safetensors: {error}") from None
 

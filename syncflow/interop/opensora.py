@@ -145,7 +145,9 @@ def _shape(state_dict: Mapping[str, Tensor], key: str, ndim: int, what: str) -> 
 
 
 def _load(
-    build: Callable[[], Module], state_dict: Mapping[str, Tensor], what: str,
+    build: Callable[[], Module],
+    state_dict: Mapping[str, Tensor],
+    what: str,
     dtype: torch.dtype | None,
 ) -> Module:
     # Built on the meta device: a wrong file costs no memory, and neither do first weights that

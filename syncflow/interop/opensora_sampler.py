@@ -106,8 +106,7 @@ def sample(
     def velocity(x: flow.State, t: tuple[float, ...], moving: tuple[bool, ...]) -> flow.State:
         t_B = torch.full((len(noise_BCTHW),), t[0], device=noise_BCTHW.device)
         prompted, unguided = (
-            tower.step(x[0], t_B, text, fps=fps, height=height, width=width)[0]
-            for text in contexts
+            tower.step(x[0], t_B, text, fps=fps, height=height, width=width)[0] for text in contexts
         )
         return (flow.guide(prompted, unguided, guidance),)
 

@@ -41,8 +41,7 @@ def text_config(
     sizes = source.config
     if sizes.get("model_type") not in ("t5", "mt5", "umt5"):
         raise ValueError(
-            f"{source.name} is not a T5: its config.json has model_type "
-            f"{sizes.get('model_type')!r}"
+            f"{source.name} is not a T5: its config.json has model_type {sizes.get('model_type')!r}"
         )
     if sizes.get("d_model") != width:
         raise ValueError(
@@ -52,9 +51,11 @@ def text_config(
     if not any((source.folder / name).is_file() for name in _TOKENIZER):
         raise FileNotFoundError(f"{source.name} has no tokenizer: none of {', '.join(_TOKENIZER)}")
     needs = [name for name in ("sentencepiece", "google.protobuf") if not _is_installed(name)]
-    if needs and not (source.folder / "tokenizer.json").is_file() and (
-        source.folder / "spiece.model"
-    ).is_file():
+    if (
+        needs
+        and not (source.folder / "tokenizer.json").is_file()
+        and (source.folder / "spiece.model").is_file()
+    ):
         raise ModuleNotFoundError(
             f"{source.name} has its vocabulary as spiece.model; reading it needs sentencepiece and "
             "protobuf: pip install 'syncflow[t5]'"

@@ -1,7 +1,7 @@
 """A model on disk: config.json and one safetensors file per part.
 
-    config.json  ddit.safetensors  video_vae.safetensors  audio_vae.safetensors  README.md
-    text_encoder.safetensors  or, where it is T5, text_encoder/ or only a hub id in the config
+config.json  ddit.safetensors  video_vae.safetensors  audio_vae.safetensors  README.md
+text_encoder.safetensors  or, where it is T5, text_encoder/ or only a hub id in the config
 """
 
 from __future__ import annotations

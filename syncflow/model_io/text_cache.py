@@ -65,8 +65,7 @@ class PromptEncoder:
                 self._folder = hub.fetch(name, self.config.revision, what="text encoder")
             else:
                 raise FileNotFoundError(
-                    f"no text encoder at '{name}': it is neither "
-                    "a folder nor a hub id"
+                    f"no text encoder at '{name}': it is neither a folder nor a hub id"
                 )
         return self._folder
 

@@ -2,8 +2,8 @@
 
 Activations lie channels-last throughout. A convolution's bias is not added by a pass of its own but
 by the norm that follows, as is the sum of a residual block and its shortcut; nearest upsampling
-before a 3x3 convolution becomes one 2x2 convolution that makes the four phases of the larger picture,
-with 4/9 of the operations: of the three taps along an axis two always meet the same pixel.
+before a 3x3 convolution becomes one 2x2 convolution that makes the four phases of the larger
+picture, with 4/9 of the operations: of the three taps along an axis two always meet the same pixel.
 """
 
 from __future__ import annotations

@@ -110,9 +110,7 @@ class PatchVideoVAE(VideoCodec):
             }
         )
 
-    def encode(
-        self, video_BCFHW: Tensor, micro_frame_size: int | None = None
-    ) -> DiagonalGaussian:
+    def encode(self, video_BCFHW: Tensor, micro_frame_size: int | None = None) -> DiagonalGaussian:
         """Video [B,3,F,H,W] in [-1,1] -> posterior over latents [B,Cz,T,h,w].
 
         ``micro_frame_size`` cuts the frames into pieces that are encoded on their own.
@@ -140,7 +138,9 @@ class PatchVideoVAE(VideoCodec):
         return DiagonalGaussian(mean, logvar)
 
     def decode(
-        self, latent_BCThw: Tensor, num_frames: int | None = None,
+        self,
+        latent_BCThw: Tensor,
+        num_frames: int | None = None,
         micro_frame_size: int | None = None,
     ) -> Tensor:
         """Latents [B,Cz,T,h,w] -> video [B,3,F,H,W]; ``num_frames`` cuts the padded tail."""

@@ -57,6 +57,4 @@ class DiagonalGaussian:
 
     def affine(self, shift: Tensor, scale: Tensor) -> DiagonalGaussian:
         """The distribution of `(z - shift) / scale`; shift and scale broadcast to the mean."""
-        return DiagonalGaussian(
-            (self.mean - shift) / scale, self.logvar - 2.0 * scale.abs().log()
-        )
+        return DiagonalGaussian((self.mean - shift) / scale, self.logvar - 2.0 * scale.abs().log())

@@ -86,8 +86,10 @@ class Synthesis(nn.Module):
         nxt_real, nxt_imag = (torch.cat([x[:, 1:], x[:, -1:]], 1) for x in (real, imag))
         envelope = torch.cat(
             [
-                real * cos - imag * sin, real * sin + imag * cos,
-                nxt_real * cos - nxt_imag * sin, nxt_real * sin + nxt_imag * cos,
+                real * cos - imag * sin,
+                real * sin + imag * cos,
+                nxt_real * cos - nxt_imag * sin,
+                nxt_real * sin + nxt_imag * cos,
             ],
             -1,
         )  # [B,K,4*O]
@@ -156,9 +158,9 @@ class SpectralAudioVAE(AudioCodec):
         # The first window is centred on the middle of the first hop.
         left = (size - hop) // 2
         padded = F.pad(audio_BM, (left, size - hop - left + hop))
-        spec = torch.stft(
-            padded, size, hop, window=window, center=False, return_complex=True
-        )[..., :frames]
+        spec = torch.stft(padded, size, hop, window=window, center=False, return_complex=True)[
+            ..., :frames
+        ]
         magnitude = spec.abs() / window.sum() * 2
         return (torch.log(magnitude + 1e-4) + 6.0).mT / 3.0
 

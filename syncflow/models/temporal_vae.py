@@ -80,10 +80,7 @@ class ResBlock(nn.Module):
 
 def _res_blocks(in_channels: int, out_channels: int, num: int, num_groups: int) -> nn.ModuleList:
     widths = [in_channels] + [out_channels] * num
-    return nn.ModuleList(
-        ResBlock(before, after, num_groups)
-        for before, after in pairwise(widths)
-    )
+    return nn.ModuleList(ResBlock(before, after, num_groups) for before, after in pairwise(widths))
 
 
 def _run(blocks: nn.Module, x: Tensor) -> Tensor:

@@ -136,9 +136,7 @@ class TextEncoder(nn.Module):
         # At least one space lies between two words, and the end token is a word.
         return self.config.max_length // 2 + 1 if self.pools_words else self.config.max_length
 
-    def encode(
-        self, texts: Sequence[str], *, fixed_length: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def encode(self, texts: Sequence[str], *, fixed_length: bool = False) -> tuple[Tensor, Tensor]:
         """Embeddings `[B, L, W]` and mask `[B, L]`, True on tokens; padding embeds to zeros.
 
         Padded to the longest text, or to max_length (words: max_tokens) when `fixed_length`.

@@ -59,9 +59,7 @@ class FrameVAE(nn.Module):
 
     def decode(self, latent_BCFhw: Tensor) -> Tensor:
         """`[B, 3, F, h * stride, w * stride]`."""
-        return self._per_frame(
-            lambda z: self._decode_frames(z / self.scaling_factor), latent_BCFhw
-        )
+        return self._per_frame(lambda z: self._decode_frames(z / self.scaling_factor), latent_BCFhw)
 
     def fuse(self) -> None:
         """Decodes by `frame_decoder` from now on, if diffusers' decoder is one that it knows; to be
@@ -132,9 +130,7 @@ class VideoVAE(VideoCodec):
         """Latent frames T of so many frames; every piece of `micro_frame_size` rounds up."""
         return sum(self._latent_frames(n) for n in _pieces(num_frames, micro_frame_size))
 
-    def encode(
-        self, video_BCFHW: Tensor, micro_frame_size: int | None = None
-    ) -> DiagonalGaussian:
+    def encode(self, video_BCFHW: Tensor, micro_frame_size: int | None = None) -> DiagonalGaussian:
         """Posterior over shifted and scaled latents `[B, C, T, H / 8, W / 8]`.
 
         Args:

@@ -79,9 +79,7 @@ def gate_residual_adaln(
     if not shapes:
         return call(x, y, gate, shift, scale, eps)
     GSC, rows = shapes
-    sum_GSC, out_GSC = call(
-        x.reshape(GSC), y.reshape(GSC), *_spread(rows, gate, shift, scale), eps
-    )
+    sum_GSC, out_GSC = call(x.reshape(GSC), y.reshape(GSC), *_spread(rows, gate, shift, scale), eps)
     return sum_GSC.reshape(x.shape), out_GSC.reshape(x.shape)
 
 
@@ -305,9 +303,7 @@ def _plan_affine(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> Shape:
     return () if x.ndim == 3 else (1, prod(x.shape[:-1]), x.shape[-1])
 
 
-def _affine(
-    plan: tuple, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float
-) -> Tensor:
+def _affine(plan: tuple, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     call, _, GSC = plan
     if not GSC:
         return call(x, y, weight, bias, eps)

@@ -50,9 +50,7 @@ def _torch_own(kernel: SDPBackend, q: Tensor, k: Tensor, v: Tensor, mask: Tensor
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
-def _heads_last(
-    function: Callable, q: Tensor, k: Tensor, v: Tensor, **options: object
-) -> Tensor:
+def _heads_last(function: Callable, q: Tensor, k: Tensor, v: Tensor, **options: object) -> Tensor:
     """Of functions over [B, N, H, D]; some return the logarithms of the sums beside the result."""
     out = function(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), **options)
     return (out[0] if isinstance(out, tuple) else out).transpose(1, 2)

@@ -202,6 +202,4 @@ def _packed(function: Callable) -> Callable:
 
 
 _CROSS_ATTENTION = native.Operator("cross_attention", _plan, problem=_problem)
-_ATTEND_OWN = native.Operator(
-    "attend_own_", _plan, gradient=lambda device: False, problem=_problem
-)
+_ATTEND_OWN = native.Operator("attend_own_", _plan, gradient=lambda device: False, problem=_problem)

@@ -53,6 +53,4 @@ def _problem(x: Tensor, conditional: Tensor, null: Tensor | None) -> verify.Prob
     )
 
 
-_EULER_CFG = native.Operator(
-    "euler_cfg", _plan, gradient=lambda device: False, problem=_problem
-)
+_EULER_CFG = native.Operator("euler_cfg", _plan, gradient=lambda device: False, problem=_problem)

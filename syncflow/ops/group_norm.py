@@ -1,9 +1,10 @@
 """Group normalisation and SiLU of activations [N, C, ...], as decoders of pictures have them.
 
-z = x + add + before (either may be absent), then a = (z - mean) / sqrt(var + eps) * weight + bias over
-groups of neighbouring channels, then a sigmoid(a). On CUDA there is a kernel where x lies
+z = x + add + before (either may be absent), then a = (z - mean) / sqrt(var + eps) * weight + bias
+over groups of neighbouring channels, then a sigmoid(a). On CUDA there is a kernel where x lies
 channels-last, as the convolutions want it, and nothing needs a gradient. PyTorch's own takes
-channels-first alone: it changes the layout there and back, beside the passes for bias, sum and SiLU.
+channels-first alone: it changes the layout there and back, beside the passes for bias, sum and
+SiLU.
 """
 
 from collections.abc import Callable

@@ -166,6 +166,4 @@ def _problem(*given: Tensor | bool | None) -> verify.Problem:
     )
 
 
-_QK_NORM_ROPE = native.Operator(
-    "qk_norm_rope", _plan, problem=_problem, inplace="qk_norm_rope_"
-)
+_QK_NORM_ROPE = native.Operator("qk_norm_rope", _plan, problem=_problem, inplace="qk_norm_rope_")

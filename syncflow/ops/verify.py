@@ -112,7 +112,7 @@ def _same(t: Tensor) -> Tensor:
 def _what_is_wrong(
     problem: Problem, dtypes: tuple[torch.dtype | None, ...], device: torch.device, gradient: bool
 ) -> str:
-    """"" for a kernel that is as exact as its twin."""
+    """ "" for a kernel that is as exact as its twin."""
     draws = torch.Generator("cpu").manual_seed(0)
     given = [
         None

@@ -116,9 +116,7 @@ def page(studio: Studio) -> Any:
                 )
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0)
                 takes = gr.Slider(1, MOST_TAKES, 1, step=1, label="Takes (the best one is shown)")
-                guidance = gr.Slider(
-                    1, 8, config.sampling.guidance, step=0.5, label="Guidance"
-                )
+                guidance = gr.Slider(1, 8, config.sampling.guidance, step=0.5, label="Guidance")
                 without = gr.Textbox("", label="Negative prompt for the audio")
                 make = gr.Button("Generate", variant="primary")
             with gr.Column():

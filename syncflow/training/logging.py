@@ -82,7 +82,8 @@ def gathered(values: Mapping[str, Tensor | float], group: Group) -> dict[str, fl
         sums, counts = piece.view(shape).tolist()
         out |= {
             f"{name}_{index}": total / count
-            for index, (total, count) in enumerate(zip(sums, counts, strict=True)) if count
+            for index, (total, count) in enumerate(zip(sums, counts, strict=True))
+            if count
         }
     return out
 
@@ -144,6 +145,9 @@ def _wandb(project: str, folder: Path, config: str | None) -> Any:
             name="wandb",
         ) from None
     return wandb.init(
-        project=project, name=folder.name, dir=str(folder), resume="allow",
+        project=project,
+        name=folder.name,
+        dir=str(folder),
+        resume="allow",
         config=json.loads(config) if config else None,
     )

@@ -37,8 +37,12 @@ class Diverged(RuntimeError):
 
 
 def fit(
-    task: Task, config: LoopConfig, out: str | Path, progress: bool = True,
-    device: str | torch.device = "cpu", metadata: dict[str, str] | None = None,
+    task: Task,
+    config: LoopConfig,
+    out: str | Path,
+    progress: bool = True,
+    device: str | torch.device = "cpu",
+    metadata: dict[str, str] | None = None,
     group: Group | None = None,
 ) -> Path:
     """Trains ``task.module`` and writes ``model.safetensors`` (averaged weights) into ``out``.
@@ -85,12 +89,17 @@ class _Run:
     """One call of ``fit``."""
 
     def __init__(
-        self, task: Task, config: LoopConfig, out: Path, progress: bool,
-        metadata: dict[str, str], group: Group,
+        self,
+        task: Task,
+        config: LoopConfig,
+        out: Path,
+        progress: bool,
+        metadata: dict[str, str],
+        group: Group,
     ) -> None:
         if group.world > 1 and config.randomness != "sample":
             raise ValueError(
-                f"{group.world} processes need loop.randomness \"sample\": \"batch\" draws for one "
+                f'{group.world} processes need loop.randomness "sample": "batch" draws for one '
                 "process alone"
             )
         group.rows(config.batch_size)
@@ -182,8 +191,10 @@ class _Run:
         self.writer.save(
             state,
             {
-                "step": self.step, "skipped": self.skipped,
-                "seconds": time.monotonic() - self.begun, "world": self.group.world,
+                "step": self.step,
+                "skipped": self.skipped,
+                "seconds": time.monotonic() - self.begun,
+                "world": self.group.world,
                 **self.metadata,
             },
         )
@@ -273,8 +284,10 @@ class _Run:
     def _speed(self) -> dict[str, float]:
         samples, flops = self.pace.take()
         out = {
-            "seconds": time.monotonic() - self.begun, "samples_per_second": samples,
-            "memory_gib": logging.memory_gib(self.group.device), **self.watch.split(),
+            "seconds": time.monotonic() - self.begun,
+            "samples_per_second": samples,
+            "memory_gib": logging.memory_gib(self.group.device),
+            **self.watch.split(),
         }
         if self.peak:
             out["mfu"] = flops / (self.peak * self.group.world)

@@ -33,7 +33,8 @@ def recompute(module: nn.Module, kind: Literal["none", "blocks", "selective"]) -
     if kind == "selective":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
     blocks = [
-        block for block in module.modules()
+        block
+        for block in module.modules()
         if isinstance(block, (Block, Adaptor, AudioLayer))
         and any(parameter.requires_grad for parameter in block.parameters())
     ]

@@ -61,8 +61,15 @@ def _render(config: settings.RenderTask, group: Group, progress: bool) -> None:
     from syncflow.data import impacts_dataset
 
     impacts_dataset.write_dataset(
-        config.out, config.clips, config.seed, config.level, config.split, config.height,
-        config.width, container="shards", progress=progress,
+        config.out,
+        config.clips,
+        config.seed,
+        config.level,
+        config.split,
+        config.height,
+        config.width,
+        container="shards",
+        progress=progress,
     )
 
 
@@ -77,7 +84,10 @@ def _fit(config: settings.TrainedTask, group: Group, progress: bool) -> None:
     text = config.model_dump_json()
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     loop.fit(
-        task, config.loop, config.out, progress,
+        task,
+        config.loop,
+        config.out,
+        progress,
         metadata={"config": text, "config_hash": digest, **task.provenance},
         group=group,
     )
@@ -109,7 +119,10 @@ def _latents(config: settings.LatentsTask, group: Group, progress: bool) -> None
         export.load_part(config.video_vae, "video_vae"),
         export.load_part(config.audio_vae, "audio_vae"),
         export.load_part(config.text_encoder, "text_encoder"),
-        config.out, config.batch_size, progress, group.device,
+        config.out,
+        config.batch_size,
+        progress,
+        group.device,
     )
 
 

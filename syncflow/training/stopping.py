@@ -6,7 +6,6 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-
 #: What schedulers warn with before they kill, a closed terminal and Ctrl-C among them.
 SIGNALS = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU,

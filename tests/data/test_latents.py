@@ -1,6 +1,5 @@
 """Latents of raw shards, and the older format: what a batch holds."""
 
-
 import pytest
 import torch
 

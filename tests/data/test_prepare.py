@@ -106,9 +106,7 @@ def test_latents_are_those_of_the_window(zoo, prepared, encoders, spec) -> None:
     for row in (0, 5, len(kept) - 1):
         record = latents.record(row)
         assert record == kept[row]
-        video, audio = media.read(
-            zoo / record["file"], 8, 48000, record["start"], 1.0, 32, 32
-        )
+        video, audio = media.read(zoo / record["file"], 8, 48000, record["start"], 1.0, 32, 32)
         rows = encoders.rows(video[None], audio[None], [record])
         shard, inside = latents._find(row)
         for name in ("video_mean", "video_std", "audio_mean", "audio_std"):
@@ -281,7 +279,12 @@ def test_python_makes_what_the_command_makes(zoo, toy_model, tmp_path) -> None:
     out, other = tmp_path / "python", tmp_path / "command"
     options = Options(windows="fixed")
     made = syncflow.prepare(
-        zoo / "a.mp4", out, model=toy_model, sizes=[(32, 32)], options=options, workers=0,
+        zoo / "a.mp4",
+        out,
+        model=toy_model,
+        sizes=[(32, 32)],
+        options=options,
+        workers=0,
         progress=False,
     )
     argv = ["prepare", str(zoo / "a.mp4"), "--out", str(other), "--model", str(toy_model)]

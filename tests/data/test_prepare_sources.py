@@ -37,7 +37,7 @@ def test_a_folder_with_captions_beside_the_files(tmp_path) -> None:
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_lists_of_every_kind_say_the_same(tmp_path, ending) -> None:
     rows = [
-        {"path": "b.mp4", "text": "two, \"three\"", "start": 1.5, "end": 4.0, "split": "train"},
+        {"path": "b.mp4", "text": 'two, "three"', "start": 1.5, "end": 4.0, "split": "train"},
         {"path": "a.mp4", "text": "one", "start": 0.0, "end": None, "split": "test"},
         {"path": "a.mp4", "text": "one", "start": 0.0, "end": None, "split": "test"},
     ]

@@ -313,8 +313,8 @@ void emulation_reset(uint64_t seed) {
 void emulation_limit_shared(size_t bytes) { device.shared_most = bytes; }
 
 int emulation_region(const void* p, size_t bytes, int flags) {
-  device.regions.push_back({static_cast<const char*>(p), bytes, flags, 0, 0,
-                            std::vector<bool>(bytes, false)});
+  device.regions.push_back(
+      {static_cast<const char*>(p), bytes, flags, 0, 0, std::vector<bool>(bytes, false)});
   return static_cast<int>(device.regions.size()) - 1;
 }
 

@@ -1,10 +1,10 @@
 // The launchers under names that ctypes finds, and the sizes of their arguments for its mirror.
 #include "args.h"
 
-#define SYNCFLOW_EXPORT(name, Args)                                           \
-  extern "C" int run_##name(const syncflow::cuda::Args* args) {               \
-    return syncflow::cuda::name(*args, nullptr);                              \
-  }                                                                           \
+#define SYNCFLOW_EXPORT(name, Args)                             \
+  extern "C" int run_##name(const syncflow::cuda::Args* args) { \
+    return syncflow::cuda::name(*args, nullptr);                \
+  }                                                             \
   extern "C" int size_of_##name() { return sizeof(syncflow::cuda::Args); }
 
 SYNCFLOW_EXPORT(adaln_forward, AdalnArgs)

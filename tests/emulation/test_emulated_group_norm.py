@@ -96,7 +96,9 @@ def test_sums_before_the_norm(device, shape, dtype):
     assert_close(out, exact_norm(x.double() + before.double(), groups, weight, bias, True), dtype)
 
 
-@pytest.mark.parametrize(("N", "h", "w", "C", "groups"), [(2, 3, 5, 16, 4), (1, 4, 2, 9, 3), (1, 1, 1, 8, 8)])
+@pytest.mark.parametrize(
+    ("N", "h", "w", "C", "groups"), [(2, 3, 5, 16, 4), (1, 4, 2, 9, 3), (1, 1, 1, 8, 8)]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_phases(device, N, h, w, C, groups, dtype):
     """A picture's four phases, each a place further where its row or column is odd."""
@@ -142,7 +144,8 @@ def test_reading_beyond_a_sample_is_seen(device):
     args = GroupNormArgs(1, 21, 16, 2, 1, 0, 0, DTYPES[x.dtype], EPS, 1)
     out, scratch, coefficients = torch.empty(1, 21, 16), torch.empty(4), torch.empty(2, 16)
     gains = torch.ones(16)
-    args.x, args.out, args.partial, args.coefficients = map(pointer, (x, out, scratch, coefficients))
+    tensors = (x, out, scratch, coefficients)
+    args.x, args.out, args.partial, args.coefficients = map(pointer, tensors)
     args.weight = args.bias = rows(gains)
     with pytest.raises(EmulationError):
         device.call("group_norm", args, x=(x, READ), gains=(gains, READ), out=(out, WRITE),

@@ -1,4 +1,4 @@
-"""The decoder as a GPU runs it, by plain operators on the CPU: the same values as diffusers' own."""
+"""The decoder as a GPU runs it, by plain operators on the CPU: the values of diffusers' own."""
 
 import copy
 

@@ -88,10 +88,16 @@ def test_a_t5_folder_gives_transformers_own_numbers(tmp_path):
     reference = T5EncoderModel(T5Config(vocab_size=384, **SIZES)).eval()
     reference.save_pretrained(tmp_path)
     ByT5Tokenizer().save_pretrained(tmp_path)
-    encoder = make_encoder(kind="t5", name_or_path=str(tmp_path), max_length=20,
-                           clean_caption=False, precision="float32")
-    batch = ByT5Tokenizer()(["hit a drum", "hi"], padding="max_length", max_length=20,
-                            return_tensors="pt")
+    encoder = make_encoder(
+        kind="t5",
+        name_or_path=str(tmp_path),
+        max_length=20,
+        clean_caption=False,
+        precision="float32",
+    )
+    batch = ByT5Tokenizer()(
+        ["hit a drum", "hi"], padding="max_length", max_length=20, return_tensors="pt"
+    )
     with torch.no_grad():
         tokens_BLW, mask_BL = encoder.encode(["hit a drum", "hi"], fixed_length=True)
         expected = reference(**batch).last_hidden_state

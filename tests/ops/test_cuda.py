@@ -221,9 +221,7 @@ def test_cross_attention_with_an_own_key(R, B, N, M, D, dtype):
         keys_values = tuple(x.transpose(1, 2) for x in kv.to(dtype).unbind(2))
         mine = tuple(x.transpose(1, 2) for x in own.to(dtype).unbind(2))
         queries = q.to(dtype, copy=True)
-        return cross_attention.cross_attention(
-            queries, keys_values, rotation_NP2=table, own=mine
-        )
+        return cross_attention.cross_attention(queries, keys_values, rotation_NP2=table, own=mine)
 
     with torch.no_grad():
         with ops.reference_ops():

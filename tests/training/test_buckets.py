@@ -57,8 +57,10 @@ class Clips:
 def planned(counts, weights=None, sizes=None, **loop):
     settings = LoopConfig(**{"steps": 1, "batch_size": 4, **loop})
     sizes = sizes or [settings.batch_size] * len(counts)
-    found = [buckets.Bucket(str(i), Clips(n), size)
-             for i, (n, size) in enumerate(zip(counts, sizes, strict=True))]
+    found = [
+        buckets.Bucket(str(i), Clips(n), size)
+        for i, (n, size) in enumerate(zip(counts, sizes, strict=True))
+    ]
     return buckets.Plan(found, weights or [1.0] * len(counts), settings)
 
 

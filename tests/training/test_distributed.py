@@ -74,7 +74,8 @@ def folder(tmp_path_factory):
     runner.run(write("buckets_one", **several), progress=False)
     short = {"steps": 6, "max_nonfinite": 2}
     jobs = [
-        write("replicas"), *(write(f"zero{stage}", stage) for stage in (1, 2, 3)),
+        write("replicas"),
+        *(write(f"zero{stage}", stage) for stage in (1, 2, 3)),
         write("accumulated", 2, {"batch_size": 2, "accumulate": 2}, coupling="none"),
         write("frozen", 3, {"steps": 3, "precision": "bf16"}, "audio", init=str(folder / "one")),
         write("poison", 1, short),

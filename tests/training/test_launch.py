@@ -124,8 +124,19 @@ def test_the_papers_stages(stage):
     data = json.loads((ROOT / f"configs/stage{stage}.json").read_text())
     left = set(type(config).model_fields) - data.keys()
     assert left <= {
-        "init", "init_video", "lora", "samples", "time_mean", "time_std", "time_shift",
-        "uniform_share", "clean_video", "clean_noise", "decoupled", "draws", "statistics",
+        "init",
+        "init_video",
+        "lora",
+        "samples",
+        "time_mean",
+        "time_std",
+        "time_shift",
+        "uniform_share",
+        "clean_video",
+        "clean_noise",
+        "decoupled",
+        "draws",
+        "statistics",
         "condition_share",
     }
 
@@ -258,5 +269,3 @@ def test_the_launchers_start_both(tmp_path, launcher):
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     saved = checkpoint.newest(tmp_path / "run").about
     assert saved["world"] == 2 and (tmp_path / "run" / "model.safetensors").exists()
-
-

@@ -49,8 +49,14 @@ class Line(Task):
 
 def settings(**changes) -> LoopConfig:
     values = dict(
-        steps=40, batch_size=8, lr=0.02, warmup=3, optimizer="muon", precision="fp32",
-        validate_every=20, log_every=5,
+        steps=40,
+        batch_size=8,
+        lr=0.02,
+        warmup=3,
+        optimizer="muon",
+        precision="fp32",
+        validate_every=20,
+        log_every=5,
     )
     return LoopConfig(**{**values, **changes})
 

@@ -25,8 +25,15 @@ def model_folder(tmp_path_factory):
         "kind": "spectral", "latent_channels": 3, "width": 32, "depth": 1, "oscillators": 16,
     }  # fmt: skip
     text = {
-        "kind": "bytes", "max_length": 64, "d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 1,
-        "num_heads": 4, "pool": "word", "clean_caption": False,
+        "kind": "bytes",
+        "max_length": 64,
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 32,
+        "num_layers": 1,
+        "num_heads": 4,
+        "pool": "word",
+        "clean_caption": False,
     }
     ddit = {
         "video": {
@@ -41,8 +48,14 @@ def model_folder(tmp_path_factory):
     }  # fmt: skip
     for split in ("train", "val"):
         write(
-            folder, f"render_{split}", task="render", out=at(split), clips=3, split=split,
-            height=SIZE, width=SIZE,
+            folder,
+            f"render_{split}",
+            task="render",
+            out=at(split),
+            clips=3,
+            split=split,
+            height=SIZE,
+            width=SIZE,
         )
     data = {"data": at("train"), "validation": at("val"), "loop": loop}
     write(folder, "text", task="text", out=at("text"), model=text, levels=[1], loop=loop)
@@ -51,15 +64,29 @@ def model_folder(tmp_path_factory):
     parts = {"video_vae": at("video_vae"), "audio_vae": at("audio_vae"), "text_encoder": at("text")}
     for split in ("train", "val"):
         write(
-            folder, f"latents_{split}", task="latents", out=at(f"latents_{split}"),
-            data=at(split), **parts,
+            folder,
+            f"latents_{split}",
+            task="latents",
+            out=at(f"latents_{split}"),
+            data=at(split),
+            **parts,
         )
     write(
-        folder, "video_decoder", task="video_vae", out=at("video_decoder"), model=video_vae,
-        init=at("video_vae"), freeze_encoder=True, latent_noise=0.1, **data,
+        folder,
+        "video_decoder",
+        task="video_vae",
+        out=at("video_decoder"),
+        model=video_vae,
+        init=at("video_vae"),
+        freeze_encoder=True,
+        latent_noise=0.1,
+        **data,
     )
     flow = {
-        "data": at("latents_train"), "validation": at("latents_val"), "model": ddit, "loop": loop,
+        "data": at("latents_train"),
+        "validation": at("latents_val"),
+        "model": ddit,
+        "loop": loop,
         "null_caption": "full",
     }
     init = {}
@@ -69,14 +96,27 @@ def model_folder(tmp_path_factory):
     }  # fmt: skip
     for stage, train in enumerate(("video", "audio", "both"), start=1):
         write(
-            folder, f"stage{stage}", task="flow", out=at(f"stage{stage}"), train=train, **flow,
-            **init, samples=samples if stage == 3 else None,
+            folder,
+            f"stage{stage}",
+            task="flow",
+            out=at(f"stage{stage}"),
+            train=train,
+            **flow,
+            **init,
+            samples=samples if stage == 3 else None,
         )
         init = {"init": at(f"stage{stage}")}
     parts["video_vae"] = at("video_decoder")
     write(
-        folder, "export", task="export", out=at("model"), name="toy", latents=at("latents_train"),
-        ddit=at("stage3"), sampling={"steps": 2, "guidance": 2.0, "schedule": "cascade"}, **parts,
+        folder,
+        "export",
+        task="export",
+        out=at("model"),
+        name="toy",
+        latents=at("latents_train"),
+        ddit=at("stage3"),
+        sampling={"steps": 2, "guidance": 2.0, "schedule": "cascade"},
+        **parts,
     )
     steps = [
         "render_train", "render_val", "text", "audio_vae", "video_vae", "latents_train",

@@ -66,7 +66,8 @@ def test_no_step_is_saved_twice(begun, monkeypatch):
     steps = []
     save = checkpoint.Writer.save
     monkeypatch.setattr(
-        checkpoint.Writer, "save",
+        checkpoint.Writer,
+        "save",
         lambda self, state, about: steps.append(about["step"]) or save(self, state, about),
     )
     begun("often", loop={"checkpoint_every": 4})

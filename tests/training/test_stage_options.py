@@ -113,8 +113,8 @@ def test_validation_is_scaled_as_training_is(latents, tmp_path):
 def test_a_frozen_tower_sees_video_as_it_was_trained_and_the_sound_follows_the_data(
     latents, tmp_path
 ):
-    """Statistics far from 0 and 1: a tower that was trained without them, as imported ones are, must
-    not meet latents that the data's own have changed."""
+    """Statistics far from 0 and 1: a tower that was trained without them, as imported ones are,
+    must not meet latents that the data's own have changed."""
     first = task(latents, "video")
     known = {"video_mean": [3.0, -2.0], "video_std": [5.0, 0.5],
              "audio_mean": [9.0] * 3, "audio_std": [9.0] * 3}  # fmt: skip
@@ -204,7 +204,11 @@ def test_low_rank_training_moves_one_tower_and_exports_merged(latents, tmp_path)
     (tmp_path / "base.json").write_text(json.dumps(base))
     runner.run(tmp_path / "base.json", progress=False)
     tuned = flow_config(
-        latents, tmp_path / "tuned", "both", {"steps": 4}, init=str(tmp_path / "base"),
+        latents,
+        tmp_path / "tuned",
+        "both",
+        {"steps": 4},
+        init=str(tmp_path / "base"),
         lora={"rank": 4, "alpha": 8, "towers": "audio"},
     )
     (tmp_path / "tuned.json").write_text(json.dumps(tuned))

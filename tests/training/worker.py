@@ -26,7 +26,8 @@ def main() -> None:
     enter = loop._Batches.__enter__
 
     def begin(self):
-        if Path(self.task.config.out).name.startswith("early"):  # told to stop before its first step
+        # Told to stop before its first step.
+        if Path(self.task.config.out).name.startswith("early"):
             os.kill(os.getpid(), signal.SIGTERM)
         return enter(self)
 

@@ -32,14 +32,18 @@ FILES = 3
 
 
 def write(
-    folder: Path, config: ModelConfig, states: Mapping[str, Mapping[str, Tensor]], stamp: str,
+    folder: Path,
+    config: ModelConfig,
+    states: Mapping[str, Mapping[str, Tensor]],
+    stamp: str,
     rows: list[dict[str, Any]],
 ) -> bool:
     """Writes the three files, each complete when it has its name; False, and nothing written,
     where a weight is not finite."""
     named = {
         f"{part}.{key}": value.detach().to("cpu", torch.float16).contiguous()
-        for part, state in states.items() for key, value in state.items()
+        for part, state in states.items()
+        for key, value in state.items()
     }
     if not all(bool(value.isfinite().all()) for value in named.values()):
         return False

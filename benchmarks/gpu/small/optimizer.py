@@ -97,9 +97,7 @@ class Optimizer:
         def clean(g: Tensor) -> Tensor:
             return torch.where(finite, g.float() * scale, torch.zeros_like(g, dtype=torch.float32))
 
-        for group, master, momentum in zip(
-            self._groups, self._masters, self._momenta, strict=True
-        ):
+        for group, master, momentum in zip(self._groups, self._masters, self._momenta, strict=True):
             g = clean(torch.stack([given[i] for i in group]))
             momentum.lerp_(g, 1 - self.momentum)
             direction = newton_schulz(g.lerp(momentum, self.momentum))

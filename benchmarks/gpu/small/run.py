@@ -104,9 +104,7 @@ class Run:
 
     def _read_captions(self, seconds: float) -> None:
         self.world.wait(lambda: bool(self.world.lessons), 60)
-        school = schools.TextSteps(
-            self.parts["text_encoder"], self.plan.text_batch, self.device
-        )
+        school = schools.TextSteps(self.parts["text_encoder"], self.plan.text_batch, self.device)
         step = Step(lambda: school.step(self.world.lessons), self.device, use_graph=False)
         self.fit("text", school, step, time.monotonic() + seconds)
         school.finish()
@@ -117,16 +115,12 @@ class Run:
         self.world.wait(lambda: self.gather() or len(self.raw) >= least, 120)
         if not len(self.raw):
             raise RuntimeError("no clip was rendered in two minutes")
-        video = schools.VideoVAESteps(
-            self.parts["video_vae"], self.raw, self.plan.video_vae_batch
-        )
+        video = schools.VideoVAESteps(self.parts["video_vae"], self.raw, self.plan.video_vae_batch)
         step = Step(video.step, self.device, self.settings.use_graph)
         self.fit("video VAE", video, step, time.monotonic() + share * self.plan.video_vae)
         video.finish()
         self.tell("video VAE", schools.judge_video(self.parts["video_vae"], self.held_raw))
-        audio = schools.AudioVAESteps(
-            self.parts["audio_vae"], self.raw, self.plan.audio_vae_batch
-        )
+        audio = schools.AudioVAESteps(self.parts["audio_vae"], self.raw, self.plan.audio_vae_batch)
         step = Step(audio.step, self.device, self.settings.use_graph)
         until = time.monotonic() + share * self.plan.audio_vae
         self.fit("audio VAE", audio, step, until, audio.progress)
@@ -147,7 +141,8 @@ class Run:
             self.encoders.measure(video, audio)
             scale = {
                 f"latent_{which}_{kind}": self.encoders.scale[kind][index].tolist()
-                for kind in ("video", "audio") for index, which in enumerate(("mean", "std"))
+                for kind in ("video", "audio")
+                for index, which in enumerate(("mean", "std"))
             }
             self.config = self.config.model_copy(update=scale)
             for i in range(0, count, size):
@@ -212,7 +207,11 @@ class Run:
         self.tell("decoder", schools.judge_video(self.parts["video_vae"], self.held_raw))
 
     def fit(
-        self, name: str, school: School, step: Step, until: float,
+        self,
+        name: str,
+        school: School,
+        step: Step,
+        until: float,
         progressed: Callable[[float], None] | None = None,
     ) -> None:
         """Steps until the clock says so."""

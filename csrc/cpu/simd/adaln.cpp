@@ -110,9 +110,8 @@ void forward(const AdalnArgs& a, int64_t begin, int64_t end) {
             return keep(at::vec::fmadd(load(gate + i, n), load(y + i, n), load(x + i, n)), i, n);
           });
         } else {
-          row_total = sum<A>(C, [&](int64_t i, int64_t n) {
-            return keep(load(x + i, n) + load(y + i, n), i, n);
-          });
+          row_total = sum<A>(
+              C, [&](int64_t i, int64_t n) { return keep(load(x + i, n) + load(y + i, n), i, n); });
         }
         if (!sum_later) write<A>(a.sum, r, s, C);
         if (!a.out.data) continue;

@@ -62,7 +62,8 @@ void backward(const BiasGeluArgs& a, int64_t begin, int64_t end) {
         const Vec<A> z = smaller<A>(Vec<A>(A(kFar)), larger<A>(Vec<A>(A(-kFar)), z_i));
         const Vec<A> square = z * z, e = decay<A>(z, square);
         const Vec<A> p = reciprocal<A>(Vec<A>(1) + e);
-        const Vec<A> d_2u = at::vec::fmadd(square, Vec<A>(A(3 * kSlope * kCubic)), Vec<A>(A(kSlope)));
+        const Vec<A> d_2u =
+            at::vec::fmadd(square, Vec<A>(A(3 * kSlope * kCubic)), Vec<A>(A(kSlope)));
         return g_i * at::vec::fmadd(z * p, e * p * d_2u, p);
       };
       if (bias) {

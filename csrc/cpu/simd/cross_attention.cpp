@@ -71,8 +71,14 @@ class Block {
   static constexpr int64_t kQueries = 2 * Vec<A>::size();
 
   explicit Block(const CrossAttentionArgs& a)
-      : a_(a), ld_(padded<A>(a.D)), rotation_(a.transform, a.N, a.D), q_(kQueries * ld_),
-        transposed_(kQueries * ld_), p_((a.M + 1) * kQueries), staging_(ld_), turned_(ld_) {}
+      : a_(a),
+        ld_(padded<A>(a.D)),
+        rotation_(a.transform, a.N, a.D),
+        q_(kQueries * ld_),
+        transposed_(kQueries * ld_),
+        p_((a.M + 1) * kQueries),
+        staging_(ld_),
+        turned_(ld_) {}
 
   // Queries n to n + rows of a draw, rotated and divided by sqrt(D), and their softmax.
   void attend(Keys<A>& keys, int64_t draw, int64_t h, int64_t n, int64_t rows) {
@@ -140,10 +146,10 @@ void backward(const CrossAttentionArgs& a, int64_t begin, int64_t end) {
     block.attend(keys, draw, h, n, rows);
     const int64_t columns = block.columns(), size = keys.size();
     for (int64_t r = 0; r < columns; ++r)
-      copy_row<A>(r < rows ? read_head<A>(a.grad_out, a.grad_out.at(draw, n + r, 0, 0, h),
-                                          row.data(), a.D)
-                           : zeros.data(),
-                  g.data() + r * Dp, a.D);
+      copy_row<A>(
+          r < rows ? read_head<A>(a.grad_out, a.grad_out.at(draw, n + r, 0, 0, h), row.data(), a.D)
+                   : zeros.data(),
+          g.data() + r * Dp, a.D);
     block.scores(keys.v(), size, g.data(), ds.data());
     softmax_columns_backward<A>(block.p(), ds.data(), queries, columns, size);
     multiply<A, true>(size, Dp, columns, {block.p(), queries, 1}, g.data(), Dp, dv.data(), Dp);
@@ -151,9 +157,8 @@ void backward(const CrossAttentionArgs& a, int64_t begin, int64_t end) {
     multiply<A>(rows, Dp, size, {ds.data(), 1, queries}, keys.k(), Dp, dq.data(), Dp);
     for (int64_t r = 0; r < rows; ++r) {
       A* d = dq.data() + r * Dp;
-      for_vectors<A>(Dp, [&](int64_t i, int64_t) {
-        (Vec<A>::loadu(d + i) * Vec<A>(factor)).store(d + i);
-      });
+      for_vectors<A>(
+          Dp, [&](int64_t i, int64_t) { (Vec<A>::loadu(d + i) * Vec<A>(factor)).store(d + i); });
       const A *cos = block.rotation().cos(n + r), *sin = block.rotation().sin(n + r);
       if (cos) rotate_back(a.transform.interleaved, d, cos, sin, row.data(), a.D);
       write_head<A>(a.grad_q, a.grad_q.at(draw, n + r, 0, 0, h), cos ? row.data() : d, a.D);
@@ -170,8 +175,7 @@ void backward(const CrossAttentionArgs& a, int64_t begin, int64_t end) {
       std::fill_n(own_dk, Dp, A(0));
       std::fill_n(own_dv, Dp, A(0));
       keys.read_own(draw, h);
-      for (int64_t n = 0; n < a.N; n += queries)
-        add_block(draw, h, n, std::min(queries, a.N - n));
+      for (int64_t n = 0; n < a.N; n += queries) add_block(draw, h, n, std::min(queries, a.N - n));
       if (!a.own_k.data) continue;
       write_head<A>(a.grad_own_k, a.grad_own_k.at(draw, 0, 0, 0, h), own_dk, a.D);
       write_head<A>(a.grad_own_v, a.grad_own_v.at(draw, 0, 0, 0, h), own_dv, a.D);
@@ -179,8 +183,8 @@ void backward(const CrossAttentionArgs& a, int64_t begin, int64_t end) {
     size_t next = 0;
     for (int64_t m = 0; m < a.M; ++m) {
       const bool kept = next < keys.kept().size() && keys.kept()[next] == m;
-      const A *k = kept ? dk.data() + next * Dp : zeros.data();
-      const A *v = kept ? dv.data() + next * Dp : zeros.data();
+      const A* k = kept ? dk.data() + next * Dp : zeros.data();
+      const A* v = kept ? dv.data() + next * Dp : zeros.data();
       write_head<A>(a.grad_k, a.grad_k.at(b, m, 0, 0, h), k, a.D);
       write_head<A>(a.grad_v, a.grad_v.at(b, m, 0, 0, h), v, a.D);
       next += kept;

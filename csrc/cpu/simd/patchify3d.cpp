@@ -18,9 +18,9 @@ void gather(const Patchify3dArgs& a, const T* x, int64_t b, int64_t t, int64_t r
         for (int64_t l = 0; l < a.r; ++l, ++k) {
           const int64_t at_t = t * a.p + i, at_h = row * a.q + j, at_w = column * a.r + l;
           const bool inside = at_t < a.T && at_h < a.H && at_w < a.W;
-          patch[k] = inside ? static_cast<A>(x[(((b * a.Z + z) * a.T + at_t) * a.H + at_h) * a.W +
-                                               at_w])
-                            : A(0);
+          patch[k] =
+              inside ? static_cast<A>(x[(((b * a.Z + z) * a.T + at_t) * a.H + at_h) * a.W + at_w])
+                     : A(0);
         }
 }
 

@@ -26,18 +26,21 @@ void forward(const QkNormRopeArgs& a, int64_t begin, int64_t end) {
   const bool rotates = a.transform.rotation;
   const bool in_place = a.out.data == a.qkv.data;
   for (int64_t chunk = begin; chunk < end; ++chunk) {
-    for_heads<A>(a, chunk, cos, sin, [&](int64_t b, int64_t n, int64_t h) {
-      for (int which = 0; which < 3; ++which) {
-        if (which == 2 && in_place) break;
-        const A* x = read_head<A>(a.qkv, a.qkv.at(b, n, 0, which, h), staging.data(), D);
-        if (which < 2) {
-          transform_head<A>(a.transform, which, x, rotates ? cos.data() : nullptr, sin.data(), A(1),
-                            normed.data(), row.data(), D);
-          x = row.data();
-        }
-        write_head<A>(a.out, a.out.at(b, n, 0, which, h), x, D);
-      }
-    }, [] {});
+    for_heads<A>(
+        a, chunk, cos, sin,
+        [&](int64_t b, int64_t n, int64_t h) {
+          for (int which = 0; which < 3; ++which) {
+            if (which == 2 && in_place) break;
+            const A* x = read_head<A>(a.qkv, a.qkv.at(b, n, 0, which, h), staging.data(), D);
+            if (which < 2) {
+              transform_head<A>(a.transform, which, x, rotates ? cos.data() : nullptr, sin.data(),
+                                A(1), normed.data(), row.data(), D);
+              x = row.data();
+            }
+            write_head<A>(a.out, a.out.at(b, n, 0, which, h), x, D);
+          }
+        },
+        [] {});
   }
 }
 
@@ -48,20 +51,23 @@ void backward(const QkNormRopeArgs& a, int64_t begin, int64_t end) {
   GainSums<A> d_weight(D);
   const bool rotates = a.transform.rotation;
   for (int64_t chunk = begin; chunk < end; ++chunk) {
-    for_heads<A>(a, chunk, cos, sin, [&](int64_t b, int64_t n, int64_t h) {
-      for (int which = 0; which < 3; ++which) {
-        const A* g = read_head<A>(a.grad_out, a.grad_out.at(b, n, 0, which, h), g_staging.data(), D);
-        if (which < 2) {
-          const A* x = read_head<A>(a.qkv, a.qkv.at(b, n, 0, which, h), x_staging.data(), D);
-          transform_head_backward<A>(a.transform, which, x, g, rotates ? cos.data() : nullptr,
-                                     sin.data(), d_weight[which], turned.data(), row.data(),
-                                     D);
-        } else {
-          copy_row<A>(g, row.data(), D);  // narrowing reads whole vectors
-        }
-        write_head<A>(a.grad_qkv, a.grad_qkv.at(b, n, 0, which, h), row.data(), D);
-      }
-    }, [&] { d_weight.add_to(static_cast<A*>(a.partial) + chunk * 2 * D); });
+    for_heads<A>(
+        a, chunk, cos, sin,
+        [&](int64_t b, int64_t n, int64_t h) {
+          for (int which = 0; which < 3; ++which) {
+            const A* g =
+                read_head<A>(a.grad_out, a.grad_out.at(b, n, 0, which, h), g_staging.data(), D);
+            if (which < 2) {
+              const A* x = read_head<A>(a.qkv, a.qkv.at(b, n, 0, which, h), x_staging.data(), D);
+              transform_head_backward<A>(a.transform, which, x, g, rotates ? cos.data() : nullptr,
+                                         sin.data(), d_weight[which], turned.data(), row.data(), D);
+            } else {
+              copy_row<A>(g, row.data(), D);  // narrowing reads whole vectors
+            }
+            write_head<A>(a.grad_qkv, a.grad_qkv.at(b, n, 0, which, h), row.data(), D);
+          }
+        },
+        [&] { d_weight.add_to(static_cast<A*>(a.partial) + chunk * 2 * D); });
   }
 }
 
@@ -71,8 +77,7 @@ void qk_norm_rope_forward(const QkNormRopeArgs& args, bool is_double, int64_t be
   is_double ? forward<double>(args, begin, end) : forward<float>(args, begin, end);
 }
 
-void qk_norm_rope_backward(const QkNormRopeArgs& args, bool is_double, int64_t begin,
-                           int64_t end) {
+void qk_norm_rope_backward(const QkNormRopeArgs& args, bool is_double, int64_t begin, int64_t end) {
   is_double ? backward<double>(args, begin, end) : backward<float>(args, begin, end);
 }
 

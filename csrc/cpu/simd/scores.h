@@ -44,8 +44,7 @@ void softmax_columns(A* scores, int64_t ld, int64_t columns, int64_t T) {
       total = total + e;
     }
     const Vec<A> share = Vec<A>(1) / total;
-    for (int64_t t = 0; t < T; ++t)
-      (Vec<A>::loadu(column + t * ld) * share).store(column + t * ld);
+    for (int64_t t = 0; t < T; ++t) (Vec<A>::loadu(column + t * ld) * share).store(column + t * ld);
   }
 }
 

@@ -45,8 +45,8 @@ Tensor adaln(const Tensor& x_GSC, const Tensor& shift_GC, const Tensor& scale_GC
 }
 
 std::tuple<Tensor, Tensor, Tensor> adaln_backward_op(const Tensor& grad_GSC, const Tensor& x_GSC,
-                                                     const Tensor& shift_GC,
-                                                     const Tensor& scale_GC, double eps) {
+                                                     const Tensor& shift_GC, const Tensor& scale_GC,
+                                                     double eps) {
   check_tokens("x", x_GSC);
   check_like("grad", grad_GSC, x_GSC);
   check_modulation("scale", scale_GC, x_GSC);

@@ -42,16 +42,17 @@ void attend_own_in_place(const Tensor& out_RNHD, const Tensor& log_sum_BHL, cons
                     "; it must be a dense [R, N, H, D]");
   const int64_t R = out_RNHD.size(0), N = out_RNHD.size(1), H = out_RNHD.size(2);
   const int64_t D = out_RNHD.size(3), B = log_sum_BHL.size(0);
-  TORCH_CHECK_VALUE(B > 0 && R % B == 0 && log_sum_BHL.sizes() == at::IntArrayRef({B, H, R / B * N}),
-                    "log_sum has shape ", log_sum_BHL.sizes(), "; it must be [B, H, R / B * N] for ",
-                    out_RNHD.sizes());
+  TORCH_CHECK_VALUE(
+      B > 0 && R % B == 0 && log_sum_BHL.sizes() == at::IntArrayRef({B, H, R / B * N}),
+      "log_sum has shape ", log_sum_BHL.sizes(), "; it must be [B, H, R / B * N] for ",
+      out_RNHD.sizes());
   const Tensor q = dense("q", q_RNHD, out_RNHD);
   const Tensor k = own_k_RHD.to(out_RNHD.scalar_type()), v = own_v_RHD.to(out_RNHD.scalar_type());
   for (const Tensor& own : {k, v})
     TORCH_CHECK_VALUE(own.sizes() == at::IntArrayRef({R, H, D}) && own.stride(2) == 1 &&
                           own.strides() == k.strides(),
-                      "an own key or value has shape ", own.sizes(), " and strides ",
-                      own.strides(), "; both must be [R, H, D] alike for ", out_RNHD.sizes());
+                      "an own key or value has shape ", own.sizes(), " and strides ", own.strides(),
+                      "; both must be [R, H, D] alike for ", out_RNHD.sizes());
   const Tensor log_sum = log_sum_BHL.to(at::kFloat).contiguous();
   AttendOwnArgs args;
   args.R = R, args.N = N, args.H = H, args.D = D, args.draws = R / B;

@@ -16,7 +16,6 @@
 
 namespace syncflow::cuda {
 
-
 inline DType type_of(const char* name, const Tensor& t) {
   const auto type = t.scalar_type();
   TORCH_CHECK_VALUE(type == at::kFloat || type == at::kBFloat16 || type == at::kHalf, name, " is ",

@@ -28,15 +28,16 @@ std::tuple<Tensor, Tensor> group_norm_silu(const Tensor& x_NLC, const OptionalTe
   args.N = x_NLC.size(0), args.L = x_NLC.size(1), args.C = x_NLC.size(2);
   if (width) {
     const int64_t columns = width / 2 + 1, rows = args.L / columns;
-    TORCH_CHECK_VALUE(args.C % 4 == 0 && rows > 1 && rows * columns == args.L && !add_NLC,
-                      "x has shape ", x_NLC.sizes(), "; for phases of a picture of ", width,
-                      " columns it must be [N, (H / 2 + 1) (width / 2 + 1), 4 C], and nothing be added");
+    TORCH_CHECK_VALUE(
+        args.C % 4 == 0 && rows > 1 && rows * columns == args.L && !add_NLC, "x has shape ",
+        x_NLC.sizes(), "; for phases of a picture of ", width,
+        " columns it must be [N, (H / 2 + 1) (width / 2 + 1), 4 C], and nothing be added");
     args.C /= 4, args.L = 2 * (rows - 1) * width;
     TORCH_CHECK_VALUE(args.L < (int64_t{1} << 31), "a picture of ", args.L, " places is too large");
   }
   TORCH_CHECK_VALUE(groups > 0 && args.C % groups == 0 && args.C <= kGroupNormChannels,
-                    "groups is ", groups, "; it must divide ", args.C, " channels, of which there may be ",
-                    kGroupNormChannels);
+                    "groups is ", groups, "; it must divide ", args.C,
+                    " channels, of which there may be ", kGroupNormChannels);
   const auto small = [&](const char* name, const Tensor& t) {
     TORCH_CHECK_VALUE(t.sizes() == at::IntArrayRef({args.C}), name, " has shape ", t.sizes(),
                       "; it must be [", args.C, "]");
@@ -77,12 +78,6 @@ std::tuple<Tensor, Tensor> group_norm_silu(const Tensor& x_NLC, const OptionalTe
 }
 
 }  // namespace
-
-TORCH_LIBRARY_FRAGMENT(syncflow, m) {
-  m.def(
-      "group_norm_silu(Tensor x_NLC, Tensor? add_NLC, Tensor? before_C, Tensor weight_C, Tensor "
-      "bias_C, int groups, float eps, bool silu, bool keep, int front, int width) -> (Tensor, Tensor)");
-}
 
 TORCH_LIBRARY_IMPL(syncflow, CUDA, m) { m.impl("group_norm_silu", &group_norm_silu); }
 

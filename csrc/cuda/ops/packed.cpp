@@ -150,10 +150,12 @@ void qk_norm_rope_in_place(const Tensor& qkv_BN3HD, const OptionalTensor& q_weig
   mark_changed(qkv_BN3HD);
 }
 
-std::tuple<Tensor, Tensor, Tensor> qk_norm_rope_backward_op(
-    const Tensor& grad_BN3HD, const Tensor& qkv_BN3HD, const OptionalTensor& q_weight_D,
-    const OptionalTensor& k_weight_D, const OptionalTensor& rotation_NP2, bool interleaved,
-    double eps) {
+std::tuple<Tensor, Tensor, Tensor> qk_norm_rope_backward_op(const Tensor& grad_BN3HD,
+                                                            const Tensor& qkv_BN3HD,
+                                                            const OptionalTensor& q_weight_D,
+                                                            const OptionalTensor& k_weight_D,
+                                                            const OptionalTensor& rotation_NP2,
+                                                            bool interleaved, double eps) {
   check_packed("qkv", qkv_BN3HD, 5);
   check_like("grad", grad_BN3HD, qkv_BN3HD);
   check_device("grad", grad_BN3HD, qkv_BN3HD);

@@ -1,12 +1,12 @@
 """Ordinary video files -> latents to train on: `syncflow prepare`.
 
-    sources   which files there are, by folder, list, VGGSound's csv or Greatest Hits' layout
-    splits    which of them are for training and which for testing
-    captions  what is said about them: sidecar files, annotations, or a captioning model
-    plan      files -> segments -> batches -> shards, all settled before the first is decoded
-    decoding  one segment -> its windows: scene cuts, placement, filters
-    workers   many processes, in order, that survive a file which kills a decoder
-    run       all of it: decode, encode, write, report
+sources   which files there are, by folder, list, VGGSound's csv or Greatest Hits' layout
+splits    which of them are for training and which for testing
+captions  what is said about them: sidecar files, annotations, or a captioning model
+plan      files -> segments -> batches -> shards, all settled before the first is decoded
+decoding  one segment -> its windows: scene cuts, placement, filters
+workers   many processes, in order, that survive a file which kills a decoder
+run       all of it: decode, encode, write, report
 """
 
 from syncflow.data.prepare.run import Options, prepare

@@ -133,9 +133,7 @@ class Decoder:
             out.windows.append(Window(clip.numpy().copy(), sound.numpy().copy(), record, still))
         return out
 
-    def _dull(
-        self, clip: torch.Tensor, sound: torch.Tensor, mute: bool
-    ) -> tuple[str | None, str]:
+    def _dull(self, clip: torch.Tensor, sound: torch.Tensor, mute: bool) -> tuple[str | None, str]:
         if "static" not in self.keep:
             moved = filters.motion(clip)
             if moved < self.min_motion:
@@ -156,7 +154,11 @@ class Decoder:
     def _still(self, path: Path, start: float) -> np.ndarray:
         middle = start + self.spec.seconds / 2
         frame, _ = media.read(
-            path, self.spec.fps, start=middle, seconds=1 / self.spec.fps, height=_STILL,
+            path,
+            self.spec.fps,
+            start=middle,
+            seconds=1 / self.spec.fps,
+            height=_STILL,
             width=_STILL,
         )
         return frame[0].permute(1, 2, 0).numpy().copy()

@@ -43,8 +43,14 @@ class Length:
 
 
 def make(
-    sources: Sequence[Source], root: Path, out: Path, window_s: float, segment_s: float,
-    batch: int, per_segment: int | None, num_workers: int,
+    sources: Sequence[Source],
+    root: Path,
+    out: Path,
+    window_s: float,
+    segment_s: float,
+    batch: int,
+    per_segment: int | None,
+    num_workers: int,
 ) -> Plan:
     """The plan for ``sources``, from ``out/plan.jsonl`` if it is there, and kept there if not.
 

@@ -66,10 +66,17 @@ class Options:
 
 
 def prepare(
-    source: str | Path, out: str | Path, encoders: Encoders, spec: ClipSpec,
-    options: Options | None = None, captioner: Captioning | None = None,
-    model: dict[str, Any] | None = None, num_workers: int = 0, batch: int = 16,
-    share: tuple[int, int] = (0, 1), progress: bool = True,
+    source: str | Path,
+    out: str | Path,
+    encoders: Encoders,
+    spec: ClipSpec,
+    options: Options | None = None,
+    captioner: Captioning | None = None,
+    model: dict[str, Any] | None = None,
+    num_workers: int = 0,
+    batch: int = 16,
+    share: tuple[int, int] = (0, 1),
+    progress: bool = True,
 ) -> dict[str, Any] | None:
     """Makes the folder ``out`` of latents that training reads, and returns its manifest.
 
@@ -128,8 +135,15 @@ def prepare(
             chosen, root, out, spec.seconds, segment_s, batch, options.per_segment, num_workers
         )
     decoder = Decoder(
-        root, spec, options.windows == "random", options.per_segment, options.seed, options.keep,
-        options.min_motion, options.min_db, stills=captioner is not None,
+        root,
+        spec,
+        options.windows == "random",
+        options.per_segment,
+        options.seed,
+        options.keep,
+        options.min_motion,
+        options.min_db,
+        stills=captioner is not None,
     )
     first, every = share
     with locked(out, f"{first}-of-{every}"):
@@ -147,8 +161,13 @@ def prepare(
 
 
 def _encoded(
-    todo: plan.Plan, batches: Sequence[int], decoder: Decoder, encoders: Encoders,
-    captioner: Captioning | None, num_workers: int, size: int,
+    todo: plan.Plan,
+    batches: Sequence[int],
+    decoder: Decoder,
+    encoders: Encoders,
+    captioner: Captioning | None,
+    num_workers: int,
+    size: int,
     progress: bool,
 ) -> Iterator[tuple[int, Rows]]:
     """The rows of each of ``batches``."""
@@ -159,7 +178,10 @@ def _encoded(
     total = len(todo.segments)
     kept = 0
     with tqdm(
-        total=total, initial=total - len(segments), unit="segment", disable=not progress,
+        total=total,
+        initial=total - len(segments),
+        unit="segment",
+        disable=not progress,
         mininterval=1,
     ) as bar:
         for number in batches:
@@ -174,8 +196,10 @@ def _encoded(
 
 
 def _rows(
-    decoded: Sequence[Decoded], encoders: Encoders,
-    captioner: Captioning | None, size: int,
+    decoded: Sequence[Decoded],
+    encoders: Encoders,
+    captioner: Captioning | None,
+    size: int,
 ) -> Rows:
     windows = [window for part in decoded for window in part.windows]
     out = Rows(skipped=[line for part in decoded for line in part.skipped])
@@ -208,8 +232,12 @@ def _captioned(
 
 
 def _report(
-    kept: Lines, skipped: Lines, found: Sequence[Source], chosen: Sequence[Source],
-    left_out: int, todo: plan.Plan,
+    kept: Lines,
+    skipped: Lines,
+    found: Sequence[Source],
+    chosen: Sequence[Source],
+    left_out: int,
+    todo: plan.Plan,
 ) -> dict[str, Any]:
     """Counts: what was there, what was kept, what was left out and why."""
     files = {source.file for source in chosen}

@@ -99,8 +99,7 @@ def _list(path: Path, root: Path) -> list[Source]:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise ValueError(
-            f"'{path}' is not a supported list file; the name "
-            f"must end in {', '.join(_READERS)}"
+            f"'{path}' is not a supported list file; the name must end in {', '.join(_READERS)}"
         )
     out = []
     for number, row in enumerate(reader(path), start=1):
@@ -118,8 +117,7 @@ def _row(row: dict[str, Any], root: Path) -> Source:
     }
     if known["file"] is None:
         raise ValueError(
-            "there is no column 'file', only "
-            f"{', '.join(map(repr, row)) or 'nothing'}"
+            f"there is no column 'file', only {', '.join(map(repr, row)) or 'nothing'}"
         )
     numbers = {}
     for name in ("start", "end", "seconds"):
@@ -135,8 +133,12 @@ def _row(row: dict[str, Any], root: Path) -> Source:
     file = str(known["file"])
     text = None if known["caption"] is None else captions.one_line(str(known["caption"]))
     return Source(
-        file, start, seconds, text or captions.sidecar(root / file),
-        None if known["split"] is None else str(known["split"]), str(known["group"] or ""),
+        file,
+        start,
+        seconds,
+        text or captions.sidecar(root / file),
+        None if known["split"] is None else str(known["split"]),
+        str(known["group"] or ""),
     )
 
 
@@ -198,7 +200,9 @@ def _greatest_hits(path: Path, root: Path) -> list[Source]:
         events = captions.drumstick_events(file.with_name(f"{name}_times.txt"))
         out.append(
             Source(
-                file.relative_to(path).as_posix(), split=split_of.get(name), group=name,
+                file.relative_to(path).as_posix(),
+                split=split_of.get(name),
+                group=name,
                 events=events,
             )
         )

@@ -25,8 +25,7 @@ def choose(
     if test_share is not None:
         if labels:
             raise ValueError(
-                f"the list has its own splits ({', '.join(labels)}); "
-                "leave out the test share"
+                f"the list has its own splits ({', '.join(labels)}); leave out the test share"
             )
         if split not in ("train", "test"):
             raise ValueError(f"with a test share, the split must be train or test, got {split}")

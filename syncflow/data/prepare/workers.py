@@ -26,8 +26,11 @@ _AHEAD = 2
 
 
 def ordered(
-    function: Callable[[Any], Any], items: Sequence[Any], workers: int,
-    crashed: Callable[[Any], Any], limit_s: float = LIMIT_S,
+    function: Callable[[Any], Any],
+    items: Sequence[Any],
+    workers: int,
+    crashed: Callable[[Any], Any],
+    limit_s: float = LIMIT_S,
 ) -> Iterator[Any]:
     """Yields ``function(item)`` of every item in order, or ``crashed(item)`` of an item that
     ended its process or took longer than ``limit_s``. ``workers`` 0: in this process.
@@ -59,8 +62,13 @@ def _loader(
     function: Callable[[Any], Any], items: Sequence[Any], workers: int, limit_s: float
 ) -> DataLoader:
     return DataLoader(
-        _Mapped(function, items, limit_s), batch_size=None, collate_fn=_same, num_workers=workers,
-        prefetch_factor=_AHEAD, multiprocessing_context=_context(), worker_init_fn=_begin,
+        _Mapped(function, items, limit_s),
+        batch_size=None,
+        collate_fn=_same,
+        num_workers=workers,
+        prefetch_factor=_AHEAD,
+        multiprocessing_context=_context(),
+        worker_init_fn=_begin,
     )
 
 

@@ -45,8 +45,7 @@ def distance(a: Moments, b: Moments) -> float:
     """Fréchet distance between two Gaussians."""
     if a.mean_D.shape != b.mean_D.shape:
         raise ValueError(
-            f"cannot compare features of {len(a.mean_D)} "
-            f"and {len(b.mean_D)} dimensions"
+            f"cannot compare features of {len(a.mean_D)} and {len(b.mean_D)} dimensions"
         )
     # Of two factors with few columns the product is small, whatever the dimension.
     cross = np.linalg.svd(_factor(a.cov_DD).T @ _factor(b.cov_DD), compute_uv=False).sum()

@@ -53,26 +53,34 @@ def chart(
     parts = [f'<rect class="plot" x="{_LEFT}" y="{_TOP}" width="{_WIDTH - _LEFT - _RIGHT}"'
              f' height="{_HEIGHT - _TOP - _BOTTOM}"/>']  # fmt: skip
     for y in np.linspace(y_low, y_high, 5):
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}"'
-                     f' y1="{y_at(y):.1f}" y2="{y_at(y):.1f}"/>'
-                     f'<text x="{_LEFT - 4}" y="{y_at(y) + 4:.1f}" class="end">{_short(y)}</text>')
+        parts.append(
+            f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}"'
+            f' y1="{y_at(y):.1f}" y2="{y_at(y):.1f}"/>'
+            f'<text x="{_LEFT - 4}" y="{y_at(y) + 4:.1f}" class="end">{_short(y)}</text>'
+        )
     marks = x_marks if x_marks is not None else np.linspace(x_low, x_high, 5)
     for x in marks:
         anchor = "end" if x == x_high else "mid"
-        parts.append(f'<text x="{x_at(x):.1f}" y="{_HEIGHT - _BOTTOM + 14}" class="{anchor}">'
-                     f"{_short(x)}</text>")
-    parts.append(f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 5}" class="mid">'
-                 f"{escape(x_label)}</text>")
+        parts.append(
+            f'<text x="{x_at(x):.1f}" y="{_HEIGHT - _BOTTOM + 14}" class="{anchor}">'
+            f"{_short(x)}</text>"
+        )
+    parts.append(
+        f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 5}" class="mid">'
+        f"{escape(x_label)}</text>"
+    )
     for name, (value, low, high) in floors:
         if not isfinite(value):
             continue
         low, high = (low if isfinite(low) else value), (high if isfinite(high) else value)
-        parts.append(f'<rect class="floor" x="{_LEFT}" y="{y_at(high):.1f}"'
-                     f' width="{_WIDTH - _LEFT - _RIGHT}" height="{y_at(low) - y_at(high):.1f}"/>'
-                     f'<line class="floor-line" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}"'
-                     f' y1="{y_at(value):.1f}" y2="{y_at(value):.1f}"/>'
-                     f'<text x="{_WIDTH - _RIGHT - 3}" y="{y_at(value) - 3:.1f}" class="end small">'
-                     f"{escape(name)}</text>")
+        parts.append(
+            f'<rect class="floor" x="{_LEFT}" y="{y_at(high):.1f}"'
+            f' width="{_WIDTH - _LEFT - _RIGHT}" height="{y_at(low) - y_at(high):.1f}"/>'
+            f'<line class="floor-line" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}"'
+            f' y1="{y_at(value):.1f}" y2="{y_at(value):.1f}"/>'
+            f'<text x="{_WIDTH - _RIGHT - 3}" y="{y_at(value) - 3:.1f}" class="end small">'
+            f"{escape(name)}</text>"
+        )
     for index, one in enumerate(series):
         colour = COLOURS[index % len(COLOURS)]
         points = [p for p in one.points if isfinite(p[1])]
@@ -115,9 +123,11 @@ def histogram(
              f'<text x="{_LEFT - 4}" y="{_TOP + 8}" class="end">{tallest}</text>']  # fmt: skip
     for i, count in enumerate(counts):
         tall = count / tallest * (height - bottom - _TOP)
-        parts.append(f'<rect x="{_LEFT + i * wide + 0.5:.1f}" y="{height - bottom - tall:.1f}"'
-                     f' width="{wide - 1:.1f}" height="{tall:.1f}" fill="{COLOURS[0]}">'
-                     f"<title>{edges[i]:.0f} to {edges[i + 1]:.0f} {unit}: {count}</title></rect>")
+        parts.append(
+            f'<rect x="{_LEFT + i * wide + 0.5:.1f}" y="{height - bottom - tall:.1f}"'
+            f' width="{wide - 1:.1f}" height="{tall:.1f}" fill="{COLOURS[0]}">'
+            f"<title>{edges[i]:.0f} to {edges[i + 1]:.0f} {unit}: {count}</title></rect>"
+        )
     for value in (-limit, -limit / 2, 0, limit / 2, limit):
         x = _LEFT + (value + limit) / (2 * limit) * (width - _LEFT - _RIGHT)
         anchor = "end" if value == limit else ("mid" if value > -limit else "")

@@ -72,7 +72,9 @@ def document(path: Path, title: str, parts: Sequence[str], script: str = "") -> 
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{style}</style></head><body><main>"
         + "\n".join(part for part in parts if part)
-        + "</main>" + (f"<script>{script}</script>" if script else "") + "</body></html>\n"
+        + "</main>"
+        + (f"<script>{script}</script>" if script else "")
+        + "</body></html>\n"
     )
     with media.replacing(path) as temporary:
         temporary.write_text(text)
@@ -149,7 +151,7 @@ def _clips(folder: Path, shown: Sequence[Shown]) -> str:
                 f"{drawing}</div></div></div>"
             )
         parts.append(
-            f'<section><h3>{escape(prompt or "(no sentence)")}</h3>'
+            f"<section><h3>{escape(prompt or '(no sentence)')}</h3>"
             f'<div class="cards">{"".join(cards)}</div></section>'
         )
     return "".join(parts)
@@ -235,7 +237,8 @@ def _training(report: dict[str, Any]) -> str:
     drawings = [
         figures.chart(
             [figures.Series(k, [(x, y, y, y) for x, y in v]) for k, v in curves.items()],
-            "step", name,
+            "step",
+            name,
         )  # fmt: skip
         for name, curves in report.get("training", {}).items()
     ]
@@ -247,8 +250,7 @@ def _training(report: dict[str, Any]) -> str:
 
 def _notes(report: dict[str, Any]) -> str:
     notes = "".join(
-        f"<li>{escape(name)}: {escape(text)}</li>"
-        for name, text in report.get("notes", {}).items()
+        f"<li>{escape(name)}: {escape(text)}</li>" for name, text in report.get("notes", {}).items()
     )
     lines = [["", "paper", "here"]]
     lines += [

@@ -32,9 +32,7 @@ def redraw(folder: Path, out: Path, more: dict[str, Any] | None = None) -> Path:
         for system, members in by_system.items():
             line = members[page.place(number - 1, many, len(members))]
             path = folder / "clips" / f"{page.file_name(number, system)}.mp4"
-            seen, heard = (
-                [float(t) for t in line[key].split()] for key in ("contacts", "onsets")
-            )
+            seen, heard = ([float(t) for t in line[key].split()] for key in ("contacts", "onsets"))
             shown.append(page.Shown(system, line["prompt"], Clip.load(path), seen, heard, path))
     return page.write(out, report, shown)
 

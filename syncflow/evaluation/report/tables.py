@@ -120,7 +120,11 @@ def calibration(name: str, found: dict[str, Any]) -> str:
     offsets = [f"{found['offsets_ms'][i]:+d}" for i in shown]
     rows: list[list[str | Cell]] = [
         [
-            "metric", *offsets, "other soundtracks", "silence", "notices early, late from ms",
+            "metric",
+            *offsets,
+            "other soundtracks",
+            "silence",
+            "notices early, late from ms",
             "verdict",
         ]
     ]

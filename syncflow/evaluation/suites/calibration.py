@@ -199,9 +199,7 @@ def calibrate(
         motions = [av_align.peaks(av_align.flow(clip.video), clip.fps) for clip in clips]
     rows: list[Any] = list(zip(clips, seen, pictures, motions, strict=True))
     bar = tqdm(offsets_ms, desc="calibrate", disable=not progress, leave=False)
-    moved_clips = {
-        ms: [evidence(clip, ms / 1000, *known) for clip, *known in rows] for ms in bar
-    }
+    moved_clips = {ms: [evidence(clip, ms / 1000, *known) for clip, *known in rows] for ms in bar}
     right = moved_clips[0]
     rng = np.random.default_rng(seed)
     orders = [matching.derangement(len(clips), rng) for _ in range(_SHUFFLES)]
@@ -234,9 +232,7 @@ def _estimate(values_R: np.ndarray) -> list[float]:
     return [float(values_R[0]), *matching.interval(values_R[1:])]
 
 
-def _verdict(
-    of: Metric, values: dict[int, np.ndarray], chance_R: np.ndarray
-) -> dict[str, Any]:
+def _verdict(of: Metric, values: dict[int, np.ndarray], chance_R: np.ndarray) -> dict[str, Any]:
     """Whether the curve falls on both sides, why not, and how small an offset it notices."""
     sign = 1 if of.better == "high" else -1
 

@@ -43,9 +43,7 @@ def text_to_clip(model: Model, **options: Any) -> Make:
     """Picture and sound from the caption."""
 
     def make(items: Sequence[Item], real: Sequence[Clip], seed: int) -> list[Clip]:
-        return model.generate(
-            [item.prompt for item in items], seed=seed, progress=False, **options
-        )
+        return model.generate([item.prompt for item in items], seed=seed, progress=False, **options)
 
     return make
 

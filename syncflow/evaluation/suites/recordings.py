@@ -108,8 +108,7 @@ def windows(folder: str | Path, count: int, like: Clip) -> list[Window]:
         waiting.append((film, events, start + seconds))
     if len(found) < 2:
         raise ValueError(
-            f"'{folder}' has {len(found)} windows of {seconds:g} "
-            "s; at least 2 are needed"
+            f"'{folder}' has {len(found)} windows of {seconds:g} s; at least 2 are needed"
         )
     return found
 

@@ -306,4 +306,3 @@ def _write(
             for name, found in seen.items()
         ],
     )
-

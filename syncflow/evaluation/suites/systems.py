@@ -75,8 +75,15 @@ def cases(split: str, clips: int, levels: Sequence[int]) -> list[Case]:
             heard = tuple(c.time_s for c in scene.contacts if c.audible)
             result.append(
                 Case(
-                    seed, level, scene.attributes["kind"], scene.caption, seen, heard, scene,
-                    **said, made_of=_made_of(scene.attributes),
+                    seed,
+                    level,
+                    scene.attributes["kind"],
+                    scene.caption,
+                    seen,
+                    heard,
+                    scene,
+                    **said,
+                    made_of=_made_of(scene.attributes),
                     outside=any(c.audible and not c.visible for c in scene.contacts),
                 )  # fmt: skip
             )

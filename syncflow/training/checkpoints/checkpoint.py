@@ -148,8 +148,7 @@ class Writer:
             if time.monotonic() > deadline:
                 missing = [path.name for path in parts if not path.exists()]
                 raise TimeoutError(
-                    f"no {missing} in {folder}; is it on a file "
-                    "system that all nodes share?"
+                    f"no {missing} in {folder}; is it on a file system that all nodes share?"
                 )
             time.sleep(0.05)
         manifest = {**about, "parts": {path.name: path.stat().st_size for path in parts}}

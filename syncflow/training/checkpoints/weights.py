@@ -64,5 +64,6 @@ def statistics(folder: str | Path) -> dict[str, list[float]] | None:
     channels = {"video": config.ddit.video.in_channels, "audio": config.ddit.audio.in_channels}
     return {
         f"{kind}_{which}": getattr(config, f"latent_{which}_{kind}") or [default] * count
-        for kind, count in channels.items() for which, default in (("mean", 0.0), ("std", 1.0))
+        for kind, count in channels.items()
+        for which, default in (("mean", 0.0), ("std", 1.0))
     }

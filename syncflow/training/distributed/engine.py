@@ -66,7 +66,8 @@ class ZeroEngine(Replicas):
         trained = self._trained(self.module.state_dict())
         self._frozen = {
             k: v.detach().to("cpu", copy=True)
-            for k, v in self.module.state_dict().items() if group.leads and k not in trained
+            for k, v in self.module.state_dict().items()
+            if group.leads and k not in trained
         }
         # lr 0: a version of ZeRO-3 may make the optimizer's state by a step of its own.
         (adamw,) = optimizer.build(self.module, self.config.model_copy(update={"lr": 0.0}))
@@ -76,7 +77,8 @@ class ZeroEngine(Replicas):
         self.stage = self.config.deepspeed["zero_optimization"]["stage"]
         self.shards: list[Tensor] = list(
             self.zero.fp32_partitioned_groups_flat
-            if self.stage == 3 else self.zero.single_partition_of_fp32_groups
+            if self.stage == 3
+            else self.zero.single_partition_of_fp32_groups
         )
         self.ema = [s.detach().clone() for s in self.shards] if self.config.ema else []
         self._make_moments()
@@ -102,7 +104,8 @@ class ZeroEngine(Replicas):
         for shard in self.shards:
             self.zero.optimizer.state[shard] = {
                 "step": torch.zeros((), device=shard.device),
-                "exp_avg": torch.zeros_like(shard), "exp_avg_sq": torch.zeros_like(shard),
+                "exp_avg": torch.zeros_like(shard),
+                "exp_avg_sq": torch.zeros_like(shard),
             }
         if self.stage < 3:
             self.zero._lazy_init_hp_params_optimizer_state()
@@ -167,8 +170,8 @@ class ZeroEngine(Replicas):
 
         for parameter in self.named.values():
             parameter.ds_tensor.data.copy_(safe_get_local_fp32_param(parameter).view(-1))
-        # Those that are whole, and only those: before the first pass none is, and the first backward
-        # pass would miss the hooks of those that a forward pass has not put together.
+        # Those that are whole, and only those: before the first pass none is, and the first
+        # backward pass would miss the hooks of those that a forward pass has not put together.
         whole = [p for p in self.named.values() if p.ds_persist and _is_whole(p)]
         for parameter in whole:
             parameter.partition()
@@ -278,7 +281,8 @@ def _import_deepspeed() -> Any:
     except ImportError:
         raise ModuleNotFoundError(
             "the config has a deepspeed block, but DeepSpeed is not installed: "
-            "pip install 'syncflow[train]'", name="deepspeed",
+            "pip install 'syncflow[train]'",
+            name="deepspeed",
         ) from None
     # DeepSpeed calls collectives by names that PyTorch now warns of, at every call.
     warnings.filterwarnings(

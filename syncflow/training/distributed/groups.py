@@ -167,7 +167,9 @@ def join(device: str | None, minutes: float = 10.0) -> Group:
     timeout = timedelta(minutes=minutes)
     if world > 1:
         torch.distributed.init_process_group(
-            "nccl" if where.type == "cuda" else "gloo", rank=rank, world_size=world,
+            "nccl" if where.type == "cuda" else "gloo",
+            rank=rank,
+            world_size=world,
             timeout=timeout,
         )
     return Group(rank, world, where, timeout=timeout)

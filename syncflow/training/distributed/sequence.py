@@ -65,8 +65,14 @@ def share(model: DDiT, group: Group) -> None:
 
 
 def _step(
-    step: Callable, group: Group, x_BCTHW: Tensor, t_B: Tensor, text: Any, *,
-    frame_mask: Tensor | None = None, **geometry: Any,
+    step: Callable,
+    group: Group,
+    x_BCTHW: Tensor,
+    t_B: Tensor,
+    text: Any,
+    *,
+    frame_mask: Tensor | None = None,
+    **geometry: Any,
 ) -> tuple[Tensor, list[Tensor]]:
     """The video tower on this process's frames: the velocity of all, the features of its own."""
     rank = group.rank % group.sequence
@@ -77,9 +83,7 @@ def _step(
     return _gather(group, velocity, 2), features
 
 
-def _around(
-    attention: Callable, group: Group, mixed: int, spare: int, joined: int
-) -> Callable:
+def _around(attention: Callable, group: Group, mixed: int, spare: int, joined: int) -> Callable:
     """``attention`` over the whole of axis ``mixed``, of which each process has its part, for a
     part of axis ``spare``, which is ``joined`` in the result."""
 
@@ -114,7 +118,12 @@ class _Exchange(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, group: Group, split: int, splits: list[int], join: int,
+        ctx: Any,
+        x: Tensor,
+        group: Group,
+        split: int,
+        splits: list[int],
+        join: int,
         joins: list[int],
     ) -> Tensor:
         ctx.about = group, join, joins, split, splits

@@ -14,8 +14,10 @@ STATES = ("exp_avg", "exp_avg_sq", "momentum_buffer")
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Muon is for matrices inside the network; embedders, tables and heads stay with AdamW."""
     outside = ("embed", "table", "final", ".out.", "patch", "y_proj", "aligned_scale")
-    return parameter.ndim == 2 and min(parameter.shape) >= 16 and not any(
-        part in name for part in outside
+    return (
+        parameter.ndim == 2
+        and min(parameter.shape) >= 16
+        and not any(part in name for part in outside)
     )
 
 
@@ -31,7 +33,10 @@ def build(module: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
     if muon:
         optimizers.append(
             torch.optim.Muon(
-                muon, lr=config.lr, weight_decay=config.weight_decay, momentum=0.95,
+                muon,
+                lr=config.lr,
+                weight_decay=config.weight_decay,
+                momentum=0.95,
                 adjust_lr_fn="match_rms_adamw",
             )
         )
@@ -44,7 +49,9 @@ def build(module: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
         ]
         optimizers.append(
             torch.optim.AdamW(
-                [group for group in groups if group["params"]], lr=config.lr, betas=config.betas,
+                [group for group in groups if group["params"]],
+                lr=config.lr,
+                betas=config.betas,
                 fused=True,
             )
         )

@@ -33,8 +33,9 @@ class LoopConfig(Config):
     ``batch_size`` is that of all processes together, in one pass; an update sees ``accumulate`` of
     them. The learning rate warms up over ``warmup`` steps, stays, and falls to zero over the last
     ``decay`` share. ``optimizer`` "muon" trains the matrices inside the network with Muon and the
-    rest with AdamW. ``clip``: the largest norm of a gradient, 0 = any. ``ema`` 0 keeps no average. ``randomness`` "sample" numbers the draws by clip,
-    so that they do not depend on how a batch is shared; several processes need it.
+    rest with AdamW. ``clip``: the largest norm of a gradient, 0 = any. ``ema`` 0 keeps no average.
+    ``randomness`` "sample" numbers the draws by clip, so that they do not depend on how a batch is
+    shared; several processes need it.
 
     Checkpoints come every ``checkpoint_minutes`` and, where it is set, every ``checkpoint_every``
     steps; the newest ``keep_last`` stay and those of every ``keep_every`` steps. ``prefetch``
@@ -88,7 +89,7 @@ class LoopConfig(Config):
             raise ValueError(f"zero_optimization.stage must be 1, 2 or 3, got {stage!r}")
         if stage == 1 and block.get("data_types", {}).get("grad_accum_dtype") == "fp32":
             raise ValueError(
-                "data_types.grad_accum_dtype \"fp32\" at stage 1 is another optimizer of DeepSpeed's, "
-                "whose state cannot be saved here; use stage 2, which sends as much"
+                "data_types.grad_accum_dtype 'fp32' at stage 1 is another optimizer of "
+                "DeepSpeed's, whose state cannot be saved here; use stage 2, which sends as much"
             )
         return block

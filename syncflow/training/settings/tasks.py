@@ -228,7 +228,13 @@ class RecipeTask(Config):
 #: The tasks that train a module.
 TrainedTask = TextTask | AudioVAETask | VideoVAETask | FlowTask
 AnyTask = Annotated[
-    TextTask | AudioVAETask | VideoVAETask | LatentsTask | FlowTask | RenderTask | ExportTask
+    TextTask
+    | AudioVAETask
+    | VideoVAETask
+    | LatentsTask
+    | FlowTask
+    | RenderTask
+    | ExportTask
     | RecipeTask,
     Field(discriminator="task"),
 ]

@@ -130,7 +130,8 @@ class Plan:
 
 
 def training_buckets(
-    data: str | Sequence[str | BucketConfig], loop: LoopConfig,
+    data: str | Sequence[str | BucketConfig],
+    loop: LoopConfig,
     statistics: dict[str, list[float]] | None = None,
 ) -> Plan:
     """The plan of a training set; all its latents are normalised by ``statistics`` and, where those
@@ -153,9 +154,7 @@ def training_buckets(
     return Plan(buckets, [entry.weight for entry in chosen], loop)
 
 
-def validation_buckets(
-    folders: str | Sequence[str], plan: Plan
-) -> list[Bucket]:
+def validation_buckets(folders: str | Sequence[str], plan: Plan) -> list[Bucket]:
     """Validation sets, each of a geometry and of the encoders that are trained on, and normalised
     as those are.
 

@@ -41,9 +41,7 @@ class Draws:
         return _moved(self, device)
 
 
-def draw(
-    config: FlowTask, batch: dict[str, Any], source: Source, coupling: Coupling
-) -> Draws:
+def draw(config: FlowTask, batch: dict[str, Any], source: Source, coupling: Coupling) -> Draws:
     """The draws of a batch, on the CPU. The order is fixed: a setting that is off draws nothing,
     and the other numbers stay what they are."""
     x_1 = batch["video"]

@@ -146,8 +146,10 @@ def export(config: settings.ExportTask) -> Path:
     """
     out = Path(config.out)
     runs = {
-        "video_vae": config.video_vae, "audio_vae": config.audio_vae,
-        "text_encoder": config.text_encoder, "ddit": config.ddit,
+        "video_vae": config.video_vae,
+        "audio_vae": config.audio_vae,
+        "text_encoder": config.text_encoder,
+        "ddit": config.ddit,
     }
     models: dict[str, Config] = {name: _part_config(run, name) for name, run in runs.items()}
     latents = Latents(config.latents)
@@ -159,8 +161,10 @@ def export(config: settings.ExportTask) -> Path:
         geometry=GeometryConfig(**latents.manifest["geometry"]),
         **models,
         sampling=config.sampling,
-        latent_mean_video=stats["video_mean"], latent_std_video=stats["video_std"],
-        latent_mean_audio=stats["audio_mean"], latent_std_audio=stats["audio_std"],
+        latent_mean_video=stats["video_mean"],
+        latent_std_video=stats["video_std"],
+        latent_mean_audio=stats["audio_mean"],
+        latent_std_audio=stats["audio_std"],
     )
     dtype = getattr(torch, config.dtype)
     parts: dict[str, nn.Module | None] = {

@@ -40,13 +40,14 @@ def _forward(config: str, spec: ClipSpec, length: int) -> tuple[float, float, fl
 
 
 def training_flops(
-    config: DDiTConfig, spec: ClipSpec, length: int, train: Literal["video", "audio", "both"],
+    config: DDiTConfig,
+    spec: ClipSpec,
+    length: int,
+    train: Literal["video", "audio", "both"],
     draws: int = 1,
 ) -> float:
     """Operations of one training sample with a caption of ``length`` tokens: forward, and twice
     that backward through what learns. Recomputed activations do not count, as is usual for MFU."""
     video, context, audio = _forward(config.model_dump_json(), spec, length)
     sound = context + draws * audio
-    return {
-        "video": 3 * video, "audio": video + 3 * sound, "both": 3 * (video + sound)
-    }[train]
+    return {"video": 3 * video, "audio": video + 3 * sound, "both": 3 * (video + sound)}[train]

@@ -91,7 +91,8 @@ class FlowTraining(Task):
             found = weights.load(self.config.init_video)
             below = {
                 k.removeprefix("video_tower."): v
-                for k, v in found.items() if k.startswith("video_tower.")
+                for k, v in found.items()
+                if k.startswith("video_tower.")
             }
             self.module.video_tower.load_state_dict(below or found)
 
@@ -156,9 +157,7 @@ class FlowTraining(Task):
             there["host"] = values
         return {**there, "bucket": bucket}
 
-    def loss(
-        self, batch: Batch, source: Source
-    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def loss(self, batch: Batch, source: Source) -> tuple[Tensor, dict[str, Tensor | float]]:
         if "draws" not in batch:
             batch = self.drawn(batch, source)
         found: Draws = batch["draws"]
@@ -191,9 +190,7 @@ class FlowTraining(Task):
         null, null_mask = tower.unguided_text(mask, self.config.null_caption)
         return tokens.replace(text, mask, null, null_mask, drop_B)
 
-    def _losses(
-        self, batch: Batch, text: Tensor, mask: Tensor, drawn: Draws
-    ) -> dict[str, Tensor]:
+    def _losses(self, batch: Batch, text: Tensor, mask: Tensor, drawn: Draws) -> dict[str, Tensor]:
         """Loss per sample [B] (audio: [B * draws]) of each modality asked for."""
         condition = self.module.prepare(text, mask, batch["bucket"].spec)
         video, features = self._picture(
@@ -202,9 +199,7 @@ class FlowTraining(Task):
         losses = {"video": video}
         if self.trains_audio:
             context = self.module.audio_context(features, condition)
-            losses["audio"] = self._sound(
-                batch["audio"], drawn.y_0, drawn.t_N, context, condition
-            )
+            losses["audio"] = self._sound(batch["audio"], drawn.y_0, drawn.t_N, context, condition)
         return losses
 
     def _picture(

@@ -36,7 +36,8 @@ def inject(module: nn.Module, config: LoraConfig) -> list[str]:
     towers = ("video", "audio") if config.towers == "both" else (config.towers,)
     inside = tuple(prefix for tower in towers for prefix in _INSIDE[tower])
     names = [
-        name for name, part in module.named_modules()
+        name
+        for name, part in module.named_modules()
         if isinstance(part, nn.Linear) and name.startswith(inside)
     ]
     module.requires_grad_(False)

@@ -25,9 +25,7 @@ def video_reconstruction(
     return loss + 0.5 * (across + down)
 
 
-def audio_reconstruction(
-    out_BM: Tensor, audio_BM: Tensor, band_weight: float = 0.0
-) -> Tensor:
+def audio_reconstruction(out_BM: Tensor, audio_BM: Tensor, band_weight: float = 0.0) -> Tensor:
     """Multi-resolution spectral loss: log magnitude, relative magnitude and log magnitude weighted
     by energy, which keeps the partials that name a material. Scalar, fp32.
 
@@ -40,7 +38,8 @@ def audio_reconstruction(
         window = torch.hann_window(size, device=out_BM.device)
         ours, theirs = (
             torch.stft(x, size, size // 4, window=window, return_complex=True).abs()
-            / window.sum() * 2
+            / window.sum()
+            * 2
             for x in (out_BM, audio_BM)
         )
         log_error = (torch.log(ours + 1e-4) - torch.log(theirs + 1e-4)).abs()

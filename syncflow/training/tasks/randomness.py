@@ -76,7 +76,5 @@ def data_rng(seed: int, place: int) -> np.random.Generator:
     return np.random.default_rng([seed, _DATA, place])
 
 
-def _rows(
-    draw: Callable[[int, torch.Generator], Tensor], total: int, source: Source
-) -> Tensor:
+def _rows(draw: Callable[[int, torch.Generator], Tensor], total: int, source: Source) -> Tensor:
     return draw(total, source) if isinstance(source, torch.Generator) else source.rows(draw, total)

@@ -92,7 +92,11 @@ def _moving_picture(tag: str, clip: Clip) -> Any:
     frames = [Image.fromarray(frame.movedim(0, -1).numpy()) for frame in clip.video]
     file = io.BytesIO()
     frames[0].save(
-        file, "GIF", save_all=True, append_images=frames[1:], loop=0,
+        file,
+        "GIF",
+        save_all=True,
+        append_images=frames[1:],
+        loop=0,
         duration=round(1000 / clip.fps),
     )
     height, width = clip.video.shape[2:]

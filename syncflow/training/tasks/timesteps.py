@@ -30,8 +30,13 @@ class Clocks:
 def times(config: FlowTask, size: int, source: Source) -> Tensor:
     """[size] training times as the config has them."""
     return randomness.times(
-        size, source, kind=config.time_kind, uniform_share=config.uniform_share,
-        mean=config.time_mean, std=config.time_std, shift=config.time_shift,
+        size,
+        source,
+        kind=config.time_kind,
+        uniform_share=config.uniform_share,
+        mean=config.time_mean,
+        std=config.time_std,
+        shift=config.time_shift,
     )
 
 

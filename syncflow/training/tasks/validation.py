@@ -68,9 +68,7 @@ def _passes(task: Any, total: int) -> list[tuple[np.ndarray, bool]]:
     return [(clips(of), counts) for of, counts in parts]
 
 
-def _pass(
-    task: Any, bucket: Bucket, rows: np.ndarray, noise: _Noise
-) -> dict[str, Tensor]:
+def _pass(task: Any, bucket: Bucket, rows: np.ndarray, noise: _Noise) -> dict[str, Tensor]:
     """Losses [B] of some clips, means over the times."""
     model, device, K = task.module, task.device, task.config.draws
     batch = task._on_device(_clips(bucket, rows), bucket)
