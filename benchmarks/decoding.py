@@ -1,4 +1,4 @@
-"""What one XL/2 clip's decoding moves and computes, by counting on a device that is not there:
+"""What decoding one XL/2 clip moves and computes, counted on a device that is not there:
 `python benchmarks/decoding.py`. Every pass over memory counts, those inside PyTorch's operators too.
 """
 
