@@ -1,5 +1,6 @@
 """What decoding one XL/2 clip moves and computes, counted on a device that is not there:
-`python benchmarks/decoding.py`. Every pass over memory counts, those inside PyTorch's operators too.
+`python benchmarks/decoding.py`. Every pass over memory counts, those inside PyTorch's operators
+too.
 """
 
 from __future__ import annotations

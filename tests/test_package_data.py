@@ -29,7 +29,7 @@ def test_missing_settings_are_an_error(monkeypatch, tmp_path):
     try:
         settings.load()
     except FileNotFoundError as error:
-        assert "install syncflow again" in str(error)
+        assert "reinstall syncflow" in str(error)
     else:
         raise AssertionError("other settings were used in silence")
     finally:

@@ -81,7 +81,8 @@ def python_api() -> str:
     pipeline = syncflow.load.__module__
     parts = ["# Python", "Everything a script needs is in `syncflow` itself.", "## Functions"]
     for name in ("load", "generate"):
-        parts.append(f"::: {pipeline}.{name}\n    options: {{heading_level: 3}}")
+        where = getattr(syncflow, name).__module__
+        parts.append(f"::: {where}.{name}\n    options: {{heading_level: 3}}")
     if "prepare" in syncflow.__all__:
         home = syncflow.prepare.__module__
         parts.append(f"::: {home}.prepare\n    options: {{heading_level: 3}}")
