@@ -161,14 +161,14 @@ def test_finished_steps_are_skipped(model_folder, capsys):
     stamp = (model_folder.parent / "stage1" / "model.safetensors").stat().st_mtime_ns
     runner.run(model_folder.parent / "stage1.json", progress=False)
     assert (model_folder.parent / "stage1" / "model.safetensors").stat().st_mtime_ns == stamp
-    assert "already finished, skipped" in capsys.readouterr().out
+    assert "finished before, skipped" in capsys.readouterr().out
 
 
 def test_a_skipped_step_says_that_its_config_has_changed(model_folder, capsys):
     config = json.loads((model_folder.parent / "stage1.json").read_text())
     write(model_folder.parent, "changed", **{**config, "text_dropout": 0.5})
     runner.run(model_folder.parent / "changed.json", progress=False)
-    assert "already finished with another config" in capsys.readouterr().out
+    assert "finished before with another config" in capsys.readouterr().out
 
 
 def test_latents_of_other_encoders_are_not_taken_for_finished(model_folder):
