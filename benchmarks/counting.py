@@ -30,6 +30,7 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
+import torchaudio  # noqa: F401  # its constants stay fake if first imported while counting
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
