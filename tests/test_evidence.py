@@ -2,7 +2,9 @@
 
 import json
 
-from benchmarks.evidence import MARK, remember, source_hash, stale_quotes, with_tables
+from benchmarks.evidence import MARK, ROOT, remember, source_hash, stale_quotes, with_tables
+from benchmarks.gpu.results import environment
+from syncflow.ops import native
 
 
 def test_no_quoted_result_is_stale():
@@ -75,3 +77,9 @@ def test_hash_knows_names_and_contents(tmp_path):
     second = source_hash(tmp_path)
     (tmp_path / "b.cu").write_text("y")
     assert len({first, second, source_hash(tmp_path)}) == 3
+
+
+def test_what_is_told_of_the_machine_names_no_folder_of_it(monkeypatch):
+    monkeypatch.setattr(native, "_find", lambda: ROOT / "syncflow" / "_C.so")
+    told = environment()
+    assert told["kernels"]["path"] == "_C.so" and str(ROOT) not in json.dumps(told)

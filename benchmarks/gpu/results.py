@@ -110,7 +110,7 @@ def environment() -> dict[str, object]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": sys.version.split()[0],
         "torch": torch.__version__,
-        "kernels": native.status(),
+        "kernels": _kernels(),
         "csrc_cuda": source_hash(ROOT / "csrc" / "cuda"),
         "commit": commit(),
     }
@@ -123,6 +123,13 @@ def environment() -> dict[str, object]:
         command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv"]
         found["nvidia_smi"] = _line(command, -1)
     return found
+
+
+def _kernels() -> dict[str, object]:
+    """The kernels' status, with the binary's name in place of where it lies on one machine."""
+    status = native.status()
+    path = status["path"]
+    return status | {"path": Path(str(path)).name if path else None}
 
 
 def commit() -> str | None:

@@ -50,7 +50,7 @@ def encode(
     encoders = Encoders(video_vae, audio_vae, text_encoder, device)
     facts = {"encoders": encoders.hashes(), "geometry": clips.geometry}
     if claim(out, {"count": len(clips), **facts}, {"batch_size": batch_size}):
-        print(f"{out}: already finished, skipped")
+        print(f"{out}: finished before, skipped")
         return out
     batches = [
         range(first, min(first + batch_size, len(clips)))

@@ -143,7 +143,7 @@ def test_the_same_again_gives_the_same_bytes_and_another_seed_does_not(
     assert shards(tmp_path / "other") != shards(prepared)
     stamp = (prepared / "manifest.json").stat().st_mtime_ns
     run(zoo, prepared, encoders, spec, segment_s=2.0, seed=1)
-    assert "already finished" in capsys.readouterr().out
+    assert "finished before" in capsys.readouterr().out
     assert (prepared / "manifest.json").stat().st_mtime_ns == stamp
     with pytest.raises(ValueError, match="other options"):
         run(zoo, prepared, encoders, spec, segment_s=2.0, seed=3)

@@ -127,7 +127,7 @@ def prepare(
     check_folder(out)
     if (out / MANIFEST).exists():
         claim(out, settings, {"batch": batch})
-        print(f"{out}: already finished, skipped")
+        print(f"{out}: finished before, skipped")
         return json.loads((out / MANIFEST).read_text())
     with locked(out, "plan", wait=True):
         claim(out, settings, {"batch": batch})
