@@ -82,7 +82,7 @@ class Part:
 
 @dataclass
 class Memory:
-    """Live bytes on the device, the most so far, and what was held then by whom."""
+    """Live bytes on the device, the most so far, and the sizes of the storages that live."""
 
     live: int = 0
     peak: int = 0

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import counting
 from benchmarks.evidence import ROOT
 from benchmarks.gpu import collect, correct, tables
 from benchmarks.gpu.results import Clock, Results
@@ -126,6 +127,22 @@ def test_a_part_goes_on_after_its_rows(tmp_path):
     chosen = Results(tmp_path, "fast", Clock(60), only="step")
     measure("d", chosen)
     assert "d" not in chosen.rows
+
+
+def test_rows_of_other_kernels_are_measured_anew(tmp_path):
+    first = Results(tmp_path, "fast", Clock(60))
+    first.row("a", lambda: {"ms": 1.0}, needs=0)
+    before = json.loads(first.path.read_text())
+    before["environment"]["csrc_cuda"] = "of other kernels"
+    first.path.write_text(json.dumps(before))
+    second = Results(tmp_path, "fast", Clock(60))
+    second.row("a", lambda: {"ms": 2.0}, needs=0)
+    assert second.rows == {"a": {"ms": 2.0}}
+
+
+def test_every_kernel_is_blamed_by_some_test():
+    blamed = {name.removesuffix("_") for names in correct.BLAMED.values() for name in names}
+    assert {name.removesuffix("_") for name in counting.KERNELS} <= blamed
 
 
 def test_a_failed_test_switches_its_operator_off():

@@ -117,7 +117,8 @@ def main() -> int:
     for name in dict.fromkeys([*base, *new]):
         pair = [side.get(name, "-")[:16] for side in (base, new)]
         print(f"{'DIFFERS' if name in differing else 'same':8} {pair[0]:16} {pair[1]:16} {name}")
-    print(f"{len(base) - len(differing)} of {len(base)} agree")
+    every = base.keys() | new.keys()
+    print(f"{len(every) - len(differing)} of {len(every)} agree")
     return 1 if differing else 0
 
 

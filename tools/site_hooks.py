@@ -80,12 +80,9 @@ def python_api() -> str:
 
     pipeline = syncflow.load.__module__
     parts = ["# Python", "Everything a script needs is in `syncflow` itself.", "## Functions"]
-    for name in ("load", "generate"):
+    for name in ("load", "generate", "prepare"):
         where = getattr(syncflow, name).__module__
         parts.append(f"::: {where}.{name}\n    options: {{heading_level: 3}}")
-    if "prepare" in syncflow.__all__:
-        home = syncflow.prepare.__module__
-        parts.append(f"::: {home}.prepare\n    options: {{heading_level: 3}}")
     parts.append("## Model")
     parts.append(f"::: {pipeline}.SyncFlow\n    options: {{heading_level: 3}}")
     parts.append("## Clips")

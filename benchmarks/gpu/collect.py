@@ -53,9 +53,7 @@ def _as_part(content: dict[str, Any], folder: Path) -> dict[str, Any]:
         path = folder / f"{other}.json"
         if path.exists():
             environment = json.loads(path.read_text())["environment"]
-            return {"suite": "gpu", "part": "train", "environment": environment, **content} | {
-                "suite": "gpu"
-            }
+            return {"part": "train", "environment": environment, **content, "suite": "gpu"}
     raise ValueError(f"{folder} has train.json and no other part that says the machine")
 
 

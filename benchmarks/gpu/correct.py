@@ -6,6 +6,7 @@ What fails is switched off for the parts that follow (`SYNCFLOW_OFF`), and said 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -26,17 +28,18 @@ TESTS = ("tests/ops/test_cuda.py", "tests/models/test_cuda_model.py", "tests/tes
 
 def check(results: Results, device: torch.device, tiny: bool) -> None:
     """The rows "tests", "errors" and one for each tool of the sanitizer."""
-    watched = {} if tiny else start_sanitizer(("memcheck",))
-    results.row("tests", lambda: tests(results, tiny), 20)
-    for tool, process in watched.items():
-        results.row(f"sanitizer {tool}", lambda p=process: finish(p, results.clock.left() - 5), 0)
+    with sanitizer("memcheck", tiny) as process:
+        results.row("tests", lambda: tests(results, tiny), 20)
+        _said_by("memcheck", process, results, 0)
     if tiny:
         results.row("sanitizer", lambda: small_shapes.run(device.type) or "not run: rehearsal")
-    else:
-        for tool, process in start_sanitizer(("racecheck",)).items():
-            found = lambda p=process: finish(p, results.clock.left() - 5)  # noqa: E731
-            results.row(f"sanitizer {tool}", found, 15)
-            process.kill()
+    with sanitizer("racecheck", tiny) as process:
+        _said_by("racecheck", process, results, 15)
+
+
+def _said_by(tool: str, process: subprocess.Popen | None, results: Results, needs: float) -> None:
+    if process is not None:
+        results.row(f"sanitizer {tool}", lambda: finish(process, results.clock.left() - 5), needs)
 
 
 def tests(results: Results, tiny: bool) -> dict[str, object]:
@@ -102,6 +105,7 @@ BLAMED = {
     "turned": ["rotate_"],
     "own_key": ["attend_own_"],
     "layernorm_of_sum": ["layernorm_of_sum"],
+    "group_norm": ["group_norm_silu"],
 }
 
 
@@ -112,19 +116,22 @@ def switched_off(failures: list[str]) -> list[str]:
     return sorted(set(names))
 
 
-def start_sanitizer(tools: tuple[str, ...]) -> dict[str, subprocess.Popen]:
-    """compute-sanitizer beside the tests, where it is installed."""
-    tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
-    if not Path(tool).exists():
-        return {}
-    command = [sys.executable, "-m", "benchmarks.gpu.small_shapes"]
-    return {
-        name: subprocess.Popen(
-            [tool, "--tool", name, *command], cwd=ROOT, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True,
-        )
-        for name in tools
-    }  # fmt: skip
+@contextlib.contextmanager
+def sanitizer(tool: str, tiny: bool) -> Iterator[subprocess.Popen | None]:
+    """compute-sanitizer beside what runs within, where it is installed; ended with it."""
+    command = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+    if tiny or not Path(command).exists():
+        yield None
+        return
+    process = subprocess.Popen(
+        [command, "--tool", tool, sys.executable, "-m", "benchmarks.gpu.small_shapes"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def finish(process: subprocess.Popen, seconds: float) -> dict[str, object]:

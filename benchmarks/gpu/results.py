@@ -49,9 +49,13 @@ class Results:
         self.path, self.clock, self.only = folder / f"{part}.json", clock, only
         folder.mkdir(parents=True, exist_ok=True)
         self.content: dict[str, Any] = {"suite": "gpu", "part": part, "rows": {}}
+        found = environment()
         if self.path.exists():
-            self.content = json.loads(self.path.read_text())
-        self.content["environment"] = environment()
+            before = json.loads(self.path.read_text())
+            # Rows of other kernels are not to stand under these kernels' hash.
+            if before["environment"]["csrc_cuda"] == found["csrc_cuda"]:
+                self.content = before
+        self.content["environment"] = found
 
     @property
     def rows(self) -> dict[str, Any]:

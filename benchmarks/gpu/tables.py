@@ -58,7 +58,7 @@ def _table(head: list[str], lines: list[list[str]]) -> str:
 
 
 def machine(part: dict[str, Any]) -> str:
-    """One line: device, PyTorch, commit."""
+    """One line: device, PyTorch, date."""
     found = part["environment"]
     if not found:
         return NOT_RUN
@@ -74,7 +74,8 @@ def age(part: dict[str, Any], root: Path = ROOT) -> str:
 
 def headline(root: Path = ROOT) -> str:
     """The README's paragraph."""
-    fast, rows = kept("fast", root), kept("fast", root)["rows"]
+    fast = kept("fast", root)
+    rows = fast["rows"]
     if not rows:
         return "**GPU status:** nothing here has been measured on a GPU yet."
     long, short = _row(rows, "generate xl2 50 steps"), _row(rows, "generate xl2 8 unguided")

@@ -44,7 +44,7 @@ def encode(
     """Encodes every clip into ``out``; a cut-off run goes on where it was.
 
     Raises:
-        ValueError: ``out`` holds latents with another encoders or clips.
+        ValueError: ``out`` holds latents of other encoders or clips.
     """
     out = Path(out)
     encoders = Encoders(video_vae, audio_vae, text_encoder, device)
@@ -103,7 +103,7 @@ def claim(out: Path, settings: dict[str, Any], layout: dict[str, Any]) -> bool:
     for name, value in (settings if finished else settings | layout).items():
         if found.get(name) != value:
             raise ValueError(
-                f"{out} holds latents with another {name}: {found.get(name)}, expected {value}; "
+                f"{out} holds latents of other {name}: {found.get(name)}, expected {value}; "
                 "give another folder, or delete it to encode again"
             )
     return finished
@@ -169,7 +169,7 @@ class Latents:
         for key in keys:
             if self.manifest[key] != expected[key]:
                 raise ValueError(
-                    f"{folder} was made with another {key}: {self.manifest[key]}, "
+                    f"{folder} was made with other {key}: {self.manifest[key]}, "
                     f"expected {expected[key]}; encode it again"
                 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -89,7 +90,9 @@ class Detectors:
     fitted: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path = PATH) -> None:
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        os.replace(temporary, path)
 
 
 def parse(data: dict[str, Any]) -> Detectors:

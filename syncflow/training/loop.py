@@ -136,8 +136,9 @@ class _Run:
         group.barrier()
         self.watch = group.watch
         self.pace = logging.Pace()
-        counted = task.flops(0) is not None
-        self.peak = logging.peak_flops(group.device, config.peak_tflops) if counted else None
+        peak = logging.peak_flops(group.device, config.peak_tflops)
+        # Counting traces the whole model: only where a share of the peak can be told.
+        self.peak = peak if peak and task.flops(0) is not None else None
         self.batches = _Batches(task, config.prefetch, self._source)
         shown = progress and group.leads
         self.bar = tqdm(

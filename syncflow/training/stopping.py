@@ -20,6 +20,8 @@ class StopOnSignal:
         self.before: dict[int, Callable | int | None] = {}
         try:
             for number in SIGNALS:
+                if signal.getsignal(number) is signal.SIG_IGN:  # nohup's, not ours to undo
+                    continue
                 self.before[number] = signal.signal(number, self._ask)
         except ValueError:  # not the main thread: signals stay as they are
             pass

@@ -182,14 +182,14 @@ def test_what_does_not_go_together_is_refused(folders, tmp_path):
     good = config(folders, tmp_path / "run")
     refused("upsampler_patches is 4, but 64x64x16", {**good, "model": MODEL})
     other = str(write_latents(tmp_path / "other", 4, height=96))
-    refused(f"{other} was made with another geometry", {**good, "validation": [other]})
+    refused(f"{other} was made with other geometry", {**good, "validation": [other]})
     refused("batch_size 2 cannot be shared by 4 processes", good, rank=1, world=4)
     refused("data.folders.1.weight", {**good, "data": [other, {"data": other, "weight": 0}]})
     refused("data.folders", {**good, "data": []})
     path = Path(folders["wide"]) / "manifest.json"
     manifest = json.loads(path.read_text()) | {"encoders": {"video_vae": "y"}}
     path.write_text(json.dumps(manifest))
-    refused("wide was made with another encoders", good)
+    refused("wide was made with other encoders", good)
 
 
 def test_a_sample_that_cannot_be_shared_is_refused(folders, tmp_path):

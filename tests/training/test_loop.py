@@ -86,6 +86,25 @@ def test_a_schedulers_warning_saves_and_stops(tmp_path, name):
     assert stop.value.code == 0 and checkpoint.newest(tmp_path / "cut").about["step"] == 6
 
 
+def test_a_signal_that_is_ignored_stays_so(tmp_path):
+    """`nohup` ignores SIGHUP for the command that it runs."""
+    task = Line()
+    real = task.batch
+
+    def batch(step):
+        os.kill(os.getpid(), signal.SIGHUP)
+        return real(step)
+
+    task.batch = batch
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        fit(task, settings(steps=3), tmp_path / "whole", progress=False)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (tmp_path / "whole" / "model.safetensors").exists()
+
+
 def test_the_loss_that_is_told_is_that_of_the_whole_update(tmp_path):
     task = Line()
     with torch.no_grad():

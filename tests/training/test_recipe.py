@@ -177,7 +177,7 @@ def test_latents_of_other_encoders_are_not_taken_for_finished(model_folder):
         model_folder.parent, "other",
         **{**config, "video_vae": str(model_folder.parent / "video_decoder")},
     )  # fmt: skip
-    with pytest.raises(ValueError, match="latents_val holds latents with another encoders"):
+    with pytest.raises(ValueError, match="latents_val holds latents of other encoders"):
         runner.run(model_folder.parent / "other.json", progress=False)
 
 
@@ -223,6 +223,7 @@ def test_clips_are_written_while_training(model_folder):
     ("change", "message"),
     [
         ({"latents": "other"}, "other encoders than the data that .*stage3 was trained on"),
+        ({"ddit": "text"}, "is a run of task 'text', not of a d-DiT"),
         ({"sampling": {"null_caption": "prompt"}}, "null_caption is 'prompt'.*with 'full'"),
     ],
 )
@@ -238,6 +239,8 @@ def test_an_export_of_what_does_not_belong_together_is_refused(
         manifest["encoders"]["audio_vae"] = "another"
         (tmp_path / "other" / "manifest.json").write_text(json.dumps(manifest))
         change = {"latents": str(tmp_path / "other")}
+    if "ddit" in change:
+        change = {"ddit": str(folder / "text")}
     config = json.loads((folder / "export.json").read_text())
     write(tmp_path, "export", **config | {"out": str(tmp_path / "model")} | change)
     with pytest.raises(ValueError, match=message):

@@ -14,7 +14,7 @@ def write(folder: Path, report: dict[str, Any]) -> None:
     """``report.json``, ``report.md`` and ``index.html``."""
     _html(folder, report)
     tables.write_json(folder / "report.json", report)
-    (folder / "report.md").write_text(paper_tables.page(report))
+    tables.write_text(folder / "report.md", paper_tables.page(report))
 
 
 def _html(folder: Path, report: dict[str, Any]) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from syncflow.data import media
 from syncflow.evaluation.report import figures, table
 from syncflow.evaluation.report.table import Cell, cell
 
@@ -59,7 +60,13 @@ def finite(value: Any) -> Any:
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
-    path.write_text(json.dumps(finite(data), indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(finite(data), indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Under a temporary name first: a kill leaves the report of before, never half of one."""
+    with media.replacing(path) as temporary:
+        temporary.write_text(text)
 
 
 def lines(
@@ -111,7 +118,7 @@ def write_markdown(path: Path, report: dict[str, Any]) -> None:
         f"## How to read this\n\n{READING}\n\n"
         f"The detectors against the renderer's own times on the real clips: `{detectors}`\n"
     )
-    path.write_text("\n".join(parts))
+    write_text(path, "\n".join(parts))
 
 
 def calibration(name: str, found: dict[str, Any]) -> str:
@@ -144,7 +151,7 @@ def calibration(name: str, found: dict[str, Any]) -> str:
 
 def write_csv(path: Path, records: Sequence[dict[str, Any]]) -> None:
     """One line per clip and system; times in seconds, separated by blanks."""
-    with path.open("w", newline="") as file:
+    with media.replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(records[0]))
         writer.writeheader()
         for record in records:
@@ -200,4 +207,5 @@ def histogram(
         x = margin + share * bins * bar
         draw.text((x, height - 30), label, "black", font, anchor="ma" if 0 < share < 1 else
                   ("la" if share == 0 else "ra"))  # fmt: skip
-    image.save(path)
+    with media.replacing(path) as temporary:
+        image.save(temporary)

@@ -87,5 +87,5 @@ def sweep(
     lines = "\n".join(f"- {key}: {value}" for key, value in facts.items())
     columns = ("f1_50", "f1_100", "median_ms", "count_picture", "count_sound", "material")
     page = f"# Sampling settings, best first\n\n{lines}\n\n"
-    (out / "sweep.md").write_text(page + tables.markdown(table, columns, "settings"))
+    tables.write_text(out / "sweep.md", page + tables.markdown(table, columns, "settings"))
     return result

@@ -98,7 +98,7 @@ def latents_of(run: str | Path) -> str:
 
 def _part_config(run: str | Path, part: str) -> Config:
     """The config of a run's module, or of a model folder's ``part``."""
-    path = Path(run) / model_folder.CONFIG
+    path = find(run) / model_folder.CONFIG
     if path.exists():
         return getattr(ModelConfig.load(path), part)
     return run_config(run).model
@@ -114,8 +114,9 @@ def _check_latents(run: str | Path, latents: Latents) -> None:
     Raises:
         ValueError: they are of others.
     """
-    if (Path(run) / model_folder.CONFIG).exists():
+    if (find(run) / model_folder.CONFIG).exists():
         return
+    flow_config(run)  # says so where the run trained something else
     expected = json.loads(weights.about(run)["encoders"])
     if latents.manifest["encoders"] != expected:
         raise ValueError(
@@ -126,7 +127,7 @@ def _check_latents(run: str | Path, latents: Latents) -> None:
 
 def _check_null_caption(config: settings.ExportTask) -> None:
     """Guidance must lead away from what stood in for dropped captions."""
-    path = Path(config.ddit) / model_folder.CONFIG
+    path = find(config.ddit) / model_folder.CONFIG
     if path.exists():
         trained = ModelConfig.load(path).sampling.null_caption
     else:

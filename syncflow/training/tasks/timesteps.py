@@ -40,9 +40,7 @@ def times(config: FlowTask, size: int, source: Source) -> Tensor:
     )
 
 
-def draw(
-    config: FlowTask, shape: Sequence[int], source: Source, device: torch.device | str = "cpu"
-) -> Clocks:
+def draw(config: FlowTask, shape: Sequence[int], source: Source) -> Clocks:
     """Times of a batch of videos of that shape, [B, C, T, ...]."""
     size = shape[0]
     t_B = times(config, size, source)
@@ -52,10 +50,8 @@ def draw(
     apart = clean
     if config.decoupled:
         apart = clean | (randomness.uniform(size, source) < config.decoupled)
-    mask = _frame_mask(config, shape, clean, source).to(device) if config.conditioned else None
-    parts = (x.to(device) for x in (t_video, clean, t_B, apart))
-    video, clean, joint, apart = parts
-    return Clocks(video, clean, joint, apart, mask)
+    mask = _frame_mask(config, shape, clean, source) if config.conditioned else None
+    return Clocks(t_video, clean, t_B, apart, mask)
 
 
 def audio_times(config: FlowTask, clocks: Clocks, source: Source) -> Tensor:
