@@ -250,7 +250,7 @@ def schedule(
 
 def advance(x: Tensor, v: Tensor | Guided, h: float) -> Tensor:
     """x + h v."""
-    return x + h * _known(v)
+    return x + h * _velocity(v)
 
 
 def integrate(
@@ -344,10 +344,6 @@ def integrate(
         if callback is not None:
             callback(step, x, t_next)
     return x
-
-
-def _known(v: Tensor | Guided) -> Tensor:
-    return v.velocity() if isinstance(v, Guided) else v
 
 
 def _velocity(v: Tensor | Guided | None) -> Tensor | None:

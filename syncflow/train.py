@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 _EXIT_USER_ERROR, _EXIT_INTERRUPTED = 2, 130
 
@@ -20,16 +22,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", help="cpu or cuda (default: a GPU if available)")
     add("--no-progress", action="store_true", help="no progress bars")
     what = "minutes without a message after which a process counts as dead (default 10)"
-    add("--timeout-minutes", type=float, default=10.0, metavar="N", help=what)
+    add("--timeout-minutes", type=_minutes, default=10.0, metavar="N", help=what)
     # Launchers add it; the environment says the same.
     add("--local_rank", "--local-rank", type=int, default=None, help=argparse.SUPPRESS)
 
 
+class _Parser(argparse.ArgumentParser):
+    """argparse's errors in the form of all others: one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise argparse.ArgumentError(None, message)
+
+
+def _minutes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of minutes above 0, not {text!r}")
+    return value
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """``run`` with the options of a command line."""
-    parser = argparse.ArgumentParser(prog="syncflow train", description=__doc__)
+    parser = _Parser(prog="syncflow train", description=__doc__)
     add_arguments(parser)
-    return run(parser.parse_args(arguments))
+    try:
+        return run(parser.parse_args(arguments))
+    except argparse.ArgumentError as error:
+        return _fail(f"{error} (see syncflow train --help)", _EXIT_USER_ERROR)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,6 +64,13 @@ def run(options: argparse.Namespace) -> int:
     if options.local_rank is not None:
         os.environ.setdefault("LOCAL_RANK", str(options.local_rank))
 
+    try:
+        return _run(options)
+    except KeyboardInterrupt:  # while PyTorch was being imported, too
+        return _fail("interrupted", _EXIT_INTERRUPTED)
+
+
+def _run(options: argparse.Namespace) -> int:
     import torch
 
     from syncflow.training import loop, runner
@@ -51,8 +80,6 @@ def run(options: argparse.Namespace) -> int:
         group = groups.join(options.device, options.timeout_minutes)
         runner.run(Path(options.config), progress=not options.no_progress, group=group)
         groups.leave()
-    except KeyboardInterrupt:
-        return _fail("interrupted", _EXIT_INTERRUPTED)
     except torch.OutOfMemoryError:
         return _fail(
             "out of memory: lower loop.batch_size and raise loop.accumulate, set loop.recompute, "

@@ -31,6 +31,8 @@ def events(
         return None
     if not most:
         raise ValueError("this model was not trained to be told when things touch (contacts)")
+    if isinstance(contacts, (str, int, float)):
+        raise ValueError(f"contacts are times, or a list of them for each prompt: {contacts!r}")
     own = [list(item) for item in contacts if isinstance(item, (list, tuple))]
     for_all = [item for item in contacts if not isinstance(item, (list, tuple))]
     if own and for_all:
@@ -49,4 +51,5 @@ def events(
     if not longest:
         return None
     missing = math.nan
-    return torch.tensor([times + [missing] * (longest - len(times)) for times in lists])
+    rows = [times + [missing] * (longest - len(times)) for times in lists]
+    return torch.tensor(rows, dtype=torch.float32)

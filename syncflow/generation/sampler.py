@@ -83,11 +83,11 @@ def encode_captions(
         length = max(words.shape[1] for words, _ in groups)
         text = torch.cat([tokens.pad(words, length) for words, _ in groups])
         masks = torch.cat([tokens.pad(its_mask, length) for _, its_mask in groups])
-        # Attention without a mask is faster, and some libraries' only without.
         said = None
         if events is not None:
             unsaid = torch.full_like(events, torch.nan).repeat(len(groups) - 1, 1)
             said = torch.cat([events, unsaid]).to(text.device)
+        # Attention without a mask is faster, and some libraries' only without.
         return model.prepare(text.to(dtype), None if masks.all() else masks, spec, said)
 
     groups = [(text, mask), away(negative)]
@@ -175,8 +175,8 @@ class GuidedVelocity:
             v_video, each = self.steps(joint, tensors, fixed, self.model, len(groups))
             v_audio = _guide(each, len(audio), groups, groups, self._weights[1])
         else:
-            condition, mask = self._of(groups).trees
-            v_video, features = see(video, t_video, condition, mask, self.model, len(groups))
+            tensors, fixed = (video, t_video), self._of(groups)
+            v_video, *features = self.steps(see, tensors, fixed, self.model, len(groups))
             places = [groups.index(group) for group in self._heard]
             features = [_pick(x, places, len(video)) for x in features]
             context = self.model.audio_context(features, self._of(self._heard).trees[0])
@@ -206,7 +206,7 @@ class GuidedVelocity:
             condition, mask = self._of(self._heard).trees
             features: list[Tensor] = []
             if self.audio_reads_video:
-                features = see(video, t, condition, mask, self.model, len(self._heard))[1]
+                _, *features = see(video, t, condition, mask, self.model, len(self._heard))
             context = self.model.audio_context(features, condition)
             self._still = ((at, self._heard), self._sounding(context))
         return self._still[1]
@@ -268,12 +268,12 @@ def see(
     mask: Tensor | None,
     model: DDiT,
     groups: int,
-) -> tuple[Tensor, list[Tensor]]:
-    """Velocity of the picture and the features of every layer, of all groups."""
+) -> tuple[Tensor, ...]:
+    """Velocity of the picture, then the features of every layer, of all groups."""
     velocity, features = model.video_velocity(
         _repeat(video, groups), t.expand(groups * len(video)), condition, mask
     )
-    return _only_moving(velocity, mask), features
+    return _only_moving(velocity, mask), *features
 
 
 def sound(
@@ -333,8 +333,8 @@ def _guide(
 
 def _rows(groups: tuple[int, ...], count: int) -> slice | list[int]:
     """The rows of groups of ``count``: a slice, which copies nothing, where they follow on."""
-    if groups == tuple(range(groups[0], groups[0] + len(groups))) if groups else True:
-        first = groups[0] if groups else 0
+    first = groups[0]
+    if groups == tuple(range(first, first + len(groups))):
         return slice(first * count, (first + len(groups)) * count)
     return [row for group in groups for row in range(group * count, (group + 1) * count)]
 

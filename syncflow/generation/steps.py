@@ -17,13 +17,17 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from syncflow.ops import native
+from syncflow.ops.kept import held_tables
+
 Tree = TypeVar("Tree")
 Outputs = tuple[Tensor, ...]
 #: A function of a step: (its tensors, what stays over steps, numbers that choose) -> tensors.
 Function = Callable[..., Outputs]
 
-#: Graphs kept at once; each holds the memory of a step's activations.
-MOST_GRAPHS = 4
+#: Graphs kept at once; they share one pool of memory. The cascade with a guidance interval needs
+#: five: picture and sound, each with and without the null captions, and the decoder.
+MOST_GRAPHS = 8
 
 
 class Fixed:
@@ -69,7 +73,7 @@ class Steps:
         on_gpu = all(t.is_cuda for t in tensors)
         if not (self.graph and on_gpu) or torch.is_grad_enabled():
             return function(*tensors, *fixed.trees, *choices)
-        key = (function, choices, signature(tensors), fixed.signature)
+        key = graph_key(function, tensors, fixed, choices)
         with self._lock, torch.cuda.device(tensors[0].device):
             if key not in self._graphs:
                 self._capture(key, function, tensors, fixed, choices)
@@ -107,6 +111,14 @@ class Steps:
             self._graphs[key] = None
 
 
+def graph_key(
+    function: Function, tensors: tuple[Tensor, ...], fixed: Fixed, choices: tuple
+) -> tuple:
+    """What a graph is good for: sizes, choices, and which operators run as kernels now."""
+    autocast = torch.is_autocast_enabled("cuda")
+    return function, choices, signature(tensors), fixed.signature, native.in_use(), autocast
+
+
 class _Graph:
     """A captured function with its buffers."""
 
@@ -128,7 +140,8 @@ class _Graph:
             function(*self.tensors, *self.trees, *choices)
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, pool=pool):
+        # It reads tables where they lie, and must hold what others may drop.
+        with held_tables() as self.tables, torch.cuda.graph(self.graph, pool=pool):
             self.outputs = function(*self.tensors, *self.trees, *choices)
 
     def replay(self, tensors: tuple[Tensor, ...], fixed: Fixed) -> Outputs:

@@ -57,15 +57,6 @@ class AudioContext:
     self_rotation_AP2: Tensor
     cross_rotation_AP2: Tensor | None
 
-    def select(self, rows: slice | list[int]) -> AudioContext:
-        """The context of some of the batch."""
-        return replace(
-            self,
-            keys_values=[(k[rows], v[rows]) for k, v in self.keys_values],
-            score_term=None if self.score_term is None else self.score_term[rows],
-            aligned_BAC=None if self.aligned_BAC is None else self.aligned_BAC[rows],
-        )
-
 
 @dataclass(frozen=True)
 class Clock:

@@ -16,6 +16,7 @@ L text tokens, E and C widths.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,7 @@ from syncflow.models.audio_tower import (
     Clock,
 )
 from syncflow.models.beside import Beside
-from syncflow.models.layers import ScalarEmbedder
+from syncflow.models.layers import ScalarEmbedder, is_plain
 from syncflow.models.video_tower import TextContext, VideoTower
 from syncflow.ops.cross_attention import KeysValues
 
@@ -79,13 +80,21 @@ class DDiT(nn.Module):
         if config.event_tokens:
             self.event_embedder = ScalarEmbedder(video.caption_channels)
         self._folded: list[tuple[Tensor, Tensor]] = []
-        self.register_load_state_dict_post_hook(lambda model, _: model._folded.clear())
+
+    def _apply(self, *arguments: Any, **named: Any) -> DDiT:
+        self._folded.clear()
+        return super()._apply(*arguments, **named)
+
+    def _load_from_state_dict(self, *arguments: Any, **named: Any) -> None:
+        self._folded.clear()
+        super()._load_from_state_dict(*arguments, **named)
 
     @torch.no_grad()
     def fold(self) -> None:
         """For inference: the last Linear of every adaptor and the keys and values that a layer of
         the sound makes of it become one product, of weights computed here in float32. Weights
-        that change later are read again by another call; loading a state dict undoes it."""
+        that change later are read again by another call; loading a state dict and moving the
+        model undo it."""
         self._folded.clear()
         layers = zip(self.adaptors, self.audio_tower.layers, strict=False)
         pairs = [(adaptor.linear, layer.cross_attn.kv_linear) for adaptor, layer in layers]
@@ -100,8 +109,7 @@ class DDiT(nn.Module):
         """Keys and values of layer ``index`` of the sound for the picture's features."""
         adaptor, tower = self.adaptors[index], self.audio_tower
         attn = tower.layers[index].cross_attn
-        plain = type(adaptor.linear) is nn.Linear and type(attn.kv_linear) is nn.Linear
-        if not self._folded or not plain or torch.is_grad_enabled():
+        if not (self._folded and is_plain(adaptor.linear) and is_plain(attn.kv_linear)):
             return tower.reads_video(index, adaptor(features_BTSC), clock)
         kv_BMC = F.linear(adaptor.tokens(features_BTSC), *self._folded[index])
         return tower.turns(attn.split(kv_BMC), clock)

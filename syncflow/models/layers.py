@@ -66,7 +66,7 @@ class Mlp(nn.Module):
 
 def is_plain(linear: nn.Module) -> bool:
     """Whether a layer is its weight and bias and no more: no adapter around it, no hook that
-    gathers its weight."""
+    gathers its weight, and no gradient wanted."""
     hooks = linear._forward_hooks or linear._forward_pre_hooks
     return type(linear) is nn.Linear and not hooks and not torch.is_grad_enabled()
 

@@ -96,10 +96,7 @@ def residual_layernorm(
     x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5
 ) -> Tensor:
     """x + LN(y) * weight + bias, of x's dtype; weight, bias [C]. The transformation y is normed."""
-    plan = _RESIDUAL_LAYERNORM.plan(x, y, weight, bias)
-    if plan is None:
-        return residual_layernorm_reference(x, y, weight, bias, eps)
-    return _affine(plan, x, y, weight, bias, eps)
+    return _affine(_RESIDUAL_LAYERNORM, residual_layernorm_reference, x, y, weight, bias, eps)
 
 
 def residual_layernorm_reference(
@@ -115,10 +112,7 @@ def layernorm_of_sum(
     x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5
 ) -> Tensor:
     """LN(x + y) * weight + bias, of x's dtype; weight, bias [C]. The kernel has no gradient."""
-    plan = _LAYERNORM_OF_SUM.plan(x, y, weight, bias)
-    if plan is None:
-        return layernorm_of_sum_reference(x, y, weight, bias, eps)
-    return _affine(plan, x, y, weight, bias, eps)
+    return _affine(_LAYERNORM_OF_SUM, layernorm_of_sum_reference, x, y, weight, bias, eps)
 
 
 def layernorm_of_sum_reference(
@@ -303,7 +297,18 @@ def _plan_affine(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> Shape:
     return () if x.ndim == 3 else (1, prod(x.shape[:-1]), x.shape[-1])
 
 
-def _affine(plan: tuple, x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+def _affine(
+    operator: native.Operator,
+    twin: Callable,
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+) -> Tensor:
+    plan = operator.plan(x, y, weight, bias)
+    if plan is None:
+        return twin(x, y, weight, bias, eps)
     call, _, GSC = plan
     if not GSC:
         return call(x, y, weight, bias, eps)

@@ -143,8 +143,9 @@ def _capability(index: int) -> tuple[int, int]:
 
 def run(name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Attention by a backend that does not refuse the call."""
-    if BACKENDS[name].module is None:
-        return _torch_own(BACKENDS[name].kernel, q, k, v, mask)
+    backend = BACKENDS[name]
+    if backend.module is None:
+        return backend.adapt(backend.kernel, q, k, v, mask)
     return _run_eagerly(name, q, k, v, mask)
 
 

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from syncflow import ops
 from syncflow.ops import native, verify
 
 _MOST_CHANNELS = 4096
@@ -83,6 +82,21 @@ def sum_group_norm_silu(
             silu, True, 0, 0,
         )  # fmt: skip
         return _picture(total, x.shape[2:]), _picture(out, x.shape[2:])
+    return sum_group_norm_silu_reference(x, add, before_C, groups, weight_C, bias_C, eps, silu=silu)
+
+
+def sum_group_norm_silu_reference(
+    x: Tensor,
+    add: Tensor | None,
+    before_C: Tensor | None,
+    groups: int,
+    weight_C: Tensor,
+    bias_C: Tensor,
+    eps: float = 1e-5,
+    *,
+    silu: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """`sum_group_norm_silu` in plain PyTorch."""
     if before_C is not None:
         x = x + _over_channels(before_C, x)
     total = x if add is None else x + add
@@ -107,7 +121,7 @@ def phases_group_norm_silu(
     Returns:
         both [N, C, 2 h, 2 w].
     """
-    N, C, h, w = x.shape[0], x.shape[1] // 4, x.shape[2] - 1, x.shape[3] - 1
+    h, w = x.shape[2] - 1, x.shape[3] - 1
     call = _kernel(x, None, before_C, weight_C, bias_C, groups, phases=True)
     if call is not None:
         total, out = call(
@@ -115,13 +129,35 @@ def phases_group_norm_silu(
         )
         size = torch.Size((2 * h, 2 * w))
         return _picture(total, size), _picture(out, size)
+    z = _of_phases(x)
+    return sum_group_norm_silu(z, None, before_C, groups, weight_C, bias_C, eps, silu=silu)
+
+
+def phases_group_norm_silu_reference(
+    x: Tensor,
+    before_C: Tensor | None,
+    groups: int,
+    weight_C: Tensor,
+    bias_C: Tensor,
+    eps: float = 1e-5,
+    *,
+    silu: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """`phases_group_norm_silu` in plain PyTorch."""
+    return sum_group_norm_silu_reference(
+        _of_phases(x), None, before_C, groups, weight_C, bias_C, eps, silu=silu
+    )
+
+
+def _of_phases(x: Tensor) -> Tensor:
+    """[N, 2 * 2 * C, h + 1, w + 1] -> [N, C, 2 h, 2 w], channels-last."""
+    N, C, h, w = x.shape[0], x.shape[1] // 4, x.shape[2] - 1, x.shape[3] - 1
     z = x.new_empty(N, h, 2, w, 2, C)
     by_phase = x.movedim(1, -1).unflatten(-1, (2, 2, C))
     for a in range(2):
         for b in range(2):
             z[:, :, a, :, b] = by_phase[:, a : a + h, b : b + w, a, b]
-    z = z.view(N, 2 * h, 2 * w, C).movedim(-1, 1)
-    return sum_group_norm_silu(z, None, before_C, groups, weight_C, bias_C, eps, silu=silu)
+    return z.view(N, 2 * h, 2 * w, C).movedim(-1, 1)
 
 
 def _kernel(
@@ -189,9 +225,11 @@ def _problem(
         both = sum_group_norm_silu(x, add, before, groups, w, b)
         return (*both, group_norm_silu(x, groups, w, b, before_C=before, front=1))
 
-    def twin(*tensors: Tensor | None) -> tuple:
-        with ops.reference_ops():
-            return run(*tensors)
+    def twin(x: Tensor, add: Tensor | None, before: Tensor | None, w: Tensor, b: Tensor) -> tuple:
+        if phases:
+            return phases_group_norm_silu_reference(x, before, groups, w, b)
+        both = sum_group_norm_silu_reference(x, add, before, groups, w, b)
+        return (*both, group_norm_silu_reference(x, groups, w, b, before_C=before, front=1))
 
     return verify.Problem([*shapes, small, small], kernel=run, twin=twin, kind=extra)
 

@@ -1,12 +1,15 @@
 """Tables that depend on sizes alone, made once a process."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
 
 Table = TypeVar("Table")
+_here = threading.local()
 
 
 def kept(make: Callable[..., Table]) -> Callable[..., Table]:
@@ -24,6 +27,25 @@ def kept(make: Callable[..., Table]) -> Callable[..., Table]:
 
     @functools.wraps(make)
     def table(*given: object) -> Table:
-        return make(*given) if torch.compiler.is_compiling() else once(*given)
+        return make(*given) if torch.compiler.is_compiling() else note(once(*given))
 
     return table
+
+
+def note(table: Table) -> Table:
+    """The table, remembered by the `held_tables` around this call; for who keeps one longer."""
+    held = getattr(_here, "held", None)
+    if held is not None:
+        held.append(table)
+    return table
+
+
+@contextlib.contextmanager
+def held_tables() -> Iterator[list]:
+    """All tables that this thread asks for within: a CUDA graph reads them at their addresses long
+    after other sizes have taken their place here."""
+    before, _here.held = getattr(_here, "held", None), []
+    try:
+        yield _here.held
+    finally:
+        _here.held = before

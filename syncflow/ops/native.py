@@ -255,7 +255,6 @@ class Operator:
         # Below an autograd that knows nothing of an op there is nothing to be saved.
         below = name in _functions
         self._plain = _without_gradient(name) if self._op and below else self._op
-        self._inplace_plain = self._inplace_op
 
     def plan(self, *tensors: torch.Tensor | None, extra: Hashable = None) -> tuple | None:
         """How the kernel takes a call with these tensors now; None where the twin must run.
@@ -330,10 +329,15 @@ class Operator:
             return self._op, inplace, data
         if wanted:
             return _functions[self.name].apply, None, data
-        return self._plain, None if inplace is None else self._inplace_plain, data
+        return self._plain, inplace, data
 
     def _has_inplace(self, tensors: tuple[torch.Tensor | None, ...]) -> bool:
         return self.inplace is not None and usable(self.inplace, *tensors)
+
+
+def in_use() -> tuple[bool, frozenset[str]]:
+    """Which operators run as their twins now; what is captured under one answer is no other's."""
+    return ops.reference_only(), frozenset(_off)
 
 
 def status() -> dict[str, object]:

@@ -33,21 +33,21 @@ def self_attention(
         # N tokens of one place each: attention along N in place of T.
         out_BN1C = plan[0](qkv_BN3HD.unsqueeze(2), *given[1:], interleaved, eps)
         return out_BN1C.squeeze(2)
-    check_packed(*given)
     if q_weight_D is None and k_weight_D is None and rotation_NP2 is not None and not interleaved:
-        qkv_BN3HD = _turned(qkv_BN3HD, rotation_NP2)
+        parts_BNHD = _turned(qkv_BN3HD, rotation_NP2)
     else:
-        qkv_BN3HD = qk_norm_rope(*given, interleaved, eps)
-    out_BHND = attention(*qkv_BN3HD.permute(2, 0, 3, 1, 4).unbind(0))
+        parts_BNHD = qk_norm_rope(*given, interleaved, eps).unbind(2)
+    out_BHND = attention(*(x_BNHD.transpose(1, 2) for x_BNHD in parts_BNHD))
     return out_BHND.transpose(1, 2).flatten(2)
 
 
-def _turned(qkv_BN3HD: Tensor, rotation_NP2: Tensor) -> Tensor:
-    """Queries and keys turned, as heads of one tensor."""
+def _turned(qkv_BN3HD: Tensor, rotation_NP2: Tensor) -> tuple[Tensor, ...]:
+    """Queries, keys and values, the first two turned, as heads of one tensor."""
+    check_packed(qkv_BN3HD, None, None, rotation_NP2)
     if not native.usable("rotate_", qkv_BN3HD, rotation_NP2) or native.differentiable(qkv_BN3HD):
-        return qk_norm_rope(qkv_BN3HD, None, None, rotation_NP2, False)
-    turned(qkv_BN3HD[:, :, :2].flatten(2, 3), rotation_NP2, False)
-    return qkv_BN3HD
+        return qk_norm_rope(qkv_BN3HD, None, None, rotation_NP2, False).unbind(2)
+    both_BNHD = turned(qkv_BN3HD[:, :, :2].flatten(2, 3), rotation_NP2, False)
+    return *both_BNHD.unflatten(2, (2, -1)).unbind(2), qkv_BN3HD[:, :, 2]
 
 
 def _plan(qkv_BN3HD: Tensor, *rest: Tensor | None) -> tuple[()] | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from syncflow.ops import native, verify
 from syncflow.ops.attention import attention
+from syncflow.ops.kept import note
 from syncflow.ops.qk_norm_rope import (
     check_packed,
     packed_gradients,
@@ -47,7 +48,7 @@ def temporal_attention(
     if plan is None:
         return temporal_attention_reference(qkv_BTS3HD, q_weight_D, k_weight_D, theta, eps)
     call, _, rotation_TP2 = plan
-    return call(qkv_BTS3HD, q_weight_D, k_weight_D, rotation_TP2, True, eps)
+    return call(qkv_BTS3HD, q_weight_D, k_weight_D, note(rotation_TP2), True, eps)
 
 
 def temporal_attention_reference(
@@ -60,22 +61,9 @@ def temporal_attention_reference(
     """`temporal_attention` in plain PyTorch."""
     rotation_TP2 = _rotation(qkv_BTS3HD, theta)
     check_packed(qkv_BTS3HD, q_weight_D, k_weight_D, rotation_TP2)
-    return _reference(qkv_BTS3HD, q_weight_D, k_weight_D, rotation_TP2, True, eps)
-
-
-def _reference(
-    qkv_BTS3HD: Tensor,
-    q_weight_D: Tensor | None,
-    k_weight_D: Tensor | None,
-    rotation_TP2: Tensor | None,
-    interleaved: bool,
-    eps: float,
-) -> Tensor:
     B, T, S, _, H, D = qkv_BTS3HD.shape
     qkv_NT3HD = qkv_BTS3HD.transpose(1, 2).flatten(0, 1)
-    qkv_NT3HD = qk_norm_rope_reference(
-        qkv_NT3HD, q_weight_D, k_weight_D, rotation_TP2, interleaved, eps
-    )
+    qkv_NT3HD = qk_norm_rope_reference(qkv_NT3HD, q_weight_D, k_weight_D, rotation_TP2, True, eps)
     out_NHTD = attention(*qkv_NT3HD.permute(2, 0, 3, 1, 4).unbind(0))
     return out_NHTD.reshape(B, S, H, T, D).permute(0, 3, 1, 2, 4).reshape(B, T, S, H * D)
 

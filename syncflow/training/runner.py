@@ -24,7 +24,7 @@ def read(path: Path) -> settings.AnyTask:
         raise FileNotFoundError(f"no config file {path}")
     try:
         data = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     return TrainConfig.parse({"run": data}, str(path)).run
 
@@ -42,11 +42,11 @@ def run(
     path = find(path)
     config = read(path)
     if isinstance(config, settings.RecipeTask):
-        for step in config.steps:
-            read(path.parent / step)  # a mistake in the last one is told before the first runs
+        for step in config.steps:  # a mistake in the last one is told before the first runs
+            _check(path.parent / step, (path.resolve(),))
         for step in config.steps:
             if group.leads:
-                print(f"{path.name}: {step}")
+                print(f"{path.name}: {step}", flush=True)
             run(path.parent / step, progress=progress, group=group)
         return
     if group.world > 1 and not isinstance(config, settings.FlowTask):
@@ -55,6 +55,16 @@ def run(
             "start it without a launcher"
         )
     _RUNNERS[type(config)](config, group, progress)
+
+
+def _check(path: Path, within: tuple[Path, ...]) -> None:
+    """Reads a step, and the steps of a recipe among them; ``within``: the recipes around it."""
+    config = read(path)
+    if find(path).resolve() in within:
+        raise ValueError(f"recipe {path} has itself among its steps")
+    if isinstance(config, settings.RecipeTask):
+        for step in config.steps:
+            _check(path.parent / step, (*within, find(path).resolve()))
 
 
 def _render(config: settings.RenderTask, group: Group, progress: bool) -> None:

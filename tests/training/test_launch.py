@@ -79,6 +79,33 @@ def test_launchers_arguments_are_taken(nothing_set, capsys, tmp_path, flag):
     assert "no config file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "required: --config"),
+        (["--confg", "a.json"], "required: --config"),
+        (["--config", "a.json", "extra"], "unrecognized arguments: extra"),
+        *(
+            (["--config", "a.json", "--timeout-minutes", value], f"above 0, not '{value}'")
+            for value in ("0", "-3", "nan", "inf", "x")
+        ),
+    ],
+)
+def test_a_wrong_argument_is_one_line(capsys, words, message):
+    assert train.main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("syncflow: error: ") and said.count("\n") == 1 and message in said
+
+
+def test_ctrl_c_while_pytorch_is_imported_is_no_traceback(monkeypatch, capsys):
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "_run", interrupted)
+    assert train.main(["--config", "a.json"]) == 130
+    assert capsys.readouterr().err == "syncflow: error: interrupted\n"
+
+
 def test_a_batch_that_cannot_be_shared_is_refused():
     with pytest.raises(ValueError, match="batch_size 6 cannot be shared by 4"):
         Group(0, 4).rows(6)

@@ -266,3 +266,16 @@ def test_tuning_a_model_keeps_its_scale(model_folder, tmp_path):
     before, after = (ModelConfig.load(folder / "config.json") for folder in folders)
     assert before.latent_mean_video == after.latent_mean_video
     assert before.latent_std_audio == after.latent_std_audio
+
+
+def test_a_recipe_that_leads_back_to_itself_is_refused(tmp_path):
+    write(tmp_path, "one", task="recipe", steps=["two.json"])
+    write(tmp_path, "two", task="recipe", steps=["one.json"])
+    with pytest.raises(ValueError, match="one.json has itself among its steps"):
+        runner.run(tmp_path / "one.json", progress=False)
+
+
+def test_a_config_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "picture.json").write_bytes(b"\x80\x81")
+    with pytest.raises(ValueError, match="picture.json is not JSON"):
+        runner.run(tmp_path / "picture.json", progress=False)

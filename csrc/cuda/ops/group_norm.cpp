@@ -1,5 +1,4 @@
-// Group normalisation of channels-last activations, without a gradient. An operator of the GPU alone:
-// declared here and not in bindings.cpp.
+// Group normalisation of channels-last activations, without a gradient. An operator of the GPU alone.
 #include <torch/library.h>
 
 #include "glue.h"
