@@ -148,7 +148,9 @@ def test_xformers_takes_masks(asked, kind):
     mask[..., 0] = True
     if kind != "bool":
         mask = torch.where(mask, 0.0, -1e4).bfloat16()
-    out = attention(*on_gpu([*given, mask]))
+    with warnings.catch_warnings():  # what it fails at is passed over with one
+        warnings.simplefilter("error")
+        out = attention(*on_gpu([*given, mask]))
     expected = F.scaled_dot_product_attention(*given, attn_mask=mask)
     torch.testing.assert_close(out.as_subclass(Tensor), expected, rtol=0, atol=2e-2)
     assert len(calls) == 1
@@ -157,19 +159,29 @@ def test_xformers_takes_masks(asked, kind):
 @pytest.mark.parametrize(
     ("name", "change", "why"),
     [
-        ("flash-attn-2", {"mask": True}, "it takes no mask"),
+        ("flash-attn-2", {"mask": "bool"}, "it takes no mask"),
         ("flash-attn-3", {"dtype": torch.float32}, "it does not take float32"),
         ("flash-attn-4", {"D": 136}, "it does not take heads of 136"),
         ("xformers", {"D": 20}, "it does not take heads of 20"),
-        ("flash", {"mask": True}, "it takes no mask"),
+        ("flash", {"mask": "bool"}, "it takes no mask"),
         ("cudnn", {"dtype": torch.float32}, "it does not take float32"),
+        ("xformers", {"mask": "learned"}, "it gives no gradient of a mask"),
+        ("cudnn", {"mask": "learned"}, "it gives no gradient of a mask"),
+        ("flash-attn-3", {"capability": (8, 0)}, "it does not run on this GPU"),
+        ("flash-attn-4", {"capability": (8, 9)}, "it does not run on this GPU"),
+        ("flash-attn-2", {"capability": (7, 5)}, "it does not run on this GPU"),
     ],
 )
-def test_calls_that_it_does_not_take(asked, name, change, why):
+def test_calls_that_it_does_not_take(asked, monkeypatch, name, change, why):
     """One line of warning, once, and PyTorch's own choice."""
     calls = asked(name)
-    mask = torch.ones(2, 1, 1, 9, dtype=torch.bool) if change.pop("mask", False) else None
-    given = operands(**change)
+    sizes = dict(change)
+    kind, found = sizes.pop("mask", None), sizes.pop("capability", (9, 0))
+    monkeypatch.setattr(backends, "capability", lambda index: found)
+    mask = torch.ones(2, 1, 1, 9, dtype=torch.bool) if kind else None
+    if kind == "learned":
+        mask = mask.bfloat16().requires_grad_()
+    given = operands(**sizes)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(2):
@@ -180,6 +192,15 @@ def test_calls_that_it_does_not_take(asked, name, change, why):
     said = [str(w.message) for w in caught]
     assert len(said) == 1 and said[0].startswith(f"SYNCFLOW_ATTENTION={name} was passed over")
     assert said[0].endswith(why) and "\n" not in said[0] and not calls
+
+
+@pytest.mark.parametrize("name", backends.BACKENDS)
+def test_mixed_dtypes_are_refused(asked, name):
+    asked(name)
+    q, k, v = on_gpu(operands())
+    assert not backends.refusal(name, q, k, v, None)
+    for given in [(q, k.half(), v), (q, k, v.half()), (q.half(), k, v)]:
+        assert backends.refusal(name, *given, None).startswith("it does not take ")
 
 
 @pytest.mark.parametrize("name", ["flash-attn-2", "xformers"])
@@ -210,6 +231,20 @@ def test_a_package_that_fails_is_passed_over(asked, monkeypatch):
     with pytest.warns(UserWarning, match="No operator found$"):
         out = attention(*on_gpu(given))
     assert torch.equal(out.as_subclass(Tensor), F.scaled_dot_product_attention(*given))
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_want_of_memory_is_not_passed_over(asked, monkeypatch, name):
+    """A second way would want as much, and hide what the first had said."""
+
+    def fail(*operands, **options):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setitem(FAKES, name, fail)
+    calls = asked(name)
+    with pytest.raises(torch.OutOfMemoryError, match="^out of memory$"):
+        attention(*on_gpu(operands()))
+    assert len(calls) == 1
 
 
 def test_never_on_a_cpu_tensor(asked):
@@ -246,9 +281,29 @@ def test_table(asked, monkeypatch, shape, best):
     assert q.is_cuda and backends.preferred(q, k, v, None) == best
     assert backends.preferred(q, k, v, q) == "sdpa"
     assert backends.preferred(*empty(*shape, torch.float32), None) == "sdpa"
-    assert backends.preferred(q.requires_grad_(), k, v, None) == "sdpa"
+    for one in (q, k, v):
+        one.requires_grad_()
+        assert backends.preferred(q, k, v, None) == "sdpa"
+        with torch.no_grad():
+            assert backends.preferred(q, k, v, None) == best
+        one.requires_grad_(False)
+    assert backends.preferred(q, k, v, None) == best
     monkeypatch.setattr(backends, "capability", lambda index: (8, 0))
     assert backends.preferred(q, k, v, None) == "sdpa"
+
+
+@pytest.mark.parametrize(("shape", "rows"), [((100, 100), 64), ((100, 2048), 32), ((2048, 64), 32)])
+def test_table_ends_at_what_was_measured(asked, shape, rows):
+    """B x heads up to `rows`, and heads of 32 and of 72."""
+    asked("auto")
+    best = MEASURED[(2, *shape, 16, 72)]
+    for B, H in [(rows // 16, 16), (rows, 1), (1, rows)]:
+        assert backends.preferred(*empty(B, *shape, H, 72), None) == best != "sdpa"
+    for B, H in [(rows // 16 + 1, 16), (rows + 1, 1), (1, rows + 1)]:
+        assert backends.preferred(*empty(B, *shape, H, 72), None) == "sdpa"
+    for D in (8, 32, 40, 64, 72, 80, 128):
+        wanted = best if D in (32, 72) else "sdpa"
+        assert backends.preferred(*empty(2, *shape, 16, D), None) == wanted
 
 
 def test_a_gpu_without_memory_has_no_capability():

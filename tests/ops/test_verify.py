@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from torch import Tensor
 
 from syncflow import info, ops
 from syncflow.ops import (
@@ -117,6 +118,75 @@ def test_a_kernel_that_fails_or_gives_nan_is_wrong(monkeypatch):
     assert "error is nan" in native._off["gate_residual"]
 
 
+def of_error(error: float, allowed: float = 0.0, size: float = 1.0) -> verify.Problem:
+    """A kernel with this error, and a twin with that one, of what is to be `size` everywhere."""
+
+    def gives(far: float):
+        return lambda x: torch.full_like(x, size if x.dtype == torch.float64 else size + far)
+
+    return verify.Problem([(2, 3)], kernel=gives(error), twin=gives(allowed))
+
+
+RIGHT, WRONG = verify.Verdict.RIGHT, verify.Verdict.WRONG
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [0.25, 1, 16])
+@pytest.mark.parametrize("units", [0, 1, 8])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_bound_is_twice_the_twins_error_and_a_rounding_unit(dtype, size, units, sign):
+    unit = torch.finfo(dtype).eps * max(1, size)
+    bound = (2 * units + 1) * unit
+    verdicts = []
+    for times in (0.5, 1, 1.5, 4):
+        verify.forget()
+        problem = of_error(sign * times * bound, units * unit, size)
+        verdicts.append(verify.first_use("made up", problem, (torch.ones(1).to(dtype),), False)[0])
+    assert verdicts == [RIGHT, RIGHT, WRONG, WRONG]
+
+
+@pytest.mark.parametrize(("times", "off"), [(0.5, set()), (4, {"adaln"})])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_so_many_times_what_is_allowed(monkeypatch, recwarn, dtype, times, off):
+    whats = verify._what_is_wrong
+
+    def spoiled(problem, *given):
+        def kernel(*tensors):
+            exact = problem.twin(*[t.double() for t in tensors])
+            allowed = (problem.twin(*tensors) - exact).abs().max()
+            bound = 2 * allowed + torch.finfo(dtype).eps * max(1.0, exact.abs().max())
+            return (exact + times * bound).to(dtype)
+
+        return whats(problem._replace(kernel=kernel), *given)
+
+    monkeypatch.setattr(verify, "_what_is_wrong", spoiled)
+    x, m = torch.randn(2, 3, 16, dtype=dtype), torch.randn(2, 16, dtype=dtype)
+    with torch.no_grad():
+        adaln.adaln(x, m, m)
+    assert len(verify._verdicts) == 1 and set(native._off) == off
+    assert len(recwarn.list) == len(off)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (Tensor.double, r"\(.*, 16\) torch.float64 for \(.*, 16\) torch.float32,"),
+        (lambda out: out[None], r"\(1, .*, 16\) torch.float32 for \(.*, 16\) torch.float32,"),
+        (lambda out: out[:0], r"\(0, .*, 16\) torch.float32 for \(.*, 16\) torch.float32,"),
+        (lambda out: (out, out), "2 results for 1,"),
+    ],
+    ids=["dtype", "shape", "nothing", "number"],
+)
+def test_a_kernel_of_another_shape_or_dtype_is_wrong(monkeypatch, change, what):
+    """However exact its numbers are, and though they can be compared."""
+    x, m = torch.randn(2, 3, 16), torch.randn(2, 16)
+    right = adaln._ADALN._plain
+    monkeypatch.setattr(adaln._ADALN, "_plain", lambda *given: change(right(*given)))
+    with torch.no_grad(), pytest.warns(UserWarning, match=f"kernel of adaln off: it gives {what}"):
+        out = adaln.adaln(x, m, m)
+    assert torch.equal(out, adaln.adaln_reference(x, m, m)) and set(native._off) == {"adaln"}
+
+
 def test_a_wrong_way_back_is_found_when_a_gradient_is_wanted(monkeypatch):
     x, m = torch.randn(2, 3, 16), torch.randn(2, 16)
     right = native._functions["adaln"]
@@ -137,7 +207,7 @@ def test_a_wrong_way_back_is_found_when_a_gradient_is_wanted(monkeypatch):
 
 
 def test_an_operator_that_works_in_place_goes_with_its_twin_of_no_underscore(monkeypatch):
-    monkeypatch.setattr(gelu._BIAS_GELU, "_inplace_plain", lambda x, bias: x.zero_())
+    monkeypatch.setattr(gelu._BIAS_GELU, "_inplace_op", lambda x, bias: x.zero_())
     x = torch.randn(3, 16)
     expected = gelu.bias_gelu_reference(x)
     with torch.no_grad(), pytest.warns(UserWarning, match="kernel of bias_gelu off"):
@@ -159,6 +229,48 @@ def test_once_for_a_kind_of_call(monkeypatch):
         assert len(made) == 3
     adaln.adaln(torch.randn(2, 3, 16, requires_grad=True), *torch.randn(2, 2, 16))
     assert len(made) == 4
+
+
+def test_kinds_of_equal_shapes_are_told_apart():
+    x = (torch.ones(1),)
+    verdicts = [
+        verify.first_use("made up", of_error(error)._replace(kind=kind), x, False)[0]
+        for kind, error in [("even", 0.0), ("odd", 0.1), ("even", 0.2), ("odd", 0.0)]
+    ]
+    assert verdicts == [RIGHT, WRONG, RIGHT, WRONG] and len(verify._verdicts) == 2
+    verify.forget()
+    _, (qkv, *gains) = calls()["qk_norm_rope"]
+    table = torch.randn(6, 4, 2)
+    with torch.no_grad():
+        for interleaved in (False, True, False, True):
+            qk_norm_rope.qk_norm_rope(qkv, *gains, table, interleaved)
+    assert len(verify._verdicts) == 2 and not native._off
+
+
+def test_it_runs_as_at_the_top_level(monkeypatch):
+    seen = []
+    whats = verify._what_is_wrong
+
+    def modes():
+        mode = torch.is_inference_mode_enabled()
+        return mode, torch.is_autocast_enabled("cpu"), torch.is_grad_enabled()
+
+    def looking(*given):
+        seen.append(modes())
+        return whats(*given)
+
+    monkeypatch.setattr(verify, "_what_is_wrong", looking)
+    x, m = torch.randn(2, 3, 16), torch.randn(2, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode():
+            adaln.adaln(x, m, m)
+            assert modes() == (True, True, False)
+        with torch.no_grad():
+            adaln.adaln(x[..., :8].contiguous(), m[:, :8], m[:, :8])
+        adaln.adaln(x.clone().requires_grad_(), m, m)
+        assert modes() == (False, True, True)
+    assert seen == [(False, False, False), (False, False, False), (False, False, True)]
+    assert not native._off
 
 
 def test_inside_inference_mode_autocast_checkpointing_and_hooks():
