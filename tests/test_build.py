@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from build_tools import backend, operators, pytorch, toolchain
+from build_tools import backend, ninja_file, operators, pytorch, toolchain
 
 pytest.importorskip("ninja")
 
@@ -91,7 +91,7 @@ def test_a_wheel_takes_what_was_compiled_for_the_clone(place, tmp_path):
     ).read_bytes()
 
 
-def test_whatever_decides_the_bytes_compiles_again(place):
+def test_whatever_decides_the_bytes_compiles_again(place, monkeypatch):
     everything, _ = place.build()
     for name, count in (("ops.h", everything), ("cpu/a.cpp", 1)):
         (place.root / "csrc" / name).write_text("changed")
@@ -101,6 +101,11 @@ def test_whatever_decides_the_bytes_compiles_again(place):
     assert place.build()[0] == everything
     assert place.build()[0] == 0
     before = place.build()[1]
+    monkeypatch.setitem(ninja_file.CAPABILITIES, "DEFAULT", ["-DOTHER"])
+    count, flagged = place.build()
+    assert count == 1 and flagged["fingerprint"] != before["fingerprint"]
+    assert place.build() == (0, flagged)
+    before = flagged
     place.version.write_text("2")
     assert place.build()[1]["fingerprint"] != before["fingerprint"]
 

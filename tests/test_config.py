@@ -85,7 +85,9 @@ def test_what_a_wheel_ships_is_found_from_any_folder(tmp_path, monkeypatch):
     site, work = tmp_path / "site-packages" / "syncflow", tmp_path / "work"
     (site / "configs").mkdir(parents=True)
     (site / "pretrained").mkdir()
-    (site / "configs" / "a.json").write_text("{}")
+    for folder in ("configs", "elsewhere", "."):
+        (site / folder).mkdir(exist_ok=True)
+        (site / folder / "a.json").write_text("{}")
     work.mkdir()
     monkeypatch.chdir(work)
     monkeypatch.setattr(files, "_PACKAGE", site)

@@ -49,8 +49,10 @@ def test_sound_for_a_given_picture_hears_of_them_too(told) -> None:
         (dict(most=0), "not trained to be told when things touch"),
         (dict(contacts=[0.1] * 4), "4 contacts, and this model takes at most 3"),
         (dict(contacts=[0.1, 1.5]), "at 0 to 1 seconds, got 1.5"),
+        (dict(contacts=[-0.1]), "at 0 to 1 seconds, got -0.1"),
         (dict(contacts=[float("nan")]), "got nan"),
         (dict(contacts=["soon"]), "got 'soon'"),
+        (dict(contacts=0.5), "or a list of them for each prompt: 0.5"),
         (dict(contacts=[[0.1], 0.2]), "or a list of them for each prompt: [[0.1], 0.2]"),
         (dict(contacts=[[0.1], [0.2], [0.3]]), "contacts for 3 prompts, and there are 2"),
     ],
@@ -59,6 +61,12 @@ def test_what_cannot_be_is_told_with_its_value(given: dict, said: str) -> None:
     with pytest.raises(ValueError) as error:
         events(**{"contacts": [0.5], "prompts": 2, "most": 3, "seconds": 1.0, **given})
     assert said in str(error.value)
+
+
+def test_whole_seconds_are_times_too() -> None:
+    found = events([[1], [0, 2]], prompts=2, most=3, seconds=2.0)
+    assert found.dtype == torch.float32 and found[1].tolist() == [0, 2]
+    assert found[0, 0] == 1 and found[0, 1].isnan()
 
 
 def test_the_command_line_takes_them_and_refuses_what_is_no_time(tmp_path, capsys) -> None:

@@ -201,6 +201,19 @@ def test_c2ot_moves_clips_whose_captions_are_nearly_equal_at_the_papers_size() -
     assert cost(free) <= cost(more) < cost(order)
 
 
+@pytest.mark.parametrize("scale", [0.0, 0.5], ids=["alike", "of any length"])
+@pytest.mark.parametrize("share", [0.02, 0.2])
+def test_a_share_of_all_pairs_still_costs_less_than_the_datas_own_noise(
+    share: float, scale: float
+) -> None:
+    x_0, x_1 = _clips(64, 512)
+    x_1 = x_1 * torch.linspace(1 - scale, 1 + scale, 64)[:, None]
+    cost = flow.transport_cost(x_0, x_1)
+    captions = torch.randn(64, 16, generator=torch.Generator().manual_seed(1))
+    less = flow.conditional_cost(cost, captions, share=share) < cost.diagonal()[:, None]
+    assert float(less.double().mean()) == pytest.approx(share, abs=1 / 64**2)
+
+
 def test_c2ot_never_leaves_a_class_and_is_transport_within_it() -> None:
     x_0, x_1 = _clips(48, 32768)
     classes = torch.arange(48) % 4

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from syncflow import flow
+from syncflow import flow, noise_steps
 
 ETAS = (0.0, 0.5, 1.0, 3.0)
 N = 40_000
@@ -105,6 +105,28 @@ def test_eta_one_is_ddims_step() -> None:
     mean = variance * (t_next * x_1 / (1 - t_next) ** 2 + a * x / s2)
     assert ends[0] == pytest.approx(mean, rel=1e-9)
     assert (ends[1] - ends[0]) ** 2 == pytest.approx(variance, rel=1e-9)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("t_last", [0.05, 0.25])
+def test_2m_goes_on_from_data_extrapolated_by_the_ratio_of_its_steps(
+    t_last: float, eta: float
+) -> None:
+    """SDE-DPM++ 2M: x' = s'/s e^(-eta h) x + t' (1 - e^(-(1 + eta) h)) (D + h/2h0 (D - D0))."""
+    t, t_next = 0.3, 0.55
+    data, data_last, held = torch.randn(3, 5, dtype=torch.float64)
+    h = math.log(t_next / (1 - t_next)) - math.log(t / (1 - t))
+    h_last = math.log(t / (1 - t)) - math.log(t_last / (1 - t_last))
+    assert not 0.8 < h / h_last < 1.25
+    end, seen = noise_steps.step(
+        data, held, t, t_next, eta=eta, noise=torch.zeros_like, last=(data_last, h_last), order=2
+    )
+    ahead = data + h / (2 * h_last) * (data - data_last)
+    x = t * data + (1 - t) * held
+    exact = (1 - t_next) / (1 - t) * math.exp(-eta * h) * x
+    exact = exact - t_next * math.expm1(-(1 + eta) * h) * ahead
+    torch.testing.assert_close(end, exact)
+    assert seen[0] is data and seen[1] == pytest.approx(h)
 
 
 def test_without_noise_2m_is_of_second_order_and_asks_once_a_step() -> None:

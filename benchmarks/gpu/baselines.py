@@ -90,9 +90,9 @@ def block(
 def forced(backend: SDPBackend) -> Callable:
     """scaled_dot_product_attention by one backend alone; raises where it does not apply."""
 
-    def core(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def core(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         with sdpa_kernel(backend):
-            return F.scaled_dot_product_attention(q, k, v)
+            return F.scaled_dot_product_attention(q, k, v, mask)
 
     return core
 

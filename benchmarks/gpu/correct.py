@@ -111,7 +111,7 @@ BLAMED = {
 
 def switched_off(failures: list[str]) -> list[str]:
     """The operators that failed tests speak of."""
-    named = [failure.rsplit("::", 1)[-1].split("[")[0] for failure in failures]
+    named = [failure.rsplit("::", 1)[-1] for failure in failures]  # its operator may be the id
     names = [op for part, ops in BLAMED.items() for op in ops if any(part in n for n in named)]
     return sorted(set(names))
 

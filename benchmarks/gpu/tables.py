@@ -72,6 +72,14 @@ def age(part: dict[str, Any], root: Path = ROOT) -> str:
     return "" if current else f"; of {MARK}: some were added or changed since"
 
 
+def _decoder_before(rows: dict[str, Any]) -> str:
+    """Says so where the decoder was the one without fused group norms."""
+    kernels = _row(rows, "decode xl2 kernels").get("kernels")
+    if not kernels or any("syncflow" in kernel["name"] for kernel in kernels):
+        return ""
+    return ";\nthe decoder was the one before its norms were fused, the fused one: not run on a GPU"
+
+
 def headline(root: Path = ROOT) -> str:
     """The README's paragraph."""
     fast = kept("fast", root)
@@ -82,7 +90,8 @@ def headline(root: Path = ROOT) -> str:
     eager, own = _row(rows, "generate xl2 50 steps eager"), _row(rows, "generate shipped")
     tests = _row(kept("correct", root)["rows"], "tests")
     return (
-        f"**On a GPU** ({machine(fast)}): the shipped model makes a two-second clip in "
+        f"**On a GPU** ({machine(fast)}{age(fast, root)}{_decoder_before(rows)}):\nthe shipped "
+        "model makes a two-second clip in "
         f"{_number(own.get('seconds'), '.2f')} s. XL/2, the paper's size, with random weights and "
         "cached text, decoding\nincluded, makes 256x256 video and sound in "
         f"{_number(long.get('seconds'), '.2f')} s at 50 guided steps "
@@ -142,14 +151,19 @@ def whole(root: Path = ROOT) -> str:
     )
     product = limits.get("bf16_matmul_flop_per_s")
     stream = limits.get("kernel_bytes_per_s")
+    note = f" ({limits['note']})" if limits.get("note") else ""
+    least = _row(rows, "step xl2 eager").get("ms_least")
     return (
-        f"{machine(part)}. Measured ceilings: {_number(product and product / 1e12, '.0f')} TFLOP/s "
-        f"for a large bf16 product, {_number(stream and stream / 1e12, '.2f')} TB/s for a kernel "
-        "that reads and writes.\nRandom weights for XL/2, cached text of 300 tokens; decoding and "
+        f"{machine(part)}. Measured rates: {_number(product and product / 1e12, '.0f')} TFLOP/s "
+        "of a large bf16 product under the device's power cap, "
+        f"{_number(stream and stream / 1e12, '.2f')} TB/s of a kernel that reads and writes"
+        f"\n{note.strip()}.\nRandom weights for XL/2, cached text of 300 tokens; decoding and "
         "the copy to the host are included in clips, the first call captures\nthe graphs "
         f"([nvidia-h200-fast.json](../benchmarks/results/nvidia-h200-fast.json){age(part, root)})."
         "\n\n"
-        f"{steps}\n\n{clips}"
+        f"{steps}\n\n{clips}\n\n"
+        "Eager rows are bound by the host and vary: the least of XL/2's eager steps took "
+        f"{_number(least, '.0f')} ms."
     )
 
 
@@ -180,28 +194,31 @@ def operators(root: Path = ROOT) -> str:
                 _number(ours),
                 _number(eager),
                 _number(_median(times, "sdpa")) if "sdpa" in times else "",
-                _number(other) if f"compile {key[3:]}" in compiled else "",
+                _number(other),
                 _number(share and 100 * share, ".0f"),
             ]
         )
     head = ["operator", "shape", "pass", "ours, us", "eager", "by SDPA", "torch.compile"]
     head.append("% of stream")
     return (
-        "bf16, medians of graph replays over rotating inputs. The last column is the least that "
-        "must move, over the time, as a share of the\nmeasured streaming rate; small tensors stay "
-        "in the cache and can exceed it.\n\n" + _table(head, lines)
+        f"{machine(part)}{age(part, root)}.\nbf16, medians of graph replays over rotating inputs. "
+        "The last column is the least that must move, over the time, as a share of the\nmeasured "
+        "streaming rate; small tensors stay in the cache and can exceed it. By SDPA: temporal "
+        "attention alone.\nApex and Liger, for the adaLN family: not run (not installed).\n\n"
+        + _table(head, lines)
     )
 
 
 def attention(root: Path = ROOT) -> str:
     """Attention by backend, and products."""
-    rows = kept("fast", root)["rows"]
+    part = kept("fast", root)
+    rows = part["rows"]
     backends = ["sdpa", "sdpa flash", "sdpa cudnn", "sdpa efficient"]
     lines = []
     for key, row in rows.items():
         if key.startswith("attention ") and "error" not in row:
             times = [_median(row["times"], name) for name in backends]
-            lines.append([key[10:], *("-" if t is None else f"{t:.1f}" for t in times)])
+            lines.append([key[10:], *(_number(t, ".1f") for t in times)])
     first = _table(["attention, us", *backends], lines)
     kinds = ["linear", "linear, gelu inside", "linear, gelu after", "float8 by row"]
     lines = []
@@ -209,20 +226,29 @@ def attention(root: Path = ROOT) -> str:
         if key.startswith("product ") and "error" not in row:
             times = [_median(row["times"], name) for name in kinds]
             speed = row["flop"] / times[0] / 1e6 if times[0] else None
-            cells = ["-" if t is None else f"{t:.1f}" for t in times]
+            cells = [_number(t, ".1f") for t in times]
             lines.append([key[8:], *cells, _number(speed, ".0f")])
-    return first + "\n\n" + _table(["product, us", *kinds, "linear, TFLOP/s"], lines)
+    second = _table(["product, us", *kinds, "linear, TFLOP/s"], lines)
+    note = "flash-attn 2 and 3 and xformers: not run (not installed)."
+    return f"{machine(part)}. {note}\n\n{first}\n\n{second}"
 
 
 def training(root: Path = ROOT) -> str:
     """Stages 2 and 3 of XL/2."""
     part = kept("train", root)
-    lines = []
+    recorded = part.get("csrc_cuda")
+    lines: list[list[str]] = []
+    others: list[str] = []
+    draws: set[str] = set()
     for name, row in part["rows"].items():
         if "error" in row:
             lines.append([name.replace("_", " "), *["failed"] * 6])
             continue
-        agreed = row.get("against_plain") or {}
+        agreed = {} if row.get("engine") == "plain" else row.get("against_plain") or {}
+        difference = agreed.get("largest_relative_difference")
+        draws.add(str(row.get("draws")))
+        if row.get("csrc_cuda", recorded) != recorded:
+            others.append(name.replace("_", " "))
         lines.append(
             [
                 name.replace("_", " "),
@@ -231,9 +257,21 @@ def training(root: Path = ROOT) -> str:
                 _number(1e3 * row["step_seconds"]["median"], ".0f"),
                 _number(row["mfu"] and 100 * row["mfu"], ".1f"),
                 _number(row["memory_gib"]["peak"], ".1f"),
-                _number(agreed.get("largest_relative_difference"), ".1g"),
+                "" if row.get("engine") == "plain" else _number(difference, ".1g"),
             ]
         )
     head = ["XL/2, one GPU", "batch", "samples/s", "ms a step", "MFU, %", "peak GiB"]
-    head.append("losses differ by")
-    return f"{machine(part)}.\n\n{_table(head, lines)}" if lines else "Not run yet."
+    head.append("largest relative difference of the losses to plain")
+    if not lines:
+        return "Not run yet."
+    earlier = ""
+    if others:
+        earlier = (
+            f" {', '.join(others)}: of an earlier build than the file's (each row has its own "
+            "`csrc_cuda`)."
+        )
+    return (
+        f"{machine(part)} ([nvidia-h200-train.json](../benchmarks/results/nvidia-h200-train.json)"
+        f"{age(part, root)}).\nDraws of noise a clip: {', '.join(sorted(draws))}.{earlier}\n"
+        f"ZeRO 3, several GPUs, torch.compile: not run.\n\n{_table(head, lines)}"
+    )

@@ -162,19 +162,20 @@ def _run_eagerly(name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
     return BACKENDS[name].adapt(find(name)[0], q, k, v, mask)
 
 
-# Measured on one H200 with PyTorch 2.11 (CUDA 13.0) in bfloat16, without masks and gradients; us:
+# Measured on one H200 with PyTorch 2.11 (CUDA 13.0) in bfloat16, without masks and gradients, by
+# `bash benchmarks/gpu_lease.sh fast` (benchmarks/results/nvidia-h200-fast.json); us:
 #
 #   queries x keys, heads of     default  flash  cudnn  efficient
-#   16 x 16, 32, B 16                6.3    5.4    6.3        4.8
-#   100 x 100, 72, B 2               8.1    8.5    8.3        7.2
-#   100 x 2048, 72, B 2             29.9   25.3   29.9       72.6
-#   100 x 2049, 72, B 2             34.4   29.0   34.2       75.3
-#   2048 x 64, 72, B 2              18.9   17.7   19.0       31.0
-#   2048 x 300, 72, B 2             33.0   38.2   33.0       82.6
-#   256 x 256, 72, B 16             26.2   34.3   26.3       62.5
-#   256 x 256, 72, B 128           150.5  254.6  150.4      457.6
-#   1024 x 1024, 72, B 16          235.8  373.7  247.6      843.9
-#   2048 x 2048, 72, B 2           111.1  185.4  120.5      422.8
+#   16 x 16, 32, B 16                6.4    5.3    6.4        4.8
+#   100 x 100, 72, B 2               8.2    8.3    8.3        7.2
+#   100 x 2048, 72, B 2             29.7   25.2   29.9       72.1
+#   100 x 2049, 72, B 2             34.6   28.8   34.3       75.5
+#   2048 x 64, 72, B 2              19.0   17.7   19.0       31.1
+#   2048 x 300, 72, B 2             33.1   38.2   33.2       82.9
+#   256 x 256, 72, B 16             26.4   34.3   26.3       62.4
+#   256 x 256, 72, B 128           149.3  263.5  149.8      465.1
+#   1024 x 1024, 72, B 16          242.0  379.3  250.0      846.5
+#   2048 x 2048, 72, B 2           109.6  190.0  120.0      423.3
 #
 # No flash-attn and no xformers was installed there: none of them is chosen before it is measured.
 # Rows are (compute capability, queries, keys, most of B x heads, backend), bounds included: a

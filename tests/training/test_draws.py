@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from made import flow_config, write_latents
 
 from syncflow import flow
@@ -107,9 +108,14 @@ def test_a_run_with_batches_ahead_is_the_run_without_and_tells_of_the_coupling(l
 
 def test_the_caption_that_is_dropped_is_one_class():
     text, mask = torch.randn(4, 3, 8), torch.ones(4, 3, dtype=torch.bool)
-    found = draws.captions(text, mask, torch.tensor([True, False, True, False]))
+    dropped = torch.tensor([True, False, True, False])
+    text[:2, 2], mask[:2, 2] = 50.0, False  # what pads a caption may be anything
+    found = draws.captions(text, mask, dropped)
     assert torch.equal(found[0], found[2]) and not torch.equal(found[1], found[3])
-    torch.testing.assert_close(found[1], text[1].mean(0))
+    torch.testing.assert_close(found[1], text[1, :2].mean(0))
+    torch.testing.assert_close(found[3], text[3].mean(0))
+    text, mask = F.pad(text, (0, 0, 0, 4), value=-7.0), F.pad(mask, (0, 4))
+    torch.testing.assert_close(draws.captions(text, mask, dropped), found)
 
 
 def test_validation_noise_is_no_clips_of_a_run():

@@ -96,7 +96,7 @@ def test_validation_tells_the_standard_error_over_clips(latents, tmp_path, monke
 
 @pytest.mark.parametrize("coupling", ["none", "ot", "c2ot"])
 def test_validation_does_not_depend_on_the_size_of_a_pass(latents, tmp_path, coupling):
-    """At XL/2 128 clips in one pass took 154 GiB; a pass takes what a pass of training does."""
+    """At XL/2 128 clips in one pass count 193 GiB; a pass takes what a pass of training does."""
     found = []
     for size in (4, 2):
         torch.manual_seed(0)

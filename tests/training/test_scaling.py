@@ -64,6 +64,8 @@ def test_more_gpus_take_no_less_time_a_step_past_a_node():
 def test_a_coupling_shows_only_where_it_takes_longer_than_a_step():
     quick = replace(ONE, coupling=5 * 0.04, coupled=512)
     assert quick.pairing(512 // ONE.batch) == pytest.approx(0.2)
+    twice = replace(quick, accumulate=2)
+    assert twice.pairing(32) == pytest.approx(2 * quick.pairing(32))
     few, many = 512 // ONE.batch, 16 * 512 // ONE.batch
     plain = simulate.point(ONE, NETWORK, 1, many).seconds
     assert simulate.point(replace(ONE, coupling=1e-6), NETWORK, 1, few) == simulate.point(

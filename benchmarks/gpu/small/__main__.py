@@ -8,7 +8,7 @@ import time
 BEGAN = time.monotonic()
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # before numpy: every core has a process of its own
-os.environ.setdefault("SYNCFLOW_OPS", "reference")  # a kernel that fails must not end the lease
+os.environ.setdefault("SYNCFLOW_OPS", "reference")  # a kernel that fails must not end the run
 
 import argparse  # noqa: E402
 import signal  # noqa: E402

@@ -1,8 +1,8 @@
 """torch.compile of the video tower's blocks, made ahead in a process of its own.
 
-Compiling takes longer than a short lease can wait, so a second process does it while the encoders
-train, and leaves what it made in the compiler's cache on disk. The run then finds it there in
-seconds; if it does not, or if anything fails, the blocks stay as they are.
+Compiling takes longer than a GPU lent for minutes can wait, so a second process does it while the
+encoders train, and leaves what it made in the compiler's cache on disk. The run then finds it there
+in seconds; if it does not, or if anything fails, the blocks stay as they are.
 """
 
 from __future__ import annotations
