@@ -24,6 +24,7 @@ from syncflow.commands import (
     paper,
     prepare,
     redraw,
+    serve,
     suite,
     sweep,
     sync,
@@ -38,6 +39,7 @@ _COMMANDS: dict[str, ModuleType] = {
     "prepare": prepare,
     "train": train,
     "demo": demo,
+    "serve": serve,
     "info": info,
 }
 _GROUPS: dict[str, tuple[str, dict[str, ModuleType]]] = {

@@ -246,7 +246,7 @@ class SyncFlow:
             given, spec = given_videos(video, len(prompts), spec, seconds)
         elif seconds is not None:
             spec = replace(spec, seconds=seconds)
-        self._check_size(spec)
+        self.check_size(spec)
 
         captions = encode_captions(
             self.ddit, self.text_encoder, prompts, spec, self.dtype, negative_prompt,
@@ -313,7 +313,8 @@ class SyncFlow:
             to_pixels(video[0]).cpu(), audio[0].clamp(-1, 1).cpu(), clip.fps, rate, clip.prompt
         )
 
-    def _check_size(self, spec: ClipSpec) -> None:
+    def check_size(self, spec: ClipSpec) -> None:
+        """Raises ValueError for a size in pixels that the model cannot draw."""
         patches = self.config.ddit.audio.upsampler_patches
         _, h, w = spec.video_latent_shape
         _, ph, pw = self.config.ddit.video.patch_size
