@@ -15,6 +15,7 @@ from typing import Any
 
 from syncflow.commands import (
     calibrate,
+    counterfactual,
     demo,
     fit,
     generate,
@@ -53,6 +54,7 @@ _GROUPS: dict[str, tuple[str, dict[str, ModuleType]]] = {
             "paper": paper,
             "sweep": sweep,
             "calibrate": calibrate,
+            "counterfactual": counterfactual,
             "fit": fit,
             "redraw": redraw,
         },

@@ -6,9 +6,11 @@ from syncflow.impacts.captions import caption
 from syncflow.impacts.render import render
 from syncflow.impacts.scene import Contact, Scene
 from syncflow.impacts.sound import sound
+from syncflow.impacts.vary import FACTORS, vary
 from syncflow.impacts.world import LEVELS, SEEDS, attribute_names, attribute_values, sample_scene
 
 __all__ = [
+    "FACTORS",
     "LEVELS",
     "SEEDS",
     "Contact",
@@ -19,4 +21,5 @@ __all__ = [
     "render",
     "sample_scene",
     "sound",
+    "vary",
 ]

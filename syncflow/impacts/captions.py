@@ -59,6 +59,8 @@ WORDS: dict[str, dict[Any, tuple[str, ...]]] = {
     },
 }
 NUMBERS = ("", "one", "two", "three", "four")
+MOST_COUNT = len(NUMBERS) - 1
+"""The greatest count that captions can say."""
 SAID = {"material": 0.92, "count": 0.92, "colour": 0.8, "size": 0.6, "floor": 0.35}
 """How often an attribute is mentioned; the order belongs to what level 1 draws."""
 

@@ -42,7 +42,7 @@ MOST = {"bounce": 4, "strike": 4, "roll": 3, "splash": 3, "pair": 2}
 
 AMBIENCES = ("none", "hum", "wind", "birds", "knocks")
 
-_WHAT, _MOTION, _LOOK, _SOUND, _CAPTION, _VIEW, _AMBIENCE = range(7)
+_WHAT, MOTION, LOOK, _SOUND, CAPTION, _VIEW, _AMBIENCE = range(7)
 
 attribute_names = ("kind", "shape", "material", "colour", "size", "count", "floor", "ambience")
 
@@ -95,7 +95,7 @@ def sample_scene(
 
     what = _sample_what(stream(_WHAT), level, split, seconds)
     make = events.first_bounce if level == 1 else events.KINDS[what["kind"]]
-    things, contacts, stage, noises = make(what, stream(_MOTION), stream(_LOOK), seconds)
+    things, contacts, stage, noises = make(what, stream(MOTION), stream(LOOK), seconds)
     sound = stream(_SOUND)
     things = tuple(
         dataclasses.replace(
@@ -120,7 +120,7 @@ def sample_scene(
         contacts = tuple(sorted(contacts + outside, key=lambda c: c.time_s))
         noises = noises + more
     caption, attributes["mentioned"] = captions.caption(
-        attributes, np.random.default_rng([seed, level, _CAPTION]), split
+        attributes, np.random.default_rng([seed, level, CAPTION]), split
     )
     return Scene(
         seed,

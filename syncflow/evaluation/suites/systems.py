@@ -66,28 +66,27 @@ def cases(split: str, clips: int, levels: Sequence[int]) -> list[Case]:
 
     if clips < 2:
         raise ValueError(f"a report needs at least 2 clips (one is shuffled), got {clips}")
-    result = []
-    for level in levels:
-        for seed in impacts.SEEDS[split][:clips]:
-            scene = impacts.sample_scene(seed, level, split)
-            said = _said(scene.attributes)
-            seen = tuple(c.time_s for c in scene.contacts if c.visible)
-            heard = tuple(c.time_s for c in scene.contacts if c.audible)
-            result.append(
-                Case(
-                    seed,
-                    level,
-                    scene.attributes["kind"],
-                    scene.caption,
-                    seen,
-                    heard,
-                    scene,
-                    **said,
-                    made_of=_made_of(scene.attributes),
-                    outside=any(c.audible and not c.visible for c in scene.contacts),
-                )  # fmt: skip
-            )
-    return result
+    return [
+        case(impacts.sample_scene(seed, level, split))
+        for level in levels
+        for seed in impacts.SEEDS[split][:clips]
+    ]
+
+
+def case(scene: Any) -> Case:
+    """What the caption of a scene says, and what the renderer knows."""
+    return Case(
+        scene.seed,
+        scene.level,
+        scene.attributes["kind"],
+        scene.caption,
+        tuple(c.time_s for c in scene.contacts if c.visible),
+        tuple(c.time_s for c in scene.contacts if c.audible),
+        scene,
+        **_said(scene.attributes),
+        made_of=_made_of(scene.attributes),
+        outside=any(c.audible and not c.visible for c in scene.contacts),
+    )
 
 
 def _said(attributes: dict[str, Any]) -> dict[str, Any]:

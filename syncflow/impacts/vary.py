@@ -1,0 +1,57 @@
+"""The same scene with one thing changed: what a cause does, everything else being equal."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from syncflow.impacts import captions, events, materials
+from syncflow.impacts.scene import Scene
+from syncflow.impacts.world import CAPTION, LOOK, MOTION
+
+#: What can be changed.
+FACTORS = ("material", "colour", "count")
+
+
+def vary(scene: Scene, factor: str, value: Any) -> Scene:
+    """The scene with one attribute of its one bouncing thing changed.
+
+    Another material or colour leaves the motion, the times of contacts, the stage, the room and the
+    loudness as they are, to the last digit; another count moves otherwise in the same place. The
+    caption says the new thing in the same words.
+
+    Raises:
+        ValueError: a factor that cannot be changed, a value that does not exist at the scene's
+            level, or a scene of another kind than one bouncing thing.
+    """
+    if factor not in FACTORS:
+        raise ValueError(f"unknown factor {factor!r}; known are {', '.join(FACTORS)}")
+    if scene.attributes["kind"] != "bounce":
+        raise ValueError(f"only a bounce can be varied, got {scene.attributes['kind']!r}")
+    known: tuple[Any, ...] = {
+        "material": materials.LEVEL_MATERIALS[scene.level],
+        "colour": tuple(materials.COLOURS),
+        "count": tuple(range(1, captions.MOST_COUNT + 1)),
+    }[factor]
+    if value not in known:
+        raise ValueError(f"{factor} must be one of {', '.join(map(str, known))}, got {value!r}")
+    attributes = {k: v for k, v in scene.attributes.items() if k != "mentioned"} | {factor: value}
+    things, contacts = scene.things, scene.contacts
+    if factor == "count":
+        make = events.first_bounce if scene.level == 1 else events.bounce
+        streams = (np.random.default_rng([scene.seed, scene.level, p]) for p in (MOTION, LOOK))
+        made, contacts, _, _ = make(attributes, *streams, scene.seconds)
+        things = (dataclasses.replace(made[0], pitch=scene.things[0].pitch),)
+    else:
+        things = tuple(dataclasses.replace(thing, **{factor: value}) for thing in things)
+        if factor == "material":
+            contacts = tuple(
+                dataclasses.replace(c, material=value) if c.thing == 0 else c for c in contacts
+            )
+    words = np.random.default_rng([scene.seed, scene.level, CAPTION])
+    caption, attributes["mentioned"] = captions.caption(attributes, words, scene.split)
+    return dataclasses.replace(
+        scene, caption=caption, attributes=attributes, things=things, contacts=contacts
+    )
