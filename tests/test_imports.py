@@ -14,7 +14,7 @@ PACKAGE = Path(syncflow.__file__).parent
 
 # From the ground up: a room imports from lower levels alone, in functions too. "" is the package.
 LEVELS = (
-    {"noise_steps"},
+    {"noise_steps", "progress", "terminal"},
     {"clip", "flow", "ops", "sampling"},
     {"config", "detect", "impacts"},
     {"models"},
@@ -40,7 +40,12 @@ APART = {
 }
 
 # Folder or file that alone may import a package.
-HOMES = {"av": "data/", "deepspeed": "training/distributed/", "gradio": "serving/demo.py"}
+HOMES = {
+    "tqdm": "progress.py",
+    "av": "data/",
+    "deepspeed": "training/distributed/",
+    "gradio": "serving/demo.py",
+}
 
 SLOW_PACKAGES = ["torch", "transformers", "diffusers", "av", "rich", "scipy", "deepspeed"]
 
