@@ -115,9 +115,8 @@ class _Parser(argparse.ArgumentParser):
         if found:
             message += _did_you_mean(found[1], re.findall(r"[\w.-]+", found[2]))
             if self.prog == "syncflow" and " " in found[1]:
-                message = (
-                    f"{found[1]!r} is no command; did you mean syncflow generate {found[1]!r}?"
-                )
+                what = f"syncflow generate {found[1]!r}"
+                message = f"{found[1]!r} is not a command; did you mean {what}?"
         raise ValueError(f"{message} (see {self.prog} --help)")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
