@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
+from syncflow import terminal
 from syncflow.commands import (
     calibrate,
     counterfactual,
@@ -33,7 +36,7 @@ from syncflow.commands import (
 )
 
 _USER_ERRORS = (ValueError, OSError, ModuleNotFoundError)
-_EXIT_USER_ERROR, _EXIT_INTERRUPTED = 2, 130
+_EXIT_USER_ERROR = 2
 
 _COMMANDS: dict[str, ModuleType] = {
     "generate": generate,
@@ -64,19 +67,31 @@ _GROUPS: dict[str, tuple[str, dict[str, ModuleType]]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the process's exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    terminal.catch_interrupts()
+    try:
+        with terminal.outliving_readers():
+            return _run(list(sys.argv[1:] if argv is None else argv))
+    finally:
+        terminal.let_interrupts_go()
+
+
+def _run(argv: list[str]) -> int:
     _let_waiting_threads_sleep()
     if argv[:1] == ["evaluate"] and any(word.split("=")[0] == "--suite" for word in argv[1:2]):
         argv.insert(1, "suite")  # the short way to say it
     debug = "--debug" in argv
     try:
         args = _parser().parse_args(argv)
-        return args.handler(args) or 0
+        code = args.handler(args) or 0
+        sys.stdout.flush()  # a full disk is heard of here
+        return code
     except KeyboardInterrupt:
         if debug:
             raise
-        return _fail("interrupted", _EXIT_INTERRUPTED)
+        return _interrupted()
     except Exception as error:
+        if terminal.interrupted() and not debug:
+            return _interrupted()
         out_of_memory = type(error).__name__ == "OutOfMemoryError"
         if debug or not (isinstance(error, _USER_ERRORS) or out_of_memory):
             raise
@@ -100,7 +115,33 @@ class _Parser(argparse.ArgumentParser):
     """argparse's errors in the form of all others: one line that says what to do."""
 
     def error(self, message: str) -> Any:
+        found = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if found:
+            message += _did_you_mean(found[1], re.findall(r"[\w.-]+", found[2]))
+            if self.prog == "syncflow" and " " in found[1]:
+                what = f"syncflow generate {found[1]!r}"
+                message = f"{found[1]!r} is not a command; did you mean {what}?"
         raise ValueError(f"{message} (see {self.prog} --help)")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        # argparse leaves unknown options of a command to the parser of all commands, whose help
+        # does not list those that exist.
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            known = [flag for flag in self._option_string_actions if flag.startswith("--")]
+            hint = _did_you_mean(rest[0].partition("=")[0], known)
+            self.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+        return found, rest
+
+
+def _did_you_mean(word: str, known: Sequence[str]) -> str:
+    near = get_close_matches(word, known, n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _interrupted() -> int:
+    print(terminal.INTERRUPTED, file=sys.stderr)
+    return terminal.EXIT_INTERRUPTED
 
 
 def _fail(message: str, code: int) -> int:

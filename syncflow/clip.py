@@ -7,8 +7,10 @@ come out. Outside the model a clip's video is ``uint8 [F,3,H,W]`` and its audio 
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -112,13 +114,14 @@ def audio_latents(num_samples: int) -> int:
     return -(-num_samples // AUDIO_HOP)
 
 
-@dataclass
+@dataclass(repr=False)
 class Clip:
     """Picture and sound that belong together.
 
     ``video`` uint8 [F,3,H,W]; ``audio`` float32 [M] in [-1,1]; ``fps`` frames/s; ``sample_rate``
     Hz; ``prompt`` the sentence it was made from, if any; ``picture_file`` the file whose picture
-    this is, which ``save`` copies as it stands; ``scores`` what ranking measured (name -> value).
+    this is, which ``save`` copies as it stands; ``scores`` what ranking measured (name -> value);
+    ``made`` how it was generated, as it goes into a file's metadata (``generation.record``).
     """
 
     video: Tensor
@@ -128,6 +131,7 @@ class Clip:
     prompt: str | None = None
     picture_file: Path | None = None
     scores: dict[str, float] | None = None
+    made: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.video.dtype != torch.uint8 or self.video.ndim != 4 or self.video.shape[1] != 3:
@@ -139,21 +143,37 @@ class Clip:
                 f"audio must be float [M], got {self.audio.dtype} {list(self.audio.shape)}"
             )
 
+    def __repr__(self) -> str:
+        height, width = self.video.shape[2:]
+        said = f"{textwrap.shorten(self.prompt, 60, placeholder='...')!r}, " if self.prompt else ""
+        size = f"{self.seconds:g} s, {width}x{height} at {self.fps:g} fps"
+        return f"Clip({said}{size}, {self.sample_rate} Hz)"
+
+    def _repr_html_(self) -> str:
+        """A player, for notebooks."""
+        from syncflow.data.export import player
+
+        return player.page(self)
+
     @property
     def seconds(self) -> float:
         return len(self.video) / self.fps
 
     def save(self, path: str | Path) -> Path:
-        """Writes H.264 + AAC (mp4, mkv, webm or mov by the name's ending); returns the path.
+        """Writes the file that the name asks for; returns the path.
 
-        The picture of ``picture_file`` is copied bit for bit, in the codec that it has.
+        Films hold H.264 + AAC (mp4, m4v, mov, mkv) or VP9 + Opus (webm); the picture of
+        ``picture_file`` is copied bit for bit, in the codec that it has. wav and flac hold the
+        sound alone, gif and numbered pictures (``frame-%04d.png``, from 1 on) the picture alone.
+        ``made`` goes into the metadata. Same clip, same bytes.
+
+        Raises:
+            ValueError: the name's format is unknown or cannot hold this clip. OSError: a folder
+                that is missing or takes no files.
         """
-        from syncflow.data import media  # containers live in one file; importing stays free
+        from syncflow.data.export import files  # formats live there; importing stays free
 
-        if self.picture_file is not None:
-            seconds = len(self.audio) / self.sample_rate
-            return media.add_sound(path, self.picture_file, self.audio, self.sample_rate, seconds)
-        return media.write(path, self.video, self.audio, self.fps, self.sample_rate)
+        return files.save(self, path)
 
     @classmethod
     def load(

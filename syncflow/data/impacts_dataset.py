@@ -11,9 +11,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from syncflow.impacts.render import render
 from syncflow.impacts.scene import Scene
 from syncflow.impacts.sound import sound
 from syncflow.impacts.world import SEEDS, sample_scene
+from syncflow.progress import bar
 
 SHARD = 256
 """Clips in one shard."""
@@ -151,15 +151,16 @@ def write_dataset(
     jobs = _missing(folder, plan)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     workers = min(workers or cores or 1, max(len(jobs), 1))
-    with _bar(plan.clips, plan.clips - sum(len(job) for job in jobs), progress) as bar:
+    done = plan.clips - sum(len(job) for job in jobs)
+    with bar(total=plan.clips, initial=done, desc="render", unit="clip", shown=progress) as shown:
         if workers == 1:
             for job in jobs:
-                bar.update(_make(folder, plan, job))
+                shown.update(_make(folder, plan, job))
         else:
             # Closed at once when the bar itself is interrupted.
             with closing(processes.run(partial(_make, folder, plan), jobs, workers)) as results:
                 for done in results:
-                    bar.update(done)
+                    shown.update(done)
     _write_metadata(folder, plan)
     return folder
 
@@ -315,11 +316,3 @@ def read_shards(folder: str | os.PathLike[str]) -> Shards:
     or not finished.
     """
     return Shards(folder)
-
-
-@contextmanager
-def _bar(total: int, done: int, show: bool) -> Iterator[Any]:
-    from tqdm import tqdm
-
-    with tqdm(total=total, initial=done, unit="clip", disable=not show, file=sys.stderr) as bar:
-        yield bar

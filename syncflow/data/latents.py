@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from syncflow.clip import ClipSpec
 from syncflow.data.encoders import Encoders
@@ -26,6 +25,7 @@ from syncflow.data.shards import ClipShards
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.latent_space import Scale
 from syncflow.models.text_encoder import TextEncoder
+from syncflow.progress import bar
 
 #: About as many clips in a shard of raw clips' latents.
 _SHARD = 256
@@ -64,21 +64,21 @@ def encode(
         writer = ShardWriter(out, shards)
         missing = writer.missing()
         left = sum(len(batches[number]) for number in missing)
-        bar = tqdm(
+        shown = bar(
             total=len(clips),
             initial=len(clips) - left,
             desc=out.name,
-            disable=not progress,
+            shown=progress,
             mininterval=2,
         )
-        with bar:
+        with shown:
             for number in missing:
                 rows = batches[number]
                 video = torch.from_numpy(np.stack([clips.video(i) for i in rows]))
                 audio = torch.from_numpy(np.stack([clips.audio(i) for i in rows]))
                 records = [{"clip": i, "caption": clips.caption(i)} for i in rows]
                 writer.add(number, encoders.rows(video, audio, records))
-                bar.update(len(rows))
+                shown.update(len(rows))
         writer.finish(facts)
     return out
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import io
 import os
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,8 @@ _RATES = {
 @dataclass(frozen=True)
 class MediaInfo:
     """What a file says about itself: ``seconds`` s, ``fps`` frames/s (mean), ``width`` and
-    ``height`` px, ``sample_rate`` Hz (None without sound), ``frames`` (None where not stated)."""
+    ``height`` px, ``sample_rate`` Hz (None without sound), ``frames`` (None where not stated),
+    ``tags`` its metadata, names in small letters."""
 
     seconds: float
     fps: float
@@ -56,6 +57,7 @@ class MediaInfo:
     channels: int | None
     audio_codec: str | None
     container: str
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 def check_writable(path: str | Path) -> Path:
@@ -124,8 +126,10 @@ def write(
     audio: Tensor | None,
     fps: float = FPS,
     sample_rate: int = SAMPLE_RATE,
+    tags: Mapping[str, str] | None = None,
 ) -> Path:
-    """Writes ``video`` uint8 [F,3,H,W] and ``audio`` float [M] (or None); returns the path.
+    """Writes ``video`` uint8 [F,3,H,W] and ``audio`` float [M] (or None) with the metadata
+    ``tags``; returns the path.
 
     mp4, m4v, mov and mkv hold H.264 (yuv420p, BT.709) and AAC, webm holds VP9 and Opus. Same input,
     same bytes. In mp4 and mov both streams last exactly F / fps and M / sample_rate; mkv and webm
@@ -143,7 +147,7 @@ def write(
         _check_audio(audio)
         check_rate(path, sample_rate)
 
-    with replacing(path) as temporary, _create(temporary, container, sample_rate) as out:
+    with replacing(path) as temporary, _create(temporary, container, sample_rate, tags) as out:
         options = {**video_options, "g": str(max(1, round(fps)))}
         size = tuple(video.shape[2:])
         picture = encode.picture_stream(out, video_codec, options, size, rate)
@@ -181,13 +185,14 @@ def add_sound(
     audio: Tensor,
     sample_rate: int = SAMPLE_RATE,
     until: float | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes the picture of the file ``source``, copied bit for bit, with ``audio`` float [M] in
     place of any sound of its own; returns the path.
 
     Nothing is decoded or encoded anew: every packet of the picture is in the new file as it was,
     and its first picture is shown when the sound begins. ``until`` s leaves out what comes later,
-    except pictures that earlier ones refer to.
+    except pictures that earlier ones refer to. ``tags`` are the new file's metadata.
 
     Raises:
         ValueError: the format cannot hold this picture, or a bad sound. OSError: as ``write``.
@@ -203,7 +208,7 @@ def add_sound(
         with (
             replacing(path) as temporary,
             _open(source) as film,
-            _create(temporary, container, sample_rate) as out,
+            _create(temporary, container, sample_rate, tags) as out,
         ):
             picture = out.add_stream_from_template(film.streams.video[0])
             sound = encode.sound_stream(out, audio_codec, sample_rate)
@@ -221,13 +226,19 @@ def write_wav(path: str | Path, audio: Tensor, sample_rate: int = SAMPLE_RATE) -
     path = Path(path)
     check_folder(path)
     _check_audio(audio)
-    samples = (audio.detach().cpu().double().clamp(-1, 1) * 32767).round().numpy().astype("<i2")
+    samples = whole_samples(audio)
     with replacing(path) as temporary, wave.open(str(temporary), "wb") as out:
         out.setnchannels(1)
         out.setsampwidth(2)
         out.setframerate(sample_rate)
         out.writeframes(samples.tobytes())
     return path
+
+
+def whole_samples(audio: Tensor) -> np.ndarray:
+    """float [M] in [-1,1] -> int16 [M], little-endian."""
+    _check_audio(audio)
+    return (audio.detach().cpu().double().clamp(-1, 1) * 32767).round().numpy().astype("<i2")
 
 
 def probe(path: str | Path) -> MediaInfo:
@@ -247,6 +258,7 @@ def probe(path: str | Path) -> MediaInfo:
             channels=sound.channels if sound else None,
             audio_codec=sound.codec_context.name if sound else None,
             container=source.format.name,
+            tags={name.lower(): text for name, text in source.metadata.items()},
         )
 
 
@@ -298,7 +310,9 @@ def read(
     return video_F3HW, torch.from_numpy(audio_M)
 
 
-def _create(path: Path, container: str, sample_rate: int) -> Any:
+def _create(
+    path: Path, container: str, sample_rate: int, tags: Mapping[str, str] | None = None
+) -> Any:
     import av
 
     options = {"fflags": "+bitexact"}
@@ -306,7 +320,9 @@ def _create(path: Path, container: str, sample_rate: int) -> Any:
         options["movflags"] = "+faststart"
         # The clock of the edit list, milliseconds by default, which no other rate divides.
         options["movie_timescale"] = str(sample_rate)
-    return av.open(str(path), "w", format=container, options=options)
+    out = av.open(str(path), "w", format=container, options=options)
+    out.metadata.update(tags or {})
+    return out
 
 
 @contextmanager

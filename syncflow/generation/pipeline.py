@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
 
@@ -15,13 +14,15 @@ from torch import Tensor, nn
 from syncflow import flow
 from syncflow.clip import Clip, ClipSpec, to_model, to_pixels
 from syncflow.config import ModelConfig, T5TextConfig
-from syncflow.generation import noise
+from syncflow.generation import noise, record
 from syncflow.generation.events import Times, events
 from syncflow.generation.request import (
     GenerateOptions,
     GivenVideo,
     first_frame,
+    geometry,
     given_videos,
+    prompt_list,
     resolve,
 )
 from syncflow.generation.sampler import GuidedVelocity, Progress, advance, encode_captions
@@ -235,18 +236,22 @@ class SyncFlow:
             ValueError: an argument makes no sense; the message holds it.
         """
         single = isinstance(prompt, str) and audio_takes == 1
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        prompts = prompt_list(prompt)
         asked = resolve(
             self.config.sampling, prompts, sampling, v2a=v2a, audio_takes=audio_takes, rank=rank,
             video=video, image=image,
         )  # fmt: skip
-        spec = self.config.geometry.spec.with_size(height, width)
+        size = {"seconds": seconds, "height": height, "width": width}
+        spec = geometry(self.config, size, video)
+        made = record.records(
+            self, prompts, asked.sampling, spec, seed=seed, audio_takes=audio_takes,
+            seconds=seconds, negative_prompt=negative_prompt,
+            negative_audio_prompt=negative_audio_prompt, video=video, image=image, v2a=v2a,
+            contacts=contacts, rank=rank,
+        )  # fmt: skip
         given: list[GivenVideo] = []
         if video is not None:
             given, spec = given_videos(video, len(prompts), spec, seconds)
-        elif seconds is not None:
-            spec = replace(spec, seconds=seconds)
-        self.check_size(spec)
 
         captions = encode_captions(
             self.ddit, self.text_encoder, prompts, spec, self.dtype, negative_prompt,
@@ -292,6 +297,8 @@ class SyncFlow:
 
             groups = [clips[i : i + audio_takes] for i in range(0, len(clips), audio_takes)]
             clips = [clip for group in groups for clip in ranking.ranked(group)]
+        for clip, how in zip(clips, made, strict=True):
+            clip.made = how
         return clips[0] if single else clips
 
     @torch.inference_mode()
@@ -312,19 +319,6 @@ class SyncFlow:
         return Clip(
             to_pixels(video[0]).cpu(), audio[0].clamp(-1, 1).cpu(), clip.fps, rate, clip.prompt
         )
-
-    def check_size(self, spec: ClipSpec) -> None:
-        """Raises ValueError for a size in pixels that the model cannot draw."""
-        patches = self.config.ddit.audio.upsampler_patches
-        _, h, w = spec.video_latent_shape
-        _, ph, pw = self.config.ddit.video.patch_size
-        found = -(-h // ph) * -(-w // pw)
-        if patches and found != patches and self.config.ddit.audio.condition != "text":
-            geometry = self.config.geometry
-            raise ValueError(
-                f"this model's size is fixed to {geometry.height}x{geometry.width} (or another of "
-                f"{patches} patches), got {spec.height}x{spec.width}"
-            )
 
     def _encode_video(self, clips_FCHW: Sequence[Tensor]) -> Tensor:
         return encode_video(self.video_vae, clips_FCHW, self._video, self.device)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from syncflow import flow
 from syncflow.clip import VIDEO_STRIDE, Clip, ClipSpec
-from syncflow.config import SamplingConfig
+from syncflow.config import ModelConfig, SamplingConfig
 from syncflow.generation.events import Times
 from syncflow.sampling import OPTIONS, SamplingOptions
 
@@ -97,6 +97,8 @@ def resolve(
     for name, value, known in choices:
         if value not in known:
             raise ValueError(f"unknown {name} {value!r}; known are {', '.join(map(str, known))}")
+    if v2a == "paper" and video is None:
+        raise ValueError("v2a 'paper' is a way to read a given video: give video, or leave it out")
     if video is not None and image is not None:
         raise ValueError("give a video or an image, not both: the video has its own first frame")
     if used.eta and used.solver not in flow.NOISY_SOLVERS:
@@ -122,12 +124,48 @@ def resolve(
     return Request(path, used, used.guidance, audio_guidance)
 
 
+def prompt_list(prompt: Any) -> list[str]:
+    """One sentence or several, in whatever they come, as a list.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    several = hasattr(prompt, "__iter__") and not isinstance(prompt, (str, bytes, dict))
+    several = several and getattr(prompt, "ndim", 1) == 1  # arrays of other shapes are no lists
+    prompts = list(prompt) if several else [prompt]
+    for one in prompts:
+        if not isinstance(one, str):
+            what = f"a prompt must be a string, got {one!r}"
+            raise ValueError(what if several else f"{what}; give a sentence or a list of them")
+    return [str(one) for one in prompts]  # numpy has strings of its own
+
+
+def geometry(config: ModelConfig, size: dict[str, Any], video: Any = None) -> ClipSpec:
+    """A model's geometry with the ``height``, ``width`` and, unless a video brings its own, the
+    ``seconds`` that were asked for.
+
+    Raises:
+        ValueError: a size that is none, or that this model does not have.
+    """
+    spec = config.geometry.spec.with_size(size["height"], size["width"])
+    if video is None and size["seconds"] is not None:
+        spec = replace(spec, seconds=size["seconds"])
+    patches = config.ddit.audio.upsampler_patches
+    _, h, w = spec.video_latent_shape
+    _, ph, pw = config.ddit.video.patch_size
+    found = -(-h // ph) * -(-w // pw)
+    if patches and found != patches and config.ddit.audio.condition != "text":
+        raise ValueError(
+            f"this model's size is fixed to {config.geometry.height}x{config.geometry.width} (or "
+            f"another of {patches} patches), got {spec.height}x{spec.width}"
+        )
+    return spec
+
+
 def _check_prompts(prompts: list[str], video: Any) -> None:
     if not prompts:
         raise ValueError("no prompt: give a string or a list of strings")
     for prompt in prompts:
-        if not isinstance(prompt, str):
-            raise ValueError(f"a prompt must be a string, got {prompt!r}")
         if not prompt.strip() and video is None:
             raise ValueError("empty prompt: describe the clip in one sentence")
 

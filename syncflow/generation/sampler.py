@@ -20,6 +20,7 @@ from syncflow.models.audio_tower import AudioContext, AudioText
 from syncflow.models.ddit import Condition, DDiT
 from syncflow.models.text import tokens
 from syncflow.ops.euler_cfg import euler_cfg
+from syncflow.progress import bar
 
 #: Groups of captions, by number.
 Groups = tuple[int, ...]
@@ -298,10 +299,8 @@ class Progress:
     """A bar over all steps that also tells how far each modality is."""
 
     def __init__(self, path: Tensor, shown: bool) -> None:
-        from tqdm import tqdm
-
         self.moved = (path.diff(dim=0) != 0).cumsum(0).tolist()
-        self.bar = tqdm(total=len(self.moved), disable=not shown, desc="generate")
+        self.bar = bar(total=len(self.moved), shown=shown, desc="generate")
 
     def __enter__(self) -> Progress:
         return self

@@ -8,6 +8,7 @@ from typing import Any
 
 from syncflow.clip import Clip
 from syncflow.generation.pipeline import SyncFlow
+from syncflow.generation.request import geometry
 from syncflow.serving.jobs import Job
 
 #: What a given picture is read as: a still becomes the first frame, a film gets a sound.
@@ -33,8 +34,8 @@ class Maker:
         """Raises ValueError for a request that cannot be made, before it waits its turn."""
         if given is None and not request.get("prompt", "").strip():
             raise ValueError("empty prompt: describe the clip in one sentence")
-        spec = self.model.config.geometry.spec
-        self.model.check_size(spec.with_size(request.get("height"), request.get("width")))
+        names = ("seconds", "height", "width")
+        geometry(self.model.config, {name: request.get(name) for name in names}, given)
         if given is not None and not is_still(given):
             from syncflow.data import media
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from syncflow.data import lock
+from syncflow.progress import bar
 from syncflow.training import logging
 from syncflow.training.checkpoints import checkpoint, resume, weights
 from syncflow.training.distributed import engine
@@ -141,8 +141,8 @@ class _Run:
         self.peak = peak if peak and task.flops(0) is not None else None
         self.batches = _Batches(task, config.prefetch, self._source)
         shown = progress and group.leads
-        self.bar = tqdm(
-            total=config.steps, initial=start.step, desc=out.name, disable=not shown, mininterval=2
+        self.bar = bar(
+            total=config.steps, initial=start.step, desc=out.name, shown=shown, mininterval=2
         )
 
     def go(self) -> Path:

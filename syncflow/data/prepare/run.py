@@ -21,6 +21,7 @@ from syncflow.data.latents import check_folder, claim
 from syncflow.data.prepare import decoding, plan, sources, splits, workers
 from syncflow.data.prepare.decoding import Decoded, Decoder, Window
 from syncflow.data.prepare.sources import Source
+from syncflow.progress import bar
 
 #: Seconds of a file that one process reads at once; Greatest Hits' are the paper's (section 4).
 _SEGMENT_S = {"greatest-hits": 10.0}
@@ -171,27 +172,26 @@ def _encoded(
     progress: bool,
 ) -> Iterator[tuple[int, Rows]]:
     """The rows of each of ``batches``."""
-    from tqdm import tqdm
-
     segments = [todo.segments[i] for number in batches for i in todo.batches[number]]
     results = workers.ordered(decoder, segments, num_workers, decoding.crashed)
     total = len(todo.segments)
     kept = 0
-    with tqdm(
+    with bar(
         total=total,
         initial=total - len(segments),
+        desc="prepare",
         unit="segment",
-        disable=not progress,
+        shown=progress,
         mininterval=1,
-    ) as bar:
+    ) as shown:
         for number in batches:
             decoded = []
             for _ in todo.batches[number]:
                 decoded.append(next(results))
-                bar.update()
+                shown.update()
             rows = _rows(decoded, encoders, captioner, size)
             kept += len(rows.records)
-            bar.set_postfix(windows=kept, refresh=False)
+            shown.set_postfix(windows=kept, refresh=False)
             yield number, rows
 
 

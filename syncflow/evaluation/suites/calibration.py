@@ -25,6 +25,7 @@ from syncflow.clip import FPS, Clip
 from syncflow.detect import contacts, envelopes, matching, onsets
 from syncflow.evaluation.metrics import av_align, metric
 from syncflow.generation import ranking
+from syncflow.progress import bar
 
 #: Milliseconds by which the sound is moved; positive is late.
 OFFSETS_MS = tuple(range(-500, 501, 50))
@@ -180,8 +181,6 @@ def calibrate(
         resolution is the smallest offset from which on (to ``JUDGED_MS``) the metric is
         significantly worse than at 0, None where there is none.
     """
-    from tqdm import tqdm
-
     if len(clips) < 2:
         raise ValueError(f"a calibration needs at least 2 clips, got {len(clips)}")
     missing = {0, JUDGED_MS, -JUDGED_MS} - set(offsets_ms)
@@ -198,8 +197,8 @@ def calibrate(
         metrics["av_align"] = AV_ALIGN
         motions = [av_align.peaks(av_align.flow(clip.video), clip.fps) for clip in clips]
     rows: list[Any] = list(zip(clips, seen, pictures, motions, strict=True))
-    bar = tqdm(offsets_ms, desc="calibrate", disable=not progress, leave=False)
-    moved_clips = {ms: [evidence(clip, ms / 1000, *known) for clip, *known in rows] for ms in bar}
+    shown = bar(offsets_ms, desc="calibrate", shown=progress, leave=False)
+    moved_clips = {ms: [evidence(clip, ms / 1000, *known) for clip, *known in rows] for ms in shown}
     right = moved_clips[0]
     rng = np.random.default_rng(seed)
     orders = [matching.derangement(len(clips), rng) for _ in range(_SHUFFLES)]

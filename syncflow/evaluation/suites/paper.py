@@ -18,6 +18,7 @@ from syncflow.evaluation.metrics.metric import Metric, Pair
 from syncflow.evaluation.report import paper_page
 from syncflow.evaluation.suites import datasets, paper_systems
 from syncflow.evaluation.suites.paper_systems import System
+from syncflow.progress import bar
 
 #: The paper's zero-shot resolutions (Table 1), and the guidance weights that figure 5 is drawn at
 #: here (the paper's own cannot be read off its image).
@@ -113,8 +114,6 @@ def measure(
     """All metrics of one system on ``items``: name -> value, better, clips and facts, and name ->
     why it was not run. A metric that refuses the clips is left out; a system that cannot make them
     raises."""
-    from tqdm import tqdm
-
     running: dict[str, Metric] = {}
     missing: dict[str, str] = {}
     for name, needs, build in metrics:
@@ -126,7 +125,7 @@ def measure(
             running[name] = build()
         except _USER_ERRORS as error:
             missing[name] = f"not run: {_reason(error)}"
-    for first in tqdm(range(0, len(items), batch), desc=label, disable=not progress, leave=False):
+    for first in bar(range(0, len(items), batch), desc=label, shown=progress, leave=False):
         part = items[first : first + batch]
         real = [item.real(*size) for item in part]
         made = make(part, real, seed + first)

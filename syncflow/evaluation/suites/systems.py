@@ -14,6 +14,7 @@ from syncflow.clip import Clip
 from syncflow.detect import contacts, envelopes, onsets
 from syncflow.evaluation.probes import looks, materials
 from syncflow.evaluation.probes.probe import Probe, ProbeSettings
+from syncflow.progress import bar
 
 
 class Model(Protocol):
@@ -125,9 +126,7 @@ def rendered(case: Case, height: int, width: int) -> Clip:
 
 
 def _steps(count: int, batch: int, label: str, progress: bool) -> Iterable[int]:
-    from tqdm import tqdm
-
-    return tqdm(range(0, count, batch), desc=label, disable=not progress, leave=False)
+    return bar(range(0, count, batch), desc=label, shown=progress, leave=False)
 
 
 def generated(

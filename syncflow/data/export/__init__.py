@@ -1,0 +1,1 @@
+"""Clips as files of every kind that a name can ask for."""

@@ -1,0 +1,128 @@
+"""How clips were made: what goes into the metadata of their files, and tells two runs apart.
+
+Nothing of it depends on the moment or on the machine's paths, so that files stay reproducible.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from syncflow.clip import ClipSpec
+from syncflow.config import ModelConfig, SamplingConfig
+from syncflow.generation import request
+from syncflow.model_io import fingerprint
+
+Record = dict[str, Any]
+#: Arguments of ``generate`` that are told where they are given.
+GIVEN = ("negative_prompt", "negative_audio_prompt", "video", "image", "v2a", "contacts", "rank")
+
+
+class Model(Protocol):
+    """What is told of a model (``pipeline.SyncFlow``)."""
+
+    config: ModelConfig
+    folder: Path | None
+    device: torch.device
+    dtype: torch.dtype
+
+
+def records(
+    model: Model,
+    prompts: Sequence[str],
+    sampling: SamplingConfig,
+    spec: ClipSpec,
+    *,
+    seed: int,
+    audio_takes: int = 1,
+    seconds: float | None = None,
+    **given: Any,
+) -> list[Record]:
+    """One for each prompt and take, as JSON values.
+
+    Args:
+        sampling: all settings, those of the model's folder among them.
+        spec: the geometry; with a given video only its size and rates are told, and ``seconds``.
+        given: arguments of ``generate`` by the names in ``GIVEN``.
+    """
+    shared = {
+        "syncflow": sys.modules["syncflow"].__version__,
+        "model": model.config.name,
+        "device": model.device.type,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "height": spec.height,
+        "width": spec.width,
+        "fps": spec.fps,
+        "sample_rate": spec.sample_rate,
+        "sampling": sampling.model_dump(mode="json", exclude_none=True),
+    }
+    if model.folder is not None:
+        shared["model_hash"] = fingerprint.of(model.folder)
+    length = seconds if given.get("video") is not None else spec.seconds
+    if length is not None:
+        shared["seconds"] = _plain(length)
+    if given.get("video") is None:
+        given["v2a"] = None
+    if audio_takes == 1:
+        given["rank"] = None
+    else:
+        shared["audio_takes"] = int(audio_takes)
+    made = []
+    for index, prompt in enumerate(prompts):
+        own = {name: _of(value, name, index, len(prompts)) for name, value in given.items()}
+        own = {name: value for name, value in own.items() if value is not None}
+        for take in range(1, audio_takes + 1):
+            which = {"take": take} if audio_takes > 1 else {}
+            made.append({**shared, **own, "prompt": prompt, "seed": int(seed) + index, **which})
+    return made
+
+
+def planned(model: Model, prompts: list[str], seed: int, **options: Any) -> list[Record]:
+    """The records that ``model.generate(prompts, seed=seed, **options)`` would give its clips.
+
+    Raises:
+        ValueError, TypeError: as ``generate``.
+    """
+    options = {name: value for name, value in options.items() if value is not None}
+    size = {name: options.pop(name, None) for name in ("seconds", "height", "width")}
+    takes = options.pop("audio_takes", 1)
+    given = {name: options.pop(name) for name in GIVEN if name in options}
+    told: dict[str, Any] = {"v2a": "one-pass", "rank": "sync", **given}
+    asked = request.resolve(
+        model.config.sampling, prompts, options, v2a=told["v2a"], audio_takes=takes,
+        rank=told["rank"], video=told.get("video"), image=told.get("image"),
+    )  # fmt: skip
+    spec = request.geometry(model.config, size, told.get("video"))
+    return records(
+        model, prompts, asked.sampling, spec, seed=seed, audio_takes=takes,
+        seconds=size["seconds"], **told,
+    )  # fmt: skip
+
+
+def _of(value: Any, name: str, index: int, prompts: int) -> Any:
+    """What of an argument concerns one prompt."""
+    several = isinstance(value, (list, tuple)) and len(value) == prompts
+    nested = several and name == "contacts" and all(hasattr(item, "__len__") for item in value)
+    if nested or (several and name == "video"):
+        value = value[index]
+    return _file(value) if name in ("video", "image") else _plain(value)
+
+
+def _file(value: Any) -> str | None:
+    """A name without its folder, which is nobody else's business."""
+    if value is None or isinstance(value, (str, Path)):
+        return None if value is None else Path(value).name
+    return "given"
+
+
+def _plain(value: Any) -> Any:
+    """Values of numpy and torch as Python's."""
+    if isinstance(value, torch.Tensor) or hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return dict(value) if isinstance(value, Mapping) else value

@@ -1,0 +1,111 @@
+"""Where a process meets its user: Ctrl-C while it starts, and a reader who goes away.
+
+Light, because the command line sets these up before it imports anything else.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+EXIT_INTERRUPTED = 130
+INTERRUPTED = "syncflow: error: interrupted"
+
+_asked_to_stop = False
+
+
+def catch_interrupts() -> None:
+    """Ctrl-C ends a process that is still starting at once; later it is a KeyboardInterrupt.
+
+    C extensions turn a KeyboardInterrupt amid their import into other errors and print tracebacks.
+    Nothing has been written before PyTorch is there, so nothing is lost by leaving.
+    """
+    mine = threading.current_thread() is threading.main_thread()
+    if mine and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def let_interrupts_go() -> None:
+    """Gives Ctrl-C back to Python."""
+    global _asked_to_stop
+    _asked_to_stop = False
+    if signal.getsignal(signal.SIGINT) is _interrupt:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def interrupted() -> bool:
+    """Whether Ctrl-C came: an error that follows is most likely its consequence."""
+    return _asked_to_stop
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _asked_to_stop
+    torch = sys.modules.get("torch")
+    if torch is None or getattr(torch.__spec__, "_initializing", False):
+        os.write(2, f"{INTERRUPTED}\n".encode())
+        os._exit(EXIT_INTERRUPTED)
+    _asked_to_stop = True
+    signal.default_int_handler(number, frame)
+
+
+@contextmanager
+def outliving_readers() -> Iterator[None]:
+    """While it lasts, what is written to a pipe that nobody reads any more is dropped.
+
+    The work goes on: the reader of a list of files may have seen enough, the files are wanted.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _outliving(sys.stdout), _outliving(sys.stderr)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _flush_or_drop(stream)
+        sys.stdout, sys.stderr = before
+
+
+def _outliving(stream: Any) -> Any:
+    try:
+        number = stream.fileno()
+        mode = os.fstat(number).st_mode
+    except (AttributeError, OSError, ValueError):  # none, closed, or in memory
+        return stream
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        return stream
+    raw = io.BufferedWriter(_Pipe(number, "w", closefd=False))
+    # By lines, so that whoever reads hears of a file as soon as it is there.
+    return io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=True)
+
+
+def _flush_or_drop(stream: Any) -> None:
+    """Python would complain once more, at its end, about what cannot be written."""
+    try:
+        if stream is not None:
+            stream.flush()
+    except OSError:
+        _drop(stream.fileno())
+
+
+def _drop(number: int) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, number)
+    os.close(nowhere)
+
+
+class _Pipe(io.FileIO):
+    """The writing end of a pipe that turns into the null device when its reader goes."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            _drop(self.fileno())
+            return len(data)

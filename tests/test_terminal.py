@@ -1,0 +1,117 @@
+"""The process and its user: pipes that close, Ctrl-C while it starts, progress in a log."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import syncflow
+from syncflow import progress
+
+ROOT = Path(syncflow.__file__).parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def without_reader(*argv: str) -> tuple[int, str]:
+    """Exit code and stderr of a command whose output nobody reads."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "syncflow", *argv],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
+    )  # fmt: skip
+    process.stdout.close()
+    told = process.stderr.read()
+    return process.wait(), told
+
+
+@pytest.mark.parametrize("command", ["--version", "generate --help", "info"])
+def test_a_reader_who_has_seen_enough_is_no_error(command) -> None:
+    code, told = without_reader(*command.split())
+    assert code == 0 and "ipe" not in told, told
+
+
+def test_the_work_goes_on_without_a_reader(tmp_path) -> None:
+    out = tmp_path / "made"
+    argv = f"data impacts --out {out} --clips 2 --size 32 --seconds 1 --workers 1 --no-progress"
+    assert without_reader(*argv.split()) == (0, "")
+    assert len(list(out.rglob("*.mp4"))) == 2
+
+
+def test_errors_that_nobody_reads_are_no_traceback() -> None:
+    script = f"{sys.executable} -m syncflow sing 2>&1 | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=ENVIRONMENT)
+    assert (done.stdout, done.stderr) == ("2\n", "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_output_on_a_full_disk_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "syncflow", "--version"],
+            stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
+        )  # fmt: skip
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "No space left" in done.stderr
+
+
+_IMPORTED = """
+import os, signal
+if {late}:
+    __spec__._initializing = False  # what Python sets when the import is over
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(1000):
+        pass
+except KeyboardInterrupt:
+    raise ImportError("multiarray failed to import") from None
+"""
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_ctrl_c_during_an_import_is_one_line(tmp_path, late) -> None:
+    """C extensions turn it into an ImportError, as this torch does."""
+    (tmp_path / "torch.py").write_text(_IMPORTED.format(late=late))
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-m", "syncflow", "generate", "a ball"],
+        capture_output=True, text=True, cwd=tmp_path, env={**ENVIRONMENT, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (130, "syncflow: error: interrupted\n")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_lines_where_there_is_no_terminal(monkeypatch) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.05)
+    log = io.StringIO()
+    with progress.bar(total=2000, desc="generate", file=log) as bar:
+        for step in range(2000):
+            bar.set_postfix_str(f"video {step}", refresh=False)
+            bar.update()
+            if step in (500, 1500):
+                import time
+
+                time.sleep(0.06)
+    lines = log.getvalue().splitlines()
+    assert "\r" not in log.getvalue() and "\x1b" not in log.getvalue()
+    assert lines[0].startswith("generate: 0% 0/2000")
+    assert lines[-1].startswith("generate: 100% 2000/2000") and "video 1999" in lines[-1]
+    assert 3 <= len(lines) <= 8, lines
+
+
+def test_progress_on_a_terminal_is_one_line_that_is_drawn_over() -> None:
+    screen = Terminal()
+    for _ in progress.bar(range(3), desc="x", file=screen):
+        pass
+    assert screen.getvalue().count("\r") >= 2 and screen.getvalue().count("\n") == 1
+
+
+def test_progress_can_be_turned_off() -> None:
+    log = io.StringIO()
+    assert list(progress.bar(range(3), shown=False, file=log)) == [0, 1, 2]
+    assert log.getvalue() == ""
