@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from syncflow.clip import RANGES
 from syncflow.ranges import Real, Whole
 
 Channels = Annotated[int, Whole(1, 65_536, "channels")]
@@ -19,12 +20,12 @@ Patch = Annotated[int, Whole(1, 64, "latents")]
 Ratio = Annotated[float, Real(0, 64, above=True)]
 Multiplier = Annotated[int, Whole(1, 64)]
 
-Seconds = Annotated[float, Real(0, 86_400, "s", above=True)]
+Seconds = Annotated[float, RANGES["seconds"]]
 Minutes = Annotated[float, Real(0, 100_000, "minutes")]
-FramesPerSecond = Annotated[float, Real(0, 1000, "frames/s", above=True)]
+FramesPerSecond = Annotated[float, RANGES["fps"]]
 Frames = Annotated[int, Whole(1, 1_000_000, "frames")]
-Pixels = Annotated[int, Whole(1, 16_384, "px")]
-Hertz = Annotated[int, Whole(1, 768_000, "Hz")]
+Pixels = Annotated[int, RANGES["height"]]
+Hertz = Annotated[int, RANGES["sample_rate"]]
 TurnsPerSecond = Annotated[float, Real(0, 24_000, "turns/s", above=True)]
 
 Clips = Annotated[int, Whole(1, 10**9, "clips")]

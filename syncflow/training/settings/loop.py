@@ -50,9 +50,9 @@ class LoopConfig(Config):
     ``randomness`` "sample" numbers the draws by clip, so that they do not depend on how a batch is
     shared; several processes need it.
 
-    Checkpoints come every ``checkpoint_minutes`` and, where it is set, every ``checkpoint_every``
-    steps; the newest ``keep_last`` stay and those of every ``keep_every`` steps. ``prefetch``
-    batches are made ahead. ``recompute``: see ``recompute.py``. ``wandb``: a project of Weights &
+    Checkpoints come every ``checkpoint_minutes`` and every ``checkpoint_every`` steps; the newest
+    ``keep_last`` stay and those of every ``keep_every`` steps. ``log_every``, ``validate_every``:
+    steps; what has an ``_every`` of 0 is never done. ``prefetch`` batches are made ahead. ``recompute``: see ``recompute.py``. ``wandb``: a project of Weights &
     Biases. ``peak_tflops``: of one device, for MFU where its name says nothing. ``deepspeed``:
     DeepSpeed's own block. ``sequence_parallel``: so many processes share every sample.
     """
@@ -99,7 +99,7 @@ class LoopConfig(Config):
                 raise ValueError(f"unknown key {key!r} in the deepspeed block; nearest is {near!r}")
         _check_numbers(block, "deepspeed")
         zero, types = block.get("zero_optimization"), block.get("data_types")
-        stage = zero.get("stage") if isinstance(zero, dict) else zero
+        stage = zero.get("stage") if isinstance(zero, dict) else None
         if isinstance(stage, bool) or stage not in (1, 2, 3):
             raise ValueError(f"zero_optimization.stage must be 1, 2 or 3, got {stage!r}")
         if stage == 1 and isinstance(types, dict) and types.get("grad_accum_dtype") == "fp32":

@@ -17,12 +17,12 @@ from syncflow.config import (
 from syncflow.config.units import (
     Batch,
     Clips,
+    Every,
     Frames,
     Pixels,
     Seconds,
     Seed,
     Share,
-    Steps,
     Weight,
 )
 from syncflow.impacts import LEVELS
@@ -108,11 +108,12 @@ class LoraConfig(Config):
 class SamplesConfig(Config):
     """Clips made now and then from the first captions of the validation set.
 
-    ``video_vae`` and ``audio_vae`` are trained runs or model folders; they are loaded only while a
+    ``every`` steps, 0 = never. ``video_vae`` and ``audio_vae`` are trained runs or model folders;
+    they are loaded only while a
     clip is made.
     """
 
-    every: Steps
+    every: Every
     video_vae: str
     audio_vae: str
     clips: Annotated[int, Whole(1, 1000, "clips")] = 2
