@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from syncflow.ranges import Range, Real, Whole
+
 #: Down-sampling of the video VAE (time, height, width) and of the audio VAE (samples per latent).
 VIDEO_STRIDE = (4, 8, 8)
 AUDIO_HOP = 960
@@ -23,6 +25,15 @@ AUDIO_HOP = 960
 SECONDS: float = 2.0
 FPS: float = 16
 SAMPLE_RATE = 48000
+
+#: What the numbers of a clip's geometry may be.
+RANGES: dict[str, Range] = {
+    "seconds": Real(0, 86_400, "s", above=True),
+    "fps": Real(0, 1000, "frames/s", above=True),
+    "height": Whole(1, 16_384, "px"),
+    "width": Whole(1, 16_384, "px"),
+    "sample_rate": Whole(1, 768_000, "Hz"),
+}
 
 
 @dataclass(frozen=True)
@@ -40,9 +51,11 @@ class ClipSpec:
     sample_rate: int = SAMPLE_RATE
 
     def __post_init__(self) -> None:
-        for name in ("seconds", "fps", "height", "width", "sample_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name, within in RANGES.items():
+            value = getattr(self, name)
+            number = within.check(name, value)
+            if type(value) not in (int, float):  # of another library
+                object.__setattr__(self, name, number)
         step = VIDEO_STRIDE[1] * 2
         for name in ("height", "width"):
             if getattr(self, name) % step:

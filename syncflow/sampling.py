@@ -7,17 +7,18 @@ is light, so that the command line can answer ``--help`` at once.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
 
+from syncflow.ranges import Range, Real, Whole
+
 
 @dataclass(frozen=True)
 class Option:
-    """``default`` is the paper's (section 4); None = as ``help`` says. A number is finite, at least
-    ``least``, at most ``most`` and more than ``above``. ``kind`` and ``choices`` are filled in from
-    the annotation."""
+    """``default`` is the paper's (section 4); None = as ``help`` says. A number is at least
+    ``least`` or more than ``above``, and at most ``most``. ``kind`` and ``choices`` are filled in
+    from the annotation."""
 
     default: Any
     help: str
@@ -27,34 +28,28 @@ class Option:
     kind: type = str
     choices: tuple[str, ...] = ()
 
-    def check(self, name: str, value: Any) -> None:
-        """Raises ValueError, with name and value, where it is not one of the option's values."""
-        if self.choices:
-            if value not in self.choices:
-                known = ", ".join(self.choices)
-                raise ValueError(f"unknown {name} {value!r}; known are {known}")
-            return
-        right = isinstance(value, int) if self.kind is int else isinstance(value, (int, float))
-        inside = right and not isinstance(value, bool) and math.isfinite(value)
-        inside = inside and (self.least is None or value >= self.least)
-        inside = inside and (self.most is None or value <= self.most)
-        if not (inside and (self.above is None or value > self.above)):
-            raise ValueError(f"{name} must be {self.range()}, got {value!r}")
+    @property
+    def range(self) -> Range:
+        """The numbers that it may be."""
+        low = self.least if self.above is None else self.above
+        assert low is not None and self.most is not None, self
+        return (Whole if self.kind is int else Real)(low, self.most, above=self.above is not None)
 
-    def range(self) -> str:
-        """The values that a number may have, in words."""
-        what = "a whole number" if self.kind is int else "a number"
-        if self.above is not None:
-            return f"{what} of more than {self.above:g}"
-        if self.most is not None:
-            return f"{what} between {self.least:g} and {self.most:g}"
-        return f"{what} of at least {self.least:g}"
+    def check(self, name: str, value: Any) -> Any:
+        """``value`` as Python's own; raises ValueError, with name and value, where it is not one of
+        the option's values."""
+        if not self.choices:
+            return self.range.check(name, value)
+        if not isinstance(value, str) or value not in self.choices:
+            known = ", ".join(self.choices)
+            raise ValueError(f"unknown {name} {value!r}; known are {known}")
+        return value
 
 
 class SamplingOptions(TypedDict, total=False):
     """What ``generate`` takes by these names; None or left out = as the model's folder says."""
 
-    steps: Annotated[int | None, Option(50, "solver steps", least=1)]
+    steps: Annotated[int | None, Option(50, "solver steps", least=1, most=10_000)]
     audio_steps: Annotated[
         int | None,
         Option(
@@ -62,10 +57,12 @@ class SamplingOptions(TypedDict, total=False):
             "audio solver steps when audio is sampled separately (cascade or --video); "
             "follows --steps unless the model sets its own",
             least=1,
+            most=10_000,
         ),
     ]
     guidance: Annotated[
-        float | None, Option(6.0, "guidance strength; 1 turns it off and halves the work", least=0)
+        float | None,
+        Option(6.0, "guidance strength; 1 turns it off and halves the work", least=0, most=1000),
     ]
     audio_guidance: Annotated[
         float | None,
@@ -73,6 +70,7 @@ class SamplingOptions(TypedDict, total=False):
             None,
             "guidance strength for the audio; follows --guidance unless the model sets its own",
             least=0,
+            most=1000,
         ),
     ]
     solver: Annotated[
@@ -86,6 +84,7 @@ class SamplingOptions(TypedDict, total=False):
             "noise of the picture drawn anew on the way: 0 = none, 1 = as much as DDIM's, 1000 = "
             "all at every step",
             least=0,
+            most=1e6,
         ),
     ]
     guidance_start: Annotated[
@@ -103,7 +102,12 @@ class SamplingOptions(TypedDict, total=False):
     ]
     shift: Annotated[
         float | None,
-        Option(1.0, "time shift of the video; above 1, more of the steps are near noise", above=0),
+        Option(
+            1.0,
+            "time shift of the video; above 1, more of the steps are near noise",
+            above=0,
+            most=1000,
+        ),
     ]
 
 

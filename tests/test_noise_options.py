@@ -83,7 +83,7 @@ def test_the_sound_has_the_interval_on_its_own_clock(model, monkeypatch) -> None
     ("options", "said"),
     [
         (dict(solver="ab2", eta=0.5), "solver 'ab2' draws no noise, and eta is 0.5; euler and 2m"),
-        (dict(eta=-1.0), "eta must be a number of at least 0, got -1"),
+        (dict(eta=-1.0), "eta must be a number between 0 and 1e+06, got -1"),
         (dict(guidance_start=0.6, guidance_end=0.2), "guidance_start 0.6 is beyond guidance_end"),
         (dict(guidance_end=1.5), "guidance_end must be a number between 0 and 1, got 1.5"),
     ],

@@ -313,7 +313,7 @@ def test_bfloat16_is_close(folder) -> None:
         (dict(audio_takes=0), "audio_takes.*got 0"),
         (dict(guidance=-1.0), "got -1.0"),
         (dict(eta=-0.5), "got -0.5"),
-        (dict(shift=0.0), "shift must be a number of more than 0, got 0"),
+        (dict(shift=0.0), "shift must be a number, more than 0 and at most 1000, got 0"),
         (dict(solver="rk"), "'rk'"),
         (dict(schedule="odd"), "'odd'"),
         (dict(v2a="odd"), "'odd'"),

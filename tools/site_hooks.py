@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from syncflow.ranges import Range
+
 ROOT = Path(__file__).resolve().parents[1]
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 
@@ -207,6 +209,8 @@ def shown(field: Any) -> str:
 
 
 def bound(rule: Any) -> str:
+    if isinstance(rule, Range):
+        return str(rule).partition(" number")[2].lstrip(" ,")
     signs = {"gt": ">", "ge": "at least", "lt": "<", "le": "at most"}
     return " ".join(
         f"{sign} {getattr(rule, name)}" for name, sign in signs.items() if hasattr(rule, name)

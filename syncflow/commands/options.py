@@ -3,52 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable
 from typing import Any
 
+from syncflow import ranges
+from syncflow.ranges import Range, Real, Whole
 from syncflow.sampling import OPTIONS
 
 
-def number(
-    kind: type, least: float, open_end: bool = False, most: float | None = None
-) -> Callable[[str], Any]:
-    """A finite number of ``kind`` that is at least (``open_end``: more than) ``least`` and at most
-    ``most``."""
+def number(within: Range) -> Callable[[str], Any]:
+    """A number of a range."""
 
     def parse(text: str) -> Any:
         try:
-            value = kind(text)
-        except ValueError:
-            what = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
-        if not math.isfinite(value):
-            raise argparse.ArgumentTypeError(f"it must be finite, got {text}")
-        if not (value > least if open_end else value >= least):
-            bound = f"more than {least:g}" if open_end else f"at least {least:g}"
-            raise argparse.ArgumentTypeError(f"it must be {bound}, got {text}")
-        if most is not None and value > most:
-            raise argparse.ArgumentTypeError(f"it must be at most {most:g}, got {text}")
-        return value
+            return within.parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"it {error}") from None
 
     return parse
 
 
-def seed(text: str) -> int:
-    """A seed that torch takes."""
-    value = number(int, 0)(text)
-    if value >= 2**63:
-        raise argparse.ArgumentTypeError(f"it must be less than 2^63, got {text}")
-    return value
-
-
-count = number(int, 1)
-positive, real = number(float, 0, open_end=True), number(float, 0)
+seed = number(ranges.SEED)
+count = number(Whole(1, 10**9))
+positive, real = number(Real(0, 1e6, above=True)), number(Real(0, 1e6))
 
 
 def times(text: str) -> list[float]:
     """Seconds, such as 0.4,1.1."""
-    return [number(float, 0)(part) for part in text.split(",")]
+    return [real(part) for part in text.split(",")]
 
 
 def levels(text: str) -> list[int]:
@@ -69,8 +51,5 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         flag = f"--{name.replace('_', '-')}"
         if option.choices:
             parser.add_argument(flag, choices=option.choices, help=what)
-            continue
-        least = option.least if option.above is None else option.above
-        assert least is not None, name
-        kind = number(option.kind, least, option.above is not None, option.most)
-        parser.add_argument(flag, type=kind, metavar="N", help=what)
+        else:
+            parser.add_argument(flag, type=number(option.range), metavar="N", help=what)

@@ -8,10 +8,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from syncflow.clip import SAMPLE_RATE
 from syncflow.config.schema import Config
+from syncflow.config.units import (
+    Channels,
+    Count,
+    CountOrNone,
+    Deviation,
+    Groups,
+    Heads,
+    Hertz,
+    Latent,
+    Layers,
+    Multiplier,
+    Tokens,
+)
 
 
 class _Kind(Config):
@@ -43,34 +56,34 @@ class _Kind(Config):
 class SpatialVAEConfig(Config):
     """Of diffusers' ``AutoencoderKL``, which sees single frames; the released model's."""
 
-    block_out_channels: list[int] = [128, 256, 512, 512]
-    layers_per_block: int = 2
-    norm_num_groups: int = 32
-    latent_channels: int = 4
-    scaling_factor: float = 0.18215
+    block_out_channels: list[Channels] = Field([128, 256, 512, 512], min_length=1, max_length=16)
+    layers_per_block: Layers = 2
+    norm_num_groups: Groups = 32
+    latent_channels: Channels = 4
+    scaling_factor: Deviation = 0.18215
 
 
 class TemporalVAEConfig(Config):
     """Of the causal VAE over the frames' latents (``models/temporal_vae``); the released one's."""
 
-    filters: int = 128
-    num_res_blocks: int = 4
-    channel_multipliers: list[int] = [1, 2, 2, 4]
-    temporal_downsample: list[bool] = [False, True, True]
-    num_groups: int = 32
-    latent_embed_dim: int = 4
-    embed_dim: int = 4
+    filters: Channels = 128
+    num_res_blocks: Layers = 4
+    channel_multipliers: list[Multiplier] = Field([1, 2, 2, 4], min_length=1, max_length=16)
+    temporal_downsample: list[bool] = Field([False, True, True], max_length=16)
+    num_groups: Groups = 32
+    latent_embed_dim: Channels = 4
+    embed_dim: Channels = 4
 
 
 class OpenSoraVAEConfig(_Kind):
     """Per-frame AutoencoderKL and causal temporal VAE, in the layout of OpenSora-VAE-v1.2."""
 
     kind: Literal["opensora"] = "opensora"
-    latent_channels: int = 4
+    latent_channels: Channels = 4
     spatial: SpatialVAEConfig = SpatialVAEConfig()
     temporal: TemporalVAEConfig = TemporalVAEConfig()
-    shift: list[float] = [-0.10, 0.34, 0.27, 0.98]
-    scale: list[float] = [3.85, 2.32, 2.33, 3.06]
+    shift: list[Latent] = [-0.10, 0.34, 0.27, 0.98]
+    scale: list[Deviation] = [3.85, 2.32, 2.33, 3.06]
 
     @model_validator(mode="after")
     def _check(self) -> OpenSoraVAEConfig:
@@ -87,9 +100,9 @@ class PatchVAEConfig(_Kind):
     ``depth`` residual blocks."""
 
     kind: Literal["patch"] = "patch"
-    latent_channels: int = 4
-    width: int = 64
-    depth: int = 2
+    latent_channels: Channels = 4
+    width: Channels = 64
+    depth: Layers = 2
 
 
 class EncodecVAEConfig(_Kind):
@@ -97,12 +110,12 @@ class EncodecVAEConfig(_Kind):
     latent lasts as many samples as the product of ``upsampling_ratios``."""
 
     kind: Literal["encodec"] = "encodec"
-    sample_rate: int = SAMPLE_RATE
-    latent_channels: int = 128
-    num_filters: int = 32
-    upsampling_ratios: list[int] = [8, 6, 5, 4]
-    num_residual_layers: int = 1
-    num_lstm_layers: int = 2
+    sample_rate: Hertz = SAMPLE_RATE
+    latent_channels: Channels = 128
+    num_filters: Channels = 32
+    upsampling_ratios: list[Multiplier] = Field([8, 6, 5, 4], min_length=1, max_length=16)
+    num_residual_layers: Layers = 1
+    num_lstm_layers: CountOrNone = 2
     norm: Literal["weight_norm", "time_group_norm"] = "weight_norm"
     causal: bool = False
 
@@ -111,22 +124,22 @@ class SpectralVAEConfig(_Kind):
     """Fixed spectral analysis and synthesis around a small learned core; ``sample_rate`` Hz."""
 
     kind: Literal["spectral"] = "spectral"
-    sample_rate: int = SAMPLE_RATE
-    latent_channels: int = 128
-    width: int = 384
-    depth: int = 4
-    oscillators: int = 192
+    sample_rate: Hertz = SAMPLE_RATE
+    latent_channels: Channels = 128
+    width: Channels = 384
+    depth: Layers = 4
+    oscillators: Count = 192
 
 
 class _T5Sizes(_Kind):
     """``max_length``: tokens that T5 reads (sub-words or bytes). The rest as T5 names it."""
 
-    max_length: int = 300
-    d_model: int = 4096
-    d_kv: int = 64
-    d_ff: int = 10240
-    num_layers: int = 24
-    num_heads: int = 64
+    max_length: Tokens = 300
+    d_model: Channels = 4096
+    d_kv: Channels = 64
+    d_ff: Channels = 10240
+    num_layers: Layers = 24
+    num_heads: Heads = 64
 
 
 class T5TextConfig(_T5Sizes):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, create_model, field_validator, model_validator
 
@@ -19,6 +19,24 @@ from syncflow.config.encoders import (
     VideoVAEConfig,
 )
 from syncflow.config.schema import Config
+from syncflow.config.units import (
+    Channels,
+    Count,
+    CountOrNone,
+    Deviation,
+    FramesPerSecond,
+    Heads,
+    Hertz,
+    Latent,
+    Layers,
+    Patch,
+    Pixels,
+    Ratio,
+    Seconds,
+    Tokens,
+    TurnsPerSecond,
+)
+from syncflow.ranges import Real, Whole
 
 #: Of model folders; goes up when older versions could not read, or would misread, a new one.
 FORMAT = 1
@@ -42,17 +60,17 @@ class VideoTowerConfig(Config):
     ``compat``: "opensora-1.2" gives the original's output for clean frames, defect included.
     """
 
-    hidden_size: int = 1152
-    depth: int = 28
-    num_heads: int = 16
-    in_channels: int = 4
-    patch_size: tuple[int, int, int] = (1, 2, 2)
-    mlp_ratio: float = 4.0
-    caption_channels: int = 4096
-    model_max_length: int = 300
+    hidden_size: Channels = 1152
+    depth: Layers = 28
+    num_heads: Heads = 16
+    in_channels: Channels = 4
+    patch_size: tuple[Patch, Patch, Patch] = (1, 2, 2)
+    mlp_ratio: Ratio = 4.0
+    caption_channels: Channels = 4096
+    model_max_length: Tokens = 300
     qk_norm: bool = True
     pred_sigma: bool = True
-    input_sq_size: int = 512
+    input_sq_size: Pixels = 512
     compat: Literal["opensora-1.2"] | None = None
 
     @model_validator(mode="after")
@@ -73,7 +91,7 @@ class AdaptorConfig(Config):
     """
 
     axis: Literal["full", "temporal", "none"] = "full"
-    num_heads: int = 16
+    num_heads: Heads = 16
 
 
 class AudioTowerConfig(Config):
@@ -85,17 +103,17 @@ class AudioTowerConfig(Config):
     a frame, which adds a learned upsampling of the first video features to the audio's rate.
     """
 
-    hidden_size: int = 1152
-    num_heads: int = 16
-    in_channels: int = 128
-    mlp_ratio: float = 4.0
+    hidden_size: Channels = 1152
+    num_heads: Heads = 16
+    in_channels: Channels = 128
+    mlp_ratio: Ratio = 4.0
     condition: Literal["video", "text", "both"] = "video"
     align: Literal["rope", "none"] = "rope"
-    rope_frequency: float = 8.0
-    rope_theta: float = 1000.0
-    norm_init: float = 1.0
-    upsampler_patches: int = 0
-    upsampler_width: int = 256
+    rope_frequency: TurnsPerSecond = 8.0
+    rope_theta: Annotated[float, Real(1, 1e9)] = 1000.0
+    norm_init: Annotated[float, Real(0, 1000)] = 1.0
+    upsampler_patches: CountOrNone = 0
+    upsampler_width: Channels = 256
 
     @model_validator(mode="after")
     def _check(self) -> AudioTowerConfig:
@@ -113,7 +131,7 @@ class DDiTConfig(Config):
     video: VideoTowerConfig = VideoTowerConfig()
     adaptor: AdaptorConfig = AdaptorConfig()
     audio: AudioTowerConfig = AudioTowerConfig()
-    event_tokens: int = Field(0, ge=0)
+    event_tokens: Annotated[int, Whole(0, 65_536, "tokens")] = 0
 
     @model_validator(mode="after")
     def _check(self) -> DDiTConfig:
@@ -127,10 +145,9 @@ class DDiTConfig(Config):
 
 def _sampling_field(option: sampling.Option) -> tuple[Any, Any]:
     """Type and field of pydantic's for an option of sampling."""
-    kind: Any = Literal[option.choices] if option.choices else option.kind
-    field = Field(
-        option.default, description=option.help, ge=option.least, gt=option.above, le=option.most
-    )
+    choices: Any = Literal[option.choices] if option.choices else None
+    kind: Any = choices or Annotated[option.kind, option.range]
+    field = Field(option.default, description=option.help)
     return (kind | None if option.default is None else kind), field
 
 
@@ -162,11 +179,11 @@ class SamplingConfig(_Sampling):
 class GeometryConfig(Config):
     """Geometry of the clips that a model was trained on."""
 
-    seconds: float = SECONDS
-    fps: float = FPS
-    height: int = ClipSpec.height
-    width: int = ClipSpec.width
-    sample_rate: int = SAMPLE_RATE
+    seconds: Seconds = SECONDS
+    fps: FramesPerSecond = FPS
+    height: Pixels = ClipSpec.height
+    width: Pixels = ClipSpec.width
+    sample_rate: Hertz = SAMPLE_RATE
 
     @property
     def spec(self) -> ClipSpec:
@@ -179,7 +196,7 @@ class ModelConfig(Config):
     ``format``: of the folder; a folder without one is of the first.
     """
 
-    format: int = FORMAT
+    format: Count = FORMAT
     name: str = "syncflow-xl"
     geometry: GeometryConfig = GeometryConfig()
     ddit: DDiTConfig = DDiTConfig()
@@ -187,10 +204,10 @@ class ModelConfig(Config):
     audio_vae: AudioVAEConfig = EncodecVAEConfig()
     text_encoder: TextEncoderConfig = T5TextConfig()
     sampling: SamplingConfig = SamplingConfig()
-    latent_mean_video: list[float] | None = None
-    latent_std_video: list[float] | None = None
-    latent_mean_audio: list[float] | None = None
-    latent_std_audio: list[float] | None = None
+    latent_mean_video: list[Latent] | None = None
+    latent_std_video: list[Deviation] | None = None
+    latent_mean_audio: list[Latent] | None = None
+    latent_std_audio: list[Deviation] | None = None
 
     @field_validator("format")
     @classmethod

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from syncflow import plain_text
+
 T = TypeVar("T", bound="Config")
+
+
+def read(path: str | Path) -> Any:
+    """What a JSON config file says, unchecked.
+
+    Raises:
+        FileNotFoundError: there is none. ValueError: it is not JSON.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no config file {path}")
+    return plain_text.read_json(path)
 
 
 class Config(BaseModel):
     """Frozen data; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -33,14 +46,7 @@ class Config(BaseModel):
     @classmethod
     def load(cls: type[T], path: str | Path) -> T:
         """Reads and checks a JSON file; every fault is one ValueError that names file and key."""
-        path = Path(path)
-        try:
-            data = json.loads(path.read_text())
-        except FileNotFoundError:
-            raise FileNotFoundError(f"no config file {path}") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not JSON: {error}") from None
-        return cls.parse(data, str(path))
+        return cls.parse(read(path), str(path))
 
     @classmethod
     def parse(cls: type[T], data: Any, where: str = "config") -> T:
@@ -50,6 +56,8 @@ class Config(BaseModel):
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
             reason = first["msg"].removeprefix("Value error, ")
+            if first["type"] != "value_error" and isinstance(first["input"], (str, float, int)):
+                reason += f", got {first['input']!r:.80}"
             raise ValueError(f"{where}{': ' + key if key else ''}: {reason}") from None
 
     def dump(self, path: str | Path) -> None:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from syncflow import plain_text
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a file; empty lines are skipped.
 
     Raises:
-        ValueError: a line is not a JSON object; the message names file and line.
+        ValueError: a line is no text or not a JSON object; the message names file and line.
     """
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"'{path}', line {number} is not JSON: {error}") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"'{path}', line {number} is not an object")
-            yield row
+    for number, line in enumerate(plain_text.lines(plain_text.read(path)), start=1):
+        if not line.strip():
+            continue
+        row = plain_text.parse_json(line, f"'{path}', line {number}")
+        if not isinstance(row, dict):
+            raise ValueError(f"'{path}', line {number} is not an object")
+        yield row

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from syncflow.ranges import Real
 
 Times = Sequence[float]
 
@@ -31,7 +34,7 @@ def events(
         return None
     if not most:
         raise ValueError("this model was not trained to be told when things touch (contacts)")
-    if isinstance(contacts, (str, int, float)):
+    if isinstance(contacts, (str, numbers.Real)):
         raise ValueError(f"contacts are times, or a list of them for each prompt: {contacts!r}")
     own = [list(item) for item in contacts if isinstance(item, (list, tuple))]
     for_all = [item for item in contacts if not isinstance(item, (list, tuple))]
@@ -40,12 +43,12 @@ def events(
     lists: list[list[Any]] = own or [for_all] * prompts
     if len(lists) != prompts:
         raise ValueError(f"contacts for {len(lists)} prompts, and there are {prompts}")
+    within = Real(0, seconds, "s")
     for times in lists:
         if len(times) > most:
             raise ValueError(f"{len(times)} contacts, and this model takes at most {most}")
         for time in times:
-            number = isinstance(time, (int, float)) and math.isfinite(time)
-            if not (number and 0 <= time <= seconds):
+            if not within.holds(time):
                 raise ValueError(f"a contact must be at 0 to {seconds:g} seconds, got {time!r}")
     longest = max(map(len, lists))
     if not longest:

@@ -2,20 +2,59 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from syncflow import flow
+from syncflow.ranges import SEED
+
+
+class Generator:
+    """Standard normal numbers of a seed, on the CPU: the same ones for every device.
+
+    All bits of the seed count. PyTorch's generator on the CPU reads 32 of them, so that longer
+    seeds draw from NumPy's Mersenne Twister, whose numbers stay the same with every version.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._short = self._long = None
+        if seed < 2**32:
+            self._short = torch.Generator().manual_seed(seed)
+        else:
+            self._long = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """The next numbers, float32."""
+        if self._long is None:
+            return torch.randn(tuple(shape), generator=self._short)
+        return torch.from_numpy(self._long.standard_normal(tuple(shape)).astype(np.float32))
+
+    def apart(self) -> Generator:
+        """Another one that goes on from here and leaves this one as it is."""
+        other = copy.copy(self)
+        if self._short is not None:
+            other._short = self._short.clone_state()
+        else:
+            other._long = copy.deepcopy(self._long)
+        return other
+
 
 #: One per prompt: a prompt's noise does not depend on what else is in the batch.
-Generators = list[torch.Generator]
+Generators = list[Generator]
 
 
 def generators(seed: int, count: int) -> Generators:
-    """Prompt i draws from seed + i, on the CPU: the same noise on every device."""
-    return [torch.Generator().manual_seed(seed + i) for i in range(count)]
+    """Prompt i draws from seed + i.
+
+    Raises:
+        ValueError: the seed is no whole number, negative, or of more than 63 bits.
+    """
+    seed = SEED.check("seed", seed)
+    return [Generator(seed + i) for i in range(count)]
 
 
 def start(
@@ -31,10 +70,10 @@ def start(
     """
     video, audio = [], []
     for source in sources:
-        video.append(torch.randn(tuple(video_shape), generator=source))
-        audio.append(torch.randn(tuple(audio_shape), generator=source))
-        apart = source.clone_state()
-        audio += [torch.randn(tuple(audio_shape), generator=apart) for _ in range(takes - 1)]
+        video.append(source.normal(video_shape))
+        audio.append(source.normal(audio_shape))
+        apart = source.apart()
+        audio += [apart.normal(audio_shape) for _ in range(takes - 1)]
     return torch.stack(video).to(device), torch.stack(audio).to(device)
 
 
@@ -42,7 +81,6 @@ def fresh(sources: Generators) -> flow.Noise:
     """``flow.integrate``'s noise, a row for each prompt from its own generator."""
 
     def draw(part: int, like: Tensor) -> Tensor:
-        rows = [torch.randn(like.shape[1:], generator=source) for source in sources]
-        return torch.stack(rows).to(like)
+        return torch.stack([source.normal(like.shape[1:]) for source in sources]).to(like)
 
     return draw

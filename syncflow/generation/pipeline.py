@@ -19,6 +19,7 @@ from syncflow.generation.events import Times, events
 from syncflow.generation.request import (
     GenerateOptions,
     GivenVideo,
+    checked,
     first_frame,
     geometry,
     given_videos,
@@ -210,7 +211,8 @@ class SyncFlow:
             prompt: a sentence, or several for several clips. With ``video`` it may be empty.
             seconds, height, width: of the clips; with ``video`` its own length by default, and the
                 size that the model sees.
-            seed: prompt i draws its noise from seed + i, whatever else is in the batch.
+            seed: prompt i draws its noise from seed + i, whatever else is in the batch; 0 to
+                2^63 - 1, of which all bits count.
             negative_prompt: what the clips should not be; stands in for the null caption.
             negative_audio_prompt: the same for the sound alone, for example "music, speech".
             video: a picture that stays and gets sound: a Clip, a path, uint8 [F,3,H,W], or a list
@@ -235,11 +237,14 @@ class SyncFlow:
         Raises:
             ValueError: an argument makes no sense; the message holds it.
         """
+        seed, audio_takes, seconds, height, width = checked(
+            seed=seed, audio_takes=audio_takes, seconds=seconds, height=height, width=width
+        )
         single = isinstance(prompt, str) and audio_takes == 1
         prompts = prompt_list(prompt)
         asked = resolve(
-            self.config.sampling, prompts, sampling, v2a=v2a, audio_takes=audio_takes, rank=rank,
-            video=video, image=image,
+            self.config.sampling, prompts, sampling, v2a=v2a, rank=rank, video=video,
+            image=image,
         )  # fmt: skip
         size = {"seconds": seconds, "height": height, "width": width}
         spec = geometry(self.config, size, video)
@@ -291,6 +296,11 @@ class SyncFlow:
                 advance, (0.0 if given else asked.sampling.eta, 0.0), noise.fresh(sources),
                 None if frame_mask is None else (~frame_mask[:, None, :, None, None], None),
             )  # fmt: skip
+        if not (x_video.isfinite().all() and x_audio.isfinite().all()):
+            raise ValueError(
+                "sampling left the numbers that can be told: lower guidance, eta or shift, or load "
+                "the model with dtype float32"
+            )
         clips = self._decode(x_video, x_audio, prompts, audio_takes, spec, given)
         if audio_takes > 1 and rank == "sync":
             from syncflow.generation import ranking

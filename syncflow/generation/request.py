@@ -13,10 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from syncflow import flow
-from syncflow.clip import VIDEO_STRIDE, Clip, ClipSpec
+from syncflow.clip import RANGES, VIDEO_STRIDE, Clip, ClipSpec
 from syncflow.config import ModelConfig, SamplingConfig
 from syncflow.generation.events import Times
+from syncflow.ranges import SEED, Whole
 from syncflow.sampling import OPTIONS, SamplingOptions
+
+#: Numbers that ``generate`` takes beside those of sampling.
+_NUMBERS = {"seed": SEED, "audio_takes": Whole(1, 1000), **RANGES}
 
 
 class GenerateOptions(SamplingOptions, total=False):
@@ -49,6 +53,19 @@ class Request:
     audio_guidance: float
 
 
+def checked(**given: Any) -> tuple[Any, ...]:
+    """``generate``'s own numbers as Python's, in the order given; None stays.
+
+    Raises:
+        ValueError: one is not what its name says: not whole, not finite, or out of bounds.
+    """
+    return tuple(
+        None if value is None and name not in ("seed", "audio_takes")
+        else _NUMBERS[name].check(name, value)
+        for name, value in given.items()
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class GivenVideo:
     """``original`` uint8 [F,3,H,W] at ``fps``, as it is handed back, for ``seconds`` s; ``frames``
@@ -67,7 +84,6 @@ def resolve(
     asked: SamplingOptions,
     *,
     v2a: str = "one-pass",
-    audio_takes: int = 1,
     rank: str | None = None,
     video: Any = None,
     image: Any = None,
@@ -87,12 +103,9 @@ def resolve(
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise TypeError(f"generate() has no option {unknown[0]!r}{hint}")
     given = {name: value for name, value in asked.items() if value is not None}
-    for name, value in given.items():
-        OPTIONS[name].check(name, value)
+    given = {name: OPTIONS[name].check(name, value) for name, value in given.items()}
     used = sampling.model_copy(update=given)
     _check_prompts(prompts, video)
-    if not isinstance(audio_takes, int) or audio_takes < 1:
-        raise ValueError(f"audio_takes must be a whole number of at least 1, got {audio_takes!r}")
     choices = (("v2a", v2a, ("one-pass", "paper")), ("rank", rank, ("sync", None)))
     for name, value, known in choices:
         if value not in known:

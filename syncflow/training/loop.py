@@ -157,7 +157,7 @@ class _Run:
                     self._save()
                     saved = time.monotonic()
                 self._advance()
-                if config.checkpoint_every and self.step % config.checkpoint_every == 0:
+                if _due(self.step, config.checkpoint_every):
                     self._save()
                     saved = time.monotonic()
         self._save()
@@ -203,7 +203,7 @@ class _Run:
     def _advance(self) -> None:
         """One step and what is told about it."""
         config, next_step = self.config, self.step + 1
-        told = next_step % config.log_every == 0 or next_step == 1
+        told = _due(next_step, config.log_every, 1)
         self.watch.begin(told)
         begun = time.perf_counter()
         loss, metrics = self._accumulate()
@@ -225,10 +225,9 @@ class _Run:
             )
             values |= self._speed()
             self._tell(values)
-        if self.step % config.validate_every == 0 or self.step == config.steps:
+        if _due(self.step, config.validate_every, config.steps):
             self._validate()
-        samples = self.task.clips_every
-        if samples and (self.step % samples == 0 or self.step == config.steps):
+        if _due(self.step, self.task.clips_every, config.steps):
             self._clips()
 
     def _accumulate(self) -> tuple[Tensor, dict[str, Tensor | float]]:
@@ -313,6 +312,11 @@ class _Run:
     def _tell(self, values: dict[str, float]) -> None:
         if self.log is not None:
             self.log.write(self.step, values)
+
+
+def _due(step: int, every: int, also: int = 0) -> bool:
+    """Whether something is done at this step: at every so many, and at ``also``; 0 = never."""
+    return bool(every) and (step % every == 0 or step == also)
 
 
 class _Batches:

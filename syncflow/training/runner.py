@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from syncflow.config import Config, find
+from syncflow.config import Config, find, schema
 from syncflow.training import settings
 from syncflow.training.distributed.groups import Group
 from syncflow.training.settings import TrainConfig
@@ -20,13 +19,7 @@ from syncflow.training.tasks.task import Task
 def read(path: Path) -> settings.AnyTask:
     """The task of a config file; ValueError or FileNotFoundError name what is wrong."""
     path = find(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no config file {path}")
-    try:
-        data = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    return TrainConfig.parse({"run": data}, str(path)).run
+    return TrainConfig.parse({"run": schema.read(path)}, str(path)).run
 
 
 def run(

@@ -296,3 +296,33 @@ def test_the_launchers_start_both(tmp_path, launcher):
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     saved = checkpoint.newest(tmp_path / "run").about
     assert saved["world"] == 2 and (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"RANK": "1"}, "RANK is '1' and WORLD_SIZE is not set.*unset RANK"),
+        ({"WORLD_SIZE": "1"}, "WORLD_SIZE is '1' and RANK is not set"),
+        ({"RANK": "", "WORLD_SIZE": "2"}, "WORLD_SIZE is '2' and RANK is not set"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK is 2 and WORLD_SIZE is 2: ranks count from 0 to 1"),
+        ({"RANK": "1", "WORLD_SIZE": "1"}, "RANK is 1 and WORLD_SIZE is 1"),
+        ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK is '-1'"),
+        ({"RANK": "²", "WORLD_SIZE": "3"}, "RANK is '²'"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "WORLD_SIZE is '0'"),
+        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "x"}, "LOCAL_RANK is 'x'"),
+        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "3"}, "LOCAL_RANK is 3 and RANK is 0"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "p"}, "MASTER_PORT"),
+        ({"SLURM_PROCID": "4", "SLURM_STEP_NUM_TASKS": "4"}, "SLURM_PROCID is 4 and SLURM_STEP"),
+    ],
+)
+def test_variables_that_do_not_fit_each_other_are_one_error(
+    nothing_set, tmp_path, capsys, variables, message
+):
+    """Before anything is trained: half a launcher would train to the end and keep no model."""
+    for name, value in variables.items():
+        nothing_set.setenv(name, value)
+    with pytest.raises(ValueError, match=message):
+        groups.environment()
+    (tmp_path / "c.json").write_text("{}")
+    assert train.main(["--config", str(tmp_path / "c.json"), "--device", "cpu"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

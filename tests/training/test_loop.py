@@ -254,3 +254,14 @@ def test_a_hook_that_the_loop_does_not_know_is_refused():
     with pytest.raises(TypeError, match="Misspelt.flop is nothing that the loop calls"):
         type("Misspelt", (Line,), {"flop": lambda self, index: 1.0})
     type("Right", (Line,), {"flops": lambda self, index: 1.0, "_helper": lambda self: None})
+
+
+@pytest.mark.parametrize("every", [0, 2, 3])
+def test_every_so_many_steps_and_at_the_last_or_never(tmp_path, every):
+    task, seen = Line(), []
+    validate = task.validate
+    task.validate = lambda module: seen.append(1) or validate(module)
+    fit(task, settings(steps=4, validate_every=every, log_every=0), tmp_path, progress=False)
+    assert len(seen) == {0: 0, 2: 2, 3: 2}[every]
+    told = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert not any("lr" in line for line in told)

@@ -9,6 +9,7 @@ workers   many processes, in order, that survive a file which kills a decoder
 run       all of it: decode, encode, write, report
 """
 
-from syncflow.data.prepare.run import Options, prepare
+from syncflow.data.prepare.run import prepare
+from syncflow.data.prepare_options import Options
 
 __all__ = ["Options", "prepare"]

@@ -28,8 +28,6 @@ REASONS = {
     "not finite": "the encoders gave no finite numbers",
     "crashed": "decoding it ended the process, or took too long",
 }
-#: Those that a user may want to keep.
-KEEPABLE = ("static", "silent", "no audio")
 #: Height and width of the picture that a captioning model sees, px.
 _STILL = 384
 
@@ -60,7 +58,7 @@ class Decoder:
         spec: geometry of a window.
         random: windows at random places (by ``seed`` and the segment's name), or at fixed ones.
         per_segment: at most so many windows; None: as many as fit side by side.
-        keep: of ``KEEPABLE``, what is not to be left out.
+        keep: of ``prepare_options.KEEPABLE``, what is not to be left out.
         min_motion, min_db: limits of ``filters``.
         stills: also give a picture for captioning where there is no caption.
     """

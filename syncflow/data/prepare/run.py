@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,48 +21,13 @@ from syncflow.data.prepare import decoding, plan, sources, splits, workers
 from syncflow.data.prepare.decoding import Decoded, Decoder, Window
 from syncflow.data.prepare.sources import Source
 from syncflow.progress import bar
+from syncflow.data.prepare_options import Options
 
 #: Seconds of a file that one process reads at once; Greatest Hits' are the paper's (section 4).
 _SEGMENT_S = {"greatest-hits": 10.0}
 _SEGMENT_DEFAULT_S = 20.0
 _OTHER_SPLIT = "in another split"
 Captioning = Callable[[list[np.ndarray]], list[str]]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What of the sources becomes training data, beside their geometry.
-
-    layout, videos: as in ``sources.find``. split, test_share: as in ``splits.choose``. caption:
-    what is said of clips of which nothing else is. recaption: the captioning model says something
-    of every window, whatever else is said. windows: "random" places in training (the
-    paper's), "fixed" ones for evaluation; per_segment: at most so many windows from a segment of
-    ``segment_s`` s (None: as many as fit side by side). keep, min_motion, min_db: filters.
-    """
-
-    layout: str = "auto"
-    videos: str | None = None
-    split: str | None = None
-    test_share: float | None = None
-    caption: str | None = None
-    recaption: bool = False
-    windows: str = "random"
-    per_segment: int | None = None
-    segment_s: float | None = None
-    seed: int = 0
-    keep: tuple[str, ...] = ()
-    min_motion: float = 8.0
-    min_db: float = -50.0
-
-    def __post_init__(self) -> None:
-        for name, value, known in (
-            ("windows", self.windows, ("random", "fixed")),
-            *(("keep", kind, decoding.KEEPABLE) for kind in self.keep),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-        if self.test_share is not None and not 0 < self.test_share < 1:
-            raise ValueError(f"the test share must be between 0 and 1, got {self.test_share}")
 
 
 def prepare(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from syncflow.ranges import Whole
 from syncflow.training.distributed.stopwatch import Stopwatch
 
 _SLURM = {
@@ -17,6 +18,10 @@ _SLURM = {
     "WORLD_SIZE": "SLURM_STEP_NUM_TASKS",
     "LOCAL_RANK": "SLURM_LOCALID",
 }
+
+
+#: Processes.
+_MOST = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -120,25 +125,65 @@ def environment() -> tuple[int, int, int]:
     """(rank, world, local rank) as torchrun, ``deepspeed`` or ``srun`` has set them.
 
     Raises:
-        ValueError: they are not numbers, or a world of several has no MASTER_ADDR.
+        ValueError: only one of RANK and WORLD_SIZE is set, one of the three is no number that fits
+            the others, or a world of several has no MASTER_ADDR.
     """
-    values = {}
-    for name, slurm in _SLURM.items():
-        text = os.environ.get(name, os.environ.get(slurm, ""))
-        default = 1 if name == "WORLD_SIZE" else 0
-        if text and not text.isdigit():
-            raise ValueError(f"{name} is {text!r}; the launcher must set it to a number")
-        values[name] = int(text) if text else default
-    if values["WORLD_SIZE"] > 1:
-        os.environ.setdefault("MASTER_ADDR", os.environ.get("SLURM_LAUNCH_NODE_IPADDR", ""))
-        job = int(os.environ.get("SLURM_JOB_ID", "0"))
-        os.environ.setdefault("MASTER_PORT", str(20000 + job % 20000))
-        if not os.environ["MASTER_ADDR"]:
-            raise ValueError(
-                f"WORLD_SIZE is {values['WORLD_SIZE']} and MASTER_ADDR is not set: start with "
-                "torchrun, deepspeed or srun, or set it to the first node's address"
-            )
-    return values["RANK"], values["WORLD_SIZE"], values["LOCAL_RANK"]
+    found = {name: os.environ.get(name, "") for name in _SLURM}
+    ranks = {"RANK": found["RANK"], "WORLD_SIZE": found["WORLD_SIZE"]}
+    names = dict(zip(_SLURM, _SLURM, strict=True))
+    if any(ranks.values()):
+        for name, text in ranks.items():
+            if not text:
+                (other,) = ranks.keys() - {name}
+                raise ValueError(
+                    f"{other} is {found[other]!r} and {name} is not set: a launcher (torchrun, "
+                    "deepspeed, srun) sets RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR; unset "
+                    f"{other} to train in one process"
+                )
+    elif os.environ.get(_SLURM["WORLD_SIZE"]):  # a step of srun's; a batch script is one process
+        names = _SLURM
+        own = found["LOCAL_RANK"]
+        found = {name: os.environ.get(slurm, "") for name, slurm in _SLURM.items()}
+        found["LOCAL_RANK"] = own or found["LOCAL_RANK"]
+    world = _number(names["WORLD_SIZE"], found["WORLD_SIZE"] or "1", Whole(1, _MOST))
+    # Of one process there is number 0 alone, and every number is less than that of all.
+    rank, local = (
+        _number(names[name], found[name] or "0", Whole(0, _MOST)) for name in ("RANK", "LOCAL_RANK")
+    )
+    if rank >= world:
+        raise ValueError(
+            f"{names['RANK']} is {rank} and {names['WORLD_SIZE']} is {world}: ranks count from 0 to "
+            f"{world - 1}"
+        )
+    if any(ranks.values()) and local > rank:
+        raise ValueError(
+            f"LOCAL_RANK is {local} and RANK is {rank}: the number within a machine is never the "
+            "greater one"
+        )
+    if world > 1:
+        _find_the_others(world)
+    return rank, world, local
+
+
+def _find_the_others(world: int) -> None:
+    os.environ.setdefault("MASTER_ADDR", os.environ.get("SLURM_LAUNCH_NODE_IPADDR", ""))
+    job = os.environ.get("SLURM_JOB_ID", "0")
+    number = int(job) if job.isdecimal() else 0
+    os.environ.setdefault("MASTER_PORT", str(20000 + number % 20000))
+    _number("MASTER_PORT", os.environ["MASTER_PORT"], Whole(1, 65_535))
+    if not os.environ["MASTER_ADDR"]:
+        raise ValueError(
+            f"WORLD_SIZE is {world} and MASTER_ADDR is not set: start with torchrun, deepspeed or "
+            "srun, or set it to the first node's address"
+        )
+
+
+def _number(name: str, text: str, within: Whole) -> int:
+    try:
+        return within.parse(text)
+    except ValueError as error:
+        reason = str(error).rpartition(", got ")[0]
+        raise ValueError(f"{name} is {text!r}; it {reason}: the launcher sets it") from None
 
 
 def join(device: str | None, minutes: float = 10.0) -> Group:

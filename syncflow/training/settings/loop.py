@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
 from syncflow.config import Config
+from syncflow.config.units import (
+    Batch,
+    Count,
+    CountOrNone,
+    Decay,
+    Every,
+    LearningRate,
+    Minutes,
+    Seed,
+    Share,
+    Steps,
+)
+from syncflow.ranges import Real, Whole
 
 # What the loop decides and DeepSpeed's block therefore may not say, and where it is said.
 _LOOPS_OWN = {
@@ -37,40 +50,40 @@ class LoopConfig(Config):
     ``randomness`` "sample" numbers the draws by clip, so that they do not depend on how a batch is
     shared; several processes need it.
 
-    Checkpoints come every ``checkpoint_minutes`` and, where it is set, every ``checkpoint_every``
-    steps; the newest ``keep_last`` stay and those of every ``keep_every`` steps. ``prefetch``
-    batches are made ahead. ``recompute``: see ``recompute.py``. ``wandb``: a project of Weights &
+    Checkpoints come every ``checkpoint_minutes`` and every ``checkpoint_every`` steps; the newest
+    ``keep_last`` stay and those of every ``keep_every`` steps. ``log_every``, ``validate_every``:
+    steps; what has an ``_every`` of 0 is never done. ``prefetch`` batches are made ahead. ``recompute``: see ``recompute.py``. ``wandb``: a project of Weights &
     Biases. ``peak_tflops``: of one device, for MFU where its name says nothing. ``deepspeed``:
     DeepSpeed's own block. ``sequence_parallel``: so many processes share every sample.
     """
 
-    steps: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
-    lr: float = 1e-3
-    warmup: int = 50
-    decay: float = Field(0.4, ge=0, le=1)
-    weight_decay: float = 0.01
-    clip: float = Field(1.0, ge=0)
+    steps: Steps
+    batch_size: Batch
+    lr: LearningRate = 1e-3
+    warmup: Annotated[int, Whole(0, 10**9, "steps")] = 50
+    decay: Share = 0.4
+    weight_decay: Annotated[float, Real(0, 1000)] = 0.01
+    clip: Annotated[float, Real(0, 1e9)] = 1.0
     optimizer: Literal["adamw", "muon"] = "adamw"
-    betas: tuple[float, float] = (0.9, 0.98)
-    ema: float = 0.998
+    betas: tuple[Decay, Decay] = (0.9, 0.98)
+    ema: Decay = 0.998
     precision: Literal["bf16", "fp32"] = "bf16"
-    accumulate: int = Field(1, gt=0)
-    seed: int = 0
+    accumulate: Count = 1
+    seed: Seed = 0
     randomness: Literal["batch", "sample"] = "batch"
-    threads: int | None = None
-    prefetch: int = Field(0, ge=0)
+    threads: Annotated[int, Whole(1, 4096, "threads")] | None = None
+    prefetch: Annotated[int, Whole(0, 1024, "batches")] = 0
     recompute: Literal["none", "blocks", "selective"] = "none"
-    checkpoint_minutes: float = 2.0
-    checkpoint_every: int = Field(0, ge=0)
-    keep_last: int = Field(2, gt=0)
-    keep_every: int = Field(0, ge=0)
-    log_every: int = 20
-    validate_every: int = 500
-    max_nonfinite: int = 20
+    checkpoint_minutes: Minutes = 2.0
+    checkpoint_every: Every = 0
+    keep_last: Annotated[int, Whole(1, 1_000_000, "checkpoints")] = 2
+    keep_every: Every = 0
+    log_every: Every = 20
+    validate_every: Every = 500
+    max_nonfinite: CountOrNone = 20
     wandb: str | None = None
-    peak_tflops: float | None = Field(None, gt=0)
-    sequence_parallel: int = Field(1, gt=0)
+    peak_tflops: Annotated[float, Real(0, 1e6, "TFLOP/s", above=True)] | None = None
+    sequence_parallel: Annotated[int, Whole(1, 1_000_000, "processes")] = 1
     deepspeed: dict[str, Any] | None = None
 
     @field_validator("deepspeed")
@@ -84,12 +97,29 @@ class LoopConfig(Config):
             if key not in _DEEPSPEED_KEYS:
                 near = difflib.get_close_matches(key, _DEEPSPEED_KEYS, n=1, cutoff=0.0)[0]
                 raise ValueError(f"unknown key {key!r} in the deepspeed block; nearest is {near!r}")
-        stage = block.get("zero_optimization", {}).get("stage")
-        if stage not in (1, 2, 3):
+        _check_numbers(block, "deepspeed")
+        zero, types = block.get("zero_optimization"), block.get("data_types")
+        stage = zero.get("stage") if isinstance(zero, dict) else None
+        if isinstance(stage, bool) or stage not in (1, 2, 3):
             raise ValueError(f"zero_optimization.stage must be 1, 2 or 3, got {stage!r}")
-        if stage == 1 and block.get("data_types", {}).get("grad_accum_dtype") == "fp32":
+        if stage == 1 and isinstance(types, dict) and types.get("grad_accum_dtype") == "fp32":
             raise ValueError(
                 "data_types.grad_accum_dtype 'fp32' at stage 1 is another optimizer of "
                 "DeepSpeed's, whose state cannot be saved here; use stage 2, which sends as much"
             )
         return block
+
+
+_DEEPSPEEDS = Real(-1e15, 1e15)
+
+
+def _check_numbers(values: Any, name: str) -> None:
+    """Raises ValueError, with the key, for a number in DeepSpeed's block that is none."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            _check_numbers(value, f"{name}.{key}")
+    elif isinstance(values, list):
+        for index, value in enumerate(values):
+            _check_numbers(value, f"{name}.{index}")
+    elif isinstance(values, (int, float)) and not isinstance(values, bool):
+        _DEEPSPEEDS.check(name, values)

@@ -14,7 +14,22 @@ from syncflow.config import (
     SamplingConfig,
     VideoVAEConfig,
 )
+from syncflow.config.units import (
+    Batch,
+    Clips,
+    Every,
+    Frames,
+    Pixels,
+    Seconds,
+    Seed,
+    Share,
+    Weight,
+)
+from syncflow.impacts import LEVELS
+from syncflow.ranges import Real, Whole
 from syncflow.training.settings.loop import LoopConfig
+
+Level = Annotated[int, Whole(min(LEVELS), max(LEVELS))]
 
 
 class TextTask(Config):
@@ -23,7 +38,7 @@ class TextTask(Config):
     task: Literal["text"]
     out: str
     model: BytesTextConfig
-    levels: list[int]
+    levels: list[Level] = Field(min_length=1)
     loop: LoopConfig
 
 
@@ -39,7 +54,7 @@ class VAETask(Config):
     validation: str
     init: str | None = None
     freeze_encoder: bool = False
-    latent_noise: float = 0.0
+    latent_noise: Annotated[float, Real(0, 100, "standard deviations")] = 0.0
     loop: LoopConfig
 
 
@@ -53,10 +68,10 @@ class AudioVAETask(VAETask):
 
     task: Literal["audio_vae"]
     model: AudioVAEConfig
-    seconds: float = 1.0
-    kl_weight: float = 1e-4
-    band_weight: float = 0.0
-    wave_weight: float = 0.3
+    seconds: Seconds = 1.0
+    kl_weight: Weight = 1e-4
+    band_weight: Weight = 0.0
+    wave_weight: Weight = 0.3
 
 
 class VideoVAETask(VAETask):
@@ -65,9 +80,9 @@ class VideoVAETask(VAETask):
 
     task: Literal["video_vae"]
     model: VideoVAEConfig
-    frames: int = 16
-    kl_weight: float = 3e-4
-    moving_weight: float = 8.0
+    frames: Frames = 16
+    kl_weight: Weight = 3e-4
+    moving_weight: Weight = 8.0
 
 
 class LatentsTask(Config):
@@ -79,28 +94,29 @@ class LatentsTask(Config):
     video_vae: str
     audio_vae: str
     text_encoder: str
-    batch_size: int = 16
+    batch_size: Batch = 16
 
 
 class LoraConfig(Config):
     """Low-rank additions to the linear layers of ``towers``; nothing else is trained."""
 
-    rank: int = Field(16, gt=0)
-    alpha: float = Field(16.0, gt=0)
+    rank: Annotated[int, Whole(1, 65_536)] = 16
+    alpha: Annotated[float, Real(0, 1e6, above=True)] = 16.0
     towers: Literal["video", "audio", "both"] = "both"
 
 
 class SamplesConfig(Config):
     """Clips made now and then from the first captions of the validation set.
 
-    ``video_vae`` and ``audio_vae`` are trained runs or model folders; they are loaded only while a
+    ``every`` steps, 0 = never. ``video_vae`` and ``audio_vae`` are trained runs or model folders;
+    they are loaded only while a
     clip is made.
     """
 
-    every: int = Field(gt=0)
+    every: Every
     video_vae: str
     audio_vae: str
-    clips: int = Field(2, gt=0)
+    clips: Annotated[int, Whole(1, 1000, "clips")] = 2
     sampling: SamplingConfig = SamplingConfig()
 
 
@@ -112,8 +128,8 @@ class BucketConfig(Config):
     """
 
     data: str
-    weight: float = Field(1.0, gt=0)
-    batch_size: int | None = Field(None, gt=0)
+    weight: Annotated[float, Real(0, 1e6, above=True)] = 1.0
+    batch_size: Batch | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -161,20 +177,20 @@ class FlowTask(Config):
     init: str | None = None
     init_video: str | None = None
     train: Literal["video", "audio", "both"]
-    text_dropout: float = Field(0.1, ge=0, le=1)
+    text_dropout: Share = 0.1
     time_kind: Literal["uniform", "logit_normal"] = "logit_normal"
-    time_mean: float = 0.0
-    time_std: float = Field(1.0, gt=0)
-    time_shift: float = Field(1.0, gt=0)
-    uniform_share: float = Field(0.2, ge=0, le=1)
-    clean_video: float | None = Field(None, ge=0, le=1)
-    clean_noise: float = Field(0.05, ge=0)
+    time_mean: Annotated[float, Real(-100, 100)] = 0.0
+    time_std: Annotated[float, Real(0, 100, above=True)] = 1.0
+    time_shift: Annotated[float, Real(0, 1000, above=True)] = 1.0
+    uniform_share: Share = 0.2
+    clean_video: Share | None = None
+    clean_noise: Annotated[float, Real(0, 100, "standard deviations")] = 0.05
     null_caption: Literal["full", "prompt"] = "prompt"
-    decoupled: float = Field(0.0, ge=0, le=1)
-    conditioned: float = Field(0.0, ge=0, le=1)
-    draws: int = Field(1, gt=0)
+    decoupled: Share = 0.0
+    conditioned: Share = 0.0
+    draws: Annotated[int, Whole(1, 1024, "draws")] = 1
     coupling: Literal["none", "ot", "c2ot"] = "none"
-    condition_share: float = Field(0.02, gt=0, le=1)
+    condition_share: Annotated[float, Real(0, 1, above=True)] = 0.02
     statistics: Literal["data", "init"] = "data"
     lora: LoraConfig | None = None
     samples: SamplesConfig | None = None
@@ -195,12 +211,12 @@ class RenderTask(Config):
 
     task: Literal["render"]
     out: str
-    clips: int
-    seed: int = 0
-    level: int = 1
+    clips: Clips
+    seed: Seed = 0
+    level: Level = 1
     split: Literal["train", "val", "test"] = "train"
-    height: int = 64
-    width: int = 64
+    height: Pixels = 64
+    width: Pixels = 64
 
 
 class ExportTask(Config):
