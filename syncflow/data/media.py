@@ -1,13 +1,14 @@
 """Containers in and out: mp4, mov, mkv and webm on one side, tensors on the other.
 
-The only file that touches PyAV, which is imported when a function first needs it. Video is uint8
-[F,3,H,W] and audio is mono float32 [M] in [-1,1]. Everything is placed by its timestamp; the time
-zero of a file is the moment when its first picture is shown.
+The front of ``film``, whose files alone touch PyAV; it is imported when a function first
+needs it. Video is uint8 [F,3,H,W] and audio is mono float32 [M] in [-1,1]. Everything is placed by
+its timestamp; the time zero of a file is the moment when its first picture is shown.
 """
 
 from __future__ import annotations
 
-import io
+import hashlib
+import heapq
 import os
 import wave
 from collections.abc import Iterator, Mapping
@@ -18,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from syncflow.clip import FPS, SAMPLE_RATE
-from syncflow.data import decode, encode
+from syncflow.data.film import copying, decode, encode, limits, opener, tracks
+from syncflow.data.film.extent import stated_seconds
 
 # No mbtree: with it x264 now and then gives other bytes for the same 32x32 frames.
 _H264 = ("libx264", {"crf": "14", "preset": "medium", "x264-params": "mbtree=0"})
@@ -108,12 +109,18 @@ def check_rate(path: str | Path, sample_rate: int) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path`` that takes its place at the end, or vanishes on any error,
     Ctrl-C included: nobody ever sees half a file. An OSError names ``path``."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    # Short, whatever the name is: file systems take 255 bytes.
+    name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
+    temporary = path.with_name(f".{name}.{os.getpid()}.partial{path.suffix[:16]}")
     try:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        if error.strerror is None or error.filename not in (None, str(temporary)):
+        if error.strerror is None or error.filename not in (
+            None,
+            str(temporary),
+            opener.url(temporary),
+        ):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
@@ -134,21 +141,26 @@ def write(
     mp4, m4v, mov and mkv hold H.264 (yuv420p, BT.709) and AAC, webm holds VP9 and Opus. Same input,
     same bytes. In mp4 and mov both streams last exactly F / fps and M / sample_rate; mkv and webm
     have no exact end for AAC and keep up to one codec frame of silence more, which ``read`` trims.
+    H.264 takes even sizes alone: the last row or column of an odd one is there twice.
 
     Raises:
-        ValueError: an odd size, a wrong shape or dtype, a rate that the codec lacks, an unknown
+        ValueError: a wrong shape or dtype, a rate that the codec lacks, an unknown
             file ending. OSError: a folder that is missing or takes no files.
     """
     path = check_writable(path)
     container, (video_codec, video_options), audio_codec = _FORMATS[path.suffix.lower()]
-    _check_video(video, fps)
+    encode.check_video(video, fps)
     rate = Fraction(fps).limit_denominator(1001)
     if audio is not None:
-        _check_audio(audio)
+        encode.check_audio(audio)
         check_rate(path, sample_rate)
 
-    with replacing(path) as temporary, _create(temporary, container, sample_rate, tags) as out:
+    with (
+        replacing(path) as temporary,
+        encode.create(temporary, container, sample_rate, tags) as out,
+    ):
         options = {**video_options, "g": str(max(1, round(fps)))}
+        video = encode.even(video) if video_codec == "libx264" else video
         size = tuple(video.shape[2:])
         picture = encode.picture_stream(out, video_codec, options, size, rate)
         sound = encode.sound_stream(out, audio_codec, sample_rate) if audio is not None else None
@@ -160,23 +172,26 @@ def write(
     return path
 
 
-def check_copy(path: str | Path, source: str | Path) -> None:
+def check_copy(path: str | Path, source: str | Path, until: float | None = None) -> None:
     """Raises unless a file named ``path`` can hold the picture of ``source`` as it is."""
-    import av
-
     path = check_writable(path)
-    with _open(source) as film:
-        codec = film.streams.video[0].codec_context.name
-        try:
-            out = av.open(io.BytesIO(), "w", format=_FORMATS[path.suffix.lower()][0])
-            with out:
-                out.add_stream_from_template(film.streams.video[0])
-                out.start_encoding()
-        except (av.FFmpegError, ValueError) as error:
-            raise ValueError(
-                f"a {path.suffix} file cannot hold the {codec} video of '{source}' unchanged: "
-                "give the output a name that ends in .mkv"
-            ) from error
+    with _told(source):
+        _tag_of_copy(path, source, copying.plan(source, until))
+
+
+def _tag_of_copy(path: Path, source: str | Path, copy: copying.Copy) -> str | None:
+    """The codec's tag to keep; raises where ``path`` cannot hold the film as it is."""
+    suffix = path.suffix.lower()
+    reason, tag = copying.holds(suffix, _FORMATS[suffix][0], source, copy)
+    if reason is None:
+        return tag
+    for other in (".mp4", ".mov", ".mkv", ".webm"):
+        if copying.holds(other, _FORMATS[other][0], source, copy)[0] is None:
+            advice = f"give the output a name that ends in {other}"
+            break
+    else:
+        advice = f"no format here can; {copying.ANEW}"
+    raise ValueError(f"a {suffix} file cannot {reason}, as in '{source}': {advice}")
 
 
 def add_sound(
@@ -190,9 +205,10 @@ def add_sound(
     """Writes the picture of the file ``source``, copied bit for bit, with ``audio`` float [M] in
     place of any sound of its own; returns the path.
 
-    Nothing is decoded or encoded anew: every packet of the picture is in the new file as it was,
-    and its first picture is shown when the sound begins. ``until`` s leaves out what comes later,
-    except pictures that earlier ones refer to. ``tags`` are the new file's metadata.
+    Nothing is decoded or encoded anew: the packets of the picture are in the new file as they were,
+    and the first picture that is shown is shown when the sound begins. What the file hides stays
+    hidden or is left out. ``until`` s leaves out what comes later, except pictures that earlier
+    ones refer to. ``tags`` are the new file's metadata.
 
     Raises:
         ValueError: the format cannot hold this picture, or a bad sound. OSError: as ``write``.
@@ -200,32 +216,36 @@ def add_sound(
     import av
 
     path = check_writable(path)
-    _check_audio(audio)
+    encode.check_audio(audio)
     check_rate(path, sample_rate)
-    check_copy(path, source)
     container, _, audio_codec = _FORMATS[path.suffix.lower()]
     try:
+        copy = copying.plan(source, until)
+        tag = _tag_of_copy(path, source, copy)
         with (
             replacing(path) as temporary,
-            _open(source) as film,
-            _create(temporary, container, sample_rate, tags) as out,
+            opener.film(source) as film,
+            encode.create(temporary, container, sample_rate, tags) as out,
         ):
-            picture = out.add_stream_from_template(film.streams.video[0])
+            track = tracks.picture(film, source)
+            picture = copying.add_track(out, track, tag)
             sound = encode.sound_stream(out, audio_codec, sample_rate)
-            packets = encode.copied(film, picture, until)
-            packets += encode.audio(sound, audio, sample_rate, container in ("mp4", "mov"))
-            packets.sort(key=lambda packet: packet.dts * packet.time_base)
-            out.mux(packets)
+            heard = encode.audio(sound, audio, sample_rate, container in ("mp4", "mov"))
+            both = heapq.merge(copy.packets(film, track, picture), heard, key=_when)
+            out.mux(both)
     except av.FFmpegError as error:
         raise ValueError(f"cannot copy the video of '{source}': {error.strerror}") from error
     return path
+
+
+def _when(packet: Any) -> float:
+    return float(packet.dts * packet.time_base)
 
 
 def write_wav(path: str | Path, audio: Tensor, sample_rate: int = SAMPLE_RATE) -> Path:
     """Writes ``audio`` float [M] in [-1,1] as a 16-bit mono wav; returns the path."""
     path = Path(path)
     check_folder(path)
-    _check_audio(audio)
     samples = whole_samples(audio)
     with replacing(path) as temporary, wave.open(str(temporary), "wb") as out:
         out.setnchannels(1)
@@ -237,18 +257,17 @@ def write_wav(path: str | Path, audio: Tensor, sample_rate: int = SAMPLE_RATE) -
 
 def whole_samples(audio: Tensor) -> np.ndarray:
     """float [M] in [-1,1] -> int16 [M], little-endian."""
-    _check_audio(audio)
+    encode.check_audio(audio)
     return (audio.detach().cpu().double().clamp(-1, 1) * 32767).round().numpy().astype("<i2")
 
 
 def probe(path: str | Path) -> MediaInfo:
     """Reads the headers of ``path``. Raises as ``read`` does."""
-    with _open(path) as source:
-        picture = source.streams.video[0]
-        sound = source.streams.audio[0] if source.streams.audio else None
+    with opener.film(path) as source:
+        picture, sound = tracks.picture(source, path), tracks.sound(source)
         rate = picture.average_rate or picture.guessed_rate or picture.base_rate
         return MediaInfo(
-            seconds=_stated_seconds(source, picture) or 0.0,
+            seconds=stated_seconds(source, picture, path) or 0.0,
             fps=float(rate) if rate else 0.0,
             width=picture.width,
             height=picture.height,
@@ -271,12 +290,15 @@ def read(
     height: int | None = None,
     width: int | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Reads ``seconds`` s from ``start`` s on (default: to the end) of any file PyAV can decode.
+    """Reads ``seconds`` s from ``start`` s on (default: to the end) of a film in any format of
+    ``opener.FORMATS``.
 
-    Output frame i is the source frame whose timestamp is nearest to ``start + i / fps``, so any
-    frame rate, also a variable one, comes out at ``fps``. Sound is mixed to mono, resampled and
-    placed by its own timestamps: silence where the file has none. ``height`` and ``width`` (both
-    or neither) crop the centre to their shape and resize. Rotation tags are obeyed.
+    Output frame i is the source frame whose timestamp is nearest to ``start + i / fps``, but none
+    that is shown more than half of 1 / fps later, so any frame rate, also a variable one, comes out
+    at ``fps``. Sound is mixed to mono, resampled and placed by its own timestamps: silence where there
+    is none. ``height`` and ``width`` (both or neither) crop the centre to their shape and
+    resize. Turns and mirrors are obeyed, interlaced films made whole, and films of high dynamic
+    range brought to that of a standard screen.
 
     Returns:
         video uint8 [F,3,H,W] and audio float32 [M], M = round(F / fps * sample_rate); audio is
@@ -284,86 +306,61 @@ def read(
 
     Raises:
         FileNotFoundError: no such file. ValueError: not a media file, no picture in it, damaged or
-            cut short, or shorter than what was asked for.
+            cut short, shorter than what was asked for, or beyond ``limits``.
     """
-    if not fps > 0 or not sample_rate > 0:
+    if not sample_rate > 0:
         raise ValueError(f"fps and sample_rate must be positive, got {fps} and {sample_rate}")
-    if start < 0 or (seconds is not None and not seconds > 0):
+    pictures = _pictures(path, fps, start, seconds, height, width, whole=True)
+    samples = round(len(pictures.video) / fps * sample_rate)
+    with _told(path):
+        audio = decode.audio(path, pictures.origin + start, samples, sample_rate)
+    return pictures.video, audio
+
+
+def read_pictures(
+    path: str | Path,
+    fps: float = FPS,
+    start: float = 0.0,
+    seconds: float | None = None,
+    height: int | None = None,
+    width: int | None = None,
+) -> Tensor:
+    """The pictures alone, uint8 [F,3,H,W], as ``read`` gives them; where the film ends before
+    ``seconds``, what there is of it (one picture at least)."""
+    return _pictures(path, fps, start, seconds, height, width, whole=False).video
+
+
+def _pictures(
+    path: str | Path,
+    fps: float,
+    start: float,
+    seconds: float | None,
+    height: int | None,
+    width: int | None,
+    whole: bool,
+) -> decode.Pictures:
+    if not fps > 0:
+        raise ValueError(f"fps must be positive, got {fps}")
+    if not start >= 0 or (seconds is not None and not seconds > 0):
         raise ValueError(f"start must be >= 0 and seconds > 0, got {start} and {seconds}")
     if (height is None) != (width is None):
         raise ValueError(f"give both height and width or neither, got {height} and {width}")
-    import av
-
+    for name, value in (("start", start), ("seconds", seconds or 0.0)):
+        if value > limits.MOST_SECONDS:
+            raise ValueError(f"{name} must be at most {limits.MOST_SECONDS:g} s, got {value}")
     size = None if height is None or width is None else (height, width)
     count = None if seconds is None else max(1, round(seconds * fps))
-    try:
-        with _open(path) as source:
-            frames, origin = decode.video(source, path, fps, start, count, size)
-        video_F3HW = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
-        samples = round(len(frames) / fps * sample_rate)
-        with _open(path) as source:
-            if not source.streams.audio:
-                return video_F3HW, None
-            audio_M = decode.audio(source, origin + start, samples, sample_rate)
-    except av.FFmpegError as error:
-        raise ValueError(f"cannot decode '{path}': {error.strerror}") from error
-    return video_F3HW, torch.from_numpy(audio_M)
-
-
-def _create(
-    path: Path, container: str, sample_rate: int, tags: Mapping[str, str] | None = None
-) -> Any:
-    import av
-
-    options = {"fflags": "+bitexact"}
-    if container in ("mp4", "mov"):
-        options["movflags"] = "+faststart"
-        # The clock of the edit list, milliseconds by default, which no other rate divides.
-        options["movie_timescale"] = str(sample_rate)
-    out = av.open(str(path), "w", format=container, options=options)
-    out.metadata.update(tags or {})
-    return out
+    if size is not None and count is not None:
+        limits.check_bytes(path, count, *size)
+    with _told(path):
+        return decode.video(path, fps, start, count, size, whole)
 
 
 @contextmanager
-def _open(path: str | Path) -> Iterator[Any]:
+def _told(path: str | Path) -> Iterator[None]:
     import av
 
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no such file: '{path}'")
-    if path.is_dir():
-        raise ValueError(f"'{path}' is a folder, not a media file")
     try:
-        source = av.open(str(path))
-    except (av.FFmpegError, OSError) as error:
-        if isinstance(error, PermissionError):
-            raise PermissionError(f"no permission to read '{path}'") from error
-        raise ValueError(f"'{path}' is not a media file, or it is truncated") from error
-    with source:
-        if not source.streams.video:
-            raise ValueError(f"'{path}' has no video stream")
-        yield source
-
-
-def _check_video(video: Tensor, fps: float) -> None:
-    if video.dtype != torch.uint8 or video.ndim != 4 or video.shape[1] != 3 or not len(video):
-        raise ValueError(f"video must be uint8 [F,3,H,W], got {video.dtype} {list(video.shape)}")
-    height, width = video.shape[2:]
-    if height % 2 or width % 2 or not height or not width:
-        raise ValueError(f"yuv420p needs an even height and width, got {height}x{width}")
-    if not 0 < fps <= 1000:
-        raise ValueError(f"fps must be in (0, 1000], got {fps}")
-
-
-def _check_audio(audio: Tensor) -> None:
-    if not audio.is_floating_point() or audio.ndim != 1 or not len(audio):
-        raise ValueError(f"audio must be float [M], got {audio.dtype} {list(audio.shape)}")
-    if not torch.isfinite(audio).all():
-        raise ValueError("audio has values that are not finite")
-
-
-def _stated_seconds(source: Any, stream: Any) -> float | None:
-    if stream.duration is not None:
-        return float(stream.duration * stream.time_base)
-    return None if source.duration is None else source.duration / 1e6
+        yield
+    except av.FFmpegError as error:
+        raise ValueError(f"cannot decode '{path}': {error.strerror}") from error

@@ -68,7 +68,8 @@ def checked(**given: Any) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class GivenVideo:
-    """``original`` uint8 [F,3,H,W] at ``fps``, as it is handed back, for ``seconds`` s; ``frames``
+    """``original`` uint8 [F,3,H,W] at ``fps``, as it is handed back (a file at the size that the
+    model sees), for ``seconds`` s; ``frames``
     what the model sees, uint8, at its own rate and size; ``file`` where it came from, if a file."""
 
     original: Tensor
@@ -200,7 +201,9 @@ def given_videos(
     items = list(video) if several else [video]
     if several and len(items) != count:
         raise ValueError(f"{len(items)} videos for {count} prompts; give one for all or one each")
-    sources = [_read_video(item, spec.fps) for item in items]
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"seconds must be positive, got {seconds}")
+    sources = [_read_video(item, spec, seconds) for item in items]
     lengths = [length for *_, length in sources]
     if seconds is None:
         seconds = lengths[0]
@@ -209,12 +212,9 @@ def given_videos(
                 f"the videos last {min(lengths):.3f} to {max(lengths):.3f} s; one call takes "
                 "videos of one length: give seconds, or call for each"
             )
-    elif seconds <= 0 or min(lengths) < seconds - 1e-6:
+    elif min(lengths) < seconds - 1e-6:
         raise ValueError(f"the video lasts {min(lengths):.3f} s, {seconds} s were asked for")
-    # The tolerance keeps a length of 2.001 s from costing a latent frame more than 2 s.
-    stride = VIDEO_STRIDE[0]
-    frames = max(1, -(-int(seconds * spec.fps + 0.9) // stride)) * stride
-    spec = replace(spec, seconds=frames / spec.fps)
+    spec = replace(spec, seconds=_latent_seconds(seconds, spec.fps))
     index = torch.arange(spec.num_frames) / spec.fps
     out = []
     for original, fps, file, _ in sources:
@@ -244,17 +244,11 @@ def first_frame(image: Any, spec: ClipSpec) -> Tensor:
 
 
 def _read_image(path: Path, fps: float) -> Any:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from syncflow.data import media
+    from syncflow.data.film import opener
 
-    if not path.is_file():
-        raise FileNotFoundError(f"no such image: '{path}'")
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except UnidentifiedImageError:
-        from syncflow.data import media
-
-        return media.read(path, fps=fps, seconds=1 / fps)[0][0]
+    image = opener.image(path)
+    return media.read_pictures(path, fps, seconds=1 / fps)[0] if image is None else image
 
 
 def fit(frames_FCHW: Tensor, height: int, width: int) -> Tensor:
@@ -270,19 +264,34 @@ def fit(frames_FCHW: Tensor, height: int, width: int) -> Tensor:
     return sized.round().clamp(0, 255).to(torch.uint8)
 
 
-def _read_video(video: Any, fps: float) -> tuple[Tensor, float, Path | None, float]:
-    """Frames, their rate, the file and the length in seconds."""
+def _latent_seconds(seconds: float, fps: float) -> float:
+    """The length of the whole latent frames that hold ``seconds``."""
+    # The tolerance keeps a length of 2.001 s from costing a latent frame more than 2 s.
+    stride = VIDEO_STRIDE[0]
+    return max(1, -(-int(seconds * fps + 0.9) // stride)) * stride / fps
+
+
+def _read_video(
+    video: Any, spec: ClipSpec, seconds: float | None
+) -> tuple[Tensor, float, Path | None, float]:
+    """Frames, their rate, the file and the length in seconds. A file is read at the size that the
+    model sees, and no further than ``seconds`` need; its own picture is copied when it is saved."""
     if isinstance(video, Clip):
         return video.video, video.fps, video.picture_file, video.seconds
     if isinstance(video, (str, Path)):
         from syncflow.data import media
 
-        frames, _ = media.read(video, fps=fps)
+        stated = media.probe(video).seconds
+        most = None if seconds is None else _latent_seconds(seconds, spec.fps)
+        frames = media.read_pictures(
+            video, spec.fps, seconds=most, height=spec.height, width=spec.width
+        )
         # What the file says, unless it says nothing or speaks of its sound.
-        seconds, stated = len(frames) / fps, media.probe(video).seconds
-        return frames, fps, Path(video), stated if abs(stated - seconds) <= 1 / fps else seconds
+        length = len(frames) / spec.fps
+        length = stated if abs(stated - length) <= 1 / spec.fps else length
+        return frames, spec.fps, Path(video), length
     if not torch.is_tensor(video):
         raise ValueError(f"video must be a Clip, a path or a tensor, got {type(video).__name__}")
     if video.dtype != torch.uint8 or video.ndim != 4 or video.shape[1] != 3 or not len(video):
         raise ValueError(f"video must be uint8 [F,3,H,W], got {video.dtype} {list(video.shape)}")
-    return video, fps, None, len(video) / fps
+    return video, spec.fps, None, len(video) / spec.fps

@@ -169,7 +169,14 @@ def test_variable_rate_takes_the_nearest_picture(tmp_path) -> None:
     times = [Fraction(t, 100) for t in (0, 4, 8, 30, 55, 60, 80, 100)]
     encode(tmp_path / "a.mkv", times)
     video, _ = media.read(tmp_path / "a.mkv", fps=10, seconds=1.0)
-    wanted = [min(range(8), key=lambda i: abs(times[i] - Fraction(t, 10))) for t in range(10)]
+    # The nearest, but of a picture that comes later than half a frame the one before stays.
+    wanted = [
+        min(
+            (i for i in range(8) if times[i] <= Fraction(t, 10) + Fraction(1, 20)),
+            key=lambda i: abs(times[i] - Fraction(t, 10)),
+        )
+        for t in range(10)
+    ]
     assert greys(video) == wanted
 
 
@@ -293,7 +300,7 @@ def test_truncated_files_are_refused(clip, tmp_path, ending) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"video": torch.zeros(4, 3, 31, 32, dtype=torch.uint8)}, "even height and width.* 31x32"),
+        ({"video": torch.zeros(4, 3, 0, 32, dtype=torch.uint8)}, "must be positive, got 0x32"),
         ({"video": torch.zeros(4, 3, 32, 32)}, "uint8"),
         ({"video": torch.zeros(4, 32, 32, 3, dtype=torch.uint8)}, r"\[4, 32, 32, 3\]"),
         ({"audio": torch.full((100,), float("nan"))}, "not finite"),

@@ -20,8 +20,8 @@ from syncflow.data.latents import check_folder, claim
 from syncflow.data.prepare import decoding, plan, sources, splits, workers
 from syncflow.data.prepare.decoding import Decoded, Decoder, Window
 from syncflow.data.prepare.sources import Source
-from syncflow.progress import bar
 from syncflow.data.prepare_options import Options
+from syncflow.progress import bar
 
 #: Seconds of a file that one process reads at once; Greatest Hits' are the paper's (section 4).
 _SEGMENT_S = {"greatest-hits": 10.0}

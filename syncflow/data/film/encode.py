@@ -1,18 +1,57 @@
-"""Pictures and sound into the packets of a file: encoded, or copied from another file.
+"""Pictures and sound, encoded, into the packets of a file.
 
-``media`` opens and closes the files; its counterpart for reading is ``decode``.
+``media`` opens and closes the files; its counterpart for reading is ``decode``, and ``copying``
+brings over packets of another file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from syncflow.data.film import opener
+
 _BT709, _LIMITED_RANGE = 1, 1  # ITU-T H.273, and FFmpeg's AVColorRange
+
+
+def create(
+    path: Path, container: str, sample_rate: int, tags: Mapping[str, str] | None = None
+) -> Any:
+    """The open container, to be written, with ``tags`` as its metadata."""
+    import av
+
+    options = {"fflags": "+bitexact"}
+    if container in ("mp4", "mov"):
+        options["movflags"] = "+faststart"
+        # The clock of the edit list, milliseconds by default, which no other rate divides.
+        options["movie_timescale"] = str(sample_rate)
+    out = av.open(opener.url(path), "w", format=container, options=options)
+    out.metadata.update(tags or {})
+    return out
+
+
+def check_video(video: Tensor, fps: float) -> None:
+    """Raises unless it is uint8 [F,3,H,W] at a rate that films have."""
+    if video.dtype != torch.uint8 or video.ndim != 4 or video.shape[1] != 3 or not len(video):
+        raise ValueError(f"video must be uint8 [F,3,H,W], got {video.dtype} {list(video.shape)}")
+    height, width = video.shape[2:]
+    if not height or not width:
+        raise ValueError(f"height and width must be positive, got {height}x{width}")
+    if not 0 < fps <= 1000:
+        raise ValueError(f"fps must be in (0, 1000], got {fps}")
+
+
+def check_audio(audio: Tensor) -> None:
+    """Raises unless it is float [M] and finite."""
+    if not audio.is_floating_point() or audio.ndim != 1 or not len(audio):
+        raise ValueError(f"audio must be float [M], got {audio.dtype} {list(audio.shape)}")
+    if not torch.isfinite(audio).all():
+        raise ValueError("audio has values that are not finite")
 
 
 def picture_stream(out: Any, codec: str, options: dict[str, str], size: Any, rate: Any) -> Any:
@@ -33,6 +72,15 @@ def sound_stream(out: Any, codec: str, sample_rate: int) -> Any:
     stream = out.add_stream(codec, rate=sample_rate, layout="mono", options=options)
     stream.bit_rate = min(192_000, 5 * sample_rate)
     return stream
+
+
+def even(video_F3HW: Tensor) -> Tensor:
+    """Even sizes, which pictures with half the colour's resolution need: the last row or column
+    once more."""
+    height, width = video_F3HW.shape[2:]
+    if height % 2:
+        video_F3HW = torch.cat([video_F3HW, video_F3HW[:, :, -1:]], 2)
+    return torch.cat([video_F3HW, video_F3HW[..., -1:]], 3) if width % 2 else video_F3HW
 
 
 def video(stream: Any, video_F3HW: Tensor, rate: Fraction) -> Iterator[Any]:
@@ -74,34 +122,3 @@ def audio(stream: Any, audio_M: Tensor, sample_rate: int, align: bool) -> Iterat
         frame.time_base = Fraction(1, sample_rate)
         yield from stream.encode(frame)
     yield from stream.encode(None)
-
-
-def copied(source: Any, stream: Any, until: float | None) -> list[Any]:
-    """The packets of the picture of ``source`` for ``stream``, its first picture at time zero.
-
-    ``until``: only what is needed for the pictures before that second. Those are whole groups in
-    decoding order, so a few later pictures may come along where the kept ones refer to them.
-    """
-    picture = source.streams.video[0]
-    packets = [packet for packet in source.demux(picture) if packet.size]
-    if not packets:
-        raise ValueError("the file has no video frame")
-    for packet in packets:
-        if packet.pts is None:
-            packet.pts = packet.dts
-    if any(packet.dts is None for packet in packets):  # mkv does not keep them
-        order = sorted(packet.pts for packet in packets)
-        pairs = list(zip(order, packets, strict=True))
-        delay = max(time - packet.pts for time, packet in pairs)
-        for time, packet in pairs:
-            packet.dts = time - delay
-    origin = min(packet.pts for packet in packets)
-    if until is not None:
-        end = origin + float(until / picture.time_base) - 1e-3
-        last = max(i for i, packet in enumerate(packets) if packet.pts < end)
-        packets = packets[: last + 1]
-    for packet in packets:
-        packet.pts -= origin
-        packet.dts -= origin
-        packet.stream = stream
-    return packets
