@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+from syncflow import faults
 from syncflow.commands import (
     calibrate,
     demo,
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _fail("interrupted", _EXIT_INTERRUPTED)
     except Exception as error:
-        out_of_memory = type(error).__name__ == "OutOfMemoryError"
+        out_of_memory = faults.out_of_memory(error)
         if debug or not (isinstance(error, _USER_ERRORS) or out_of_memory):
             raise
         if out_of_memory:

@@ -207,6 +207,13 @@ class Latents:
         shard, row = self._find(row)
         return shard.records[row]
 
+    def name(self, row: int) -> str:
+        """How a message calls a row's clip: its file and where it begins, or its number."""
+        record = self.record(row)
+        if record.get("file") is not None:
+            return f"{record['file']} at {record.get('start', 0):g} s"
+        return f"clip {record.get('clip', row)}"
+
     def _find(self, row: int) -> tuple[Shard, int]:
         number = bisect_right(self._ends, row)
         return self._shards[number], row - (self._ends[number - 1] if number else 0)

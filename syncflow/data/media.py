@@ -23,6 +23,7 @@ from torch import Tensor
 
 from syncflow.clip import FPS, SAMPLE_RATE
 from syncflow.data import decode, encode
+from syncflow.durable import replacing
 
 # No mbtree: with it x264 now and then gives other bytes for the same 32x32 frames.
 _H264 = ("libx264", {"crf": "14", "preset": "medium", "x264-params": "mbtree=0"})
@@ -100,22 +101,6 @@ def check_rate(path: str | Path, sample_rate: int) -> None:
     if sample_rate not in _RATES[codec]:
         known = ", ".join(map(str, _RATES[codec]))
         raise ValueError(f"{codec} takes {known} Hz, got {sample_rate}")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` that takes its place at the end, or vanishes on any error,
-    Ctrl-C included: nobody ever sees half a file. An OSError names ``path``."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.strerror is None or error.filename not in (None, str(temporary)):
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write(
