@@ -15,7 +15,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from syncflow.data import media
+from syncflow import durable
 
 PACKAGE = "moviepy==2.2.1"
 FILM_SHA256 = "475fbbf34c4c367998f80c29ea03b15a743941179b12da3373fc6706e68621d0"
@@ -68,7 +68,10 @@ def extract(sdist: Path, path: Path, expected: str = FILM_SHA256) -> Path:
         name = next((n for n in archive.getnames() if n.endswith("/" + _ZIP)), None)
         if name is None:
             raise ValueError(f"'{sdist.name}' holds no {_ZIP}")
-        with zipfile.ZipFile(archive.extractfile(name)) as inner, media.replacing(path) as partial:
+        with (
+            zipfile.ZipFile(archive.extractfile(name)) as inner,
+            durable.replacing(path) as partial,
+        ):
             with inner.open(_MEMBER) as source, partial.open("wb") as target:
                 shutil.copyfileobj(source, target)
             got = sha256(partial)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from unittest import mock
 import numpy as np
 import torch
 
+from syncflow import durable
 from syncflow.clip import ClipSpec
 from syncflow.data.latent_shards import MANIFEST, Rows, ShardWriter
 from syncflow.training.tasks import flow
@@ -66,12 +66,12 @@ def write(folder: Path, config: Any, count: int, made_up: bool = True) -> Path:
     writer.add(0, Rows(arrays, texts, [{"caption": caption} for caption in captions]))
     writer.finish({"encoders": {}, "geometry": frames})
     path = folder / MANIFEST
-    manifest = json.loads(path.read_text())
+    manifest = durable.read_sealed(path)
     channels = {"video": shapes["video"][0], "audio": shapes["audio"][1]}
     manifest["statistics"] = {
         f"{kind}_{which}": [value] * channels[kind]
         for kind in channels
         for which, value in (("mean", 0.0), ("std", 1.0))
     }
-    path.write_text(json.dumps(manifest))
+    durable.write_sealed(path, manifest)
     return folder

@@ -26,6 +26,7 @@ import film
 import torch
 from torch import Tensor
 
+from syncflow import durable
 from syncflow.clip import Clip, ClipSpec
 from syncflow.data import media
 from syncflow.detect import fidelity
@@ -213,7 +214,7 @@ def draw(
                 clips.append(Clip(clip.video, clip.audio * gain, clip.fps, clip.sample_rate))
                 labels.append(f"{item[0]}: {name}")
     for frames, colours in ((8, 256), (8, 128), (6, 128), (6, 64), (4, 64)):
-        with media.replacing(path) as partial:
+        with durable.replacing(path) as partial:
             contact_sheet(clips, labels, partial, frames=frames, columns=columns)
             sheet = Image.open(partial).quantize(colours, dither=Image.Dither.NONE)
             sheet.save(partial, format="PNG", optimize=True)

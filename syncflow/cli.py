@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
-from syncflow import terminal
+from syncflow import faults, terminal
 from syncflow.commands import (
     calibrate,
     counterfactual,
@@ -92,7 +92,7 @@ def _run(argv: list[str]) -> int:
     except Exception as error:
         if terminal.interrupted() and not debug:
             return _interrupted()
-        out_of_memory = type(error).__name__ == "OutOfMemoryError"
+        out_of_memory = faults.out_of_memory(error)
         if debug or not (isinstance(error, _USER_ERRORS) or out_of_memory):
             raise
         if out_of_memory:

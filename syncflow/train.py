@@ -71,8 +71,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    import torch
-
+    from syncflow import faults
     from syncflow.training import loop, runner
     from syncflow.training.distributed import groups
 
@@ -80,14 +79,16 @@ def _run(options: argparse.Namespace) -> int:
         group = groups.join(options.device, options.timeout_minutes)
         runner.run(Path(options.config), progress=not options.no_progress, group=group)
         groups.leave()
-    except torch.OutOfMemoryError:
+    except (ValueError, OSError, ModuleNotFoundError, loop.Diverged) as error:
+        return _fail(" ".join(str(error).split()), _EXIT_USER_ERROR)
+    except (RuntimeError, MemoryError) as error:
+        if not faults.out_of_memory(error):
+            raise
         return _fail(
             "out of memory: lower loop.batch_size and raise loop.accumulate, set loop.recompute, "
             "or a higher zero_optimization.stage",
             _EXIT_USER_ERROR,
         )
-    except (ValueError, OSError, ModuleNotFoundError, loop.Diverged) as error:
-        return _fail(" ".join(str(error).split()), _EXIT_USER_ERROR)
     return 0
 
 

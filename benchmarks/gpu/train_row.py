@@ -22,7 +22,7 @@ from benchmarks.made_latents import geometry, made_on
 from benchmarks.made_latents import write as write_latents
 from syncflow.clip import ClipSpec
 from syncflow.ops import native
-from syncflow.training import logging, loop, runner
+from syncflow.training import batches, logging, runner
 from syncflow.training.distributed import engine as engines
 from syncflow.training.distributed.groups import Group
 from syncflow.training.recompute import recompute
@@ -149,8 +149,8 @@ class Measurement:
             torch.cuda.reset_peak_memory_stats(self.device)
         seconds: list[float] = []
         phases: list[dict[str, float]] = []
-        with loop._Batches(self.task, loop_config.prefetch, self._source) as batches:
-            self.batches = batches
+        with batches.Batches(self.task, loop_config.prefetch, self._source) as made:
+            self.batches = made
             for step in range(self.warm + self.steps + TIMED):
                 measured = self.warm <= step < self.warm + self.steps
                 late = time.monotonic() - until
@@ -229,7 +229,7 @@ class Measurement:
 
         on_gpu = self.device.type == "cuda"
         kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
-        self.batches = loop._Batches(self.task, 0, self._source)
+        self.batches = batches.Batches(self.task, 0, self._source)
         watch = self.engine.group.watch
         watch.begin(False)
         self._synchronise()

@@ -53,16 +53,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--per-segment", type=options.number(RANGES["per_segment"]), metavar="N", help=what)
     what = "long files are read in segments of this many seconds (default 20; Greatest Hits 10)"
     add("--segment", type=options.number(RANGES["segment_s"]), metavar="SECONDS", help=what)
-    add("--seed", type=options.number(RANGES["seed"]), default=0, help="seed for random windows (default 0)")
+    add(
+        "--seed",
+        type=options.number(RANGES["seed"]),
+        default=0,
+        help="seed for random windows (default 0)",
+    )
     what = "keep windows that are static, silent or without audio"
     add("--keep", nargs="+", choices=("static", "silent", "no-audio"), default=[], help=what)
     what = "windows that move less are static, in grey levels of 255 (default 8)"
-    add("--min-motion", type=options.number(RANGES["min_motion"]), default=8.0, metavar="LEVELS", help=what)
+    add(
+        "--min-motion",
+        type=options.number(RANGES["min_motion"]),
+        default=8.0,
+        metavar="LEVELS",
+        help=what,
+    )
     what = "windows that are quieter are silent, in dB of full scale (default -50)"
     add("--min-db", type=options.number(RANGES["min_db"]), default=-50.0, metavar="DB", help=what)
     what = "decoding processes; 0 decodes in this one (default: one per core)"
     add("--workers", type=options.number(prepare_options.WORKERS), help=what)
-    add("--batch", type=options.number(prepare_options.BATCH), default=16, metavar="N", help="windows encoded per batch")
+    add(
+        "--batch",
+        type=options.number(prepare_options.BATCH),
+        default=16,
+        metavar="N",
+        help="windows encoded per batch",
+    )
     add(
         "--share",
         type=_share,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import os
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from syncflow import plain_text
+from syncflow import durable, plain_text
 
 T = TypeVar("T", bound="Config")
 
@@ -62,7 +61,4 @@ class Config(BaseModel):
 
     def dump(self, path: str | Path) -> None:
         """Writes the JSON file that ``load`` reads; it is complete or absent."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(self.model_dump_json(indent=2) + "\n")
-        os.replace(temporary, path)
+        durable.write_text(path, self.model_dump_json(indent=2) + "\n")

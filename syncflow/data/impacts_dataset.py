@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from syncflow import durable
 from syncflow.clip import FPS, SAMPLE_RATE, SECONDS
 from syncflow.data import processes
 from syncflow.impacts.render import render
@@ -268,9 +269,7 @@ def _write_metadata(folder: Path, plan: Plan) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    part = path.with_name(f".part-{os.getpid()}-{path.name}")
-    part.write_text(text)
-    part.replace(path)
+    durable.write_text(path, text)
 
 
 class Shards:

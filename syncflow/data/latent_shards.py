@@ -1,40 +1,47 @@
 """Latents on disk: a folder of safetensors shards, each there whole or not at all.
 
-    manifest.json             there = finished: count, geometry, encoder hashes, statistics, shards
+    manifest.json             there = finished: count, geometry, encoder hashes, statistics, shards,
+                              and checksums of the shards' headers and of itself
     shard_00000.safetensors   rows: video_mean, video_std, audio_mean, audio_std [N, ...] float16;
                               captions: text [sum of lengths, E] float16, text_bounds [U+1] and
                               text_of [N] int64; in the header, one record per row
+                              and the checksum of the tensors
     .work/                    parts of shards that are not complete yet
 
 A part is one encoded batch. It is written under another name, flushed and renamed, so that a run
 which is killed at any moment loses the batch it was working on and nothing else; when the last
 part of a shard is there, the parts are joined and removed. Which clips are in which part is fixed
-beforehand: any number of processes, cut off any number of times, write the same bytes.
+beforehand: any number of processes, cut off any number of times, write the same bytes. A part or
+shard that turns out to be damaged before the folder is finished is put aside and made again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from syncflow.data import lock
+from syncflow import durable
+from syncflow.data import lock, statistics
 
 POSTERIORS = ("video_mean", "video_std", "audio_mean", "audio_std")
 MANIFEST = "manifest.json"
 Lines = Sequence[dict[str, Any]]
 _WORK, _HEADER = ".work", "syncflow"
-#: The axis of the channels in a row's video [Cz,T,h,w] and audio [A,D], counted with the rows.
-_CHANNEL_AXIS = {"video": 1, "audio": 2}
+# The same at every try: what a killed run left is overwritten.
+_TAG = "shard"
+_TEXT = ("text", "text_bounds", "text_of")
 
 
 @dataclass
@@ -74,42 +81,97 @@ def write(path: Path, rows: Rows) -> None:
         arrays["text"] = np.concatenate(list(rows.texts.values()))
         arrays["text_bounds"] = np.cumsum([0, *lengths], dtype=np.int64)
         arrays["text_of"] = np.array([number[r["caption"]] for r in rows.records], dtype=np.int64)
-    header = {"records": rows.records, "skipped": rows.skipped, "sums": _sums(rows)}
+    header = {
+        "records": rows.records,
+        "skipped": rows.skipped,
+        "sums": statistics.sums(rows.arrays if rows.records else {}),
+        "sha256": _digest(arrays),
+    }
     # One entry: the order in which the library writes several is another one every time.
     said = {_HEADER: json.dumps(header, ensure_ascii=False)}
-    with _replacing(path) as partial:
+    with durable.replacing(path, _TAG) as partial:
         partial.write_bytes(save(arrays, metadata=said))
 
 
 def write_json(path: Path, value: Any) -> None:
     """The same for a JSON file."""
-    with _replacing(path) as partial:
-        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    durable.write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", _TAG)
 
 
 def write_lines(path: Path, values: Sequence[dict[str, Any]]) -> None:
     """The same for a JSON object per line."""
-    with _replacing(path) as partial:
-        lines = [json.dumps(value, ensure_ascii=False) + "\n" for value in values]
-        partial.write_text("".join(lines))
+    lines = [json.dumps(value, ensure_ascii=False) + "\n" for value in values]
+    durable.write_text(path, "".join(lines), _TAG)
 
 
 class Shard:
     """A shard, or part, opened for reading: tensors are memory-mapped.
 
+    Args:
+        path: of the file.
+        header: the checksum that its header must have, where it is known.
+
     Raises:
+        FileNotFoundError: there is no such file. OSError: it cannot be read.
         ValueError: the file is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, header: str | None = None) -> None:
         from safetensors import SafetensorError, safe_open
 
+        self.path = path
         try:
             with safe_open(path, framework="pt") as file:
-                self._header = file.metadata()[_HEADER]
+                self._header = (file.metadata() or {}).get(_HEADER, "")
                 self.tensors: dict[str, Tensor] = {k: file.get_tensor(k) for k in file.keys()}
-        except SafetensorError as error:
-            raise ValueError(f"'{path}' is damaged ({error}); delete it to make it again") from None
+            if header is not None and self.header_digest() != header:
+                raise ValueError("its header is not the one that was written")
+            self._check()
+        except (SafetensorError, ValueError) as error:
+            raise ValueError(
+                f"'{path}' is damaged ({error}); move it and {MANIFEST} away and run again what "
+                "made them: it alone is made anew"
+            ) from None
+
+    def header_digest(self) -> str:
+        """SHA-256 of the header, which holds names, types, shapes and records."""
+        with self.path.open("rb") as file:
+            size = file.read(8)
+            digest = hashlib.sha256(size + file.read(int.from_bytes(size, "little")))
+        return digest.hexdigest()
+
+    def verify(self) -> None:
+        """Reads all of it; ValueError where a bit of it is not what was written."""
+        arrays = {name: value.numpy() for name, value in self.tensors.items()}
+        if self._facts.get("sha256", _digest(arrays)) != _digest(arrays):
+            raise ValueError(f"'{self.path}' is damaged (its checksum is that of other tensors)")
+
+    def _check(self) -> None:
+        """Raises ValueError where the tensors do not belong together."""
+        facts = self._facts
+        if not isinstance(facts, dict) or not isinstance(facts.get("sums"), dict):
+            raise ValueError("its header has no sums")
+        for lines in (facts.get("records"), facts.get("skipped")):
+            if not isinstance(lines, list) or not all(isinstance(line, dict) for line in lines):
+                raise ValueError("its header has no records")
+        rows = len(facts["records"])
+        if not rows and not self.tensors:
+            return
+        if self.tensors.keys() != {*POSTERIORS, *_TEXT}:
+            raise ValueError(f"it holds {', '.join(sorted(self.tensors))}")
+        for name, value in self.tensors.items():
+            whole = name in ("text_bounds", "text_of")
+            if value.dtype != (torch.int64 if whole else torch.float16):
+                raise ValueError(f"{name} is {value.dtype}")
+            if name not in ("text", "text_bounds") and len(value) != rows:
+                raise ValueError(f"{name} has {len(value)} rows for {rows} clips")
+        bounds, of = self.tensors["text_bounds"], self.tensors["text_of"]
+        text = self.tensors["text"]
+        fine = text.ndim == 2 and bounds.ndim == of.ndim == 1 and len(bounds) > 1
+        fine = fine and bounds[0] == 0 and bounds[-1] == len(text)
+        fine = fine and bool((bounds.diff() > 0).all())
+        if not fine or of.min() < 0 or of.max() >= len(bounds) - 1:
+            raise ValueError("its captions' places are not within its text")
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
@@ -156,14 +218,16 @@ class ShardWriter:
         (folder / _WORK).mkdir(parents=True, exist_ok=True)
 
     def missing(self, shards: Sequence[int] | None = None) -> list[int]:
-        """The parts still to be made (of ``shards``; default all), leftovers cleared away."""
+        """The parts still to be made (of ``shards``; default all), leftovers cleared away and what
+        is damaged put aside."""
         out: list[int] = []
         for number in range(len(self.shards)) if shards is None else shards:
-            if self._shard(number).exists():
+            if _is_whole(self._shard(number)):
                 for part in self.shards[number]:
                     self._part(part).unlink(missing_ok=True)
                 continue
-            left = {part for part in self.shards[number] if not self._part(part).exists()}
+            parts = self.shards[number]
+            left = {part for part in parts if not _is_whole(self._part(part), every_bit=True)}
             self._left[number] = left
             if not left:
                 self._join(number)
@@ -195,7 +259,7 @@ class ShardWriter:
             if not (self.folder / MANIFEST).exists():
                 self._finish(paths, facts, report)
         shutil.rmtree(self.folder / _WORK, ignore_errors=True)
-        return json.loads((self.folder / MANIFEST).read_text())
+        return durable.read_sealed(self.folder / MANIFEST)
 
     def _finish(
         self,
@@ -215,10 +279,10 @@ class ShardWriter:
             "text_tokens": max(
                 int(s.tensors["text_bounds"].diff().max()) for s in shards if "text" in s.tensors
             ),
-            "statistics": _statistics([shard.sums for shard in shards]),
+            "statistics": statistics.joined([shard.sums for shard in shards]),
             "shards": [
-                {"file": path.name, "count": len(lines)}
-                for path, lines in zip(paths, records, strict=True) if lines
+                {"file": shard.path.name, "count": len(lines), "header": shard.header_digest()}
+                for shard, lines in zip(shards, records, strict=True) if lines
             ],
         }  # fmt: skip
         kept = [line for lines in records for line in lines]
@@ -226,11 +290,14 @@ class ShardWriter:
         write_lines(self.folder / "skipped.jsonl", skipped)
         if report is not None:
             write_json(self.folder / "report.json", report(kept, skipped))
-        write_json(self.folder / MANIFEST, manifest)
+        durable.write_sealed(self.folder / MANIFEST, manifest, _TAG)
 
     def _join(self, number: int) -> None:
         parts = [self._part(part) for part in self.shards[number]]
-        write(self._shard(number), join([Shard(path).rows() for path in parts]))
+        shards = [Shard(path) for path in parts]
+        for shard in shards:
+            shard.verify()
+        write(self._shard(number), join([shard.rows() for shard in shards]))
         for path in parts:
             path.unlink()
 
@@ -246,42 +313,25 @@ def locked(folder: Path, name: str, wait: bool = False) -> AbstractContextManage
     return lock.held(folder / _WORK / f"lock-{name}", wait)
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    # The same name at every try: what a killed run left is overwritten.
-    partial = path.with_name(f".{path.name}.partial")
-    yield partial
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+def _is_whole(path: Path, every_bit: bool = False) -> bool:
+    """Whether a shard or part is there and can be used; one that is damaged is renamed, and its
+    name is free. ``every_bit``: also read it all."""
+    try:
+        shard = Shard(path)
+        if every_bit:
+            shard.verify()
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        os.replace(path, path.with_name(f"{path.name}.damaged"))
+        return False
+    return True
 
 
-def _sums(rows: Rows) -> dict[str, Any]:
-    """Per channel, of draws from the posteriors: how many, their sum and the sum of squares."""
-    out: dict[str, Any] = {}
-    if not rows.records:
-        return out
-    for kind, axis in _CHANNEL_AXIS.items():
-        mean = rows.arrays[f"{kind}_mean"].astype(np.float64)
-        std = rows.arrays[f"{kind}_std"].astype(np.float64)
-        others = tuple(i for i in range(mean.ndim) if i != axis)
-        out[kind] = {
-            "count": mean.size // mean.shape[axis],
-            "sum": mean.sum(others).tolist(),
-            "squares": (mean**2 + std**2).sum(others).tolist(),
-        }
-    return out
-
-
-def _statistics(sums: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
-    """Mean and standard deviation per channel of what a draw from the posteriors looks like."""
-    out: dict[str, list[float]] = {}
-    for kind in _CHANNEL_AXIS:
-        each = [part[kind] for part in sums if kind in part]
-        count = sum(part["count"] for part in each)
-        mean = np.sum([part["sum"] for part in each], axis=0) / count
-        square = np.sum([part["squares"] for part in each], axis=0) / count
-        out[f"{kind}_mean"] = mean.tolist()
-        # Never zero: a channel that does not vary (all silence) must not divide by nothing.
-        out[f"{kind}_std"] = np.sqrt(np.maximum(square - mean**2, 1e-8)).tolist()
-    return out
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of arrays with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name, value in sorted(arrays.items()):
+        digest.update(f"{name} {value.dtype} {value.shape} ".encode())
+        digest.update(np.ascontiguousarray(value).data)
+    return digest.hexdigest()

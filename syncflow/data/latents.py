@@ -8,8 +8,10 @@ or encoder. ``encode`` makes them from raw shards, ``prepare`` from ordinary vid
 
 from __future__ import annotations
 
-import json
+import math
+import re
 from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -18,15 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from syncflow import durable
 from syncflow.clip import ClipSpec
 from syncflow.data.encoders import Encoders
-from syncflow.data.latent_shards import MANIFEST, Shard, ShardWriter, locked, write_json
+from syncflow.data.latent_shards import MANIFEST, POSTERIORS, Shard, ShardWriter, locked
 from syncflow.data.shards import ClipShards
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.latent_space import Scale
 from syncflow.models.text_encoder import TextEncoder
 from syncflow.progress import bar
 
+_SHARD_FILE = re.compile(r"shard_\d{5,}\.safetensors")
 #: About as many clips in a shard of raw clips' latents.
 _SHARD = 256
 
@@ -95,10 +99,10 @@ def claim(out: Path, settings: dict[str, Any], layout: dict[str, Any]) -> bool:
     card = out / "settings.json"
     finished = (out / MANIFEST).exists()
     if card.exists():
-        found = json.loads(card.read_text())
+        found = durable.read_sealed(card)
     else:
         out.mkdir(parents=True, exist_ok=True)
-        write_json(card, settings | layout)
+        durable.write_sealed(card, settings | layout)
         return False
     for name, value in (settings if finished else settings | layout).items():
         if found.get(name) != value:
@@ -119,6 +123,35 @@ def check_folder(out: Path) -> None:
         # A run that was cut off before its first word leaves names that begin with a dot.
         if any(not path.name.startswith(".") for path in out.iterdir()):
             raise ValueError(f"{out} is not empty and holds no latents; give another folder")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished folder.
+
+    Raises:
+        FileNotFoundError: there is none. ValueError: it is damaged.
+    """
+    path = folder / MANIFEST
+    found = durable.read_sealed(path)
+    try:
+        ClipSpec(**found["geometry"])
+        fine = found["shards"] and isinstance(found["encoders"], dict)
+        fine = fine and isinstance(found["statistics"], dict)
+        total = 0
+        for entry in found["shards"]:
+            # A name, never a way out of the folder.
+            fine = fine and _SHARD_FILE.fullmatch(entry["file"]) and type(entry["count"]) is int
+            total += entry["count"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"'{path}' is damaged: {type(error).__name__} {error}") from None
+    count = found.get("count")
+    if not fine or total != count:
+        raise ValueError(f"'{path}' is damaged: its shards do not make up {count} clips")
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 class Latents:
@@ -145,14 +178,14 @@ class Latents:
         folder = Path(folder)
         if not (folder / MANIFEST).exists():
             raise FileNotFoundError(f"no finished latents in {folder} (no {MANIFEST})")
-        self.manifest = json.loads((folder / MANIFEST).read_text())
+        self.manifest = read_manifest(folder)
         if expected:
             self.require(folder, expected, "encoders", "geometry")
         self._shards: list[Shard] = []
         counts = []
         for entry in self.manifest["shards"]:
             path = folder / entry["file"]
-            shard = Shard(path)
+            shard = Shard(path, entry.get("header"))
             if len(shard.tensors["video_mean"]) != entry["count"]:
                 raise ValueError(
                     f"'{path}' does not have the {entry['count']} rows that its manifest lists"
@@ -161,6 +194,7 @@ class Latents:
             counts.append(entry["count"])
         self._ends = list(accumulate(counts))
         self.spec = ClipSpec(**self.manifest["geometry"])
+        self._check(folder)
         known = (expected or {}).get("statistics")
         self.normalise(statistics or known or self.manifest["statistics"])
 
@@ -174,7 +208,21 @@ class Latents:
                 )
 
     def normalise(self, stats: dict[str, list[float]]) -> None:
-        """From now on latents are given less these means and over these deviations."""
+        """From now on latents are given less these means and over these deviations.
+
+        Raises:
+            ValueError: they are not one finite number per channel, or a deviation is not above 0.
+        """
+        for kind, count in self._channels.items():
+            for which in ("mean", "std"):
+                values = stats.get(f"{kind}_{which}")
+                least = 0.0 if which == "std" else -math.inf
+                fine = isinstance(values, list) and len(values) == count
+                if not fine or not all(_is_number(value) and value > least for value in values):
+                    raise ValueError(
+                        f"the statistics cannot be used: {kind}_{which} is {values}, for {count} "
+                        "channels"
+                    )
         self.statistics = stats
         self.scale = {
             "video": Scale.of_video(stats["video_mean"], stats["video_std"]),
@@ -194,18 +242,55 @@ class Latents:
                 torch.stack([shard.tensors[f"{kind}_{k}"][row] for shard, row in found]).float()
                 for k in ("mean", "std")
             )
+            self._refuse_what_is_no_number(rows, mean, std)
             noise = torch.from_numpy(rng.standard_normal(tuple(mean.shape), dtype=np.float32))
             out[kind] = self.scale[kind].normalize(mean + std * noise)
         texts = [shard.text(row).float() for shard, row in found]
+        for row, text in zip(rows, texts, strict=True):
+            self._refuse_what_is_no_number([row], text[None])
         length = torch.tensor([len(text) for text in texts])
         out["mask"] = torch.arange(int(length.max())) < length[:, None]
         out["text"] = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
         return out
 
+    def _refuse_what_is_no_number(self, rows: Sequence[int], *values: Tensor) -> None:
+        for value in values:
+            if not torch.isfinite(value).all():
+                bad = (~torch.isfinite(value)).flatten(1).any(1).nonzero()[0].item()
+                shard, _ = self._find(int(rows[bad]))
+                raise ValueError(
+                    f"'{shard.path}' has numbers that are not finite in the latents of "
+                    f"{self.name(int(rows[bad]))}: it is damaged; move it and {MANIFEST} away and "
+                    "run again what made them"
+                )
+
+    def _check(self, folder: Path) -> None:
+        """Raises ValueError where the latents are not of the manifest's geometry."""
+        first = self._shards[0].tensors
+        video, audio = first["video_mean"].shape[1:], first["audio_mean"].shape[1:]
+        self._channels = {"video": video[0], "audio": audio[-1]}
+        length = self.spec.audio_latent_length
+        expected = ((video[0], *self.spec.video_latent_shape), (length, audio[-1]))
+        for shard in self._shards:
+            for name in POSTERIORS:
+                shape = tuple(shard.tensors[name].shape[1:])
+                if shape != expected[name.startswith("audio")]:
+                    raise ValueError(
+                        f"'{shard.path}' has {name} of {list(shape)}, and {folder / MANIFEST} says "
+                        f"{list(expected[name.startswith('audio')])}"
+                    )
+
     def record(self, row: int) -> dict[str, Any]:
         """What is known of a row's clip: its caption, and with ``prepare`` its file and times."""
         shard, row = self._find(row)
         return shard.records[row]
+
+    def name(self, row: int) -> str:
+        """How a message calls a row's clip: its file and where it begins, or its number."""
+        record = self.record(row)
+        if record.get("file") is not None:
+            return f"{record['file']} at {record.get('start', 0):g} s"
+        return f"clip {record.get('clip', row)}"
 
     def _find(self, row: int) -> tuple[Shard, int]:
         number = bisect_right(self._ends, row)

@@ -7,7 +7,6 @@ its timestamp; the time zero of a file is the moment when its first picture is s
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import os
 import wave
@@ -24,6 +23,7 @@ from torch import Tensor
 from syncflow.clip import FPS, SAMPLE_RATE
 from syncflow.data.film import copying, decode, encode, limits, opener, tracks
 from syncflow.data.film.extent import stated_seconds
+from syncflow.durable import replacing
 
 # No mbtree: with it x264 now and then gives other bytes for the same 32x32 frames.
 _H264 = ("libx264", {"crf": "14", "preset": "medium", "x264-params": "mbtree=0"})
@@ -103,28 +103,6 @@ def check_rate(path: str | Path, sample_rate: int) -> None:
     if sample_rate not in _RATES[codec]:
         known = ", ".join(map(str, _RATES[codec]))
         raise ValueError(f"{codec} takes {known} Hz, got {sample_rate}")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` that takes its place at the end, or vanishes on any error,
-    Ctrl-C included: nobody ever sees half a file. An OSError names ``path``."""
-    # Short, whatever the name is: file systems take 255 bytes.
-    name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
-    temporary = path.with_name(f".{name}.{os.getpid()}.partial{path.suffix[:16]}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.strerror is None or error.filename not in (
-            None,
-            str(temporary),
-            opener.url(temporary),
-        ):
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write(

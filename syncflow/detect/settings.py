@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from syncflow import durable
 
 PATH = Path(__file__).with_name("detectors.json")
 
@@ -90,9 +91,7 @@ class Detectors:
     fitted: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path = PATH) -> None:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(asdict(self), indent=2) + "\n")
-        os.replace(temporary, path)
+        durable.write_text(path, json.dumps(asdict(self), indent=2) + "\n")
 
 
 def parse(data: dict[str, Any]) -> Detectors:

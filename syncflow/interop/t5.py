@@ -15,6 +15,7 @@ from torch import Tensor
 from syncflow.config import T5TextConfig
 from syncflow.interop.checkpoints import Source
 from syncflow.interop.opensora import check_layout
+from syncflow.model_io import tensors
 
 #: Name of T5's folder inside a model's.
 FOLDER = "text_encoder"
@@ -96,8 +97,6 @@ def bundle(source: Source, folder: Path, dtype: torch.dtype) -> None:
 
     Memory holds one shard of the source at a time.
     """
-    from safetensors.torch import save_file
-
     folder.mkdir(parents=True)
     weight_map: dict[str, str] = {}
     total = 0
@@ -110,7 +109,7 @@ def bundle(source: Source, folder: Path, dtype: torch.dtype) -> None:
             del kept[_TABLES[1]]
         weight_map.update(dict.fromkeys(kept, name))
         total += sum(value.numel() * value.element_size() for value in kept.values())
-        save_file(kept, folder / name, {"format": "pt"})
+        tensors.save(folder / name, kept, {"format": "pt"})
     _dump(
         folder / "model.safetensors.index.json",
         {"metadata": {"total_size": total}, "weight_map": weight_map},

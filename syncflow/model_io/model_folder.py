@@ -6,19 +6,17 @@ text_encoder.safetensors  or, where it is T5, text_encoder/ or only a hub id in 
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
+from syncflow import durable
 from syncflow.config import BytesTextConfig, ModelConfig, OpenSoraVAEConfig, T5TextConfig
-from syncflow.model_io import hub, model_card
+from syncflow.model_io import hub, model_card, tensors
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.ddit import DDiT
 from syncflow.models.text_encoder import TextEncoder
@@ -130,14 +128,11 @@ def save(
     for name, module in parts.items():
         if module is None:
             continue
-        weights = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-        temporary = folder / f".{name}.{os.getpid()}"
-        save_file(weights, temporary)
-        os.replace(temporary, folder / f"{name}.safetensors")
+        tensors.save(folder / f"{name}.safetensors", module.state_dict())
     if source is not None and source.resolve() != folder.resolve():
         _take_along(source, folder, config)
     if card is not None or not (folder / CARD).exists():
-        (folder / CARD).write_text(card or model_card.plain(config))
+        durable.write_text(folder / CARD, card or model_card.plain(config))
     config.dump(folder / CONFIG)
     return folder
 
@@ -155,9 +150,7 @@ def _fill(module: M, path: Path, assign: bool = False) -> M:
     if not path.exists():
         raise FileNotFoundError(f"the model folder is incomplete: there is no '{path}'")
     try:
-        module.load_state_dict(load_file(path), assign=assign)
-    except SafetensorError as error:
-        raise ValueError(f"'{path}' is damaged: {error}") from error
+        module.load_state_dict(tensors.load(path), assign=assign)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"'{path}' does not fit {CONFIG}: {reason}") from error

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from syncflow.config import T5TextConfig
-from syncflow.model_io import hub
+from syncflow.model_io import hub, tensors
 from syncflow.models.text_encoder import TextEncoder
 
 _WHOLE, _BLOCK, _BLOCKS = 1 << 20, 1 << 12, 64
@@ -129,31 +129,21 @@ class PromptEncoder:
         return self.cache / self.fingerprint[:32] / f"{name}.safetensors"
 
     def _read(self, text: str) -> Tensor | None:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         path = self._path(text)
         if path is None or not path.is_file():
             return None
         try:
-            return load_file(path)["tokens_LW"]
-        except (SafetensorError, KeyError, OSError):
+            return tensors.load(path)["tokens_LW"]
+        except (ValueError, KeyError, OSError):
             return None  # damaged: encoded and written anew
 
     def _write(self, text: str, tokens_LW: Tensor) -> None:
-        from safetensors.torch import save_file
-
         path = self._path(text)
         if path is None:
             return
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        with contextlib.suppress(OSError):  # a full or read-only disk costs the cache, not the clip
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"tokens_LW": tokens_LW.contiguous()}, temporary)
-            os.replace(temporary, path)
-        except OSError:  # a full or read-only disk costs the cache, not the clip
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            tensors.save(path, {"tokens_LW": tokens_LW})
 
 
 def cache_folder() -> Path | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from syncflow import durable
 from syncflow.training.distributed.groups import Group
 
 #: Dense bfloat16 TFLOP/s by a part of the device's name (the makers' data sheets).
@@ -98,9 +98,7 @@ class Log:
         path = folder / "metrics.jsonl"
         if path.exists():
             lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_text("".join(line + "\n" for line in lines))
-            os.replace(temporary, path)
+            durable.write_text(path, "".join(line + "\n" for line in lines))
         self.file = path.open("a")
         self.board = self.wandb = None
         try:

@@ -9,19 +9,20 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from syncflow.data import lock
+from syncflow.model_io import tensors
 from syncflow.progress import bar
 from syncflow.training import logging
+from syncflow.training.batches import Batches
 from syncflow.training.checkpoints import checkpoint, resume, weights
+from syncflow.training.checkpoints.writer import TAG, Writer
 from syncflow.training.distributed import engine
 from syncflow.training.distributed.groups import Group
 from syncflow.training.optim import optimizer
@@ -31,9 +32,13 @@ from syncflow.training.stopping import StopOnSignal
 from syncflow.training.tasks.randomness import SampleGenerators, Source
 from syncflow.training.tasks.task import Task
 
+# Updates among which ``max_nonfinite`` may have a loss or gradient that is not finite.
+_STRETCH = 1000
+_NAMED = 8  # clips of such an update are named, and the rest counted
+
 
 class Diverged(RuntimeError):
-    """Too many steps had a loss or gradient that is not finite."""
+    """Too many of the last steps had a loss or gradient that is not finite."""
 
 
 def fit(
@@ -50,13 +55,16 @@ def fit(
     Resumes from the newest checkpoint in ``out``; SIGTERM and Ctrl-C save one first.
 
     Args:
-        metadata: goes into the weights' file; its ``config`` (JSON) into every checkpoint.
+        metadata: JSON by name, for the weights' file and every checkpoint: ``config``, and what the
+            weights are tied to, which must be the same when the run goes on.
         group: the processes that train together; alone where it is not given.
 
     Raises:
-        ValueError: ``out`` was begun with another config, another training is running in it, or the
-            processes cannot share a batch.
-        Diverged: more than ``max_nonfinite`` steps had a loss or gradient that is not finite.
+        ValueError: ``out`` was begun with another config or other data, none of its checkpoints can
+            be read, another training is running in it, or the processes cannot share a batch.
+        Diverged: more than ``max_nonfinite`` of the last 1000 steps had a loss or gradient that is
+            not finite; the state is saved.
+        OSError: something cannot be written; what was saved before stays.
         SystemExit: stopped by SIGTERM, code 0. KeyboardInterrupt: by Ctrl-C. Both have saved.
     """
     out, metadata = Path(out), metadata or {}
@@ -108,28 +116,27 @@ class _Run:
         out.mkdir(parents=True, exist_ok=True)
         if config.threads:
             torch.set_num_threads(config.threads)
-        start = resume.find(out, metadata.get("config"))
-        group.barrier()  # everybody has found the same before anything is removed
+        start = resume.find(out, metadata, group)
         if start.state:
             own = task.module.state_dict()
             own |= {k: start.state[f"model/{k}"] for k in own if f"model/{k}" in start.state}
             task.module.load_state_dict(own)
         recompute(task.module, config.recompute)
         self.engine = engine.build(task, config, group)
-        self.step, self.skipped = start.step, start.skipped
+        self.step, self.skipped, self.recent = start.step, start.skipped, list(start.recent)
         self.saved_step: int | None = None
         if start.state:
             self.engine.restore(start.state, start.step - start.skipped)
         self.begun = time.monotonic() - start.seconds
-        self.writer = checkpoint.Writer(
-            out, group.rank, group.world, config.keep_last, config.keep_every
-        )
+        self.writer = Writer(out, group.rank, group.world, config.keep_last, config.keep_every)
         self.log = None
         if group.leads:
-            resume.drop_damaged(out, start.step)
-            frozen = self.engine.frozen()
-            if frozen and not (out / checkpoint.FROZEN).exists():
-                checkpoint.save_weights(out / checkpoint.FROZEN, frozen, {})
+            for folder in start.damaged:  # their names are needed
+                print(f"{out}: damaged, now {checkpoint.put_aside(folder)}", flush=True)
+            if start.state:
+                self.writer.frozen = start.frozen
+            else:  # anew: an earlier run that came to nothing may have left others
+                self.writer.save_frozen(self.engine.frozen())
             self.log = logging.Log(out, start.step, config.wandb, metadata.get("config"))
             if start.step:
                 print(f"{out}: resumed at step {start.step}", flush=True)
@@ -139,7 +146,7 @@ class _Run:
         peak = logging.peak_flops(group.device, config.peak_tflops)
         # Counting traces the whole model: only where a share of the peak can be told.
         self.peak = peak if peak and task.flops(0) is not None else None
-        self.batches = _Batches(task, config.prefetch, self._source)
+        self.batches = Batches(task, config.prefetch, self._source)
         shown = progress and group.leads
         self.bar = bar(
             total=config.steps, initial=start.step, desc=out.name, shown=shown, mininterval=2
@@ -169,15 +176,26 @@ class _Run:
             if stop.asked == signal.SIGINT:
                 raise KeyboardInterrupt
             raise SystemExit(0)
-        values = self.engine.weights()
-        final = self.out / weights.FINAL
-        if group.leads:
-            about = {"steps": str(self.step), "seconds": f"{time.monotonic() - self.begun:.0f}"}
-            values = self.task.finish(values, self.out)
-            checkpoint.save_weights(final, values, {**self.metadata, **about})
-        group.barrier()
+        self._finish()
         self._close()
-        return final
+        return self.out / weights.FINAL
+
+    def _finish(self) -> None:
+        """Writes the final weights; where that fails, the last checkpoint has them."""
+        values, failed = self.engine.weights(), None
+        if self.group.leads:
+            about = {"steps": str(self.step), "seconds": f"{time.monotonic() - self.begun:.0f}"}
+            try:
+                values = self.task.finish(values, self.out)
+                tensors.save(self.out / weights.FINAL, values, {**self.metadata, **about}, TAG)
+            except OSError as error:
+                failed = error
+        if self.group.any(failed is not None)[0]:
+            kept = self.out / checkpoint.FOLDER / f"{self.step:08d}"
+            raise OSError(
+                f"the final weights could not be written: {failed or 'see the first process'}; "
+                f"they are kept in {kept}: make room and run this again"
+            ) from failed
 
     def _close(self) -> None:
         if self.log is not None:
@@ -194,6 +212,7 @@ class _Run:
             {
                 "step": self.step,
                 "skipped": self.skipped,
+                "recent_skips": self.recent,
                 "seconds": time.monotonic() - self.begun,
                 "world": self.group.world,
                 **self.metadata,
@@ -272,14 +291,28 @@ class _Run:
         return sum(sizes), sum(n * one for n, one in zip(sizes, each, strict=True))
 
     def _skip(self) -> None:
+        """The update that just was is left out."""
         self.skipped += 1
-        if self.skipped > self.config.max_nonfinite:
+        self.recent = [s for s in self.recent if s > self.step - _STRETCH] + [self.step]
+        if self.group.leads:
+            self.bar.write(f"{self.out.name} {self.step}: not finite, left out{self._whose()}")
+        if len(self.recent) > self.config.max_nonfinite:
+            self._save()
             self.writer.wait()
             self._close()
             raise Diverged(
-                f"{self.skipped} steps had a loss or gradient that is not finite; lower lr (now "
-                f"{self.config.lr}) or resume from an earlier checkpoint in {self.out}"
+                f"{len(self.recent)} of the last {min(self.step, _STRETCH)} steps had a loss or "
+                f"gradient that is not finite; lower lr (now {self.config.lr}) or start from an "
+                f"earlier checkpoint in {self.out} with init; step {self.step} is saved"
             )
+
+    def _whose(self) -> str:
+        """The clips of the update that just was."""
+        parts = self.config.accumulate
+        passes = range((self.step - 1) * parts, self.step * parts)
+        names = list(dict.fromkeys(name for index in passes for name in self.task.names(index)))
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        return f"; clips: {', '.join(names[:_NAMED])}{more}" if names else ""
 
     def _speed(self) -> dict[str, float]:
         samples, flops = self.pace.take()
@@ -317,33 +350,3 @@ class _Run:
 def _due(step: int, every: int, also: int = 0) -> bool:
     """Whether something is done at this step: at every so many, and at ``also``; 0 = never."""
     return bool(every) and (step % every == 0 or step == also)
-
-
-class _Batches:
-    """Batches and what their steps draw; the next one is made meanwhile (``ahead`` > 0)."""
-
-    def __init__(self, task: Task, ahead: int, source: Callable[[int], Source]) -> None:
-        self.task, self.ahead, self.source = task, ahead, source
-        self.pool = ThreadPoolExecutor(1) if ahead else None
-        self.waiting: dict[int, Future] = {}
-
-    def __enter__(self) -> _Batches:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)
-
-    def prepare(self, index: int) -> None:
-        if self.pool is None:
-            return
-        for place in range(index, index + self.ahead):
-            if place not in self.waiting:
-                self.waiting[place] = self.pool.submit(self._make, place)
-
-    def take(self, index: int) -> Any:
-        future = self.waiting.pop(index, None)
-        return self._make(index) if future is None else future.result()
-
-    def _make(self, index: int) -> Any:
-        return self.task.drawn(self.task.batch(index), self.source(index))

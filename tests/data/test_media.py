@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from syncflow import durable
 from syncflow.data import media
 
 av = pytest.importorskip("av")
@@ -319,7 +320,7 @@ def test_bad_input_writes_nothing(tmp_path, change, message) -> None:
 def test_an_interrupted_write_keeps_the_old_file(tmp_path) -> None:
     path = tmp_path / "a.mp4"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), media.replacing(path) as temporary:
+    with pytest.raises(KeyboardInterrupt), durable.replacing(path) as temporary:
         temporary.write_text("half")
         raise KeyboardInterrupt
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]

@@ -13,6 +13,7 @@ import pytest
 from made_clips import clip
 
 import syncflow
+from syncflow import durable
 from syncflow.data import latent_shards
 from syncflow.data.latents import Latents
 from syncflow.data.prepare import Options, plan, prepare, workers
@@ -181,6 +182,11 @@ def test_a_damaged_or_short_shard_is_told(encoders, spec, tmp_path) -> None:
         Latents(tmp_path / "out")
     shard.write_bytes(whole)
     manifest = tmp_path / "out" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"count": 4', '"count": 5'))
+    facts = durable.read_sealed(manifest)
+    durable.write_sealed(manifest, {**facts, "count": 5})
+    with pytest.raises(ValueError, match="do not make up 5 clips"):
+        Latents(tmp_path / "out")
+    facts["shards"][0]["count"] = facts["count"] = 5
+    durable.write_sealed(manifest, facts)
     with pytest.raises(ValueError, match="does not have the 5 rows"):
         Latents(tmp_path / "out")

@@ -1,10 +1,10 @@
 """Made-up latents and a model of a few thousand parameters: stages that train in a second."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 
+from syncflow import durable
 from syncflow.clip import ClipSpec
 from syncflow.data.latent_shards import Rows, ShardWriter
 
@@ -52,12 +52,12 @@ def write_latents(
     writer.finish({"encoders": {"video_vae": "x"}, "geometry": GEOMETRY | geometry})
     # Statistics that change no value, so that a test can compute by hand.
     path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
+    manifest = durable.read_sealed(path)
     manifest["statistics"] = {
         "video_mean": [0] * video, "video_std": [1] * video,
         "audio_mean": [0] * audio, "audio_std": [1] * audio,
     }  # fmt: skip
-    path.write_text(json.dumps(manifest))
+    durable.write_sealed(path, manifest)
     return folder
 
 

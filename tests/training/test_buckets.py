@@ -9,6 +9,7 @@ import torch
 from made import MODEL, flow_config, write_latents
 from safetensors.torch import load_file
 
+from syncflow import durable
 from syncflow.clip import ClipSpec
 from syncflow.training import runner
 from syncflow.training.checkpoints import resume
@@ -150,9 +151,9 @@ def test_cut_off_in_the_middle_it_goes_on_bit_for_bit(folders, tmp_path):
 
 def test_one_normalisation_serves_all(folders, tmp_path):
     path = Path(folders["wide"]) / "manifest.json"
-    manifest = json.loads(path.read_text())
+    manifest = durable.read_sealed(path)
     manifest["statistics"]["video_mean"] = [10, 10]
-    path.write_text(json.dumps(manifest))
+    durable.write_sealed(path, manifest)
     training = task(config(folders, tmp_path / "run"))
     # 8 clips of 4*8*8 numbers with mean 0, 4 of 4*8*12 with mean 10, 4 of 2*8*8 with mean 0.
     share = 4 * 384 / (8 * 256 + 4 * 384 + 4 * 128)
@@ -187,8 +188,8 @@ def test_what_does_not_go_together_is_refused(folders, tmp_path):
     refused("data.folders.1.weight", {**good, "data": [other, {"data": other, "weight": 0}]})
     refused("data.folders", {**good, "data": []})
     path = Path(folders["wide"]) / "manifest.json"
-    manifest = json.loads(path.read_text()) | {"encoders": {"video_vae": "y"}}
-    path.write_text(json.dumps(manifest))
+    manifest = durable.read_sealed(path) | {"encoders": {"video_vae": "y"}}
+    durable.write_sealed(path, manifest)
     refused("wide was made with other encoders", good)
 
 

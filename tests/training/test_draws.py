@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from made import flow_config, write_latents
 
 from syncflow import flow
-from syncflow.training import loop, runner
+from syncflow.training import runner
+from syncflow.training.batches import Batches
 from syncflow.training.settings import TrainConfig
 from syncflow.training.tasks import draws, randomness
 from syncflow.training.tasks.flow import FlowTraining
@@ -80,7 +81,7 @@ def test_the_step_does_not_wait_for_the_coupling(latents, tmp_path, monkeypatch)
         return real(cost)
 
     monkeypatch.setattr(flow, "assign", slow)
-    with loop._Batches(training, 2, lambda i: SampleGenerators(0, training.places(i))) as batches:
+    with Batches(training, 2, lambda i: SampleGenerators(0, training.places(i))) as batches:
         batches.prepare(1)
         time.sleep(2.0)  # the step before
         begun = time.perf_counter()

@@ -1,13 +1,12 @@
 """Stages of flow training on made-up latents: what learns, what stays, and that it can overfit."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from made import flow_config, write_latents
 from safetensors.torch import load_file
 
+from syncflow import durable
 from syncflow.config import SamplingConfig
 from syncflow.training.loop import fit
 from syncflow.training.settings import TrainConfig
@@ -155,9 +154,9 @@ def test_latents_of_another_encoder_are_refused(latents, tmp_path):
 
     other = tmp_path / "other"
     shutil.copytree(latents, other)
-    manifest = json.loads((other / "manifest.json").read_text())
+    manifest = durable.read_sealed(other / "manifest.json")
     manifest["encoders"] = {"video_vae": "y"}
-    (other / "manifest.json").write_text(json.dumps(manifest))
+    durable.write_sealed(other / "manifest.json", manifest)
     with pytest.raises(ValueError, match="other encoders"):
         FlowTraining(task(latents, tmp_path, "video", validation=str(other)))
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import syncflow
+from syncflow import durable
 from syncflow.training import runner
 
 SIZE = 32
@@ -235,9 +236,9 @@ def test_an_export_of_what_does_not_belong_together_is_refused(
     folder = model_folder.parent
     if "latents" in change:
         shutil.copytree(folder / "latents_train", tmp_path / "other")
-        manifest = json.loads((tmp_path / "other" / "manifest.json").read_text())
+        manifest = durable.read_sealed(tmp_path / "other" / "manifest.json")
         manifest["encoders"]["audio_vae"] = "another"
-        (tmp_path / "other" / "manifest.json").write_text(json.dumps(manifest))
+        durable.write_sealed(tmp_path / "other" / "manifest.json", manifest)
         change = {"latents": str(tmp_path / "other")}
     if "ddit" in change:
         change = {"ddit": str(folder / "text")}

@@ -7,7 +7,7 @@ import torch
 from made import flow_config, write_latents
 
 from syncflow.training import runner
-from syncflow.training.checkpoints import checkpoint, resume, weights
+from syncflow.training.checkpoints import checkpoint, resume, weights, writer
 
 
 @pytest.fixture
@@ -64,9 +64,9 @@ def test_kept_checkpoints(begun, tmp_path):
 def test_no_step_is_saved_twice(begun, monkeypatch):
     """Of two processes, one could find its folder renamed under it."""
     steps = []
-    save = checkpoint.Writer.save
+    save = writer.Writer.save
     monkeypatch.setattr(
-        checkpoint.Writer,
+        writer.Writer,
         "save",
         lambda self, state, about: steps.append(about["step"]) or save(self, state, about),
     )
@@ -75,11 +75,11 @@ def test_no_step_is_saved_twice(begun, monkeypatch):
 
 
 def test_a_writer_that_fails_is_told(tmp_path):
-    writer = checkpoint.Writer(tmp_path, 0, 1, 2, 0)
+    writes = writer.Writer(tmp_path, 0, 1, 2, 0)
     (tmp_path / "checkpoints").write_text("a file is in the way")
-    writer.save({"model/x": torch.zeros(2)}, {"step": 1})
+    writes.save({"model/x": torch.zeros(2)}, {"step": 1})
     with pytest.raises(OSError, match="could not be written"):
-        writer.wait()
+        writes.wait()
 
 
 def test_metrics_after_the_checkpoint_are_taken_back(begun, tmp_path):

@@ -9,6 +9,7 @@ import torch
 from made import flow_config, write_latents
 from safetensors.torch import load_file, save_file
 
+from syncflow import durable
 from syncflow.training import logging, recompute, runner, settings
 from syncflow.training.distributed.groups import Group
 from syncflow.training.distributed.stopwatch import PHASES
@@ -102,9 +103,9 @@ def test_draws_by_clip_do_not_depend_on_how_the_batch_is_shared():
 
 def test_validation_is_scaled_as_training_is(latents, tmp_path):
     other = write_latents(tmp_path / "other", 4)
-    manifest = json.loads((other / "manifest.json").read_text())
+    manifest = durable.read_sealed(other / "manifest.json")
     manifest["statistics"]["video_mean"] = [5, 5]
-    (other / "manifest.json").write_text(json.dumps(manifest))
+    durable.write_sealed(other / "manifest.json", manifest)
     training = task(latents, validation=str(other))
     seen = training.validation[0].latents.batch(np.arange(2), np.random.default_rng(0))
     assert seen["video"].mean() > -1
@@ -121,10 +122,10 @@ def test_a_frozen_tower_sees_video_as_it_was_trained_and_the_sound_follows_the_d
     weights = {k: v.contiguous() for k, v in first.module.state_dict().items()}
     (tmp_path / "tower").mkdir()
     save_file(weights, tmp_path / "tower" / "model.safetensors", {"statistics": json.dumps(known)})
-    manifest = json.loads((latents / "manifest.json").read_text())
+    manifest = durable.read_sealed(latents / "manifest.json")
     manifest["statistics"] |= {"audio_mean": [1.0] * 3, "audio_std": [2.0] * 3,
                                "video_mean": [7.0] * 2, "video_std": [7.0] * 2}  # fmt: skip
-    (latents / "manifest.json").write_text(json.dumps(manifest))
+    durable.write_sealed(latents / "manifest.json", manifest)
     rows, draw = np.arange(4), lambda: np.random.default_rng(0)
     plain = first.plan.buckets[0].latents.batch(rows, draw())  # statistics 0 and 1
 

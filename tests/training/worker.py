@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from syncflow.training import loop, runner
+from syncflow.training import batches, runner
 from syncflow.training.distributed import groups
 from syncflow.training.tasks.flow import FlowTraining
 
@@ -23,7 +23,7 @@ def main() -> None:
         return made
 
     FlowTraining.batch = batch
-    enter = loop._Batches.__enter__
+    enter = batches.Batches.__enter__
 
     def begin(self):
         # Told to stop before its first step.
@@ -31,7 +31,7 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         return enter(self)
 
-    loop._Batches.__enter__ = begin
+    batches.Batches.__enter__ = begin
     group = groups.join("cpu", minutes=2)
     for config in sys.argv[1:]:
         with suppress(SystemExit):

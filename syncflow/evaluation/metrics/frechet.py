@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from syncflow import durable
+
 Features = Tensor | np.ndarray
 
 
@@ -142,7 +144,6 @@ class Statistics:
 
         self.moments()
         path = Path(path)
-        part = path.with_name(f".{path.name}.part")
         card = {
             name: getattr(self, name) for name in ("facts", "replicas", "seed", "clips", "samples")
         }
@@ -150,8 +151,8 @@ class Statistics:
             "origin": self._origin, "count": self._count_R, "sum": self._sum_RD,
             "square": self._square_RDD,
         }  # fmt: skip
-        save_file(arrays, part, {"statistics": json.dumps(card)})
-        part.replace(path)
+        with durable.replacing(path) as part:
+            save_file(arrays, part, {"statistics": json.dumps(card)})
         return path
 
     @classmethod

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from syncflow.model_io import tensors
+
 
 @dataclass(frozen=True)
 class ProbeSettings:
@@ -127,7 +129,6 @@ def _cached(
     ``network`` builds the untrained network, ``learn`` returns the trained one and its facts.
     """
     from safetensors import safe_open
-    from safetensors.torch import save_file
 
     path = Path(cache) / f"{name}.safetensors" if cache is not None else None
     if path is not None and path.is_file():
@@ -139,7 +140,5 @@ def _cached(
     module, facts = learn()
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        save_file(module.state_dict(), part, metadata={"facts": json.dumps(facts)})
-        part.replace(path)
+        tensors.save(path, module.state_dict(), {"facts": json.dumps(facts)})
     return Probe(module, labels, facts)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from syncflow import durable
 from syncflow.clip import Clip
 from syncflow.data import media
 
@@ -78,7 +79,7 @@ def contact_sheet(
                 y = top - 3 if above else top + picture + _GAP
                 draw.line((x, y, x, y + (picture + 3 if above else wave)), colour, 2)
     # A name of its own beside the target: an interrupted run leaves the old sheet whole.
-    with media.replacing(path) as temporary:
+    with durable.replacing(path) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
     return path
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from syncflow import durable
 from syncflow.clip import Clip
-from syncflow.data import media
 from syncflow.detect import matching
 from syncflow.evaluation.report import figures, paper_tables, table, tables
 from syncflow.evaluation.report.table import cell
@@ -76,8 +76,7 @@ def document(path: Path, title: str, parts: Sequence[str], script: str = "") -> 
         + (f"<script>{script}</script>" if script else "")
         + "</body></html>\n"
     )
-    with media.replacing(path) as temporary:
-        temporary.write_text(text)
+    durable.write_text(path, text)
     return path
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from syncflow.data import media
+from syncflow import durable
 from syncflow.evaluation.report import figures, table
 from syncflow.evaluation.report.table import Cell, cell
 
@@ -65,7 +65,7 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Under a temporary name first: a kill leaves the report of before, never half of one."""
-    with media.replacing(path) as temporary:
+    with durable.replacing(path) as temporary:
         temporary.write_text(text)
 
 
@@ -151,7 +151,7 @@ def calibration(name: str, found: dict[str, Any]) -> str:
 
 def write_csv(path: Path, records: Sequence[dict[str, Any]]) -> None:
     """One line per clip and system; times in seconds, separated by blanks."""
-    with media.replacing(path) as temporary, temporary.open("w", newline="") as file:
+    with durable.replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(records[0]))
         writer.writeheader()
         for record in records:
@@ -207,5 +207,5 @@ def histogram(
         x = margin + share * bins * bar
         draw.text((x, height - 30), label, "black", font, anchor="ma" if 0 < share < 1 else
                   ("la" if share == 0 else "ra"))  # fmt: skip
-    with media.replacing(path) as temporary:
+    with durable.replacing(path) as temporary:
         image.save(temporary)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
+from syncflow import durable
+from syncflow.model_io import tensors
 from syncflow.training import settings
 from syncflow.training.checkpoints import checkpoint
+from syncflow.training.distributed.groups import Group
 from syncflow.training.optim import optimizer
 
 # What may change while a run lasts: how long it is, where it goes, what it tells, how it is shared
@@ -27,38 +30,109 @@ _FREE_LOOP = {
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins: ``step`` 0 with no state, or a checkpoint's."""
+    """Where a run begins: ``step`` 0 with no state, or a checkpoint's.
+
+    ``recent``: the steps that were skipped not long ago; ``frozen``: the checksum of the weights
+    that are not trained; ``damaged``: the checkpoints after this one, which cannot be read.
+    """
 
     step: int = 0
     skipped: int = 0
     seconds: float = 0.0
+    recent: tuple[int, ...] = ()
     state: Mapping[str, Tensor] = field(default_factory=dict)
+    frozen: str | None = None
+    damaged: tuple[Path, ...] = ()
 
 
-def find(out: Path, config: str | None) -> Start:
-    """The newest readable checkpoint below ``out``.
+def find(out: Path, metadata: Mapping[str, str], group: Group) -> Start:
+    """The newest checkpoint below ``out`` that no process finds damaged; they agree on it.
 
     Raises:
-        ValueError: it was made with another config.
+        ValueError: it was made with another config or on other data, or there are checkpoints and
+            none can be read.
+        OSError: the disk cannot be read, which says nothing about the checkpoints.
     """
-    saved = checkpoint.newest(out)
+    saved, damaged = _newest(out, group)
     if saved is None:
         return Start()
     about = saved.about
-    changed = differing(about.get("config"), config)
+    changed = differing(about.get("config"), metadata.get("config"))
     if changed:
         raise ValueError(
             f"{out} was started with another config: {'; '.join(changed)}. Give another out, "
             "restore the config, or start from its weights with init"
         )
-    return Start(about["step"], about["skipped"], about["seconds"], saved)
+    changed = _other_data(about, metadata)
+    if changed:
+        raise ValueError(
+            f"{out} was trained on other data: {'; '.join(changed)}. Give another out, restore the "
+            "data, or start from its weights with init"
+        )
+    frozen = about.get("frozen")
+    if frozen is None and "frozen" not in about and (out / checkpoint.FROZEN).exists():
+        frozen = durable.digest(out / checkpoint.FROZEN)
+    recent = tuple(about.get("recent_skips", ()))
+    return Start(
+        about["step"], about["skipped"], about["seconds"], recent, saved, frozen, tuple(damaged)
+    )
+
+
+def _newest(out: Path, group: Group) -> tuple[checkpoint.Saved | None, list[Path]]:
+    """The newest checkpoint that can be read, and the damaged ones after it."""
+    damaged: list[Path] = []
+    reason = ""
+    for folder in checkpoint.folders(out):
+        saved = problem = unread = None
+        try:
+            saved = checkpoint.Saved(folder, group.rank, group.world)
+        except checkpoint.Damaged as error:
+            problem = str(error)
+        except OSError as error:  # all must hear of it, or they wait for this one
+            unread = error
+        bad, stop = group.any(problem is not None, unread is not None)
+        if stop:
+            raise unread or OSError(f"another process cannot read '{folder}'")
+        if not bad:
+            return saved, damaged
+        damaged.append(folder)
+        reason = reason or problem or f"another process finds '{folder}' damaged"
+        if problem is not None:
+            print(f"{problem}; trying the one before", flush=True)
+    left = damaged + checkpoint.damaged(out)
+    if left:
+        raise ValueError(
+            f"none of the {len(left)} checkpoints in {out / checkpoint.FOLDER} can be read, and "
+            f"nothing was changed ({reason or f'{left[0].name} was put aside before'}). Put back a "
+            "copy of what is damaged, or give another out to start anew; frozen.safetensors is "
+            "written at the start of any run of the same config"
+        )
+    return None, []
+
+
+def _other_data(before: Mapping[str, Any], now: Mapping[str, str]) -> list[str]:
+    """What of the data is not what a run was begun with, by name, with both values."""
+    changed = []
+    for key in now.keys() - {"config", "config_hash"}:
+        if key not in before or before[key] == now[key]:
+            continue
+        old, new = json.loads(before[key]), json.loads(now[key])
+        if not isinstance(old, dict) or not isinstance(new, dict):
+            old, new = {key: old}, {key: new}
+            key = ""
+        for name in sorted(old.keys() | new.keys()):
+            if old.get(name) != new.get(name):
+                where = f"{key} {name}".strip()
+                values = (textwrap.shorten(repr(v.get(name)), 60) for v in (old, new))
+                changed.append("{} was {} and is {}".format(where, *values))
+    return changed
 
 
 def goes_on(final: Path, config: settings.LoopConfig, text: str | None, tells: bool) -> bool:
     """Whether the finished run that ended in ``final`` is to be longer now; the process that
     ``tells`` says what becomes of it."""
     out = final.parent
-    about = checkpoint.metadata(final)
+    about = tensors.about(final)
     changed = differing(about.get("config"), text)
     done = int(about.get("steps", config.steps))
     longer = not changed and done < config.steps and bool(checkpoint.folders(out))
@@ -74,13 +148,6 @@ def goes_on(final: Path, config: settings.LoopConfig, text: str | None, tells: b
                 told += f"; lr jumps from {rates[0]:.3g} to {rates[1]:.3g}"
         print(told)
     return longer
-
-
-def drop_damaged(out: Path, step: int) -> None:
-    """Removes checkpoints after ``step``: they could not be read, and their names are needed."""
-    for folder in checkpoint.folders(out):
-        if int(folder.name) > step:
-            shutil.rmtree(folder)
 
 
 def differing(before: str | None, now: str | None) -> list[str]:

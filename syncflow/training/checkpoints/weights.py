@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from syncflow.config import ModelConfig, find
-from syncflow.model_io import model_folder
+from syncflow.model_io import model_folder, tensors
 from syncflow.training.checkpoints import checkpoint
 
 FINAL = "model.safetensors"
@@ -26,11 +25,11 @@ def load(folder: str | Path, part: str = "ddit") -> dict[str, Tensor]:
     """
     folder = find(folder)
     if folder.suffix == ".safetensors":
-        return load_file(folder)
+        return tensors.load(folder)
     if (folder / model_folder.CONFIG).exists():
-        return {k: v.float() for k, v in load_file(folder / f"{part}.safetensors").items()}
+        return {k: v.float() for k, v in tensors.load(folder / f"{part}.safetensors").items()}
     if (folder / FINAL).exists():
-        return load_file(folder / FINAL)
+        return tensors.load(folder / FINAL)
     if (folder / checkpoint.MANIFEST).exists():
         return checkpoint.Saved(folder).weights()
     saved = checkpoint.folders(folder)
@@ -49,8 +48,8 @@ def about(folder: str | Path) -> dict[str, Any]:
     """
     folder = find(folder)
     if (folder / checkpoint.MANIFEST).exists():
-        return checkpoint.Saved(folder).about
-    return checkpoint.metadata(folder / FINAL) if (folder / FINAL).exists() else {}
+        return checkpoint.manifest(folder)
+    return tensors.about(folder / FINAL) if (folder / FINAL).exists() else {}
 
 
 def statistics(folder: str | Path) -> dict[str, list[float]] | None:

@@ -119,12 +119,20 @@ class FlowTraining(Task):
     def provenance(self) -> dict[str, str]:
         """What the weights are tied to, for the weights' file: whoever exports must know."""
         encoders = self.plan.buckets[0].latents.manifest["encoders"]
-        kept = {"encoders": encoders, "statistics": self.statistics}
+        kept = {
+            "encoders": encoders,
+            "statistics": self.statistics,
+            "clips": [len(bucket.latents) for bucket in self.plan.buckets],
+        }
         return {key: json.dumps(value, sort_keys=True) for key, value in kept.items()}
 
     def places(self, index: int) -> range:
         """The numbers of the clips of a pass, counted through the run."""
         return self.plan.at(index).places
+
+    def names(self, index: int) -> list[str]:
+        seen = self.plan.at(index)
+        return [seen.bucket.latents.name(int(row)) for row in seen.rows]
 
     def flops(self, index: int) -> float:
         """Floating point operations of one training sample of a pass."""

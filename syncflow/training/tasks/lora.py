@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from syncflow.training.checkpoints import checkpoint
+from syncflow.model_io import tensors
 from syncflow.training.settings import LoraConfig
 
 FILE = "lora.safetensors"
@@ -66,5 +66,5 @@ def finish(values: dict[str, Tensor], config: LoraConfig, out: Path) -> dict[str
     """Writes the small matrices alone to ``lora.safetensors``; returns the merged weights."""
     small = {name: value for name, value in values.items() if ".lora_" in name}
     about = {"rank": str(config.rank), "alpha": str(config.alpha)}
-    checkpoint.save_weights(out / FILE, small, about)
+    tensors.save(out / FILE, small, about)
     return merge(values, config)

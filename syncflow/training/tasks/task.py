@@ -46,6 +46,10 @@ class Task(ABC):
         ``batch_size`` at a time."""
         return None
 
+    def names(self, index: int) -> list[str]:
+        """What the clips of a pass of all processes are called, for messages."""
+        return []
+
     def flops(self, index: int) -> float | None:
         """Floating point operations of one training sample of a pass; None = not known."""
         return None
