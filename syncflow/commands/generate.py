@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from syncflow.commands import options
+from syncflow.commands.notice import notice
 from syncflow.sampling import OPTIONS
 
 SUMMARY = "generate clips from prompts"
@@ -69,8 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from syncflow.commands import output_paths
-    from syncflow.data import media
+    with notice("loading PyTorch ..."):
+        from syncflow.commands import output_paths
+        from syncflow.data import media
 
     prompts: list[str] = args.prompts or ([""] if args.video else [])
     if not prompts:
@@ -100,7 +102,8 @@ def run(args: argparse.Namespace) -> None:
     begin = time.monotonic()
     placement = {"device": args.device, "dtype": args.dtype}
     placement = {name: value for name, value in placement.items() if value is not None}
-    model = syncflow.load(*([args.model] if args.model else []), **placement)
+    with notice("loading the model ..."):
+        model = syncflow.load(*([args.model] if args.model else []), **placement)
     options = {name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None}
     clips = model.generate(
         prompts,

@@ -9,10 +9,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from syncflow import durable
 from syncflow.config import BytesTextConfig, ModelConfig, OpenSoraVAEConfig, T5TextConfig
@@ -77,9 +78,25 @@ def load(folder: Path) -> tuple[ModelConfig, Parts]:
     """
     config, parts = load_encoders(folder)
     # Nothing of the d-DiT survives loading, so its billion parameters are never initialised.
-    with torch.device("meta"):
+    with _WithoutMemory():
         ddit = DDiT(config.ddit)
     return config, {"ddit": _fill(ddit, folder / "ddit.safetensors", assign=True), **parts}
+
+
+class _WithoutMemory(TorchFunctionMode):
+    """Tensors on the meta device, where loading fills them. Small tables that are computed stay on
+    the CPU and normal numbers undrawn: on the meta device both would import PyTorch's compiler,
+    which takes longer than loading the model."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function is nn.init.normal_:
+            return kwargs["tensor"]
+        if function in (torch.empty, torch.zeros, torch.ones) and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        return function(*args, **kwargs)
 
 
 def load_encoders(folder: Path) -> tuple[ModelConfig, EncoderParts]:

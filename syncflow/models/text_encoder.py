@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from syncflow.config import BytesTextConfig, T5TextConfig, TextEncoderConfig
+from syncflow.models.text.byte_encoder import ByteEncoder
 from syncflow.models.text.int8 import quantize_linears
 
 PAD, EOS, UNK = 0, 1, 2
@@ -108,7 +109,8 @@ class TextEncoder(nn.Module):
         self.tokenizer: Any
         self.pools_words = isinstance(config, BytesTextConfig) and config.pool == "word"
         if isinstance(config, BytesTextConfig):
-            self.t5 = _build_byte_t5(config)
+            sizes = config.d_model, config.d_kv, config.d_ff, config.num_layers, config.num_heads
+            self.t5 = ByteEncoder(BYTE_VOCAB_SIZE, *sizes)
             self.tokenizer = ByteTokenizer(config.max_length)
         else:
             from transformers import AutoTokenizer, T5EncoderModel
@@ -128,7 +130,7 @@ class TextEncoder(nn.Module):
     @property
     def embed_dim(self) -> int:
         """Width W of the embeddings."""
-        return int(self.t5.config.d_model)
+        return int(self.t5.embed_tokens.embedding_dim)
 
     @property
     def max_tokens(self) -> int:
@@ -160,7 +162,11 @@ class TextEncoder(nn.Module):
         device = next(self.t5.parameters()).device
         ids_BN, mask_BN, word_BN = self._tokenize(list(texts), fixed_length)
         ids_BN, mask_BN = ids_BN.to(device), mask_BN.to(device)
-        states_BNW = self.t5(input_ids=ids_BN, attention_mask=mask_BN.long()).last_hidden_state
+        if isinstance(self.t5, ByteEncoder):
+            states_BNW = self.t5(ids_BN, mask_BN)
+        else:
+            given = {"input_ids": ids_BN, "attention_mask": mask_BN.long()}
+            states_BNW = self.t5(**given).last_hidden_state
         if self.pools_words:
             num_words = self.max_tokens if fixed_length else None
             assert word_BN is not None
@@ -184,24 +190,6 @@ class TextEncoder(nn.Module):
             return_tensors="pt",
         )
         return batch["input_ids"], batch["attention_mask"].bool(), None
-
-
-def _build_byte_t5(config: BytesTextConfig) -> nn.Module:
-    from transformers import T5Config, T5EncoderModel
-
-    t5_config = T5Config(
-        vocab_size=BYTE_VOCAB_SIZE,
-        d_model=config.d_model,
-        d_kv=config.d_kv,
-        d_ff=config.d_ff,
-        num_layers=config.num_layers,
-        num_heads=config.num_heads,
-        feed_forward_proj="gated-gelu",
-        dropout_rate=0.0,
-    )
-    # The backward of scaled_dot_product_attention is slow on CPU for sequences this short.
-    t5_config._attn_implementation = "eager"
-    return T5EncoderModel(t5_config).encoder
 
 
 class AttributeHead(nn.Module):

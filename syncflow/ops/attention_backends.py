@@ -127,10 +127,21 @@ def refusal(name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> 
         return "it gives no gradient of a mask"
     if capability(q.device.index or 0) < backend.capability:
         return "it does not run on this GPU"
-    return "" if backend.module is None else _find_eagerly(name)[1]
+    if backend.module is None:
+        return ""
+    from syncflow.ops.outside_graph import outside_graph
+
+    return outside_graph(find, name)[1]
 
 
-@torch.compiler.assume_constant_result
+def _constant(function: Callable) -> Callable:
+    """`torch.compiler.assume_constant_result`, which would import the compiler for this one mark: a
+    second and a half of every start."""
+    function._dynamo_marked_constant = True
+    return function
+
+
+@_constant
 def capability(index: int) -> tuple[int, int]:
     """Of a GPU; (0, 0) where there is none, as for tensors without memory."""
     return _capability(index)
@@ -146,19 +157,13 @@ def run(name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tens
     backend = BACKENDS[name]
     if backend.module is None:
         return backend.adapt(backend.kernel, q, k, v, mask)
-    return _run_eagerly(name, q, k, v, mask)
+    # A compiled model leaves its graph for a package, and for nothing else.
+    from syncflow.ops.outside_graph import outside_graph
+
+    return outside_graph(_run_package, name, q, k, v, mask)
 
 
-# A compiled model leaves its graph for a package, and for nothing else.
-
-
-@torch.compiler.disable
-def _find_eagerly(name: str) -> tuple[object, str]:
-    return find(name)
-
-
-@torch.compiler.disable
-def _run_eagerly(name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+def _run_package(name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     return BACKENDS[name].adapt(find(name)[0], q, k, v, mask)
 
 
@@ -216,7 +221,7 @@ asked_for = _choice_from_environment()
 _warned: set[str] = set()
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def warn_once(name: str, why: str) -> None:
     """One line for each reason why calls went elsewhere."""
     if (text := f"{name}: {why}") not in _warned:

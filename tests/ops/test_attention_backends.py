@@ -356,3 +356,39 @@ def test_nothing_is_imported_before_it_is_wanted():
     env = {**os.environ, "SYNCFLOW_ATTENTION": "xformers"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_marks_for_the_compiler_are_pytorchs_own():
+    """Made without importing it; under a private name, so that a change of it has to be noticed."""
+
+    def function():
+        pass
+
+    marked = torch.compiler.assume_constant_result(function)
+    ours = {name for name in vars(backends.capability) if "dynamo" in name}
+    assert ours == {name for name in vars(marked) if "dynamo" in name} != set()
+    assert ours <= set(vars(backends.warn_once))
+
+
+def test_a_compiled_model_leaves_its_graph_for_a_package(monkeypatch):
+    graphs = []
+
+    def backend(graph, given):
+        graphs.append(graph)
+        return graph.forward
+
+    def twice(q, k, v):
+        return backends.run("flash-attn-2", q * 2, k, v, None) + 1
+
+    called = []
+
+    def package(q, k, v, **options):
+        called.append(torch.compiler.is_compiling())
+        return q
+
+    monkeypatch.setattr(backends, "find", lambda name: (package, ""))
+    q = torch.randn(1, 2, 8, 8)
+    torch._dynamo.reset()
+    out = torch.compile(twice, backend=backend)(q, q, q)
+    assert torch.equal(out, q * 2 + 1)
+    assert called == [False] and len(graphs) == 2

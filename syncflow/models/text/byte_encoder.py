@@ -1,0 +1,193 @@
+"""T5's encoder over bytes, under transformers' names, without transformers.
+
+Importing transformers takes longer than everything else between a prompt and its clip. Operations
+stand in transformers' order, so that the same weights give the same bits, and random numbers are
+drawn in its order, so that the same seed starts the same training.
+
+Axis letters: B batch, N bytes, H heads, W width of the embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+_BUCKETS, _MAX_DISTANCE = 32, 128
+
+
+class ByteEncoder(nn.Module):
+    """The encoder of T5 v1.1 (gated GELU, no biases) without dropout; the state dict is that of
+    ``transformers.T5EncoderModel(...).encoder``.
+
+    Args:
+        vocab_size: number of ids.
+        d_model, d_kv, d_ff, num_layers, num_heads: T5's sizes.
+    """
+
+    def __init__(
+        self, vocab_size: int, d_model: int, d_kv: int, d_ff: int, num_layers: int, num_heads: int
+    ) -> None:
+        super().__init__()
+        torch.empty(vocab_size, d_model).normal_()  # transformers' second name for the table
+        self.embed_tokens = nn.Embedding(vocab_size, d_model)
+        self.block = nn.ModuleList(
+            Block(d_model, d_kv, d_ff, num_heads, has_bias=layer == 0)
+            for layer in range(num_layers)
+        )
+        self.final_layer_norm = RMSNorm(d_model)
+        self._draw()
+
+    @torch.no_grad()
+    def _draw(self) -> None:
+        """T5's initial weights. transformers draws each first by the rule of all its models, and
+        then by T5's; the table of ids twice again under its second name."""
+        table = self.embed_tokens.weight
+        table.normal_()
+        for block in self.block:
+            for part in (block.layer[0].SelfAttention, block.layer[1].DenseReluDense):
+                for weight, _ in part.spreads():
+                    weight.normal_()
+                for weight, std in part.spreads():
+                    weight.normal_(std=std)
+        for _ in range(2):
+            table.normal_()
+
+    def forward(self, ids_BN: Tensor, mask_BN: Tensor) -> Tensor:
+        """States ``[B, N, W]`` of ids; ``mask_BN`` is True where bytes may be attended to."""
+        states_BNW = self.embed_tokens(ids_BN)
+        zero = states_BNW.new_zeros(())
+        mask_B11N = torch.where(mask_BN[:, None, None, :], zero, torch.finfo(states_BNW.dtype).min)
+        bias_1HNN = self.block[0].layer[0].SelfAttention.position_bias(ids_BN.shape[1])
+        for block in self.block:
+            states_BNW = block(states_BNW, bias_1HNN, mask_B11N)
+        return self.final_layer_norm(states_BNW)
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight; the mean of squares is taken in float32."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        variance = x.to(torch.float32).pow(2).mean(-1, keepdim=True)
+        x = x * torch.rsqrt(variance + 1e-6)
+        return self.weight * x.to(self.weight.dtype)
+
+
+class Attention(nn.Module):
+    """Self-attention without scaling, which T5's initial weights carry, and with a learned bias of
+    each head for how far apart two bytes are; the first layer has it for all."""
+
+    def __init__(self, d_model: int, d_kv: int, num_heads: int, has_bias: bool) -> None:
+        super().__init__()
+        self.d_kv = d_kv
+        inner = num_heads * d_kv
+        self.q = nn.Linear(d_model, inner, bias=False)
+        self.k = nn.Linear(d_model, inner, bias=False)
+        self.v = nn.Linear(d_model, inner, bias=False)
+        self.o = nn.Linear(inner, d_model, bias=False)
+        self.relative_attention_bias = nn.Embedding(_BUCKETS, num_heads) if has_bias else None
+
+    def spreads(self) -> Iterator[tuple[Tensor, float]]:
+        """The weights, each with its first standard deviation."""
+        d_model, inner = self.q.in_features, self.o.in_features
+        yield self.q.weight, (d_model * self.d_kv) ** -0.5
+        yield self.k.weight, d_model**-0.5
+        yield self.v.weight, d_model**-0.5
+        yield self.o.weight, inner**-0.5
+        if self.relative_attention_bias is not None:
+            yield self.relative_attention_bias.weight, d_model**-0.5
+
+    def position_bias(self, length: int) -> Tensor:
+        """``[1, H, length, length]``, to be added to the scores."""
+        table = self.relative_attention_bias
+        assert table is not None  # of the first layer
+        at_N = torch.arange(length, device=table.weight.device)
+        bias_NNH = table(_bucket(at_N[None, :] - at_N[:, None]))
+        return bias_NNH.permute(2, 0, 1).unsqueeze(0)
+
+    def forward(self, x_BNW: Tensor, bias_1HNN: Tensor, mask_B11N: Tensor) -> Tensor:
+        heads = (*x_BNW.shape[:-1], -1, self.d_kv)
+        q, k, v = (linear(x_BNW).view(heads).transpose(1, 2) for linear in (self.q, self.k, self.v))
+        # The backward of scaled_dot_product_attention is slow on CPU for sequences this short.
+        scores_BHNN = torch.matmul(q, k.transpose(2, 3)) + bias_1HNN + mask_B11N
+        out = torch.matmul(scores_BHNN.softmax(-1), v)
+        return self.o(out.transpose(1, 2).flatten(2))
+
+
+class GatedDense(nn.Module):
+    """Two layers, the hidden one gated: gelu(x W_0) * (x W_1)."""
+
+    def __init__(self, d_model: int, d_ff: int) -> None:
+        super().__init__()
+        self.wi_0 = nn.Linear(d_model, d_ff, bias=False)
+        self.wi_1 = nn.Linear(d_model, d_ff, bias=False)
+        self.wo = nn.Linear(d_ff, d_model, bias=False)
+
+    def spreads(self) -> Iterator[tuple[Tensor, float]]:
+        """The weights, each with its first standard deviation."""
+        for linear in (self.wi_0, self.wi_1, self.wo):
+            yield linear.weight, linear.in_features**-0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.wo(_gelu(self.wi_0(x)) * self.wi_1(x))
+
+
+class SelfAttentionLayer(nn.Module):
+    """x + attention(norm(x))."""
+
+    def __init__(self, d_model: int, d_kv: int, num_heads: int, has_bias: bool) -> None:
+        super().__init__()
+        self.SelfAttention = Attention(d_model, d_kv, num_heads, has_bias)
+        self.layer_norm = RMSNorm(d_model)
+
+    def forward(self, x: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
+        return x + self.SelfAttention(self.layer_norm(x), bias, mask)
+
+
+class DenseLayer(nn.Module):
+    """x + dense(norm(x))."""
+
+    def __init__(self, d_model: int, d_ff: int) -> None:
+        super().__init__()
+        self.DenseReluDense = GatedDense(d_model, d_ff)
+        self.layer_norm = RMSNorm(d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.DenseReluDense(self.layer_norm(x))
+
+
+class Block(nn.Module):
+    """Attention, then the dense layers."""
+
+    def __init__(self, d_model: int, d_kv: int, d_ff: int, num_heads: int, has_bias: bool) -> None:
+        super().__init__()
+        attention = SelfAttentionLayer(d_model, d_kv, num_heads, has_bias)
+        self.layer = nn.ModuleList([attention, DenseLayer(d_model, d_ff)])
+
+    def forward(self, x: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
+        attention, dense = self.layer
+        return dense(attention(x, bias, mask))
+
+
+def _gelu(x: Tensor) -> Tensor:
+    """By tanh, written out: PyTorch's fused form rounds otherwise."""
+    inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))
+    return 0.5 * x * (1.0 + torch.tanh(inner))
+
+
+def _bucket(distance: Tensor) -> Tensor:
+    """Of how far a key is from its query: one bucket for each small distance, then ever wider ones,
+    and other buckets for keys that come after."""
+    half = _BUCKETS // 2
+    exact = half // 2
+    after = (distance > 0).to(torch.long) * half
+    distance = distance.abs()
+    scaled = torch.log(distance.float() / exact) / math.log(_MAX_DISTANCE / exact) * (half - exact)
+    wide = (exact + scaled.to(torch.long)).clamp(max=half - 1)
+    return after + torch.where(distance < exact, distance, wide)
