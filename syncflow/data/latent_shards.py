@@ -77,19 +77,19 @@ def write(path: Path, rows: Rows) -> None:
     header = {"records": rows.records, "skipped": rows.skipped, "sums": _sums(rows)}
     # One entry: the order in which the library writes several is another one every time.
     said = {_HEADER: json.dumps(header, ensure_ascii=False)}
-    with _replacing(path) as partial:
+    with replacing(path) as partial:
         partial.write_bytes(save(arrays, metadata=said))
 
 
 def write_json(path: Path, value: Any) -> None:
     """The same for a JSON file."""
-    with _replacing(path) as partial:
+    with replacing(path) as partial:
         partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_lines(path: Path, values: Sequence[dict[str, Any]]) -> None:
     """The same for a JSON object per line."""
-    with _replacing(path) as partial:
+    with replacing(path) as partial:
         lines = [json.dumps(value, ensure_ascii=False) + "\n" for value in values]
         partial.write_text("".join(lines))
 
@@ -247,7 +247,7 @@ def locked(folder: Path, name: str, wait: bool = False) -> AbstractContextManage
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     # The same name at every try: what a killed run left is overwritten.
     partial = path.with_name(f".{path.name}.partial")
     yield partial

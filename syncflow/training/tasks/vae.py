@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from syncflow.clip import AUDIO_HOP, VIDEO_STRIDE, to_model
 from syncflow.data.shards import ClipShards
 from syncflow.detect import contacts, fidelity, onsets
-from syncflow.models.codec import AudioCodec, VideoCodec
+from syncflow.models.codec import ENCODING, AudioCodec, VideoCodec
 from syncflow.models.posterior import DiagonalGaussian
 from syncflow.models.vae import build_audio_vae, build_video_vae
 from syncflow.training.checkpoints import weights
@@ -25,16 +25,12 @@ _VALIDATION_CLIPS = 32
 M = TypeVar("M", bound=nn.Module)
 
 
-# By these names the VAEs of every kind call what makes a latent.
-_ENCODING = {"encoder", "quant_conv", "moments"}
-
-
 def _prepared(module: M, config: VAETask, part: str) -> M:
     if config.init:
         module.load_state_dict(weights.load(config.init, part))
     if config.freeze_encoder:
         for name, parameter in module.named_parameters():
-            parameter.requires_grad_(not _ENCODING & set(name.split(".")))
+            parameter.requires_grad_(not set(ENCODING) & set(name.split(".")))
     return module
 
 
