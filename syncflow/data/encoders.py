@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +16,13 @@ from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.text_encoder import TextEncoder
 
 
-def weights_hash(module: nn.Module) -> str:
-    """Sixteen hex digits of a module's weights."""
+def weights_hash(module: nn.Module, parts: Collection[str] = ()) -> str:
+    """Sixteen hex digits of a module's weights; of ``parts``, the weights in a child of one of
+    these names alone."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
+        if parts and not set(parts) & set(name.split(".")):
+            continue
         digest.update(name.encode())
         digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

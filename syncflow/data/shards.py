@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,17 @@ class ClipShards:
         """The keyword arguments of ``ClipSpec``."""
         names = ("seconds", "fps", "height", "width", "sample_rate")
         return {name: getattr(self._shards.plan, name) for name in names}
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What decides the clips (``dataset.json``), but for how many there are."""
+        plan = dataclasses.asdict(self._shards.plan)
+        del plan["clips"]
+        return plan
+
+    def kind(self, index: int) -> str:
+        """The kind of event that a clip shows."""
+        return self._shards.metadata[int(index)]["attributes"]["kind"]
 
     def video(self, index: int) -> np.ndarray:
         return self._shards.video(int(index))

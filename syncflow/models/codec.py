@@ -6,6 +6,9 @@ from torch import Tensor, nn
 
 from syncflow.models.posterior import DiagonalGaussian
 
+#: By these names the VAEs of every kind call what makes a latent.
+ENCODING = ("encoder", "quant_conv", "moments")
+
 
 class VideoCodec(nn.Module):
     """A video VAE, down-sampling 4x in time and 8x in space (``clip.VIDEO_STRIDE``)."""

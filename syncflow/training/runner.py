@@ -129,6 +129,12 @@ def _latents(config: settings.LatentsTask, group: Group, progress: bool) -> None
     )
 
 
+def _made_latents(config: settings.MadeLatentsTask, group: Group, progress: bool) -> None:
+    from syncflow.training.tasks import made
+
+    made.make(config, group.device, progress)
+
+
 def _export(config: settings.ExportTask, group: Group, progress: bool) -> None:
     from syncflow.training.tasks import export
 
@@ -142,5 +148,6 @@ _RUNNERS: dict[type[Config], Callable[[Any, Group, bool], None]] = {
     settings.VideoVAETask: _fit,
     settings.FlowTask: _fit,
     settings.LatentsTask: _latents,
+    settings.MadeLatentsTask: _made_latents,
     settings.ExportTask: _export,
 }

@@ -74,11 +74,45 @@ class AudioVAETask(VAETask):
     wave_weight: Weight = 0.3
 
 
+class ClipsConfig(Config):
+    """One of several folders of clips; a folder's name alone is one.
+
+    ``share``: of the samples, relative to the other folders'. ``kinds``: how much more often clips
+    of a kind of event come, {"strike": 3}; 1 where nothing is said. ``made``: latents of these
+    clips as a sampler makes them (``MadeLatentsTask``), which the decoder sees in place of the
+    encoder's.
+    """
+
+    data: str
+    share: float = Field(1.0, gt=0)
+    kinds: dict[str, Annotated[float, Field(ge=0)]] = {}
+    made: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"data": value} if isinstance(value, str) else value
+
+
+_Clips = Annotated[
+    Annotated[str, Tag("folder")]
+    | Annotated[list[ClipsConfig], Field(min_length=1), Tag("folders")],
+    Discriminator(lambda value: "folders" if isinstance(value, list) else "folder"),
+]
+
+
 class VideoVAETask(VAETask):
     """Trains the video VAE on crops of ``frames``; ``moving_weight`` is how much more a moving
-    pixel counts."""
+    pixel counts.
+
+    ``data`` may be several folders, whose clips are then drawn by their shares. A frame whose
+    ``made`` latents are ``made_distance`` (mean square, in squared deviations of the latents) from
+    its encoded ones counts half, a nearer one more: what has moved away no longer shows the pixels.
+    """
 
     task: Literal["video_vae"]
+    data: _Clips  # type: ignore[assignment]
+    made_distance: float = Field(0.05, gt=0)
     model: VideoVAEConfig
     frames: Frames = 16
     kl_weight: Weight = 3e-4
@@ -95,6 +129,33 @@ class LatentsTask(Config):
     audio_vae: str
     text_encoder: str
     batch_size: Batch = 16
+
+
+class MadeLatentsTask(Config):
+    """Latents of clips as a model's tower makes them, for the video decoder to train on.
+
+    The latents of the first ``clips`` of ``data`` (None = all) are noised to a flow time between
+    ``start`` and denoised again with the clip's caption, as the model samples: near the clip's own,
+    whose pixels are known, and with the faults that a sampler leaves. A batch has one time.
+    """
+
+    task: Literal["made_latents"]
+    out: str
+    data: str
+    model: str
+    clips: int | None = Field(None, gt=0)
+    start: tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=0, lt=1)]] = (
+        0.3,
+        0.8,
+    )
+    seed: int = 0
+    batch_size: int = Field(32, gt=0)
+
+    @model_validator(mode="after")
+    def _check_start(self) -> MadeLatentsTask:
+        if self.start[0] > self.start[1]:
+            raise ValueError(f"start {list(self.start)} must not fall")
+        return self
 
 
 class LoraConfig(Config):
@@ -248,6 +309,7 @@ AnyTask = Annotated[
     | AudioVAETask
     | VideoVAETask
     | LatentsTask
+    | MadeLatentsTask
     | FlowTask
     | RenderTask
     | ExportTask

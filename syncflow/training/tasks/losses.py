@@ -13,11 +13,15 @@ def video_reconstruction(
     video_BCFHW: Tensor,
     moving_weight: float,
     moving_B1FHW: Tensor | None = None,
+    counts_B1F11: Tensor | None = None,
 ) -> Tensor:
     """L1 + 2 L2 with moving pixels weighted, and the same of spatial differences, which keeps
-    edges sharp. Scalar. ``moving_B1FHW``: the ``moving_mask``, where it is known already."""
+    edges sharp. Scalar. ``moving_B1FHW``: the ``moving_mask``, where it is known already;
+    ``counts_B1F11``: how much each frame counts, where not all alike."""
     moving = moving_mask(video_BCFHW) if moving_B1FHW is None else moving_B1FHW
     weight = 1 + moving_weight * moving
+    if counts_B1F11 is not None:
+        weight = weight * counts_B1F11
     error = (out_BCFHW - video_BCFHW) / 2
     loss = (weight * (error.abs() + 2 * error.square())).mean()
     across = (weight[..., 1:] * error.diff(dim=-1).abs()).mean()

@@ -8,16 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from syncflow.clip import AUDIO_HOP, VIDEO_STRIDE, to_model
+from syncflow.clip import AUDIO_HOP, to_model
+from syncflow.data.encoders import weights_hash
 from syncflow.data.shards import ClipShards
 from syncflow.detect import contacts, fidelity, onsets
-from syncflow.models.codec import AudioCodec, VideoCodec
+from syncflow.models.codec import ENCODING, AudioCodec, VideoCodec
 from syncflow.models.posterior import DiagonalGaussian
 from syncflow.models.vae import build_audio_vae, build_video_vae
 from syncflow.training.checkpoints import weights
 from syncflow.training.settings import AudioVAETask, VAETask, VideoVAETask
 from syncflow.training.tasks import losses
 from syncflow.training.tasks.buckets import epoch_indices
+from syncflow.training.tasks.clips import Pieces, Sources
 from syncflow.training.tasks.randomness import Source, one_generator
 from syncflow.training.tasks.task import Task
 
@@ -25,17 +27,19 @@ _VALIDATION_CLIPS = 32
 M = TypeVar("M", bound=nn.Module)
 
 
-# By these names the VAEs of every kind call what makes a latent.
-_ENCODING = {"encoder", "quant_conv", "moments"}
-
-
 def _prepared(module: M, config: VAETask, part: str) -> M:
     if config.init:
         module.load_state_dict(weights.load(config.init, part))
     if config.freeze_encoder:
         for name, parameter in module.named_parameters():
-            parameter.requires_grad_(not _ENCODING & set(name.split(".")))
+            parameter.requires_grad_(not set(ENCODING) & set(name.split(".")))
     return module
+
+
+def _kl(posterior: DiagonalGaussian) -> Tensor:
+    """Nats per element of a latent, in float32."""
+    with torch.autocast(posterior.mean.device.type, enabled=False):
+        return (posterior.kl() / posterior.mean[0].numel()).mean()
 
 
 def _draw(
@@ -58,31 +62,44 @@ class VideoVAETraining(Task):
 
     def __init__(self, config: VideoVAETask, device: str = "cpu") -> None:
         self.config, self.device = config, device
-        self.train, self.validation = ClipShards(config.data), ClipShards(config.validation)
         self.module = _prepared(build_video_vae(config.model), config, "video_vae")
+        encoder = weights_hash(self.module, ENCODING)
+        self.train = Sources(config.data, config.frames, config.loop, encoder)
+        self.validation = ClipShards(config.validation)
+        if self.train.made and not config.freeze_encoder:
+            raise ValueError("made latents are of one encoder: set freeze_encoder to train on them")
 
-    def batch(self, index: int) -> Tensor:
-        loop = self.config.loop
-        picks = epoch_indices(len(self.train), loop.seed, index, loop.batch_size)
-        rng = np.random.default_rng([loop.seed, 1, index])
-        pieces = []
-        for pick in picks:
-            video = self.train.video(pick)
-            room = (len(video) - self.config.frames) // VIDEO_STRIDE[0]
-            first = VIDEO_STRIDE[0] * int(rng.integers(0, room + 1))
-            pieces.append(video[first : first + self.config.frames])
-        return to_model(torch.from_numpy(np.stack(pieces)).to(self.device))
+    def batch(self, index: int) -> Pieces:
+        return self.train.batch(index)
 
-    def loss(self, batch: Tensor, source: Source) -> tuple[Tensor, dict[str, Tensor | float]]:
-        video, generator = batch, one_generator(source)
-        posterior = self.module.encode(video)
-        latent = _draw(posterior, self.config, 1, generator)
+    def loss(self, batch: Pieces, source: Source) -> tuple[Tensor, dict[str, Tensor | float]]:
+        video, generator = batch.video.to(self.device), one_generator(source)
+        made = batch.made_B.to(self.device)
+        latent, kl = self._latents(video, made, batch.latent, generator)
         out = self.module.decode(latent, num_frames=video.shape[2])
+        counts = self.train.nearness(batch, self.config.made_distance)
+        counts = None if counts is None else counts.to(self.device)
         with torch.autocast(video.device.type, enabled=False):
-            recon = losses.video_reconstruction(out, video, self.config.moving_weight)
-            kl = (posterior.kl() / posterior.mean[0].numel()).mean()
+            recon = losses.video_reconstruction(
+                out, video, self.config.moving_weight, counts_B1F11=counts
+            )
         loss = recon if self.config.freeze_encoder else recon + self.config.kl_weight * kl
         return loss, {"recon": recon.item(), "kl": kl.item()}
+
+    def _latents(
+        self, video: Tensor, made_B: Tensor, made: Tensor | None, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """What the decoder is given, and the KL of what was encoded."""
+        if made is None:
+            posterior = self.module.encode(video)
+            return _draw(posterior, self.config, 1, generator), _kl(posterior)
+        made = made.to(video)
+        if made_B.all():
+            return made, video.new_zeros(())
+        posterior = self.module.encode(video[~made_B])
+        latent = made.new_empty(len(video), *made.shape[1:])
+        latent[made_B], latent[~made_B] = made, _draw(posterior, self.config, 1, generator)
+        return latent, _kl(posterior)
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         codec = cast(VideoCodec, module)
@@ -135,7 +152,7 @@ class AudioVAETraining(Task):
         with torch.autocast(audio.device.type, enabled=False):
             recon = losses.audio_reconstruction(out, audio, self.config.band_weight)
             wave = ((out - audio).abs().mean(1) / (audio.abs().mean(1) + 2e-3)).mean()
-            kl = (posterior.kl() / posterior.mean[0].numel()).mean()
+        kl = _kl(posterior)
         loss = recon + self.config.wave_weight * wave + self.config.kl_weight * kl
         return loss, {"recon": recon.item(), "wave": wave.item(), "kl": kl.item()}
 
