@@ -13,11 +13,19 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+Function = TypeVar("Function", bound=Callable[..., object])
+PackageFunction = Callable[..., Tensor | tuple[Tensor, ...]]
+
+# PyTorch's decorators have no signature; they leave a function's own as it is.
+_constant: Callable[[Function], Function] = torch.compiler.assume_constant_result
+_eager: Callable[[Function], Function] = torch.compiler.disable
 
 _HALVES = (torch.bfloat16, torch.float16)
 
@@ -27,17 +35,18 @@ class Backend:
     """One way to compute attention.
 
     Attributes:
-        module, symbol: where a package has the function; None for PyTorch's own.
         adapt: (function or SDPBackend, q, k, v, mask) -> [B, H, L, D]; operands are [B, H, L, D].
+        module, symbol: where a package has the function; None for PyTorch's own.
+        kernel: PyTorch's name of its own.
         masks: whether it takes a mask.
         most: the largest head dimension that it takes.
         dtypes: of queries, keys and values.
         capability: the least compute capability.
     """
 
-    adapt: Callable
+    adapt: Callable[[Any, Tensor, Tensor, Tensor, Tensor | None], Tensor]
     module: str | None = None
-    symbol: str | None = None
+    symbol: str = ""
     kernel: SDPBackend | None = None
     masks: bool = False
     most: int = 256
@@ -50,18 +59,24 @@ def _torch_own(kernel: SDPBackend, q: Tensor, k: Tensor, v: Tensor, mask: Tensor
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
-def _heads_last(function: Callable, q: Tensor, k: Tensor, v: Tensor, **options: object) -> Tensor:
+def _heads_last(
+    function: PackageFunction, q: Tensor, k: Tensor, v: Tensor, **options: object
+) -> Tensor:
     """Of functions over [B, N, H, D]; some return the logarithms of the sums beside the result."""
     out = function(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), **options)
     return (out[0] if isinstance(out, tuple) else out).transpose(1, 2)
 
 
-def _flash(function: Callable, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+def _flash(
+    function: PackageFunction, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
+) -> Tensor:
     scale = q.shape[-1] ** -0.5
     return _heads_last(function, q, k, v, softmax_scale=scale, causal=False)
 
 
-def _xformers(function: Callable, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+def _xformers(
+    function: PackageFunction, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
+) -> Tensor:
     bias = None
     if mask is not None:
         # It wants numbers, of the full shape, their rows a multiple of 8 apart.
@@ -130,7 +145,7 @@ def refusal(name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> 
     return "" if backend.module is None else _find_eagerly(name)[1]
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def capability(index: int) -> tuple[int, int]:
     """Of a GPU; (0, 0) where there is none, as for tensors without memory."""
     return _capability(index)
@@ -152,12 +167,12 @@ def run(name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tens
 # A compiled model leaves its graph for a package, and for nothing else.
 
 
-@torch.compiler.disable
+@_eager
 def _find_eagerly(name: str) -> tuple[object, str]:
     return find(name)
 
 
-@torch.compiler.disable
+@_eager
 def _run_eagerly(name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     return BACKENDS[name].adapt(find(name)[0], q, k, v, mask)
 
@@ -216,7 +231,7 @@ asked_for = _choice_from_environment()
 _warned: set[str] = set()
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def warn_once(name: str, why: str) -> None:
     """One line for each reason why calls went elsewhere."""
     if (text := f"{name}: {why}") not in _warned:
