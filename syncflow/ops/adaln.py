@@ -28,6 +28,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from syncflow.ops import native, verify
+from syncflow.ops.modulation import (
+    Grouping,
+    Shape,
+    check_affine,
+    check_modulation,
+    check_same_shape,
+    grouped,
+    over_tokens,
+    spread,
+)
+
+Both = tuple[Tensor, Tensor]
 
 
 def adaln(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
@@ -39,14 +51,14 @@ def adaln(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
     if not shapes:
         return call(x, shift, scale, eps)
     GSC, rows = shapes
-    return call(x.reshape(GSC), *_spread(rows, shift, scale), eps).reshape(x.shape)
+    return call(x.reshape(GSC), *spread(rows, shift, scale), eps).reshape(x.shape)
 
 
 def adaln_reference(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
     """`adaln` in plain PyTorch."""
-    _check_modulation(x, shift=shift, scale=scale)
+    check_modulation(x, shift=shift, scale=scale)
     normed = F.layer_norm(x, (x.shape[-1],), eps=eps)
-    return (normed * (1 + _over_tokens(scale, x)) + _over_tokens(shift, x)).to(x.dtype)
+    return (normed * (1 + over_tokens(scale, x)) + over_tokens(shift, x)).to(x.dtype)
 
 
 def gate_residual(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
@@ -58,14 +70,14 @@ def gate_residual(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
     if not shapes:
         return call(x, y, gate)
     GSC, rows = shapes
-    return call(x.reshape(GSC), y.reshape(GSC), *_spread(rows, gate)).reshape(x.shape)
+    return call(x.reshape(GSC), y.reshape(GSC), *spread(rows, gate)).reshape(x.shape)
 
 
 def gate_residual_reference(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
     """`gate_residual` in plain PyTorch."""
-    _check_same_shape(x, y)
-    _check_modulation(x, gate=gate)
-    return (x + _over_tokens(gate, x) * y).to(x.dtype)
+    check_same_shape(x, y)
+    check_modulation(x, gate=gate)
+    return (x + over_tokens(gate, x) * y).to(x.dtype)
 
 
 def gate_residual_adaln(
@@ -79,7 +91,7 @@ def gate_residual_adaln(
     if not shapes:
         return call(x, y, gate, shift, scale, eps)
     GSC, rows = shapes
-    sum_GSC, out_GSC = call(x.reshape(GSC), y.reshape(GSC), *_spread(rows, gate, shift, scale), eps)
+    sum_GSC, out_GSC = call(x.reshape(GSC), y.reshape(GSC), *spread(rows, gate, shift, scale), eps)
     return sum_GSC.reshape(x.shape), out_GSC.reshape(x.shape)
 
 
@@ -87,7 +99,7 @@ def gate_residual_adaln_reference(
     x: Tensor, y: Tensor, gate: Tensor | None, shift: Tensor, scale: Tensor, eps: float = 1e-6
 ) -> tuple[Tensor, Tensor]:
     """`gate_residual_adaln` in plain PyTorch."""
-    _check_same_shape(x, y)
+    check_same_shape(x, y)
     x = (x + y).to(x.dtype) if gate is None else gate_residual_reference(x, y, gate)
     return x, adaln_reference(x, shift, scale, eps)
 
@@ -103,8 +115,8 @@ def residual_layernorm_reference(
     x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5
 ) -> Tensor:
     """`residual_layernorm` in plain PyTorch."""
-    _check_same_shape(x, y)
-    _check_affine(x, weight=weight, bias=bias)
+    check_same_shape(x, y)
+    check_affine(x, weight=weight, bias=bias)
     return (x + F.layer_norm(y, (y.shape[-1],), eps=eps) * weight + bias).to(x.dtype)
 
 
@@ -119,51 +131,59 @@ def layernorm_of_sum_reference(
     x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5
 ) -> Tensor:
     """`layernorm_of_sum` in plain PyTorch."""
-    _check_same_shape(x, y)
-    _check_affine(x, weight=weight, bias=bias)
+    check_same_shape(x, y)
+    check_affine(x, weight=weight, bias=bias)
     return F.layer_norm(x + y, (x.shape[-1],), weight, bias, eps).to(x.dtype)
 
 
 # What tracing and autograd need to know of the compiled ops (csrc/bindings.cpp)
 
 
-def _save_adaln(ctx, inputs, output):
+def _save_adaln(ctx: native.ContextWithEps, inputs: native.Inputs, output: Tensor) -> None:
     x, shift, scale, ctx.eps = inputs
     ctx.save_for_backward(x, shift, scale)
 
 
-def _adaln_backward(ctx, grad):
+def _adaln_backward(ctx: native.ContextWithEps, grad: Tensor) -> tuple[Tensor | None, ...]:
     return *native.gradient("adaln", grad, *ctx.saved_tensors, ctx.eps), None
 
 
-def _save_gate_residual(ctx, inputs, output):
+def _save_gate_residual(ctx: native.Context, inputs: native.Inputs, output: Tensor) -> None:
     x, y, gate = inputs
     ctx.save_for_backward(y, gate)
 
 
-def _gate_residual_backward(ctx, grad):
+def _gate_residual_backward(ctx: native.Context, grad: Tensor) -> tuple[Tensor | None, ...]:
     y, gate = ctx.saved_tensors
     return grad, *native.gradient("gate_residual", grad, y, gate)
 
 
-def _save_gate_residual_adaln(ctx, inputs, output):
+def _save_gate_residual_adaln(
+    ctx: native.ContextWithEps, inputs: native.Inputs, output: Both
+) -> None:
     x, y, gate, shift, scale, ctx.eps = inputs
     ctx.save_for_backward(output[0], y, gate, shift, scale)
 
 
-def _gate_residual_adaln_backward(ctx, grad_sum, grad_out):
+def _gate_residual_adaln_backward(
+    ctx: native.ContextWithEps, grad_sum: Tensor, grad_out: Tensor
+) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
     grads = native.gradient("gate_residual_adaln", grad_sum, grad_out, *saved, ctx.eps)
     grad_x, grad_y, grad_gate, grad_shift, grad_scale = grads
     return grad_x, grad_y, None if saved[2] is None else grad_gate, grad_shift, grad_scale, None
 
 
-def _save_residual_layernorm(ctx, inputs, output):
+def _save_residual_layernorm(
+    ctx: native.ContextWithEps, inputs: native.Inputs, output: Tensor
+) -> None:
     x, y, weight, bias, ctx.eps = inputs
     ctx.save_for_backward(y, weight, bias)
 
 
-def _residual_layernorm_backward(ctx, grad):
+def _residual_layernorm_backward(
+    ctx: native.ContextWithEps, grad: Tensor
+) -> tuple[Tensor | None, ...]:
     grads = native.gradient("residual_layernorm", grad, *ctx.saved_tensors, ctx.eps)
     return grad, *grads, None
 
@@ -205,101 +225,20 @@ native.register(
 native.register_fake("layernorm_of_sum", lambda x, y, weight, bias, eps: _like(x)[0])
 
 
-# Shapes
-
-
-def _check_modulation(x: Tensor, **tensors: Tensor | None) -> None:
-    right = None
-    for name, m in tensors.items():
-        # The usual case first: at small sizes these checks cost as much as the kernel.
-        if m is None or m.shape == right:
-            continue
-        fits = 1 <= m.ndim <= x.ndim and m.shape[-1] == x.shape[-1]
-        if fits and m.shape[:-1] == x.shape[: m.ndim - 1]:
-            right = m.shape
-            continue
-        if not fits or any(a not in (1, b) for a, b in zip(m.shape[:-1], x.shape, strict=False)):
-            raise ValueError(
-                f"{name} of shape {tuple(m.shape)} does not modulate x of shape {tuple(x.shape)}: "
-                f"its last axis must be x's, and each axis before it x's own, from the left, or 1"
-            )
-
-
-def _check_same_shape(x: Tensor, y: Tensor) -> None:
-    if x.shape != y.shape:
-        raise ValueError(f"x {tuple(x.shape)} and y {tuple(y.shape)} must have one shape")
-
-
-def _check_affine(x: Tensor, **tensors: Tensor) -> None:
-    for name, w in tensors.items():
-        if w.shape != x.shape[-1:]:
-            raise ValueError(
-                f"{name} of shape {tuple(w.shape)} must be [{x.shape[-1]}], the last axis of x"
-            )
-
-
-def _over_tokens(m: Tensor, x: Tensor) -> Tensor:
-    """m [B, C] or [B, T, C] with the token axes that x has and m lacks, each of length 1."""
-    return m.reshape(*m.shape[:-1], *(1,) * (x.ndim - m.ndim), m.shape[-1])
-
-
-# The plan of a call: () where the shapes are the kernel's own, else what to make of them. A view
-# costs as much as the rest of a small call.
-
-Shape = tuple[int, ...]
-# How a modulation becomes [G, C]: a view of it, expanded, and made rows; None: as it is.
-Rows = tuple[Shape, Shape, Shape] | None
-
-
-def _grouped(x: Tensor, **modulations: Tensor | None) -> tuple[()] | tuple[Shape, list[Rows]]:
-    """(G, S, C) for x and how each modulation becomes [G, C]: a group shares one modulation row."""
-    _check_modulation(x, **modulations)
-    shapes = {m.shape for m in modulations.values() if m is not None}
-    if len(shapes) == 1:
-        (shape,) = shapes
-        if len(shape) == 2 and shape[0] == x.shape[0] and x.ndim > 2:
-            if x.ndim == 3:
-                return ()
-            return (shape[0], prod(x.shape[1:-1]), shape[1]), [None] * len(modulations)
-    depth = 0  # how many leading axes of x tell modulation rows apart
-    for m in modulations.values():
-        if m is not None:
-            depth = max([depth] + [axis + 1 for axis, n in enumerate(m.shape[:-1]) if n != 1])
-    lead, channels = tuple(x.shape[:depth]), x.shape[-1]
-    rows: list[Rows] = []
-    for m in modulations.values():
-        row = None
-        if m is not None:
-            view = (*m.shape[:-1][:depth], *(1,) * max(0, depth - m.ndim + 1), channels)
-            row = (view, (*lead, channels), (prod(lead), channels))
-        rows.append(row)
-    return (prod(lead), prod(x.shape[depth:-1]), channels), rows
-
-
-def _spread(rows: list[Rows], *modulations: Tensor | None) -> list[Tensor | None]:
-    """Each modulation as [G, C]."""
-    return [
-        m if row is None or m is None else m.reshape(row[0]).expand(row[1]).reshape(row[2])
-        for m, row in zip(modulations, rows, strict=True)
-    ]
-
-
-def _plan_gated(
-    x: Tensor, y: Tensor, gate: Tensor | None, **others: Tensor
-) -> tuple[()] | tuple[Shape, list[Rows]]:
-    _check_same_shape(x, y)
-    return _grouped(x, gate=gate, **others)
+def _plan_gated(x: Tensor, y: Tensor, gate: Tensor | None, **others: Tensor) -> Grouping:
+    check_same_shape(x, y)
+    return grouped(x, gate=gate, **others)
 
 
 def _plan_affine(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> Shape:
-    _check_same_shape(x, y)
-    _check_affine(x, weight=weight, bias=bias)
+    check_same_shape(x, y)
+    check_affine(x, weight=weight, bias=bias)
     return () if x.ndim == 3 else (1, prod(x.shape[:-1]), x.shape[-1])
 
 
 def _affine(
-    operator: native.Operator,
-    twin: Callable,
+    operator: native.Operator[Shape, Tensor],
+    twin: Callable[..., Tensor],
     x: Tensor,
     y: Tensor,
     weight: Tensor,
@@ -316,40 +255,40 @@ def _affine(
 
 
 def _problem(
-    kernel: Callable, twin: Callable, tokens: int, rows: int
+    kernel: verify.Call, twin: verify.Call, tokens: int, rows: int
 ) -> Callable[..., verify.Problem]:
     """Two samples of three tokens: the first `tokens` tensors [2, 3, C], then [2, C], or [C]."""
 
-    def small(*tensors: Tensor | None) -> verify.Problem:
-        C = tensors[0].shape[-1]
-        sizes = [(2, 3, C)] * tokens + [(2, C)[2 - rows :]] * (len(tensors) - tokens)
-        shapes = [None if t is None else s for t, s in zip(tensors, sizes, strict=True)]
-        return verify.Problem(shapes, kernel, twin)
+    def small(x: Tensor, *others: Tensor | None) -> verify.Problem:
+        C = x.shape[-1]
+        sizes = [(2, 3, C)] * (tokens - 1) + [(2, C)[2 - rows :]] * (len(others) - tokens + 1)
+        rest = [None if t is None else s for t, s in zip(others, sizes, strict=True)]
+        return verify.Problem([(2, 3, C), *rest], kernel, twin)
 
     return small
 
 
-_ADALN = native.Operator(
+_ADALN: native.Operator[Grouping, Tensor] = native.Operator(
     "adaln",
-    plan=lambda x, shift, scale: _grouped(x, shift=shift, scale=scale),
+    plan=lambda x, shift, scale: grouped(x, shift=shift, scale=scale),
     problem=_problem(adaln, adaln_reference, 1, 2),
 )
-_GATE_RESIDUAL = native.Operator(
+_GATE_RESIDUAL: native.Operator[Grouping, Tensor] = native.Operator(
     "gate_residual",
     plan=_plan_gated,
     problem=_problem(gate_residual, gate_residual_reference, 2, 2),
 )
-_GATE_RESIDUAL_ADALN = native.Operator(
+_GATE_RESIDUAL_ADALN: native.Operator[Grouping, Both] = native.Operator(
     "gate_residual_adaln",
     plan=lambda x, y, gate, shift, scale: _plan_gated(x, y, gate, shift=shift, scale=scale),
     problem=_problem(gate_residual_adaln, gate_residual_adaln_reference, 2, 2),
 )
-_RESIDUAL_LAYERNORM = native.Operator(
+_RESIDUAL_LAYERNORM: native.Operator[Shape, Tensor] = native.Operator(
     "residual_layernorm",
     plan=_plan_affine,
     problem=_problem(residual_layernorm, residual_layernorm_reference, 2, 1),
 )
-_LAYERNORM_OF_SUM = native.Operator(
+_LAYERNORM_OF_SUM: native.Operator[Shape, Tensor] = native.Operator(
     "layernorm_of_sum",
     plan=_plan_affine,
     gradient=lambda device: False,

@@ -36,25 +36,25 @@ def attention(q_BHLD: Tensor, k_BHMD: Tensor, v_BHMD: Tensor, mask: Tensor | Non
     return F.scaled_dot_product_attention(q_BHLD, k_BHMD, v_BHMD, attn_mask=mask)
 
 
-def _on_a_gpu(*operands: Tensor | None) -> Tensor:
+def _on_a_gpu(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     name = asked = backends.asked_for
     if asked == "auto":
-        name = backends.preferred(*operands)
-    elif asked != "sdpa" and (why := backends.refusal(asked, *operands)):
+        name = backends.preferred(q, k, v, mask)
+    elif asked != "sdpa" and (why := backends.refusal(asked, q, k, v, mask)):
         backends.warn_once(asked, why)
         name = "sdpa"
     if name == "sdpa":
-        return F.scaled_dot_product_attention(*operands)
+        return F.scaled_dot_product_attention(q, k, v, mask)
     if asked == "auto" or torch.compiler.is_compiling():
-        return backends.run(name, *operands)
+        return backends.run(name, q, k, v, mask)
     try:
-        return backends.run(name, *operands)
+        return backends.run(name, q, k, v, mask)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # what a package refuses is for it to say
         lines = str(error).strip().splitlines() or [type(error).__name__]
         backends.warn_once(name, lines[0][:120])
-        return F.scaled_dot_product_attention(*operands)
+        return F.scaled_dot_product_attention(q, k, v, mask)
 
 
 def attention_with_log_sum(

@@ -13,13 +13,24 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+Function = TypeVar("Function", bound=Callable[..., object])
+PackageFunction = Callable[..., Tensor | tuple[Tensor, ...]]
+
 _HALVES = (torch.bfloat16, torch.float16)
+
+
+def _constant(function: Function) -> Function:
+    """`torch.compiler.assume_constant_result`, which would import the compiler for this one mark: a
+    second and a half of every start."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]  # PyTorch's mark
+    return function
 
 
 @dataclass(frozen=True)
@@ -27,17 +38,18 @@ class Backend:
     """One way to compute attention.
 
     Attributes:
-        module, symbol: where a package has the function; None for PyTorch's own.
         adapt: (function or SDPBackend, q, k, v, mask) -> [B, H, L, D]; operands are [B, H, L, D].
+        module, symbol: where a package has the function; None for PyTorch's own.
+        kernel: PyTorch's name of its own.
         masks: whether it takes a mask.
         most: the largest head dimension that it takes.
         dtypes: of queries, keys and values.
         capability: the least compute capability.
     """
 
-    adapt: Callable
+    adapt: Callable[[Any, Tensor, Tensor, Tensor, Tensor | None], Tensor]
     module: str | None = None
-    symbol: str | None = None
+    symbol: str = ""
     kernel: SDPBackend | None = None
     masks: bool = False
     most: int = 256
@@ -50,18 +62,24 @@ def _torch_own(kernel: SDPBackend, q: Tensor, k: Tensor, v: Tensor, mask: Tensor
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
-def _heads_last(function: Callable, q: Tensor, k: Tensor, v: Tensor, **options: object) -> Tensor:
+def _heads_last(
+    function: PackageFunction, q: Tensor, k: Tensor, v: Tensor, **options: object
+) -> Tensor:
     """Of functions over [B, N, H, D]; some return the logarithms of the sums beside the result."""
     out = function(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), **options)
     return (out[0] if isinstance(out, tuple) else out).transpose(1, 2)
 
 
-def _flash(function: Callable, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+def _flash(
+    function: PackageFunction, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
+) -> Tensor:
     scale = q.shape[-1] ** -0.5
     return _heads_last(function, q, k, v, softmax_scale=scale, causal=False)
 
 
-def _xformers(function: Callable, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+def _xformers(
+    function: PackageFunction, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
+) -> Tensor:
     bias = None
     if mask is not None:
         # It wants numbers, of the full shape, their rows a multiple of 8 apart.
@@ -132,13 +150,6 @@ def refusal(name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> 
     from syncflow.ops.outside_graph import outside_graph
 
     return outside_graph(find, name)[1]
-
-
-def _constant(function: Callable) -> Callable:
-    """`torch.compiler.assume_constant_result`, which would import the compiler for this one mark: a
-    second and a half of every start."""
-    function._dynamo_marked_constant = True
-    return function
 
 
 @_constant

@@ -43,18 +43,19 @@ def cross_attention(
     Returns:
         [R, N, H * D].
     """
-    given = (q_RNHD, *keys_values, *(own or (None, None)), term_BM, rotation_NP2)
+    own_key_value: KeysValues | tuple[None, None] = own or (None, None)
+    given = (q_RNHD, *keys_values, *own_key_value, term_BM, rotation_NP2)
     plan = _CROSS_ATTENTION.plan(*given)
     if plan is not None:
         return plan[0](*given)
-    plan = _ATTEND_OWN.plan(*given)
-    if plan is not None:
-        return _around_a_library(plan[0], q_RNHD, keys_values, term_BM, rotation_NP2, own)
+    around = _ATTEND_OWN.plan(*given)
+    if around is not None:
+        return _around_a_library(around[0], q_RNHD, keys_values, term_BM, rotation_NP2, own)
     return cross_attention_reference(q_RNHD, keys_values, term_BM, rotation_NP2, own)
 
 
 def _around_a_library(
-    attend_own_: Callable,
+    attend_own_: Callable[..., None],
     q_RNHD: Tensor,
     keys_values: KeysValues,
     term_BM: Tensor | None,
@@ -67,11 +68,11 @@ def _around_a_library(
         q_RNHD = turned(q_RNHD, rotation_NP2, False)
     R, N, H, D = q_RNHD.shape
     B = len(keys_values[0])
-    keys_values = tuple(x.to(q_RNHD.dtype) for x in keys_values)
+    k_BHMD, v_BHMD = keys_values = _as(q_RNHD.dtype, keys_values)
     if own is None or term_BM is not None or not B:
         return cross_attention_reference(q_RNHD, keys_values, term_BM, None, own)
     folded_BHLD = q_RNHD.reshape(B, -1, H, D).transpose(1, 2)
-    found = attention_with_log_sum(folded_BHLD, *keys_values)
+    found = attention_with_log_sum(folded_BHLD, k_BHMD, v_BHMD)
     if found is None:
         return cross_attention_reference(q_RNHD, keys_values, None, None, own)
     out_BHLD, log_sum_BHL = found
@@ -90,24 +91,31 @@ def cross_attention_reference(
 ) -> Tensor:
     """`cross_attention` in plain PyTorch."""
     k_BHMD, v_BHMD = keys_values
-    _check(q_RNHD, k_BHMD, v_BHMD, *(own or (None, None)), term_BM, rotation_NP2)
+    own_k, own_v = own or (None, None)
+    _check(q_RNHD, k_BHMD, v_BHMD, own_k, own_v, term_BM, rotation_NP2)
     R, N, H, D = q_RNHD.shape
     B, dtype = len(k_BHMD), q_RNHD.dtype
     if rotation_NP2 is not None:
         q_RNHD = rotate(q_RNHD, rotation_NP2, False).to(dtype)
-    keys_values, mask = (k_BHMD.to(dtype), v_BHMD.to(dtype)), None
+    k_BHMD, v_BHMD = _as(dtype, keys_values)
+    mask = None
     if term_BM is not None:
         mask = term_BM.to(dtype)[:, None, None]
     if own is not None:
-        repeated = [x if R == B else x.repeat_interleave(R // B, 0) for x in keys_values]
-        pairs = zip(repeated, own, strict=True)
-        keys_values = [torch.cat([x, y.to(dtype)], dim=2) for x, y in pairs]
+        k_BHMD, v_BHMD = (
+            torch.cat([x if R == B else x.repeat_interleave(R // B, 0), y.to(dtype)], dim=2)
+            for x, y in ((k_BHMD, own[0]), (v_BHMD, own[1]))
+        )
         if mask is not None:
             mask = torch.nn.functional.pad(mask.repeat_interleave(R // B, 0), (0, 1))
     elif R:
         q_RNHD = q_RNHD.reshape(B, -1, H, D)
-    out_BHND = attention(q_RNHD.transpose(1, 2), *keys_values, mask)
+    out_BHND = attention(q_RNHD.transpose(1, 2), k_BHMD, v_BHMD, mask)
     return out_BHND.transpose(1, 2).reshape(R, N, H * D)
+
+
+def _as(dtype: torch.dtype, keys_values: KeysValues) -> KeysValues:
+    return keys_values[0].to(dtype), keys_values[1].to(dtype)
 
 
 def _check(
@@ -141,17 +149,25 @@ def _check(
         raise ValueError(f"the head dimension must be even for rotary pairs, not {D}")
 
 
-def _save(ctx, inputs, output):
+def _save(ctx: native.Context, inputs: native.Inputs, output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _backward(ctx, grad):
+def _backward(ctx: native.Context, grad: Tensor) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
     grads = native.gradient("cross_attention", grad, *saved)
     return *(None if t is None else g for g, t in zip(grads, saved, strict=False)), None, None
 
 
-def _backward_fake(grad, q, k, v, own_k, own_v, *rest):
+def _backward_fake(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    own_k: Tensor | None,
+    own_v: Tensor | None,
+    *rest: Tensor | None,
+) -> tuple[Tensor, ...]:
     shapes = (t.shape if t is not None else (0,) for t in (q, k, v, own_k, own_v))
     like = (t if t is not None else q for t in (q, k, v, own_k, own_v))
     return tuple(t.new_empty(shape) for t, shape in zip(like, shapes, strict=True))
@@ -167,8 +183,16 @@ native.register(
 native.register_fake("attend_own_", lambda *arguments: None)
 
 
-def _plan(*given: Tensor | None) -> tuple[()]:
-    _check(*given)
+def _plan(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    own_k: Tensor | None,
+    own_v: Tensor | None,
+    term: Tensor | None,
+    rotation: Tensor | None,
+) -> tuple[()]:
+    _check(q, k, v, own_k, own_v, term, rotation)
     return ()
 
 
@@ -192,8 +216,18 @@ def _problem(
     return verify.Problem(shapes, _packed(cross_attention), _packed(cross_attention_reference))
 
 
-def _packed(function: Callable) -> Callable:
-    def call(q, k, v, own_k, own_v, term, rotation):
+def _packed(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """An attention above as a function of the op's tensors."""
+
+    def call(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        own_k: Tensor | None,
+        own_v: Tensor | None,
+        term: Tensor | None,
+        rotation: Tensor | None,
+    ) -> Tensor:
         own = None if own_k is None else (own_k, own_v)
         term = None if term is None else term.detach()
         return function(q, (k, v), term, rotation, own)
@@ -201,5 +235,9 @@ def _packed(function: Callable) -> Callable:
     return call
 
 
-_CROSS_ATTENTION = native.Operator("cross_attention", _plan, problem=_problem)
-_ATTEND_OWN = native.Operator("attend_own_", _plan, gradient=lambda device: False, problem=_problem)
+_CROSS_ATTENTION: native.Operator[tuple[()], Tensor] = native.Operator(
+    "cross_attention", _plan, problem=_problem
+)
+_ATTEND_OWN: native.Operator[tuple[()], None] = native.Operator(
+    "attend_own_", _plan, gradient=lambda device: False, problem=_problem
+)

@@ -6,6 +6,8 @@ Arithmetic is float32 (float64 for float64); the result has the dtype of x. The 
 gradient: where one is needed the twin runs.
 """
 
+from functools import partial
+
 from torch import Tensor
 
 from syncflow.ops import native, verify
@@ -48,9 +50,11 @@ def _problem(x: Tensor, conditional: Tensor, null: Tensor | None) -> verify.Prob
     shapes = [None if t is None else (5, 67) for t in (x, conditional, null)]
     return verify.Problem(
         shapes,
-        kernel=lambda *t: euler_cfg(*t, 6.0, 0.02),
-        twin=lambda *t: euler_cfg_reference(*t, 6.0, 0.02),
+        kernel=partial(euler_cfg, guidance=6.0, h=0.02),
+        twin=partial(euler_cfg_reference, guidance=6.0, h=0.02),
     )
 
 
-_EULER_CFG = native.Operator("euler_cfg", _plan, gradient=lambda device: False, problem=_problem)
+_EULER_CFG: native.Operator[tuple[()], Tensor] = native.Operator(
+    "euler_cfg", _plan, gradient=lambda device: False, problem=_problem
+)

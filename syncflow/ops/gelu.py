@@ -59,11 +59,11 @@ def _check(x: Tensor, bias_C: Tensor | None) -> None:
         )
 
 
-def _save(ctx, inputs, output):
+def _save(ctx: native.Context, inputs: native.Inputs, output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _backward(ctx, grad):
+def _backward(ctx: native.Context, grad: Tensor) -> tuple[Tensor, Tensor | None]:
     x, bias = ctx.saved_tensors
     grad_x, grad_bias = native.gradient("bias_gelu", grad, x, bias)
     return grad_x, None if bias is None else grad_bias
@@ -82,7 +82,10 @@ native.register(
 native.register_fake("bias_gelu_", lambda x, bias: None)
 
 
-def _plan(x: Tensor, bias_C: Tensor | None) -> tuple[()] | tuple[int, int]:
+Rows = tuple[()] | tuple[int, int]
+
+
+def _plan(x: Tensor, bias_C: Tensor | None) -> Rows:
     """() or the rows and channels as which the kernel is to see x."""
     _check(x, bias_C)
     return () if x.ndim == 2 else (prod(x.shape[:-1]), x.shape[-1])
@@ -94,4 +97,6 @@ def _problem(x: Tensor, bias_C: Tensor | None) -> verify.Problem:
     return verify.Problem(shapes, bias_gelu, bias_gelu_reference)
 
 
-_BIAS_GELU = native.Operator("bias_gelu", _plan, problem=_problem, inplace="bias_gelu_")
+_BIAS_GELU: native.Operator[Rows, Tensor] = native.Operator(
+    "bias_gelu", _plan, problem=_problem, inplace="bias_gelu_"
+)

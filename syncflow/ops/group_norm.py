@@ -17,6 +17,9 @@ from syncflow.ops import native, verify
 
 _MOST_CHANNELS = 4096
 
+Both = tuple[Tensor, Tensor]  # the sum, which may be left empty, and its norm
+Kind = tuple[int, bool]  # groups, and whether x is given by its phases
+
 
 def group_norm_silu(
     x: Tensor,
@@ -77,10 +80,10 @@ def sum_group_norm_silu(
     """(x + add + before, its norm): the sum is read once less than by two calls."""
     call = _kernel(x, add, before_C, weight_C, bias_C, groups)
     if call is not None:
+        added = None if add is None else _rows(add)
         total, out = call(
-            _rows(x), None if add is None else _rows(add), before_C, weight_C, bias_C, groups, eps,
-            silu, True, 0, 0,
-        )  # fmt: skip
+            _rows(x), added, before_C, weight_C, bias_C, groups, eps, silu, True, 0, 0
+        )
         return _picture(total, x.shape[2:]), _picture(out, x.shape[2:])
     return sum_group_norm_silu_reference(x, add, before_C, groups, weight_C, bias_C, eps, silu=silu)
 
@@ -161,9 +164,14 @@ def _of_phases(x: Tensor) -> Tensor:
 
 
 def _kernel(
-    x: Tensor, add: Tensor | None, before_C: Tensor | None, weight_C: Tensor, bias_C: Tensor,
-    groups: int, phases: bool = False,
-) -> Callable | None:  # fmt: skip
+    x: Tensor,
+    add: Tensor | None,
+    before_C: Tensor | None,
+    weight_C: Tensor,
+    bias_C: Tensor,
+    groups: int,
+    phases: bool = False,
+) -> Callable[..., Both] | None:
     """The compiled op where it takes these, else None."""
     if not _channels_last(x) or (add is not None and not _channels_last(add)):
         return None
@@ -180,14 +188,27 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _picture(rows_NLC: Tensor, space: torch.Size) -> Tensor:
-    return rows_NLC.unflatten(1, space).movedim(-1, 1)
+    picture: Tensor = rows_NLC.unflatten(1, space).movedim(-1, 1)
+    return picture
 
 
 def _over_channels(values_C: Tensor, x: Tensor) -> Tensor:
     return values_C.to(x.dtype).view(-1, *(1,) * (x.ndim - 2))
 
 
-def _fake(x, add, before, weight, bias, groups, eps, silu, keep, front, width):
+def _fake(
+    x: Tensor,
+    add: Tensor | None,
+    before: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    eps: float,
+    silu: bool,
+    keep: bool,
+    front: int,
+    width: int,
+) -> Both:
     N, L, C = x.shape
     if width:
         L, C = (L // (width // 2 + 1) - 1) * 2 * width, C // 4
@@ -199,7 +220,7 @@ native.register_fake("group_norm_silu", _fake)
 
 
 def _plan(
-    x: Tensor, add: Tensor | None, before: Tensor | None, weight: Tensor, bias: Tensor, extra: tuple
+    x: Tensor, add: Tensor | None, before: Tensor | None, weight: Tensor, bias: Tensor, extra: Kind
 ) -> tuple[()] | None:
     groups, phases = extra
     C = x.shape[1] // 4 if phases else x.shape[1]
@@ -210,22 +231,26 @@ def _plan(
 
 
 def _problem(
-    x: Tensor, add: Tensor | None, before: Tensor | None, weight: Tensor, bias: Tensor, extra: tuple
+    x: Tensor, add: Tensor | None, before: Tensor | None, weight: Tensor, bias: Tensor, extra: Kind
 ) -> verify.Problem:
     groups, phases = extra
     picture = (2, x.shape[1], 4, 5)
     small = tuple(weight.shape)
     shapes = [picture, None if add is None else picture, None if before is None else small]
 
-    def run(x: Tensor, add: Tensor | None, before: Tensor | None, w: Tensor, b: Tensor) -> tuple:
-        x, add = (t if t is None else t.contiguous(memory_format=torch.channels_last)
-                  for t in (x, add))  # fmt: skip
+    def run(
+        x: Tensor, add: Tensor | None, before: Tensor | None, w: Tensor, b: Tensor
+    ) -> tuple[Tensor, ...]:
+        x = x.contiguous(memory_format=torch.channels_last)
+        add = None if add is None else add.contiguous(memory_format=torch.channels_last)
         if phases:
             return phases_group_norm_silu(x, before, groups, w, b)
         both = sum_group_norm_silu(x, add, before, groups, w, b)
         return (*both, group_norm_silu(x, groups, w, b, before_C=before, front=1))
 
-    def twin(x: Tensor, add: Tensor | None, before: Tensor | None, w: Tensor, b: Tensor) -> tuple:
+    def twin(
+        x: Tensor, add: Tensor | None, before: Tensor | None, w: Tensor, b: Tensor
+    ) -> tuple[Tensor, ...]:
         if phases:
             return phases_group_norm_silu_reference(x, before, groups, w, b)
         both = sum_group_norm_silu_reference(x, add, before, groups, w, b)
@@ -234,6 +259,6 @@ def _problem(
     return verify.Problem([*shapes, small, small], kernel=run, twin=twin, kind=extra)
 
 
-_GROUP_NORM = native.Operator(
+_GROUP_NORM: native.Operator[tuple[()], Both] = native.Operator(
     "group_norm_silu", _plan, gradient=lambda device: False, problem=_problem
 )

@@ -8,75 +8,28 @@ for tracing and for whoever calls `torch.ops.syncflow` directly. What is called 
 goes below autograd and pays for neither.
 """
 
-import importlib.machinery
-import json
 import os
 import warnings
 from collections.abc import Callable, Hashable
-from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
+from torch import Tensor
 from torch.compiler import is_compiling
 
 from syncflow import ops
-from syncflow.ops import verify
+from syncflow.ops import extension, verify
 
-_PACKAGE = Path(__file__).resolve().parent.parent
+Out = TypeVar("Out")
+Data = TypeVar("Data")
+
+# Ops and their formulas have signatures of their own: that of an op is stated in csrc/bindings.cpp.
+Kernel = Callable[..., Any]
+Inputs = tuple[Any, ...]
+#: How a call goes to the kernel; see `Operator.plan`.
+Plan = tuple[Callable[..., Out], Callable[..., None] | None, Data]
+
 _DTYPES = frozenset((torch.float32, torch.bfloat16, torch.float16, torch.float64))
-
-
-def _find() -> Path | None:
-    """The extension built for this interpreter; None where there is none."""
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        path = _PACKAGE / f"_C{suffix}"
-        if path.exists():
-            return path
-    return None
-
-
-def _built_with() -> dict[str, object]:
-    """What the build wrote beside the extension; `reason` where it made none."""
-    path = _PACKAGE / "_C.json"
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def _load() -> tuple[bool, str]:
-    """Load the extension's operators; returns (loaded, why not)."""
-    path = _find()
-    if path is None:
-        return False, _built_with().get("reason") or (
-            "not built: no compiler or no PyTorch when syncflow was installed; "
-            "install syncflow from source again with a C++20 compiler at hand"
-        )
-    built = _built_with().get("torch")
-    if built != torch.__version__:
-        why = (
-            f"built for PyTorch {built}, but {torch.__version__} is running; "
-            "install syncflow from source again to rebuild it"
-        )
-        warnings.warn(
-            f"syncflow uses its slower reference operators: {path.name} was {why}", stacklevel=2
-        )
-        return False, why
-    try:
-        torch.ops.load_library(path)
-    except OSError as error:
-        why = f"{path.name} cannot be loaded: {error}"
-        warnings.warn(f"syncflow uses its slower reference operators: {why}", stacklevel=2)
-        return False, why
-    return True, ""
-
-
-def _kernel_devices() -> dict[str, frozenset[str]]:
-    """By op of the loaded extension, the device types for which it has a kernel."""
-    has = torch._C._dispatch_has_kernel_for_dispatch_key
-    keys = {"cpu": "CPU", "cuda": "CUDA"}
-    names = [n for n in torch._C._dispatch_get_all_op_names() if n.startswith("syncflow::")]
-    return {
-        name.split("::")[1]: frozenset(device for device, key in keys.items() if has(name, key))
-        for name in names
-    }
 
 
 def _off_from_environment() -> dict[str, str]:
@@ -84,13 +37,13 @@ def _off_from_environment() -> dict[str, str]:
     return dict.fromkeys(names, "switched off by SYNCFLOW_OFF")
 
 
-LOADED, _why_not = _load()
-_DEVICES = _kernel_devices() if LOADED else {}
+LOADED, _why_not = extension.load()
+_DEVICES = extension.kernel_devices() if LOADED else {}
 #: Operators whose kernels are not used, by name, and why.
 _off = _off_from_environment()
 
 
-def usable(name: str, x: torch.Tensor, *tensors: torch.Tensor | None) -> bool:
+def usable(name: str, x: Tensor, *tensors: Tensor | None) -> bool:
     """Whether the compiled op `name` takes these tensors now, by device, dtype and the switch.
 
     float64, which is there for checking gradients, does not mix with narrower types and has kernels
@@ -116,17 +69,36 @@ def switch_off(name: str, why: str) -> None:
         warnings.warn(f"syncflow switches its kernel of {name} off: {why}", stacklevel=2)
 
 
-def differentiable(*tensors: torch.Tensor | None) -> bool:
+def differentiable(*tensors: Tensor | None) -> bool:
     """Whether autograd will want a gradient of a result of these tensors."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
+class Context(Protocol):
+    """What autograd carries from an op's forward to its backward; formulas add what they need."""
+
+    needs_input_grad: tuple[bool, ...]
+
+    @property
+    def saved_tensors(self) -> Inputs:
+        """The tensors saved, None where None was."""
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        """Keep inputs or outputs of the op, and nothing computed between."""
+
+
+class ContextWithEps(Context, Protocol):
+    """Of an op that takes the number that keeps a norm's denominator from 0."""
+
+    eps: float
+
+
 def register(
     name: str,
-    fake: Callable,
-    backward: Callable,
-    setup_context: Callable,
-    backward_fake: Callable | None = None,
+    fake: Kernel,
+    backward: Kernel,
+    setup_context: Callable[[Any, Inputs, Any], None],
+    backward_fake: Kernel | None = None,
 ) -> None:
     """Tell tracing and autograd about the compiled op `name`, where the extension has it.
 
@@ -145,7 +117,7 @@ def register(
         return
     torch.library.register_fake(f"{op}_backward", backward_fake)
 
-    def refuse(ctx: object, *grads: torch.Tensor) -> None:
+    def refuse(ctx: object, *grads: Tensor) -> None:
         raise RuntimeError(
             f"{name} has no second derivative; compute it inside ops.reference_ops()"
         )
@@ -153,7 +125,7 @@ def register(
     torch.library.register_autograd(f"{op}_backward", refuse)
 
 
-def register_fake(name: str, fake: Callable) -> None:
+def register_fake(name: str, fake: Kernel) -> None:
     """Tell tracing about an op that has no gradient, where the extension has it."""
     if name in _DEVICES:
         torch.library.register_fake(f"syncflow::{name}", fake)
@@ -172,12 +144,13 @@ def traced() -> bool:
     return is_compiling() or _transformed() is not None
 
 
-def overload(name: str) -> Callable:
-    """The compiled op itself, autograd included."""
-    return getattr(torch.ops.syncflow, name).default
+def overload(name: str) -> Kernel:
+    """The compiled op itself, autograd included; AttributeError where there is none."""
+    op: Kernel = getattr(torch.ops.syncflow, name).default
+    return op
 
 
-def gradient(name: str, *given: Any) -> Any:
+def gradient(name: str, *given: object) -> Any:
     """What the compiled op `<name>_backward` makes of these; for the backward formulas.
 
     Autograd sees it where a second derivative may be asked for, which it then refuses.
@@ -189,10 +162,10 @@ def gradient(name: str, *given: Any) -> Any:
         return op(*given)
 
 
-def _without_gradient(name: str) -> Callable:
+def _without_gradient(name: str) -> Kernel:
     op = overload(name)
 
-    def call(*given: Any) -> Any:
+    def call(*given: object) -> object:
         with _below_autograd():
             return op(*given)
 
@@ -200,12 +173,12 @@ def _without_gradient(name: str) -> Callable:
 
 
 def _function(
-    name: str, backward: Callable, setup_context: Callable
+    name: str, backward: Kernel, setup_context: Callable[[Any, Inputs, Any], None]
 ) -> type[torch.autograd.Function]:
     """Autograd around the compiled op `name`, not inside it."""
     call = _without_gradient(name)
 
-    def forward(ctx: Any, *given: Any) -> Any:
+    def forward(ctx: Context, *given: object) -> object:
         output = call(*given)
         setup_context(ctx, given, output)
         return output
@@ -220,7 +193,7 @@ def _function(
 _MOST_PLANS = 256
 
 
-class Operator:
+class Operator(Generic[Data, Out]):
     """A compiled op as its wrapper calls it, and what is known of its calls so far.
 
     Args:
@@ -236,9 +209,9 @@ class Operator:
     def __init__(
         self,
         name: str,
-        plan: Callable,
+        plan: Callable[..., Data | None],
         gradient: Callable[[str], bool] = lambda device: True,
-        problem: Callable | None = None,
+        problem: Callable[..., verify.Problem] | None = None,
         inplace: str | None = None,
     ) -> None:
         self.name = name
@@ -246,17 +219,20 @@ class Operator:
         self._make_plan = plan
         self._gradient = gradient
         self._problem = problem
-        self._kept: dict[Hashable, tuple | None] = {}
+        self._kept: dict[Hashable, Plan[Out, Data] | None] = {}
         self._seen_off: dict[str, str] = {}
         self._seen_devices: dict[str, frozenset[str]] | None = None
-        present = {n: n in _DEVICES for n in (name, inplace)}
-        self._op = overload(name) if present[name] else None
-        self._inplace_op = overload(inplace) if present[inplace] else None
+        self._op: Callable[..., Out] | None = overload(name) if name in _DEVICES else None
+        self._inplace_op: Callable[..., None] | None = None
+        if inplace is not None and inplace in _DEVICES:
+            self._inplace_op = overload(inplace)
         # Below an autograd that knows nothing of an op there is nothing to be saved.
         below = name in _functions
         self._plain = _without_gradient(name) if self._op and below else self._op
 
-    def plan(self, *tensors: torch.Tensor | None, extra: Hashable = None) -> tuple | None:
+    def plan(
+        self, x: Tensor, *others: Tensor | None, extra: Hashable = None
+    ) -> Plan[Out, Data] | None:
         """How the kernel takes a call with these tensors now; None where the twin must run.
 
         Returns:
@@ -266,22 +242,24 @@ class Operator:
         """
         # In this order and by these means, since this is what every call pays.
         if is_compiling() or _transformed() is not None:
-            return self._fresh(tensors, extra)
+            return self._fresh((x, *others), extra)
         if ops._reference_only:
             return None
         if self._seen_off != _off or self._seen_devices is not _DEVICES:
             self._kept, self._seen_off, self._seen_devices = {}, dict(_off), _DEVICES
         wanted: bool | None = False
         if _grad_enabled():
-            for t in tensors:
+            wanted = x.requires_grad
+            for t in () if wanted else others:
                 if t is not None and t.requires_grad:
                     wanted = True
                     break
         elif _inference():
             wanted = None
         key = (
-            *[None if t is None else (t.shape, t.dtype) for t in tensors],
-            tensors[0].device,
+            (x.shape, x.dtype),
+            *[None if t is None else (t.shape, t.dtype) for t in others],
+            x.device,
             wanted,
             extra,
         )
@@ -290,7 +268,8 @@ class Operator:
         except KeyError:
             pass
         except TypeError:  # sizes that are symbols cannot be looked up
-            return self._fresh(tensors, extra)
+            return self._fresh((x, *others), extra)
+        tensors: verify.Given = (x, *others)
         found, lasting = self._fresh(tensors, extra), True
         if found is not None:
             verdict = self._verified(tensors, extra, bool(wanted))
@@ -303,9 +282,7 @@ class Operator:
             self._kept[key] = found
         return found
 
-    def _verified(
-        self, tensors: tuple[torch.Tensor | None, ...], extra: Hashable, gradient: bool
-    ) -> verify.Verdict:
+    def _verified(self, tensors: verify.Given, extra: Hashable, gradient: bool) -> verify.Verdict:
         if self._problem is None or tensors[0].device.type not in verify.DEVICES:
             return verify.Verdict.RIGHT
         problem = self._problem(*tensors) if extra is None else self._problem(*tensors, extra)
@@ -316,13 +293,15 @@ class Operator:
                 _off.setdefault(self.inplace, _off[self.name])
         return verdict
 
-    def _fresh(self, tensors: tuple[torch.Tensor | None, ...], extra: Hashable) -> tuple | None:
+    def _fresh(self, tensors: verify.Given, extra: Hashable) -> Plan[Out, Data] | None:
         given = tensors if extra is None else (*tensors, extra)
         data = self._make_plan(*given)
         wanted = differentiable(*tensors)
         if wanted and not self._gradient(tensors[0].device.type):
             return None
         if data is None or not usable(self.name, *tensors):
+            return None
+        if self._op is None or self._plain is None:  # not in what was loaded
             return None
         inplace = self._inplace_op if not wanted and self._has_inplace(tensors) else None
         if traced() or torch.is_inference_mode_enabled():
@@ -331,7 +310,7 @@ class Operator:
             return _functions[self.name].apply, None, data
         return self._plain, inplace, data
 
-    def _has_inplace(self, tensors: tuple[torch.Tensor | None, ...]) -> bool:
+    def _has_inplace(self, tensors: verify.Given) -> bool:
         return self.inplace is not None and usable(self.inplace, *tensors)
 
 
@@ -348,8 +327,8 @@ def status() -> dict[str, object]:
         `cpu_built` (capabilities in the binary), `cuda_archs` (in the binary; empty for a CPU
         build), `compiler` and `off` (operators that are switched off, and why).
     """
-    built = _built_with()
-    path = _find()
+    built = extension.built_with()
+    path = extension.find()
     reason = _why_not
     if LOADED and ops.reference_only():
         reason = (

@@ -8,11 +8,18 @@ A patch is [p, q, r] latents in time, height and width; tokens of a frame go row
 Sizes that are no multiple of the patch are padded with zeros at their ends, and cut back.
 """
 
+from functools import partial
+from math import prod
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from syncflow.ops import native, verify
+
+Size = tuple[int, int, int]  # in time, height and width
+Sizes = tuple[Size, int, Size]  # a patch, the channels to keep, and the size to cut to
 
 
 def patchify3d(
@@ -46,7 +53,7 @@ def patchify3d_reference(
 ) -> Tensor:
     """`patchify3d` in plain PyTorch."""
     _check(x_BZTHW, weight_CZpqr, positions_SC)
-    patches_BTSK = _patches(x_BZTHW, weight_CZpqr.shape[2:])
+    patches_BTSK = _patches(x_BZTHW, _patch(weight_CZpqr))
     weight_CK = weight_CZpqr.flatten(1)
     bias_C = None if bias_C is None else bias_C.to(weight_CK.dtype)
     tokens_BTSC = F.linear(patches_BTSK.to(weight_CK.dtype), weight_CK, bias_C)
@@ -55,9 +62,7 @@ def patchify3d_reference(
     return tokens_BTSC + positions_SC.detach().to(tokens_BTSC.dtype)
 
 
-def unpatchify3d(
-    tokens_BTSK: Tensor, patch: tuple[int, int, int], channels: int, size: tuple[int, int, int]
-) -> Tensor:
+def unpatchify3d(tokens_BTSK: Tensor, patch: Size, channels: int, size: Size) -> Tensor:
     """Latents [B, channels, T, H, W] of tokens, float32 (float64 of float64).
 
     Args:
@@ -72,9 +77,7 @@ def unpatchify3d(
     return plan[0](tokens_BTSK, patch, channels, size)
 
 
-def unpatchify3d_reference(
-    tokens_BTSK: Tensor, patch: tuple[int, int, int], channels: int, size: tuple[int, int, int]
-) -> Tensor:
+def unpatchify3d_reference(tokens_BTSK: Tensor, patch: Size, channels: int, size: Size) -> Tensor:
     """`unpatchify3d` in plain PyTorch."""
     _check_tokens(tokens_BTSK, patch, channels, size)
     (p, q, r), (T, H, W) = patch, size
@@ -86,7 +89,12 @@ def unpatchify3d_reference(
     return x_BZTHW.to(wide)
 
 
-def _patches(x_BZTHW: Tensor, patch: tuple[int, int, int]) -> Tensor:
+def _patch(weight_CZpqr: Tensor) -> Size:
+    p, q, r = weight_CZpqr.shape[2:]
+    return p, q, r
+
+
+def _patches(x_BZTHW: Tensor, patch: Size) -> Tensor:
     """[B, T', S, Z * p * q * r]."""
     p, q, r = patch
     B, Z, T, H, W = x_BZTHW.shape
@@ -111,9 +119,7 @@ def _check(x_BZTHW: Tensor, weight_CZpqr: Tensor, positions_SC: Tensor | None) -
         )
 
 
-def _check_tokens(
-    tokens_BTSK: Tensor, patch: tuple[int, int, int], channels: int, size: tuple[int, int, int]
-) -> None:
+def _check_tokens(tokens_BTSK: Tensor, patch: Size, channels: int, size: Size) -> None:
     if min(patch) < 1 or min(size) < 0 or channels < 0:
         raise ValueError(
             f"patch {tuple(patch)} must be positive; size {tuple(size)} and channels {channels} "
@@ -136,24 +142,34 @@ def _check_tokens(
 # The way back is one product with the patches, and one scatter of patches that autograd knows.
 
 
-def _save_patchify(ctx, inputs, output):
+class _PatchifyContext(native.Context, Protocol):
+    bias_dtype: torch.dtype | None
+
+
+class _UnpatchifyContext(native.Context, Protocol):
+    patch: Size
+    tokens_shape: torch.Size
+    dtype: torch.dtype
+
+
+def _save_patchify(ctx: _PatchifyContext, inputs: native.Inputs, output: Tensor) -> None:
     x, weight, bias, _ = inputs
     ctx.bias_dtype = None if bias is None else bias.dtype
     ctx.save_for_backward(x, weight)
 
 
-def _patchify_backward(ctx, grad_BTSC):
+def _patchify_backward(ctx: _PatchifyContext, grad_BTSC: Tensor) -> tuple[Tensor | None, ...]:
     x_BZTHW, weight_CZpqr = ctx.saved_tensors
-    patch, weight_CK = weight_CZpqr.shape[2:], weight_CZpqr.flatten(1)
+    patch, weight_CK = _patch(weight_CZpqr), weight_CZpqr.flatten(1)
     grad_MC = grad_BTSC.flatten(0, 2)
     grad_x = grad_weight = grad_bias = None
     if ctx.needs_input_grad[0]:
-        padded = [n + -n % k for n, k in zip(x_BZTHW.shape[2:], patch, strict=True)]
+        T, H, W = x_BZTHW.shape[2:]
+        padded = (T + -T % patch[0], H + -H % patch[1], W + -W % patch[2])
         patches_BTSK = (grad_MC @ weight_CK).view(*grad_BTSC.shape[:3], -1)
         # unpatchify3d has channels last within the patch, the weight has them first.
-        patches_BTSK = patches_BTSK.unflatten(-1, (-1, patch.numel())).transpose(-1, -2).flatten(-2)
+        patches_BTSK = patches_BTSK.unflatten(-1, (-1, prod(patch))).transpose(-1, -2).flatten(-2)
         grad_x = unpatchify3d_reference(patches_BTSK, patch, x_BZTHW.shape[1], padded)
-        T, H, W = x_BZTHW.shape[2:]
         grad_x = grad_x[:, :, :T, :H, :W].to(x_BZTHW.dtype)
     if ctx.needs_input_grad[1]:
         patches_MK = _patches(x_BZTHW, patch).flatten(0, 2).to(grad_MC.dtype)
@@ -163,17 +179,21 @@ def _patchify_backward(ctx, grad_BTSC):
     return grad_x, grad_weight, grad_bias, None
 
 
-def _patchify_fake(x, weight, bias, positions):
+def _patchify_fake(
+    x: Tensor, weight: Tensor, bias: Tensor | None, positions: Tensor | None
+) -> Tensor:
     T, H, W = (-(-n // k) for n, k in zip(x.shape[2:], weight.shape[2:], strict=True))
     return weight.new_empty(len(x), T, H * W, len(weight))
 
 
-def _save_unpatchify(ctx, inputs, output):
+def _save_unpatchify(ctx: _UnpatchifyContext, inputs: native.Inputs, output: Tensor) -> None:
     tokens, ctx.patch, _, _ = inputs
     ctx.tokens_shape, ctx.dtype = tokens.shape, tokens.dtype
 
 
-def _unpatchify_backward(ctx, grad_BZTHW):
+def _unpatchify_backward(
+    ctx: _UnpatchifyContext, grad_BZTHW: Tensor
+) -> tuple[Tensor, None, None, None]:
     B, T, S, K = ctx.tokens_shape
     Z = grad_BZTHW.shape[1]
     p, q, r = ctx.patch
@@ -183,7 +203,7 @@ def _unpatchify_backward(ctx, grad_BZTHW):
     return patches_BTSK.flatten(-2).to(ctx.dtype), None, None, None
 
 
-def _unpatchify_fake(tokens, patch, channels, size):
+def _unpatchify_fake(tokens: Tensor, patch: Size, channels: int, size: Size) -> Tensor:
     wide = torch.float64 if tokens.dtype == torch.float64 else torch.float32
     return tokens.new_empty(len(tokens), channels, *size, dtype=wide)
 
@@ -211,7 +231,7 @@ def _plan_patchify(
     return ()
 
 
-def _plan_unpatchify(tokens_BTSK: Tensor, sizes: tuple) -> tuple[()]:
+def _plan_unpatchify(tokens_BTSK: Tensor, sizes: Sizes) -> tuple[()]:
     _check_tokens(tokens_BTSK, *sizes)
     return ()
 
@@ -229,20 +249,20 @@ def _problem_patchify(
     return verify.Problem(shapes, patchify3d, patchify3d_reference)
 
 
-def _problem_unpatchify(tokens_BTSK: Tensor, sizes: tuple) -> verify.Problem:
+def _problem_unpatchify(tokens_BTSK: Tensor, sizes: Sizes) -> verify.Problem:
     (p, q, r), channels, _ = sizes
-    sizes = ((p, q, r), channels, (p, 2 * q, 3 * r))
+    small = (p, 2 * q, 3 * r)
     return verify.Problem(
         [(1, 1, 6, tokens_BTSK.shape[3])],
-        kernel=lambda tokens: unpatchify3d(tokens, *sizes),
-        twin=lambda tokens: unpatchify3d_reference(tokens, *sizes),
-        kind=sizes,
+        kernel=partial(unpatchify3d, patch=(p, q, r), channels=channels, size=small),
+        twin=partial(unpatchify3d_reference, patch=(p, q, r), channels=channels, size=small),
+        kind=((p, q, r), channels, small),
     )
 
 
-_PATCHIFY = native.Operator(
+_PATCHIFY: native.Operator[tuple[()], Tensor] = native.Operator(
     "patchify3d", _plan_patchify, gradient=_gradient_pays, problem=_problem_patchify
 )
-_UNPATCHIFY = native.Operator(
+_UNPATCHIFY: native.Operator[tuple[()], Tensor] = native.Operator(
     "unpatchify3d", _plan_unpatchify, gradient=_gradient_pays, problem=_problem_unpatchify
 )

@@ -7,6 +7,9 @@ float32 (float64 for float64); the result has the dtype of qkv, so that attentio
 lies, with no permutation or copy.
 """
 
+from functools import partial
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -103,12 +106,18 @@ def _rms_norm(x: Tensor, weight_D: Tensor | None, eps: float) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight_D
 
 
-def _save(ctx, inputs, output):
+class PackedContext(native.ContextWithEps, Protocol):
+    """Of the ops on a packed projection."""
+
+    interleaved: bool
+
+
+def _save(ctx: PackedContext, inputs: native.Inputs, output: Tensor) -> None:
     *tensors, ctx.interleaved, ctx.eps = inputs
     ctx.save_for_backward(*tensors)
 
 
-def _backward(ctx, grad):
+def _backward(ctx: PackedContext, grad: Tensor) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
     grads = native.gradient("qk_norm_rope", grad, *saved, ctx.interleaved, ctx.eps)
     return *packed_gradients(grads, saved), None, None, None
@@ -126,8 +135,8 @@ def packed_gradients_fake(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What the backward ops on a packed projection return, uninitialised."""
     none = qkv.new_empty(0, dtype=torch.float64 if qkv.dtype == torch.float64 else torch.float32)
-    weights = (torch.empty_like(none if w is None else w) for w in (q_weight_D, k_weight_D))
-    return qkv.new_empty(qkv.shape), *weights
+    q_grad, k_grad = (torch.empty_like(none if w is None else w) for w in (q_weight_D, k_weight_D))
+    return qkv.new_empty(qkv.shape), q_grad, k_grad
 
 
 native.register(
@@ -142,8 +151,14 @@ native.register(
 native.register_fake("qk_norm_rope_", lambda *arguments: None)
 
 
-def _plan(*given: Tensor | bool | None) -> tuple[()]:
-    check_packed(*given[:4])
+def _plan(
+    qkv: Tensor,
+    q_weight_D: Tensor | None,
+    k_weight_D: Tensor | None,
+    rotation: Tensor | None,
+    interleaved: bool,
+) -> tuple[()]:
+    check_packed(qkv, q_weight_D, k_weight_D, rotation)
     return ()
 
 
@@ -156,14 +171,21 @@ def packed_problem(
     return [(1, N, 3, 2, D), *weights, None if rotation is None else (N, D // 2, 2)]
 
 
-def _problem(*given: Tensor | bool | None) -> verify.Problem:
-    *tensors, interleaved = given
+def _problem(
+    qkv: Tensor,
+    q_weight_D: Tensor | None,
+    k_weight_D: Tensor | None,
+    rotation: Tensor | None,
+    interleaved: bool,
+) -> verify.Problem:
     return verify.Problem(
-        packed_problem(*tensors),
-        kernel=lambda *t: qk_norm_rope(*t, interleaved),
-        twin=lambda *t: qk_norm_rope_reference(*t, interleaved),
+        packed_problem(qkv, q_weight_D, k_weight_D, rotation),
+        kernel=partial(qk_norm_rope, interleaved=interleaved),
+        twin=partial(qk_norm_rope_reference, interleaved=interleaved),
         kind=interleaved,
     )
 
 
-_QK_NORM_ROPE = native.Operator("qk_norm_rope", _plan, problem=_problem, inplace="qk_norm_rope_")
+_QK_NORM_ROPE: native.Operator[tuple[()], Tensor] = native.Operator(
+    "qk_norm_rope", _plan, problem=_problem, inplace="qk_norm_rope_"
+)

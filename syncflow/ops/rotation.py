@@ -4,6 +4,8 @@ Pairs of a row of D numbers are (2i, 2i+1) ("interleaved", as the video tower's 
 trained) or (i, i + D/2). A pair (a, b) turned by an angle is (a cos - b sin, b cos + a sin).
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -60,12 +62,12 @@ def _problem(x_BNHD: Tensor, rotation_NP2: Tensor, interleaved: bool) -> verify.
     N, D = min(x_BNHD.shape[1], 5), x_BNHD.shape[-1]
     return verify.Problem(
         [(1, N, 2, D), (N, D // 2, 2)],
-        kernel=lambda *t: turned(*t, interleaved),
-        twin=lambda *t: _turned_reference(*t, interleaved),
+        kernel=partial(turned, interleaved=interleaved),
+        twin=partial(_turned_reference, interleaved=interleaved),
         kind=interleaved,
     )
 
 
-_ROTATE = native.Operator(
+_ROTATE: native.Operator[tuple[()], None] = native.Operator(
     "rotate_", plan=lambda *given: (), gradient=lambda device: False, problem=_problem
 )

@@ -37,7 +37,8 @@ def self_attention(
         parts_BNHD = _turned(qkv_BN3HD, rotation_NP2)
     else:
         parts_BNHD = qk_norm_rope(*given, interleaved, eps).unbind(2)
-    out_BHND = attention(*(x_BNHD.transpose(1, 2) for x_BNHD in parts_BNHD))
+    q_BHND, k_BHND, v_BHND = (x_BNHD.transpose(1, 2) for x_BNHD in parts_BNHD)
+    out_BHND = attention(q_BHND, k_BHND, v_BHND)
     return out_BHND.transpose(1, 2).flatten(2)
 
 
@@ -50,11 +51,13 @@ def _turned(qkv_BN3HD: Tensor, rotation_NP2: Tensor) -> tuple[Tensor, ...]:
     return *both_BNHD.unflatten(2, (2, -1)).unbind(2), qkv_BN3HD[:, :, 2]
 
 
-def _plan(qkv_BN3HD: Tensor, *rest: Tensor | None) -> tuple[()] | None:
+def _plan(
+    qkv_BN3HD: Tensor, q_weight_D: Tensor | None, k_weight_D: Tensor | None, rotation: Tensor | None
+) -> tuple[()] | None:
     """None where the sequence is long, or on a device with better ways."""
-    check_packed(qkv_BN3HD, *rest)
+    check_packed(qkv_BN3HD, q_weight_D, k_weight_D, rotation)
     short = qkv_BN3HD.device.type == "cpu" and qkv_BN3HD.shape[1] <= _SHORT
     return () if short else None
 
 
-_SHORT_ATTENTION = native.Operator("temporal_attention", _plan)
+_SHORT_ATTENTION: native.Operator[tuple[()], Tensor] = native.Operator("temporal_attention", _plan)

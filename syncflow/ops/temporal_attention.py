@@ -11,6 +11,8 @@ float32 (float64 for float64); the result has the dtype of qkv. Nothing but the 
 to memory, and backward saves the inputs alone.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,7 @@ from syncflow.ops import native, verify
 from syncflow.ops.attention import attention
 from syncflow.ops.kept import note
 from syncflow.ops.qk_norm_rope import (
+    PackedContext,
     check_packed,
     packed_gradients,
     packed_gradients_fake,
@@ -78,18 +81,18 @@ def _rotation(qkv_BTS3HD: Tensor, theta: float) -> Tensor:
     return frame_rotation(T, D, theta, qkv_BTS3HD.device, dtype)
 
 
-def _save(ctx, inputs, output):
+def _save(ctx: PackedContext, inputs: native.Inputs, output: Tensor) -> None:
     *tensors, ctx.interleaved, ctx.eps = inputs
     ctx.save_for_backward(*tensors)
 
 
-def _backward(ctx, grad):
+def _backward(ctx: PackedContext, grad: Tensor) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
     grads = native.gradient("temporal_attention", grad, *saved, ctx.interleaved, ctx.eps)
     return *packed_gradients(grads, saved), None, None, None
 
 
-def _fake(qkv_BTS3HD, *rest):
+def _fake(qkv_BTS3HD: Tensor, *rest: object) -> Tensor:
     B, T, S, _, H, D = qkv_BTS3HD.shape
     return qkv_BTS3HD.new_empty(B, T, S, H * D)
 
@@ -121,9 +124,11 @@ def _problem(
     weights = [None if w is None else (D,) for w in (q_weight_D, k_weight_D)]
     return verify.Problem(
         [(1, T, 3, 3, 2, D), *weights],
-        kernel=lambda *t: temporal_attention(*t, theta),
-        twin=lambda *t: temporal_attention_reference(*t, theta),
+        kernel=partial(temporal_attention, theta=theta),
+        twin=partial(temporal_attention_reference, theta=theta),
     )
 
 
-_TEMPORAL_ATTENTION = native.Operator("temporal_attention", _plan, problem=_problem)
+_TEMPORAL_ATTENTION: native.Operator[Tensor, Tensor] = native.Operator(
+    "temporal_attention", _plan, problem=_problem
+)

@@ -12,16 +12,23 @@ a CUDA graph: then the next plain call is the first. `SYNCFLOW_VERIFY=0` leaves 
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+#: The tensors of a call; the first decides the device.
+Given = tuple[Tensor, *tuple[Tensor | None, ...]]
+Shapes = Sequence[tuple[int, ...] | None]
+Call = Callable[..., Tensor | tuple[Tensor, ...]]
+
 
 class Verdict(Enum):
+    """What is known of a kernel's call."""
+
     RIGHT = "right"  # or not to be checked
     LATER = "later"
     WRONG = "wrong"
@@ -33,10 +40,10 @@ class Problem(NamedTuple):
     Two calls whose problems have the same shapes, dtypes and `kind` are alike to the kernel.
     """
 
-    shapes: list[tuple[int, ...] | None]  # of the tensors, which are drawn
-    kernel: Callable  # of the tensors
-    twin: Callable  # of the same
-    kind: Any = None  # what else tells kernels apart
+    shapes: Shapes  # of the tensors, which are drawn
+    kernel: Call  # of the tensors
+    twin: Call  # of the same
+    kind: Hashable = None  # what else tells kernels apart
 
 
 def _devices_from_environment() -> frozenset[str]:
@@ -49,13 +56,11 @@ def _devices_from_environment() -> frozenset[str]:
 #: Device types on which kernels are checked at first use. The CPU's are checked by the tests, of
 #: which every machine runs the same few builds.
 DEVICES = _devices_from_environment()
-_verdicts: dict[tuple, str] = {}
+_verdicts: dict[Hashable, str] = {}
 _here = threading.local()
 
 
-def first_use(
-    name: str, problem: Problem, tensors: tuple[Tensor | None, ...], gradient: bool
-) -> tuple[Verdict, str]:
+def first_use(name: str, problem: Problem, tensors: Given, gradient: bool) -> tuple[Verdict, str]:
     """Check the kernel `name` if no call like this one has been; the verdict, and what is wrong.
 
     Args:
@@ -81,7 +86,7 @@ def forget() -> None:
     _verdicts.clear()
 
 
-def _plain(tensors: tuple[Tensor | None, ...]) -> bool:
+def _plain(tensors: Given) -> bool:
     """Whether calls run now, on memory, and nobody records them."""
     if torch._C._len_torch_dispatch_stack():
         return False
@@ -122,18 +127,21 @@ def _what_is_wrong(
     ]
     try:
         doubled = [None if t is None else t.double() for t in given]
-        exact = _results(problem.twin, doubled, gradient)
+        exacts = _results(problem.twin, doubled, gradient)
         eager = _results(problem.twin, given, gradient)
     except Exception:  # A twin that cannot be asked has nothing to say of the kernel.
         return ""
     try:
         kernel = _results(problem.kernel, given, gradient)
-    except Exception as error:
-        return f"it fails: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+    except Exception as failure:
+        lines = str(failure).splitlines() or [type(failure).__name__]
+        return f"it fails: {lines[0]}"
     if len(kernel) != len(eager):
         return f"it gives {len(kernel)} results for {len(eager)}"
-    for k, e, x in zip(kernel, eager, exact, strict=True):
-        if k is None or e is None:  # constants to the kernel have a gradient in the twin
+    for k, e, x in zip(kernel, eager, exacts, strict=True):
+        if (
+            k is None or e is None or x is None
+        ):  # constants to the kernel have a gradient in the twin
             continue
         if k.shape != e.shape or k.dtype != e.dtype:
             return f"it gives {tuple(k.shape)} {k.dtype} for {tuple(e.shape)} {e.dtype}"
@@ -147,9 +155,7 @@ def _what_is_wrong(
     return ""
 
 
-def _results(
-    function: Callable, tensors: list[Tensor | None], gradient: bool
-) -> list[Tensor | None]:
+def _results(function: Call, tensors: list[Tensor | None], gradient: bool) -> list[Tensor | None]:
     """Outputs of clones, then, if asked for, every input's gradient of a fixed sum of them."""
     given = [None if t is None else t.clone().requires_grad_(gradient) for t in tensors]
     out = function(*given)
