@@ -16,23 +16,16 @@ from types import ModuleType
 from typing import Any
 
 from syncflow import faults, terminal
-from syncflow.commands import (
+from syncflow.commands import demo, generate, impacts, import_, info, prepare, serve, train
+from syncflow.commands.evaluate import (
     calibrate,
     counterfactual,
-    demo,
     fit,
-    generate,
-    impacts,
-    import_,
-    info,
     paper,
-    prepare,
     redraw,
-    serve,
     suite,
     sweep,
     sync,
-    train,
 )
 
 _USER_ERRORS = (ValueError, OSError, ModuleNotFoundError)

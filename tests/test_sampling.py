@@ -29,7 +29,8 @@ sys.modules["syncflow.sampling"] = module
 exec(compile(source.replace("    solver: Annotated[", added), path, "exec"), module.__dict__)
 
 from syncflow.cli import _parser
-from syncflow.commands import generate, sync
+from syncflow.commands import generate
+from syncflow.commands.evaluate import sync
 from syncflow.config import SamplingConfig
 from syncflow.evaluation.suites import sweep
 from syncflow.generation.request import resolve

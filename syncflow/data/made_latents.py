@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from syncflow import durable
 from syncflow.data import latent_shards
 from syncflow.data.latents import claim
+from syncflow.progress import bar as progress_bar
 
 #: Makes the rows of some clips: latent, distance, time.
 Make = Callable[[range], dict[str, Tensor]]
@@ -46,7 +46,7 @@ def write(
         return out
     with (
         latent_shards.locked(out, "all"),
-        tqdm(total=clips, desc=out.name, disable=not progress, mininterval=2) as bar,
+        progress_bar(total=clips, desc=out.name, shown=progress, mininterval=2) as bar,
     ):
         for first in range(0, clips, batch_size):
             rows = range(first, min(first + batch_size, clips))

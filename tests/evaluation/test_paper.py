@@ -244,7 +244,7 @@ def test_cells():
 def test_a_training_run_is_its_last_three_checkpoints(tmp_path, monkeypatch):
     from types import SimpleNamespace
 
-    from syncflow.commands import paper as command
+    from syncflow.commands.evaluate import paper as command
     from syncflow.training.checkpoints import checkpoint
     from syncflow.training.tasks import export
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from syncflow.commands import options, sync
+from syncflow.commands import options
+from syncflow.commands.evaluate import sync
 
 SUMMARY = "run a whole suite and write a page with players, tables and curves"
 EXAMPLE = "syncflow evaluate suite --suite impacts --clips 100 --out report"
