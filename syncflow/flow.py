@@ -20,9 +20,12 @@ import torch
 from torch import Tensor
 
 from syncflow import noise_steps
+from syncflow.held import Held
 
 Coupling = Literal["none", "ot", "c2ot"]
 Solver = Literal["euler", "midpoint", "heun", "ab2", "2m"]
+#: A path on which one modality alone moves.
+Leg = Literal["video", "audio"]
 
 SOLVERS = ("euler", "midpoint", "heun", "ab2", "2m")
 #: Solvers that can draw noise on their way.
@@ -222,7 +225,7 @@ def times(steps: int, shift: float = 1.0) -> Tensor:
 
 
 def schedule(
-    kind: Literal["joint", "cascade", "audio"],
+    kind: Literal["joint", "cascade", "video", "audio"],
     steps: int,
     audio_steps: int | None = None,
     shift: float = 1.0,
@@ -231,7 +234,7 @@ def schedule(
 
     "joint" moves both together (the paper's); "cascade" finishes the video in ``steps`` and then
     draws the audio on the clean video in ``audio_steps``; "audio" is that second leg alone, for a
-    given video.
+    given video, and "video" moves the picture alone while the audio stands at its end.
     """
     audio_steps = audio_steps or steps
     if kind == "joint":
@@ -241,9 +244,11 @@ def schedule(
     audio_leg = torch.stack([torch.ones_like(t_audio), t_audio], dim=1)
     if kind == "audio":
         return audio_leg
-    if kind != "cascade":
-        raise ValueError(f"unknown schedule {kind!r}; known are joint, cascade, audio")
     t_video = times(steps, shift)
+    if kind == "video":
+        return torch.stack([t_video, torch.ones_like(t_video)], dim=1)
+    if kind != "cascade":
+        raise ValueError(f"unknown schedule {kind!r}; known are joint, cascade, video, audio")
     video_leg = torch.stack([t_video, torch.zeros_like(t_video)], dim=1)
     return torch.cat([video_leg, audio_leg[1:]])
 
@@ -262,7 +267,7 @@ def integrate(
     advance: Advance = advance,
     eta: float | Sequence[float] = 0.0,
     noise: Noise | None = None,
-    keep: Sequence[Tensor | None] | None = None,
+    held: Sequence[Held | None] | None = None,
 ) -> State:
     """Solves dx_m = v_m dt_m along a path of clocks and returns the end state.
 
@@ -283,7 +288,7 @@ def integrate(
         eta: how much noise is drawn anew, 0 or more, for "euler" and "2m": for all parts, or one
             for each.
         noise: where it comes from.
-        keep: for each part, what of it is given and stays: True, broadcastable to the part.
+        held: for each part, what of it is given.
     """
     if solver not in SOLVERS:
         raise ValueError(f"unknown solver {solver!r}; known are {', '.join(SOLVERS)}")
@@ -335,10 +340,11 @@ def integrate(
             end, last = tuple(x_m for x_m, _ in steps), [seen for _, seen in steps]
         else:
             end = moved(x, v, h)
-        if keep is not None:
+        if held is not None:
+            parts = zip(held, x, end, t_next, strict=True)
             end = tuple(
-                e if mask is None else torch.where(mask, x_m, e)
-                for x_m, e, mask in zip(x, end, keep, strict=True)
+                after if given is None else given.put(before, after, t_m)
+                for given, before, after, t_m in parts
             )
         x = end
         if callback is not None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from syncflow import flow, noise_steps
+from syncflow.held import Held
 
 ETAS = (0.0, 0.5, 1.0, 3.0)
 N = 40_000
@@ -161,7 +162,7 @@ def test_what_is_given_and_what_stands_still_keep_their_values(solver: str) -> N
 
     end = flow.integrate(
         lambda x, t, moving: [torch.randn_like(x[0]), None], (video, audio), path, solver,
-        eta=1.0, noise=noise, keep=(given, None),
+        eta=1.0, noise=noise, held=(Held(given), None),
     )  # fmt: skip
     assert torch.equal(end[0][..., :2], video[..., :2]) and torch.equal(end[1], audio)
     assert (end[0][..., 2:] != video[..., 2:]).all()

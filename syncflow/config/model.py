@@ -170,10 +170,13 @@ class SamplingConfig(_Sampling):
 
     ``null_caption``: what guidance leads away from, all of the learned null caption ("full"), or as
     many of its tokens as the prompt has ("prompt": Open-Sora's way, and what a model needs whose
-    captions were dropped so in training).
+    captions were dropped so in training). ``given_frames``: how the video tower sees latent frames
+    of a clip that goes on or is drawn anew in part, with a time of their own ("clean", for towers
+    trained with frame masks) or as noisy as the rest ("noised").
     """
 
     null_caption: Literal["full", "prompt"] = "full"
+    given_frames: Literal["clean", "noised"] = "clean"
 
 
 class GeometryConfig(Config):

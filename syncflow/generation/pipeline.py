@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
 
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from syncflow import flow
 from syncflow.clip import Clip, ClipSpec, to_model, to_pixels
 from syncflow.config import ModelConfig, T5TextConfig
-from syncflow.generation import noise, record
+from syncflow.generation import continuation, noise, record
+from syncflow.generation.drawing import Start, draw
 from syncflow.generation.events import Times, events
 from syncflow.generation.request import (
     GenerateOptions,
@@ -26,13 +28,20 @@ from syncflow.generation.request import (
     prompt_list,
     resolve,
 )
-from syncflow.generation.sampler import GuidedVelocity, Progress, advance, encode_captions
+from syncflow.generation.sampler import encode_captions
 from syncflow.generation.steps import Fixed, Steps
+from syncflow.held import Held
 from syncflow.model_io import hub, model_folder
 from syncflow.model_io.text_cache import PromptEncoder
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.ddit import DDiT
-from syncflow.models.latent_space import Scale, decode_audio, decode_video, encode_video
+from syncflow.models.latent_space import (
+    Scale,
+    decode_audio,
+    decode_video,
+    encode_audio,
+    encode_video,
+)
 from syncflow.models.text_encoder import TextEncoder
 from syncflow.sampling import SamplingOptions
 
@@ -197,6 +206,10 @@ class SyncFlow:
         negative_audio_prompt: str | None = None,
         video: Any = None,
         image: Any = None,
+        extend: Any = None,
+        retake: Any = None,
+        span: tuple[float, float] | None = None,
+        part: continuation.Part = "audio",
         contacts: Times | Sequence[Times] | None = None,
         audio_takes: int = 1,
         v2a: Literal["one-pass", "paper"] = "one-pass",
@@ -218,6 +231,10 @@ class SyncFlow:
             video: a picture that stays and gets sound: a Clip, a path, uint8 [F,3,H,W], or a list
                 with one of these per prompt. ``Clip.save`` copies a file's picture bit for bit.
             image: a first frame: uint8 [3,H,W], a path, or a PIL image.
+            extend: a Clip or a path that goes on for ``seconds`` (default half of the model's own
+                length) more: the whole comes back. Several prompts go on in turn.
+            retake: a Clip or a path whose ``part`` ("audio", "video" or "both") is drawn anew
+                between the two times of ``span``, in seconds; the rest stays as it is.
             contacts: when things touch, in seconds from the start, or such a list for each prompt;
                 for models that were trained to be told.
             audio_takes: soundtracks per picture.
@@ -240,6 +257,15 @@ class SyncFlow:
         seed, audio_takes, seconds, height, width = checked(
             seed=seed, audio_takes=audio_takes, seconds=seconds, height=height, width=width
         )
+        if extend is not None or retake is not None:
+            others = {"video": video, "image": image, "contacts": contacts, "height": height}
+            others |= {"width": width, "audio_takes": audio_takes if audio_takes > 1 else None}
+            wishes = continuation.Wishes(
+                sampling, negative_prompt, negative_audio_prompt, callback, progress
+            )
+            return continuation.run(
+                self, prompt, extend, retake, seconds, span, part, seed, wishes, others
+            )
         single = isinstance(prompt, str) and audio_takes == 1
         prompts = prompt_list(prompt)
         asked = resolve(
@@ -268,39 +294,21 @@ class SyncFlow:
         video_shape = channels[0], *spec.video_latent_shape
         audio_shape = spec.audio_latent_length, channels[1]
         x_video, x_audio = noise.start(sources, video_shape, audio_shape, self.device, audio_takes)
-        frame_mask = given_velocity = None
+        start = Start(x_video, x_audio)
         if given:
-            x_1 = self._encode_video([item.frames for item in given])
-            given_velocity = flow.velocity(x_video, x_1) if v2a == "paper" else None
-            x_video = x_1 if v2a == "one-pass" else x_video
+            x_1 = self.encode_video([item.frames for item in given])
+            if v2a == "paper":
+                start = replace(start, video_velocity=flow.velocity(x_video, x_1), still=True)
+            else:
+                start = replace(start, video=x_1, still=True)
         elif image is not None:
-            x_video[:, :, :1] = self._encode_video([first_frame(image, spec)])
-            frame_mask = torch.ones(x_video.shape[0], x_video.shape[2], dtype=torch.bool)
-            frame_mask[:, 0] = False
-            frame_mask = frame_mask.to(self.device)
-
-        velocity = GuidedVelocity(
-            self.ddit, captions, asked.guidance, asked.audio_guidance, frame_mask, given_velocity,
-            self.steps, (asked.sampling.guidance_start, asked.sampling.guidance_end),
-        )  # fmt: skip
-        with Progress(asked.path, progress) as bar:
-
-            def after_step(step: int, x: flow.State, t: tuple[float, ...]) -> None:
-                bar.update(step)
-                if callback is not None:
-                    callback(step, x, t)
-
-            state = (x_video, x_audio)
-            x_video, x_audio = flow.integrate(
-                velocity, state, asked.path, asked.sampling.solver, after_step,
-                advance, (0.0 if given else asked.sampling.eta, 0.0), noise.fresh(sources),
-                None if frame_mask is None else (~frame_mask[:, None, :, None, None], None),
-            )  # fmt: skip
-        if not (x_video.isfinite().all() and x_audio.isfinite().all()):
-            raise ValueError(
-                "sampling left the numbers that can be told: lower guidance, eta or shift, or load "
-                "the model with dtype float32"
-            )
+            x_video[:, :, :1] = self.encode_video([first_frame(image, spec)])
+            clean = torch.arange(x_video.shape[2], device=self.device) == 0
+            frame_mask = (~clean).expand(len(x_video), -1)
+            start = replace(start, frame_mask=frame_mask, held=(Held(clean[:, None, None]), None))
+        x_video, x_audio = draw(
+            self.ddit, self.steps, captions, start, asked, noise.fresh(sources), callback, progress
+        )
         clips = self._decode(x_video, x_audio, prompts, audio_takes, spec, given)
         if audio_takes > 1 and rank == "sync":
             from syncflow.generation import ranking
@@ -330,8 +338,21 @@ class SyncFlow:
             to_pixels(video[0]).cpu(), audio[0].clamp(-1, 1).cpu(), clip.fps, rate, clip.prompt
         )
 
-    def _encode_video(self, clips_FCHW: Sequence[Tensor]) -> Tensor:
+    def encode_video(self, clips_FCHW: Sequence[Tensor]) -> Tensor:
+        """uint8 frames [F, 3, H, W] -> normalised latents [P, C, T, h, w]."""
         return encode_video(self.video_vae, clips_FCHW, self._video, self.device)
+
+    def encode_audio(self, sounds_M: Sequence[Tensor]) -> Tensor:
+        """Sounds of one length, float [M] -> normalised latents [P, A, D]."""
+        return encode_audio(self.audio_vae, sounds_M, self._audio, self.device)
+
+    def decode_video(self, latent_CTHW: Tensor, spec: ClipSpec) -> Tensor:
+        """A normalised latent -> uint8 frames [F, 3, H, W]."""
+        return decode_video(self.video_vae, latent_CTHW, self._video, spec.num_frames, self._run)
+
+    def decode_audio(self, latent_AD: Tensor, spec: ClipSpec) -> Tensor:
+        """A normalised latent -> sound, float [M] in [-1, 1]."""
+        return decode_audio(self.audio_vae, latent_AD, self._audio, spec.num_samples)
 
     def _run(
         self, function: Callable[..., tuple[Tensor, ...]], tensors: tuple[Tensor, ...], *rest: Any
@@ -356,13 +377,10 @@ class SyncFlow:
                 seconds, file = given[index].seconds, given[index].file
             else:
                 latent, fps = x_video[index], spec.fps
-                video = decode_video(
-                    self.video_vae, latent, self._video, spec.num_frames, self._run
-                )
+                video = self.decode_video(latent, spec)
             samples = round(seconds * spec.sample_rate)
             for latent in x_audio[index * takes : (index + 1) * takes]:
-                audio = decode_audio(self.audio_vae, latent, self._audio, spec.num_samples)
-                audio = audio[:samples]
+                audio = self.decode_audio(latent, spec)[:samples]
                 audio = F.pad(audio, (0, samples - len(audio)))
                 clips.append(Clip(video, audio, fps, spec.sample_rate, prompt or None, file))
         return clips

@@ -19,7 +19,10 @@ from syncflow.model_io import fingerprint
 
 Record = dict[str, Any]
 #: Arguments of ``generate`` that are told where they are given.
-GIVEN = ("negative_prompt", "negative_audio_prompt", "video", "image", "v2a", "contacts", "rank")
+GIVEN = (
+    "negative_prompt", "negative_audio_prompt", "video", "image", "extend", "retake", "span", "part",
+    "v2a", "contacts", "rank",
+)  # fmt: skip
 
 
 class Model(Protocol):
@@ -107,9 +110,9 @@ def _of(value: Any, name: str, index: int, prompts: int) -> Any:
     """What of an argument concerns one prompt."""
     several = isinstance(value, (list, tuple)) and len(value) == prompts
     nested = several and name == "contacts" and all(hasattr(item, "__len__") for item in value)
-    if nested or (several and name == "video"):
+    if nested or (several and name in ("video", "extend")):
         value = value[index]
-    return _file(value) if name in ("video", "image") else _plain(value)
+    return _file(value) if name in ("video", "image", "extend", "retake") else _plain(value)
 
 
 def _file(value: Any) -> str | None:

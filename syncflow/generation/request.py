@@ -35,6 +35,10 @@ class GenerateOptions(SamplingOptions, total=False):
     negative_audio_prompt: str | None
     video: Any
     image: Any
+    extend: Any
+    retake: Any
+    span: tuple[float, float] | None
+    part: Literal["audio", "video", "both"]
     contacts: Times | Sequence[Times] | None
     v2a: Literal["one-pass", "paper"]
     rank: Literal["sync"] | None
@@ -88,11 +92,12 @@ def resolve(
     rank: str | None = None,
     video: Any = None,
     image: Any = None,
+    leg: flow.Leg | None = None,
 ) -> Request:
     """The model's settings with what was ``asked`` for in their place.
 
     The sound's guidance and steps follow the picture's where neither the call nor the model's
-    folder states them.
+    folder states them. ``leg``: the one modality that moves while the other stands at its end.
 
     Raises:
         ValueError: the request makes no sense; the message holds the value. TypeError: an option
@@ -127,6 +132,8 @@ def resolve(
     kind = used.schedule
     if video is not None:
         kind = "joint" if v2a == "paper" else "audio"
+    if leg is not None:
+        kind = leg
     steps, audio_steps = used.steps, used.audio_steps
     if kind == "joint" and given.get("audio_steps") not in (None, steps, sampling.audio_steps):
         raise ValueError(

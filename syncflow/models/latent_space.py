@@ -46,6 +46,14 @@ def encode_video(
     return scale.normalize(torch.cat(latents))
 
 
+def encode_audio(
+    vae: AudioCodec, sounds_M: Iterable[Tensor], scale: Scale, device: torch.device
+) -> Tensor:
+    """Sounds of one length in [-1, 1] -> normalised latents [P, A, D], the mode of each."""
+    latents = [vae.encode(sound[None].to(device, torch.float32)).mode() for sound in sounds_M]
+    return scale.normalize(torch.cat(latents))
+
+
 def decode_video(
     vae: VideoCodec,
     latent_CTHW: Tensor,

@@ -1,0 +1,156 @@
+"""Clips that go on and parts drawn anew: what is given comes back as it was."""
+
+import pytest
+import torch
+
+import syncflow
+from syncflow import flow
+from syncflow.clip import Clip
+from syncflow.data import media
+from syncflow.held import Held
+
+PROMPT = "a metal ball bounces three times on concrete"
+FEW = {"steps": 2, "audio_steps": 2, "progress": False}
+SEAM = 480  # samples of 10 ms
+
+
+@pytest.fixture(scope="module")
+def model():
+    return syncflow.load()
+
+
+@pytest.fixture(scope="module")
+def clip(model):
+    return model.generate(PROMPT, seed=3, **FEW)
+
+
+@pytest.mark.parametrize("seconds, pictures", [(1.0, 48), (2.5, 72), (0.0625, 33)])
+def test_a_clip_goes_on_from_what_it_was(model, clip, seconds, pictures):
+    longer = model.generate(PROMPT, extend=clip, seconds=seconds, seed=5, **FEW)
+    assert len(longer.video) == pictures and len(longer.audio) == pictures * 3000
+    assert torch.equal(longer.video[:32], clip.video)
+    assert torch.equal(longer.audio[: 96000 - SEAM], clip.audio[:-SEAM])
+    assert longer.audio[96000:].abs().max() > 0
+    again = model.generate(PROMPT, extend=clip, seconds=seconds, seed=5, **FEW)
+    assert torch.equal(again.video, longer.video) and torch.equal(again.audio, longer.audio)
+    assert longer.made["extend"] and longer.made["seed"] == 5
+
+
+def test_several_prompts_go_on_in_turn_and_several_clips_each_for_itself(model, clip):
+    words = [PROMPT, "a wooden ball bounces once"]
+    first, second = model.generate(words, extend=clip, seconds=0.5, seed=2, **FEW)
+    assert len(first.video) == 40 and len(second.video) == 48
+    assert torch.equal(second.video[:40], first.video)
+    other = model.generate(PROMPT, seed=9, **FEW)
+    each = model.generate(words, extend=[clip, other], seconds=0.5, seed=2, **FEW)
+    assert torch.equal(each[0].video, first.video)
+    assert torch.equal(each[1].video[:32], other.video) and len(each[1].video) == 40
+
+
+def test_a_file_goes_on(model, clip, tmp_path):
+    path = clip.save(tmp_path / "clip.mp4")
+    longer = model.generate(PROMPT, extend=path, seconds=0.5, **FEW)
+    read = Clip.load(path, height=64, width=64)
+    assert torch.equal(longer.video[:32], read.video) and len(longer.video) == 40
+    assert (
+        longer.save(tmp_path / "longer.mp4") and media.probe(tmp_path / "longer.mp4").seconds == 2.5
+    )
+
+
+@pytest.mark.parametrize("way", ["clean", "noised"])
+def test_given_frames_bear_on_the_new_ones(model, clip, way, monkeypatch):
+    sampling = model.config.sampling.model_copy(update={"given_frames": way})
+    config = model.config.model_copy(update={"sampling": sampling})
+    monkeypatch.setattr(model, "config", config)
+    dark = Clip(clip.video // 8, clip.audio)
+    made = [model.generate(PROMPT, extend=c, seconds=1, **FEW) for c in (clip, dark)]
+    new = [c.video[32:40].float().mean() for c in made]
+    assert new[0] - new[1] > 20, "the same noise and words, on from another picture"
+
+
+@pytest.mark.parametrize("part", ["audio", "video", "both"])
+@pytest.mark.parametrize("span", [(0.5, 1.2), (0, 0.3), (1.7, 2.0)])
+def test_outside_of_the_span_nothing_changes(model, clip, part, span):
+    new = model.generate(PROMPT, retake=clip, span=span, part=part, seed=11, **FEW)
+    begin, end = (round(t * 48000) for t in span)
+    frames = [f for f in range(32) if span[0] <= f / 16 < span[1]]
+    sound, picture = new.audio != clip.audio, (new.video != clip.video).flatten(1).any(1)
+    assert not sound[:begin].any() and not sound[end:].any()
+    assert sound.any() == (part != "video")
+    assert {int(f) for f in picture.nonzero()} <= set(frames)
+    assert picture.any() == (part != "audio")
+    assert new.video.shape == clip.video.shape and new.audio.shape == clip.audio.shape
+
+
+def test_a_seam_has_no_jump(model, clip):
+    """The new sound starts where the old one is: no step larger than either has inside."""
+    loud = Clip(clip.video, 0.5 * torch.sin(torch.arange(96000) / 20))
+    new = model.generate(PROMPT, retake=loud, span=(0.5, 1.0), seed=1, **FEW)
+    steps = new.audio.diff().abs()
+    for place in (24000, 48000):
+        assert steps[place - 5 : place + 5].max() < 0.03
+
+
+def test_a_films_picture_stays_the_films(model, clip, tmp_path):
+    """Another rate and size than the model's, and its packets are copied."""
+    picture = torch.nn.functional.interpolate(clip.video.float(), (96, 128)).to(torch.uint8)
+    film = Clip(picture.repeat_interleave(2, 0), clip.audio, fps=32).save(tmp_path / "film.mp4")
+    new = model.generate("", retake=film, span=(0.5, 1.0), **FEW)
+    new.save(tmp_path / "new.mp4")
+    before, after = (Clip.load(p, fps=32).video for p in (film, tmp_path / "new.mp4"))
+    assert torch.equal(before, after) and new.picture_file == film
+    with pytest.raises(ValueError, match="size and rate"):
+        model.generate("", retake=film, span=(0.5, 1.0), part="video", **FEW)
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"span": None}, "span must be"),
+        ({"span": (1, 0.5)}, "start < end <= 2 s"),
+        ({"span": (0, 9)}, "start < end <= 2 s"),
+        ({"span": (0, float("nan"))}, "span must be"),
+        ({"span": "ab"}, "span must be"),
+        ({"span": (0, 1), "part": "smell"}, "unknown part 'smell'"),
+        ({"span": (0, 1), "seconds": 3}, "keeps the clip's length"),
+        ({"span": (0, 1), "image": "x.png"}, "does not go with image"),
+        ({"span": (0, 1), "audio_takes": 2}, "does not go with audio_takes"),
+        ({"span": (0, 1), "extend": "x.mp4"}, "not both"),
+        ({"span": (0, 1), "retake": 5}, "a Clip or a path, got int"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(model, clip, options, said):
+    with pytest.raises(ValueError, match=said):
+        model.generate(PROMPT, **{"retake": clip, **options}, **FEW)
+
+
+def test_what_cannot_go_on_is_refused(model, clip):
+    for given, said in (
+        (Clip(clip.video, clip.audio, fps=25), "25 frames/s"),
+        (Clip(clip.video[:2], clip.audio), "2 pictures"),
+        ([clip, clip], "2 clips to extend for 1 prompts"),
+        (7, "a Clip or a path"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            model.generate(PROMPT, extend=given, **FEW)
+    with pytest.raises(ValueError, match="span belongs to retake"):
+        model.generate(PROMPT, extend=clip, span=(0, 1), **FEW)
+    with pytest.raises(FileNotFoundError):
+        model.generate(PROMPT, extend="gone.mp4", **FEW)
+
+
+def test_what_is_held_takes_the_path_from_noise_to_data():
+    given, data = torch.tensor([[True, False]]), torch.tensor([[5.0, 0.0]])
+    noise = torch.tensor([[-1.0, 0.0]])
+    seen = []
+
+    def velocity(x, t, moving):
+        seen.append((t[0], float(x[0][0, 0])))
+        return [torch.ones_like(x[0])]
+
+    held = Held(given, data, lambda like: noise)
+    (end,) = flow.integrate(
+        velocity, (torch.tensor([[-1.0, 2.0]]),), flow.times(4)[:, None], held=[held]
+    )
+    assert seen == [(t, -1 + 6 * t) for t in (0, 0.25, 0.5, 0.75)]
+    assert end.tolist() == [[5.0, 3.0]]
