@@ -19,6 +19,7 @@ from syncflow import faults, terminal
 from syncflow.commands import demo, generate, impacts, import_, info, prepare, serve, train
 from syncflow.commands.evaluate import (
     calibrate,
+    continuation,
     counterfactual,
     fit,
     paper,
@@ -50,6 +51,7 @@ _GROUPS: dict[str, tuple[str, dict[str, ModuleType]]] = {
             "paper": paper,
             "sweep": sweep,
             "calibrate": calibrate,
+            "continuation": continuation,
             "counterfactual": counterfactual,
             "fit": fit,
             "redraw": redraw,
