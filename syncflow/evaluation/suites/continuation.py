@@ -178,17 +178,22 @@ def _quiet(clip: Clip, at: float) -> float:
 
 
 def _jump(clip: Clip, at: float) -> float | None:
-    """How far the object's centre moves over a seam, beyond what it moves in the frames around, px;
-    None where it is not seen."""
-    found = tracking.tracks(clip.video)
-    if not found:
+    """How far the object's centre moves over a seam, beyond what it moves in the frames before and
+    after, px; None where it is not seen. Each side is tracked by itself: their grounds may differ.
+    """
+    frame, side = round(at * clip.fps), round(clip.fps)
+    places = []
+    for part in (clip.video[frame - side : frame], clip.video[frame : frame + side]):
+        found = tracking.tracks(part)
+        if not found:
+            return None
+        track = max(found, key=lambda one: one.area)
+        places.append(np.stack([track.x_F, track.y_F], 1))
+    around = np.concatenate([places[0][-2:], places[1][:2]])
+    steps = np.hypot(*np.diff(around, axis=0).T)
+    if np.isnan(steps).any():
         return None
-    track = max(found, key=lambda one: one.area)
-    frame = round(at * clip.fps)
-    steps = np.hypot(np.diff(track.x_F), np.diff(track.y_F))[frame - 4 : frame + 3]
-    if len(steps) < 7 or np.isnan(steps).any():
-        return None
-    return float(max(0.0, steps[3] - max(steps[2], steps[4])))
+    return float(max(0.0, steps[1] - max(steps[0], steps[2])))
 
 
 def _page(report: dict[str, Any]) -> str:
