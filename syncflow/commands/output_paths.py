@@ -101,6 +101,7 @@ def plan(
     """
     total = len(prompts) * takes
     text = out or _unused("clip.mp4" if total == 1 and films is None else "clips/", sheet)
+    _check_name(Path(text))
     is_folder = Path(text).is_dir() or text.endswith(("/", "\\"))
     if "{" not in text and not is_folder and films is None and (total == 1 or Path(text).suffix):
         return _one(Path(text), len(prompts), takes)
@@ -181,7 +182,7 @@ def _unused(text: str, sheet: bool) -> str:
 def _ending(film: Path | None) -> str:
     if film is None:
         return ".mp4"
-    return film.suffix if film.suffix.lower() in media.ENDINGS else ".mkv"
+    return film.suffix if film.suffix.lower() in media.ENDINGS else f"{film.suffix}.mkv"
 
 
 def _identity(path: str | Path) -> tuple[int, int]:
