@@ -11,7 +11,7 @@ from syncflow.data import media
 SOUNDS, PICTURES = (".wav", ".flac"), (".gif", ".png")
 #: A gif counts in hundredths of a second, and browsers slow down what is shown for less than two.
 GIF_FPS = 50
-_NUMBER = re.compile(r"%0?(\d*)d")
+_NUMBER = re.compile(r"%0?(\d{0,2})d")
 
 
 def check(path: str | Path) -> Path:
