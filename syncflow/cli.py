@@ -78,7 +78,8 @@ def _run(argv: list[str]) -> int:
     try:
         args = _parser().parse_args(argv)
         code = args.handler(args) or 0
-        sys.stdout.flush()  # a full disk is heard of here
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk is heard of here
         return code
     except KeyboardInterrupt:
         if debug:

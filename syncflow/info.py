@@ -1,8 +1,10 @@
-"""What is installed and what this machine can run: the facts behind ``syncflow info``."""
+"""The facts behind ``syncflow info``: what is installed, what this machine can run, and what a file
+tells of how it was made."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import warnings
@@ -68,8 +70,53 @@ def table(facts: dict[str, Any]) -> str:
             rows.append((name, value or "none (CPU build of PyTorch)"))
         else:
             rows.append((name, value or "not installed"))
+    return _aligned(rows)
+
+
+def of_file(path: str | Path) -> dict[str, Any]:
+    """What a film, sound or picture holds, as plain JSON values, and under "made" how it was made
+    (``Clip.made``), None where it does not tell.
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: not a file that can be read.
+    """
+    from syncflow.data.export import tags
+
+    found = tags.facts(path)
+    return {"file": str(path), **found, "made": tags.parse(found.get("comment"))}
+
+
+def file_table(facts: dict[str, Any]) -> str:
+    """``of_file`` as aligned lines."""
+    made = dict(facts["made"] or {})
+    named = ("file", "container", "length", "picture", "sound")
+    rows = [(name, facts[name]) for name in named if facts.get(name)]
+    if not made:
+        rows += [(name, facts[name]) for name in ("title", "comment") if facts.get(name)]
+        return _aligned([*rows, ("made", "not by syncflow, or without metadata")])
+    sampling = made.pop("sampling", None)
+    first = [(name, made.pop(name)) for name in ("prompt", "seed", "model") if name in made]
+    rows += first + sorted(made.items())
+    if isinstance(sampling, dict):
+        rows += sampling.items()
+    return _aligned([(name.replace("_", " "), _shown(value)) for name, value in rows])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _aligned(rows: list[tuple[str, str]]) -> str:
+    # What a file says may hold anything, such as the escape codes of a terminal.
+    rows = [(_printable(name), _printable(value)) for name, value in rows]
     width = max(len(name) for name, _ in rows) + 2
     return "\n".join(f"{name:<{width}}{value}" for name, value in rows)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _kernels(status: dict[str, Any]) -> str:

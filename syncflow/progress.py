@@ -21,6 +21,7 @@ def bar(steps: Any = None, *, shown: bool = True, **options: Any) -> Any:
     from tqdm import tqdm
 
     stream = options.pop("file", sys.stderr)
+    shown = shown and stream is not None  # Python's for one that was closed
     if shown and not _is_terminal(stream):
         # Without miniters tqdm counts on steps that take as long as the last ones did.
         options |= {"mininterval": LINE_SECONDS, "miniters": 1, "bar_format": _LINE}

@@ -97,7 +97,7 @@ MISTAKES = [
     (["generate", ""], "empty prompt"),
     (["generate", "  "], "empty prompt"),
     (["generate", "x", "-o", "gone/a.mp4"], "there is no folder 'gone'"),
-    (["generate", "x", "-o", "a.gif"], "must end in .mp4"),
+    (["generate", "x", "-o", "a.avi"], "must end in .mp4"),
     (["generate", "x", "y", "-o", "a.mp4"], "2 prompts"),
     (["generate", "x", "y", "-o", "{title}.mp4"], "is not a valid pattern"),
     (["generate", "x", "y", "-o", "{seed}.mp4"], "the same name"),

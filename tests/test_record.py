@@ -106,6 +106,16 @@ def test_what_is_no_prompt_is_one_sentence(model, prompt) -> None:
         model.generate(prompt, **FEW)
 
 
+def test_a_prompt_of_other_bytes_than_utf_8_is_one_sentence(model) -> None:
+    with pytest.raises(ValueError, match=r"a prompt must be UTF-8 text, got 'f\\udce4llt'"):
+        model.generate("f\udce4llt", **FEW)
+
+
+def test_arguments_that_records_do_not_know_are_told(model) -> None:
+    (made,) = record.planned(model, ["a"], 0, lora="/secret/place/x.safetensors", strength=0.5)
+    assert (made["lora"], made["strength"]) == ("x.safetensors", 0.5)
+
+
 def test_the_papers_way_needs_a_video(model) -> None:
     with pytest.raises(ValueError, match="v2a 'paper' is a way to read a given video"):
         model.generate("a", v2a="paper", **FEW)

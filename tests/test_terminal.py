@@ -45,6 +45,14 @@ def test_errors_that_nobody_reads_are_no_traceback() -> None:
     assert (done.stdout, done.stderr) == ("2\n", "")
 
 
+def test_closed_streams_are_no_error(monkeypatch) -> None:
+    script = f"{sys.executable} -m syncflow --version >&-; echo $?"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=ENVIRONMENT)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+    monkeypatch.setattr(sys, "stderr", None)
+    assert list(progress.bar(range(2))) == [0, 1]
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_output_on_a_full_disk_is_one_line() -> None:
     with open("/dev/full", "w") as full:

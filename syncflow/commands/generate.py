@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from syncflow.commands import options
 from syncflow.commands.notice import notice
 from syncflow.sampling import OPTIONS
+
+if TYPE_CHECKING:
+    from syncflow.commands.batch import Batch
 
 SUMMARY = "generate clips from prompts"
 EXAMPLE = 'syncflow generate "a glass ball falls on wood" -o clip.mp4 --seed 7'
@@ -19,18 +24,43 @@ _OPTIONS = (
     "v2a", "image", "contacts",
 )  # fmt: skip
 
+_MOST_SECONDS, _MOST_THREADS = 600, 1024
+
+
+def _at_most(kind: Callable[[str], Any], most: float, unit: str = "") -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if value > most:
+            raise argparse.ArgumentTypeError(f"it must be at most {most:g}{unit}, got {text}")
+        return value
+
+    return parse
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("prompts", nargs="*", metavar="PROMPT", help="one prompt per clip")
+    what = "a text file with one prompt a line (- reads stdin); run again to go on where it stopped"
+    add("--prompts", dest="prompts_file", metavar="FILE", help=what)
     add(
         "-o",
         "--out",
         default=None,
         metavar="OUT",
-        help="a file (mp4, mkv, webm, mov), a folder, or a pattern such as 'out/{i}-{prompt}.mp4' "
-        "({i}, {prompt}, {seed}, {take}); default: clip.mp4, or the folder clips for several",
+        help="a film (mp4, mkv, webm, mov), the sound alone (wav, flac), the picture alone (gif, "
+        "frames as frame-%%04d.png), a folder for clips, or a pattern such as "
+        "'out/{i}-{prompt}.mp4' ({i}, {prompt}, {name} of the video, {seed}, {take}); default: "
+        "clip.mp4, or the folder clips for several, counting up",
     )
+    add("--force", action="store_true", help="replace a file that is read, and try what is too big")
+    what = "enlarge the picture, so that a film keeps the colour of small things (default 1)"
+    add("--scale", type=options.count, default=1, metavar="N", help=what)
+    what = "how --scale fills in pixels: nearest (default) or lanczos"
+    add("--scale-filter", default="nearest", metavar="NAME", help=what)
+    what = "loudness of the sound by BS.1770, e.g. -16, as far as its peaks allow"
+    add("--loudness", type=float, metavar="LUFS", help=what)
+    what = "do not write prompt, seed and options into the files"
+    add("--no-metadata", action="store_true", help=what)
     add("--model", help="a model folder or hub id (default: the model in the package)")
     add(
         "--seed", type=options.seed, default=0, help="the same seed gives the same clip (default 0)"
@@ -38,8 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_sampling(parser)
     add(
         "--seconds",
-        type=options.positive,
-        help="length of the clip in seconds (default: the model's)",
+        type=_at_most(options.positive, _MOST_SECONDS, " (ten minutes)"),
+        metavar="S",
+        help="length of the clip in seconds, at most 600 (default: the model's)",
     )
     add("--height", type=options.count, help="pixels (default: the model's)")
     add("--width", type=options.count, help="pixels (default: the model's)")
@@ -49,7 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--video",
         metavar="FILE",
-        help="generate audio for this video; its picture is copied bit for bit",
+        help="generate audio for this video, or for each one in this folder; the picture is copied "
+        "bit for bit",
     )
     what = "how --video is read: once and clean (default), or noised again at every step"
     add("--v2a", choices=("one-pass", "paper"), help=what)
@@ -59,6 +91,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     count = options.count
     what = "soundtracks per picture, ranked by sync (default 1)"
     add("--audio-takes", type=count, default=1, metavar="N", help=what)
+    what = "prompts that are generated together (default 8)"
+    add("--batch-size", type=count, default=8, metavar="N", help=what)
+    what = "threads of PyTorch on the CPU (default: one for each core)"
+    add("--threads", type=_at_most(count, _MOST_THREADS), metavar="N", help=what)
     add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if available)")
     add(
         "--dtype",
@@ -70,16 +106,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    _check(args)
     with notice("loading PyTorch ..."):
-        from syncflow.commands import output_paths
-        from syncflow.data import media
+        from syncflow.commands import batch
 
-    prompts: list[str] = args.prompts or ([""] if args.video else [])
-    if not prompts:
+    begin = time.monotonic()
+    work = batch.planned(args)
+    import torch
+
+    import syncflow
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    placement = {"device": args.device, "dtype": args.dtype}
+    placement = {name: value for name, value in placement.items() if value is not None}
+    with notice("loading the model ..."):
+        model = syncflow.load(*([args.model] if args.model else []), **placement)
+    given = {name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None}
+    given["audio_takes"] = args.audio_takes
+    clips = batch.made(model, work, given, args)
+    if args.sheet and clips:
+        from syncflow.evaluation.report.contact_sheet import contact_sheet
+
+        print(contact_sheet(clips, [clip.prompt or "" for clip in clips], work.plan.sheet))
+    _tell(work, time.monotonic() - begin)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """What can be said before PyTorch is imported."""
+    if args.prompts and args.prompts_file:
+        raise ValueError("give prompts or --prompts, not both")
+    if not (args.prompts or args.prompts_file or args.video):
         raise ValueError(
             'no prompt: describe the clip, e.g. syncflow generate "a metal ball bounces twice"'
         )
-    for prompt in prompts:
+    for prompt in args.prompts:
         if not prompt.strip() and not args.video:
             raise ValueError("empty prompt: describe the clip in one sentence")
     if args.model and args.model[:1] in "./~" and not Path(args.model).expanduser().exists():
@@ -88,46 +149,19 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError("give --video or --image, not both: the video has its own first frame")
     if args.image and not Path(args.image).is_file():
         raise FileNotFoundError(f"no such image: '{args.image}'")
+    if args.v2a and not args.video:
+        raise ValueError("--v2a says how a given video is read: give --video too, or leave it out")
+    if args.video and args.scale > 1:
+        raise ValueError("--scale cannot enlarge the picture of --video, which is copied as it is")
 
-    plan = output_paths.plan(args.out, prompts, args.audio_takes, args.seed)
-    plan.check()
-    if args.video:
-        media.probe(args.video)
-        media.check_copy(plan.paths[0], args.video)
-    if args.sheet and plan.folder is None:
-        media.check_folder(plan.sheet)
 
-    import syncflow
-
-    begin = time.monotonic()
-    placement = {"device": args.device, "dtype": args.dtype}
-    placement = {name: value for name, value in placement.items() if value is not None}
-    with notice("loading the model ..."):
-        model = syncflow.load(*([args.model] if args.model else []), **placement)
-    options = {name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None}
-    clips = model.generate(
-        prompts,
-        seed=args.seed,
-        audio_takes=args.audio_takes,
-        progress=not args.no_progress,
-        **options,
-    )
-    plan.make()
-    for clip, path in zip(clips, plan.paths, strict=True):
-        clip.save(path)
-        scores = ", ".join(f"{name} {value:.2f}" for name, value in (clip.scores or {}).items())
-        print(f"{path}  {scores}" if scores else path)
-    if args.sheet:
-        from syncflow.evaluation.report.contact_sheet import contact_sheet
-
-        captions = [prompts[index * len(prompts) // len(clips)] for index in range(len(clips))]
-        print(contact_sheet(clips, captions, plan.sheet))
-    seconds, first = time.monotonic() - begin, clips[0]
-    height, width = first.video.shape[2:]
-    length, fps = first.seconds, first.fps
-    if args.video:  # copied at its own rate, not the model's
-        given = media.probe(args.video)
-        length, fps = args.seconds or given.seconds or length, given.fps or fps
-    what = f"{length:g} s, {width}x{height} at {fps:g} fps, {first.sample_rate} Hz"
-    many = "1 clip" if len(clips) == 1 else f"{len(clips)} clips"
-    print(f"{many} ({what}) in {seconds:.1f} s", file=sys.stderr)
+def _tell(work: Batch, took: float) -> None:
+    """One line about what was made."""
+    if work.there:
+        files = "file is" if work.there == 1 else "files are"
+        print(f"{work.there} {files} there already, made so, and left as they are", file=sys.stderr)
+    if work.facts:
+        many = "1 clip" if work.count == 1 else f"{work.count} clips"
+        print(f"{many} ({work.facts}) in {took:.1f} s", file=sys.stderr)
+    if work.refused:
+        raise ValueError(f"{work.refused} of {len(work.jobs)} videos cannot be used")

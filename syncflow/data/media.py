@@ -36,6 +36,8 @@ _FORMATS = {
     ".mkv": ("matroska", _H264, "aac"),
     ".webm": ("webm", _VP9, "libopus"),
 }
+#: Endings of the films that are written.
+ENDINGS = tuple(_FORMATS)
 _RATES = {
     "aac": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000),
     "libopus": (8000, 12000, 16000, 24000, 48000),

@@ -274,12 +274,6 @@ class SyncFlow:
         )  # fmt: skip
         size = {"seconds": seconds, "height": height, "width": width}
         spec = geometry(self.config, size, video)
-        made = record.records(
-            self, prompts, asked.sampling, spec, seed=seed, audio_takes=audio_takes,
-            seconds=seconds, negative_prompt=negative_prompt,
-            negative_audio_prompt=negative_audio_prompt, video=video, image=image, v2a=v2a,
-            contacts=contacts, rank=rank,
-        )  # fmt: skip
         given: list[GivenVideo] = []
         if video is not None:
             given, spec = given_videos(video, len(prompts), spec, seconds)
@@ -290,6 +284,12 @@ class SyncFlow:
             events(contacts, len(prompts), self.config.ddit.event_tokens, spec.seconds),
         )  # fmt: skip
         sources = noise.generators(seed, len(prompts))
+        made = record.records(
+            self, prompts, asked.sampling, spec, seed=seed, audio_takes=audio_takes,
+            seconds=seconds, negative_prompt=negative_prompt,
+            negative_audio_prompt=negative_audio_prompt, video=video, image=image, v2a=v2a,
+            contacts=contacts, rank=rank,
+        )  # fmt: skip
         channels = self.config.ddit.video.in_channels, self.config.ddit.audio.in_channels
         video_shape = channels[0], *spec.video_latent_shape
         audio_shape = spec.audio_latent_length, channels[1]

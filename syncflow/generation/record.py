@@ -16,13 +16,10 @@ from syncflow.clip import ClipSpec
 from syncflow.config import ModelConfig, SamplingConfig
 from syncflow.generation import request
 from syncflow.model_io import fingerprint
+from syncflow.sampling import OPTIONS
 
 Record = dict[str, Any]
-#: Arguments of ``generate`` that are told where they are given.
-GIVEN = (
-    "negative_prompt", "negative_audio_prompt", "video", "image", "extend", "retake", "span", "part",
-    "v2a", "contacts", "rank",
-)  # fmt: skip
+_FILES = ("video", "image", "extend", "retake", "lora")
 
 
 class Model(Protocol):
@@ -50,7 +47,7 @@ def records(
     Args:
         sampling: all settings, those of the model's folder among them.
         spec: the geometry; with a given video only its size and rates are told, and ``seconds``.
-        given: arguments of ``generate`` by the names in ``GIVEN``.
+        given: other arguments of ``generate``; those that are None are not told.
     """
     shared = {
         "syncflow": sys.modules["syncflow"].__version__,
@@ -93,10 +90,10 @@ def planned(model: Model, prompts: list[str], seed: int, **options: Any) -> list
     options = {name: value for name, value in options.items() if value is not None}
     size = {name: options.pop(name, None) for name in ("seconds", "height", "width")}
     takes = options.pop("audio_takes", 1)
-    given = {name: options.pop(name) for name in GIVEN if name in options}
-    told: dict[str, Any] = {"v2a": "one-pass", "rank": "sync", **given}
+    asked_for = {name: options.pop(name) for name in OPTIONS if name in options}
+    told: dict[str, Any] = {"v2a": "one-pass", "rank": "sync", **options}
     asked = request.resolve(
-        model.config.sampling, prompts, options, v2a=told["v2a"], audio_takes=takes,
+        model.config.sampling, prompts, asked_for, v2a=told["v2a"], audio_takes=takes,
         rank=told["rank"], video=told.get("video"), image=told.get("image"),
     )  # fmt: skip
     spec = request.geometry(model.config, size, told.get("video"))
@@ -112,7 +109,7 @@ def _of(value: Any, name: str, index: int, prompts: int) -> Any:
     nested = several and name == "contacts" and all(hasattr(item, "__len__") for item in value)
     if nested or (several and name in ("video", "extend")):
         value = value[index]
-    return _file(value) if name in ("video", "image", "extend", "retake") else _plain(value)
+    return _file(value) if name in _FILES else _plain(value)
 
 
 def _file(value: Any) -> str | None:

@@ -158,6 +158,10 @@ def prompt_list(prompt: Any) -> list[str]:
         if not isinstance(one, str):
             what = f"a prompt must be a string, got {one!r}"
             raise ValueError(what if several else f"{what}; give a sentence or a list of them")
+        try:
+            one.encode()
+        except UnicodeEncodeError:  # what Python makes of other bytes on a command line
+            raise ValueError(f"a prompt must be UTF-8 text, got {one!r}") from None
     return [str(one) for one in prompts]  # numpy has strings of its own
 
 

@@ -42,6 +42,15 @@ def test_every_file_tells_how_it_was_made(clip, tmp_path, name) -> None:
     assert tags.read(first) is None
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_prompts_that_are_hardly_text_are_written(clip, tmp_path, name) -> None:
+    clip.prompt = "nul\0, no text \udcff, " + "long " * 5000
+    clip.made = {**MADE, "prompt": clip.prompt}
+    path = clip.save(tmp_path / name)
+    told = tags.read(formats.files(path, 16)[0])
+    assert told["prompt"] == clip.prompt.replace("\udcff", "?")
+
+
 def test_tags_leave_picture_and_sound_as_they_are(clip, tmp_path) -> None:
     told = media.read(clip.save(tmp_path / "told.mp4"))
     clip.made = None
@@ -112,6 +121,7 @@ def test_a_gif_lasts_as_long_as_the_clip(clip, tmp_path) -> None:
         ("a", "must end in"),
         ("a.png", "such as 'a-%04d.png'"),
         ("a%d%d.png", "is one picture"),
+        ("a%0999999999d.png", "is one picture"),
         ("gone/a.wav", "there is no folder"),
         ("gone/%d.png", "there is no folder"),
         ("sub.gif", "it is a folder"),

@@ -11,8 +11,7 @@ from syncflow.data import media
 SOUNDS, PICTURES = (".wav", ".flac"), (".gif", ".png")
 #: A gif counts in hundredths of a second, and browsers slow down what is shown for less than two.
 GIF_FPS = 50
-_NUMBER = re.compile(r"%0?(\d*)d")
-_OTHERS = ", ".join(SOUNDS + PICTURES[:1])
+_NUMBER = re.compile(r"%0?(\d{0,2})d")
 
 
 def check(path: str | Path) -> Path:
@@ -21,16 +20,22 @@ def check(path: str | Path) -> Path:
     Raises:
         ValueError: an unknown ending. OSError: a folder that is missing or takes no files.
     """
+    path = check_ending(path)
+    media.check_folder(frame(path, 1) if is_frames(path) else path)
+    return path
+
+
+def check_ending(path: str | Path) -> Path:
+    """Raises ValueError unless the name says what the file is to hold."""
     path = Path(path)
-    ending = path.suffix.lower()
-    if ending == ".png":
-        path = frame(path, 1)
-    elif ending not in SOUNDS + PICTURES:
-        try:
-            return media.check_writable(path)
-        except ValueError as error:
-            raise ValueError(f"{error}, {_OTHERS}, or be frames: frame-%04d.png") from None
-    media.check_folder(path)
+    if path.suffix.lower() not in media.ENDINGS + SOUNDS + PICTURES:
+        known = ", ".join(media.ENDINGS + SOUNDS + PICTURES[:1])
+        raise ValueError(
+            f"unknown format for '{path}': the name must end in {known}, or be frames: "
+            "frame-%04d.png"
+        )
+    if path.suffix.lower() == ".png":
+        frame(path, 1)
     return path
 
 

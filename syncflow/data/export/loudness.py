@@ -43,11 +43,16 @@ def normalise(audio_M: Tensor, sample_rate: int, lufs: float) -> tuple[Tensor, f
     Raises:
         ValueError: a loudness that is not between -70 and -5 LUFS.
     """
-    if not LEAST <= lufs <= MOST:
-        raise ValueError(f"loudness must be {LEAST:g} to {MOST:g} LUFS, got {lufs:g}")
+    check(lufs)
     found = measure(audio_M, sample_rate)
     if found == -math.inf:
         return audio_M, found
     most = 10 ** (PEAK_DB / 20) / true_peak(audio_M, sample_rate)
     gain = min(10 ** ((lufs - found) / 20), most)
     return (audio_M.double() * gain).to(torch.float32), found + 20 * math.log10(gain)
+
+
+def check(lufs: float) -> None:
+    """Raises ValueError unless it can be asked for."""
+    if not LEAST <= lufs <= MOST:
+        raise ValueError(f"loudness must be {LEAST:g} to {MOST:g} LUFS, got {lufs:g}")

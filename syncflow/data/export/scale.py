@@ -27,10 +27,7 @@ def enlarge(
     Raises:
         ValueError: a factor that is not 1 to 16, or an unknown filter.
     """
-    if factor not in range(1, MOST + 1):
-        raise ValueError(f"scale must be a whole number from 1 to {MOST}, got {factor!r}")
-    if filter not in FILTERS:
-        raise ValueError(f"unknown filter {filter!r}; known are {', '.join(FILTERS)}")
+    check(factor, filter)
     if factor == 1:
         return video_F3HW
     if filter == "nearest":
@@ -44,3 +41,11 @@ def enlarge(
         for pixels in video_F3HW.permute(0, 2, 3, 1).cpu().numpy()
     ]
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+
+
+def check(factor: int, filter: str) -> None:
+    """Raises ValueError as ``enlarge``."""
+    if factor not in range(1, MOST + 1):
+        raise ValueError(f"scale must be a whole number from 1 to {MOST}, got {factor!r}")
+    if filter not in FILTERS:
+        raise ValueError(f"unknown filter {filter!r}; known are {', '.join(FILTERS)}")

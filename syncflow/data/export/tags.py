@@ -22,7 +22,10 @@ def of(clip: Clip) -> dict[str, str]:
     if clip.made is None:
         return {}
     told = {"comment": json.dumps(clip.made, ensure_ascii=False, sort_keys=True)}
-    return {"title": clip.prompt, **told} if clip.prompt else told
+    if clip.prompt:
+        told["title"] = clip.prompt.replace("\0", " ")  # where C ends a text
+    # A command line of other bytes than UTF-8 gives what no file can hold.
+    return {name: text.encode(errors="replace").decode() for name, text in told.items()}
 
 
 def read(path: str | Path) -> dict[str, Any] | None:

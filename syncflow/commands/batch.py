@@ -1,0 +1,259 @@
+"""What ``syncflow generate`` makes, piece by piece: planned and checked before anything is sampled.
+
+Pieces do not depend on what is there already, so that a run that goes on writes the same bytes as
+one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from syncflow.clip import VIDEO_STRIDE, Clip
+from syncflow.commands import inputs, output_paths
+from syncflow.data import media
+from syncflow.data.export import formats, loudness, scale, tags
+from syncflow.generation import memory, record
+from syncflow.generation.pipeline import SyncFlow
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of ``generate``: ``prompts`` from ``seed`` on, into ``paths``, prompt by prompt and
+    take by take; ``video`` the film that gets a sound."""
+
+    prompts: list[str]
+    seed: int
+    paths: list[Path]
+    video: Path | None = None
+
+
+@dataclass
+class Batch:
+    """The jobs, where their clips go, the files that are read, and what became of it: clips made,
+    files that were ``there`` already, films that were ``refused``, and ``facts`` about a clip.
+
+    ``resumes``: files that are there and were made so are left as they are.
+    """
+
+    jobs: list[Job]
+    plan: output_paths.Plan
+    inputs: list[str | Path]
+    resumes: bool = False
+    count: int = 0
+    there: int = 0
+    refused: int = 0
+    facts: str = ""
+
+
+def planned(args: argparse.Namespace) -> Batch:
+    """What is to be made, as far as it can be told without a model.
+
+    Raises:
+        ValueError, OSError: an input is not there or not usable, or an output cannot be written.
+    """
+    words = inputs.prompts(args.prompts_file) if args.prompts_file else list(args.prompts)
+    folder = Path(args.video) if args.video and Path(args.video).is_dir() else None
+    films = inputs.films(folder) if folder else None
+    prompts = inputs.one_each(words, films) if films else words or [""]
+    takes = args.audio_takes
+    plan = output_paths.plan(args.out, prompts, takes, args.seed, films, args.sheet)
+    read: list[str | Path] = [args.image] if args.image else []
+    if args.prompts_file not in (None, "-"):
+        read.append(args.prompts_file)
+    if films:
+        plan = output_paths.with_endings(plan, films, takes)
+        read += films
+    elif args.video:
+        media.probe(args.video)
+        read.append(args.video)
+    plan.check()
+    _check_video(args, plan)
+    if not args.force:
+        plan.check_inputs(read, 1, args.sheet)
+    if args.sheet and plan.paths[0].parent.is_dir():
+        media.check_folder(plan.sheet)
+    scale.check(args.scale, args.scale_filter)
+    if args.loudness is not None:
+        loudness.check(args.loudness)
+    resumes = bool(films or args.prompts_file)
+    return Batch(_jobs(args, prompts, plan, films), plan, read, resumes)
+
+
+def _check_video(args: argparse.Namespace, plan: output_paths.Plan) -> None:
+    """Raises where the sound made for a given video has no place, or its picture."""
+    if not args.video:
+        return
+    silent = [path for path in plan.paths if not formats.holds_sound(path)]
+    if silent:
+        raise ValueError(f"'{silent[0]}' has no sound, and nothing else is made for --video")
+    if not Path(args.video).is_dir():
+        for ending in {path.suffix for path in plan.paths if formats.holds_film(path)}:
+            output_paths.check_holds(Path(f"film{ending}"), Path(args.video))
+
+
+def _jobs(
+    args: argparse.Namespace,
+    prompts: list[str],
+    plan: output_paths.Plan,
+    films: list[Path] | None,
+) -> list[Job]:
+    takes = args.audio_takes
+    if films:  # each as if it were given alone, so that new films in the folder change no others
+        return [
+            Job([prompts[i]], args.seed, plan.paths[i * takes : (i + 1) * takes], film)
+            for i, film in enumerate(films)
+        ]
+    video = Path(args.video) if args.video else None
+    return [
+        Job(
+            prompts[first : first + args.batch_size],
+            args.seed + first,
+            plan.paths[first * takes : (first + args.batch_size) * takes],
+            video,
+        )
+        for first in range(0, len(prompts), args.batch_size)
+    ]
+
+
+def made(
+    model: SyncFlow, work: Batch, options: Mapping[str, Any], args: argparse.Namespace
+) -> list[Clip]:
+    """Generates and writes all; returns the clips where a contact sheet is asked for.
+
+    Everything is checked against the model before the first clip is sampled. A film of a folder
+    that cannot be used is told and left out.
+
+    Raises:
+        ValueError, OSError: as ``generate`` and ``Clip.save``.
+    """
+    jobs = []
+    for job in work.jobs:
+        asked = {**options, **({"video": job.video} if job.video else {})}
+        try:
+            wanted = _checked(model, work, job, asked, args)
+        except (ValueError, OSError) as error:
+            _refuse(work, job, args, error)
+            continue
+        jobs.append((job, asked, wanted))
+    kept = []
+    for job, asked, wanted in jobs:
+        left = _left(work, job, wanted, args)
+        if not left:
+            continue
+        try:
+            clips = model.generate(
+                job.prompts, seed=job.seed, progress=not args.no_progress, **asked
+            )
+        except (ValueError, OSError) as error:
+            _refuse(work, job, args, error)
+            continue
+        work.plan.make()
+        for clip, path, how in zip(clips, job.paths, wanted, strict=True):
+            if path in left:
+                _write(clip, path, how, args)
+                work.count += 1
+        work.facts = work.facts or _facts(clips[0], job, args)
+        kept += clips if args.sheet else []
+    return kept
+
+
+def _refuse(work: Batch, job: Job, args: argparse.Namespace, error: Exception) -> None:
+    """Tells of a film of a folder; alone, it is the command's error."""
+    if not (args.video and Path(args.video).is_dir()):
+        raise error
+    work.refused += 1
+    print(f"syncflow: left out '{job.video}': {error}", file=sys.stderr)
+
+
+def _checked(
+    model: SyncFlow, work: Batch, job: Job, options: Mapping[str, Any], args: argparse.Namespace
+) -> list[record.Record]:
+    """How each clip of the job will have been made; raises where it cannot be."""
+    wanted = record.planned(model, job.prompts, job.seed, **options)
+    spec = model.config.geometry.spec
+    seconds = options.get("seconds")
+    if job.video is not None:
+        given = media.probe(job.video)
+        if args.video and Path(args.video).is_dir():
+            for path in job.paths:
+                if formats.holds_film(path):
+                    output_paths.check_holds(path, job.video)
+        seconds = min(seconds or math.inf, given.seconds)
+    if seconds:
+        frames = max(1, math.ceil(seconds * spec.fps / VIDEO_STRIDE[0])) * VIDEO_STRIDE[0]
+        spec = dataclasses.replace(spec, seconds=frames / spec.fps)
+    spec = spec.with_size(options.get("height"), options.get("width"))
+    for path in job.paths:
+        if path.parent.is_dir() or not formats.is_frames(path):
+            formats.check_clip(path, spec.fps, spec.num_frames, spec.sample_rate)
+    if not args.force:
+        if args.image and any(map(formats.is_frames, job.paths)):  # now their number is known
+            work.plan.check_inputs(work.inputs, spec.num_frames, args.sheet)
+        guided = max(wanted[0]["sampling"][name] for name in ("guidance", "audio_guidance")) != 1
+        memory.check(model, spec, len(job.prompts), args.audio_takes, guided)
+    for how in wanted:
+        how |= _finish(args)
+    return wanted
+
+
+def _finish(args: argparse.Namespace) -> record.Record:
+    """What is done to a clip before it is written, as its file tells it."""
+    told: record.Record = {}
+    if args.scale > 1:
+        told |= {"scale": args.scale, "scale_filter": args.scale_filter}
+    if args.loudness is not None:
+        told["loudness"] = args.loudness
+    return told
+
+
+def _left(
+    work: Batch, job: Job, wanted: list[record.Record], args: argparse.Namespace
+) -> set[Path]:
+    """The files of a job that are not there, or were made in another way."""
+    if not work.resumes:
+        return set(job.paths)
+    left = set()
+    for path, how in zip(job.paths, wanted, strict=True):
+        first = formats.files(path, 1)[0]
+        try:
+            same = first.exists() and (args.no_metadata or tags.read(first) == how)
+        except (ValueError, OSError):
+            same = False
+        if not same:
+            left.add(path)
+    work.there += len(job.paths) - len(left)
+    return left
+
+
+def _write(clip: Clip, path: Path, how: record.Record, args: argparse.Namespace) -> None:
+    picture, sound, told = clip.video, clip.audio, ""
+    if args.scale > 1:
+        picture = scale.enlarge(picture, args.scale, args.scale_filter)
+    if args.loudness is not None:
+        sound, reached = loudness.normalise(sound, clip.sample_rate, args.loudness)
+        if reached == -math.inf:
+            told = f"{path}: silent or shorter than 0.4 s, so of no loudness"
+        elif reached < args.loudness - 0.05:
+            told = f"{path}: {reached:.1f} LUFS; louder, its peaks would clip"
+    written = None if args.no_metadata else how
+    dataclasses.replace(clip, video=picture, audio=sound, made=written).save(path)
+    if told:
+        print(told, file=sys.stderr)
+    scores = ", ".join(f"{name} {value:.2f}" for name, value in (clip.scores or {}).items())
+    print(f"{path}  {scores}" if scores else path, flush=True)
+
+
+def _facts(clip: Clip, job: Job, args: argparse.Namespace) -> str:
+    height, width = (size * args.scale for size in clip.video.shape[2:])
+    length, fps = clip.seconds, clip.fps
+    if job.video is not None:  # copied at its own rate, not the model's
+        given = media.probe(job.video)
+        length, fps = args.seconds or given.seconds or length, given.fps or fps
+    return f"{length:g} s, {width}x{height} at {fps:g} fps, {clip.sample_rate} Hz"
