@@ -167,13 +167,24 @@ def shown(
     found = None
     if sound is not None:
         heard, text = _output(
-            path, "-map", sound, "-af", "aresample=48000,asettb=1/48000,ashowinfo", "-ac", "1",
-            "-f", "f32le",
-        )  # fmt: skip
-        first = re.search(r" n:0 pts:(-?\d+)", text)
-        if first is not None:
-            found = int(first[1]) / 48000 + onset(np.frombuffer(heard, "<f4")) - times[0]
+            path, "-map", sound, "-af", "asettb=1/48000,ashowinfo", "-ac", "1", "-f", "f32le"
+        )
+        found = _begins(np.frombuffer(heard, "<f4"), text, times[0])
     return Shown(times - times[0], pictures, found)
+
+
+def _begins(sound_M: np.ndarray, text: str, origin: float) -> float | None:
+    """When the click begins, s after ``origin``; frames may have gaps in between."""
+    frames = re.findall(r" n:\d+ pts:(-?\d+) .*rate:(\d+) nb_samples:(\d+)", text)
+    if not frames:
+        return None
+    rate = int(frames[0][1])
+    sample = round(onset(sound_M, rate) * rate)
+    for pts, _, count in frames:
+        if sample < int(count):
+            return int(pts) / 48000 + sample / rate - origin
+        sample -= int(count)
+    raise RuntimeError(f"{sample} samples more than frames")
 
 
 def _output(path: Path, *words: str) -> tuple[bytes, str]:

@@ -56,12 +56,12 @@ def test_what_is_shown_is_read_and_copied(film: Film, zoo, tmp_path) -> None:
         ]
         assert max(far) < 4, far
     else:
-        assert pictures[:, :, -8:].mean() > 190 and pictures[0, :, :8].mean() < 120
+        assert pictures[:, :, -8:].mean() > 190 and pictures[0, :, :8].mean() < 90
 
     # The sound, where ffmpeg has it.
     if audio is None:
         assert right.click is None
-    else:
+    elif right.click < len(audio) / 48000:
         assert abs(onset(audio.numpy()) - right.click) <= 0.001
         assert abs(right.click - right.times_N[right.flash]) <= film.late
 
@@ -70,22 +70,22 @@ def test_what_is_shown_is_read_and_copied(film: Film, zoo, tmp_path) -> None:
 
 
 def check_window(path: Path, film: Film, right: Shown) -> None:
-    """Half a second of it, as ``prepare`` takes it."""
-    spec = ClipSpec(0.5, 16, 32, 32)
+    """A part of it, as ``prepare`` takes it."""
+    spec = ClipSpec(4 / film.fps, film.fps, 32, 32)
     clip = Clip.load(path, spec.fps, height=32, width=32)
     found = Decoder(path.parent, spec, random=False, keep=KEEPABLE)(
         Source(path.name, caption="a film")
     )
-    assert found.windows and not found.skipped, found.skipped
+    assert found.windows, found.skipped
     for window in found.windows:
         first = round(window.record["start"] * spec.fps)
-        assert np.array_equal(window.video, clip.video[first : first + 8].numpy())
-        sound = clip.audio[first * 3000 : first * 3000 + 24000].numpy()
-        assert np.abs(window.audio - sound).max() < 1e-6
+        assert np.array_equal(window.video, clip.video[first : first + 4].numpy())
+        begin = round(first / film.fps * 48000)
+        sound = clip.audio[begin : begin + spec.num_samples].numpy()
+        assert np.abs(window.audio[: len(sound)] - sound).max() < 1e-6
     if film.same:
         brightest = int(clip.video.float().mean((1, 2, 3)).argmax())
-        at = right.times_N[right.flash]
-        assert abs(brightest / spec.fps - at) <= 0.5 / spec.fps + 1e-3
+        assert abs(brightest / spec.fps - right.times_N[right.flash]) <= 0.5 / spec.fps + 1e-3
 
 
 def check_copy(path: Path, film: Film, right: Shown, tmp_path: Path) -> None:

@@ -151,15 +151,15 @@ def _placed(
 
     def emit(until: float) -> None:
         """Repeats the frame ``before`` for all output times up to ``until``."""
-        nonlocal pixels, size
+        nonlocal pixels
         while (count is None or len(kept) < count) and start + len(kept) / fps <= until + 1e-6:
             if pixels is None:
                 pixels = _pixels(before[1], size, reel)
-                # Where the film changes its size, the first one holds.
-                size = pixels.shape[:2]
+                if kept and pixels.shape != kept[0].shape:  # the first size holds
+                    pixels = _pixels(before[1], kept[0].shape[:2], reel)
             kept.append(pixels)
             if len(kept) % 256 == 1:
-                limits.check_bytes(reel.path, max(len(kept), count or 0), *size)
+                limits.check_bytes(reel.path, max(len(kept), count or 0), *pixels.shape[:2])
 
     for time, frame in frames:
         time -= reel.origin
