@@ -113,13 +113,12 @@ def _first_shown(path: str | Path) -> int:
     """The pts of the first picture that a player shows."""
     with opener.film(path) as source:
         track = tracks.picture(source, path)
-        frame = next(decode.decoded(_packets(source, track)), None)
+        frame = next(decode.pictures(_packets(source, track)), None)
         if frame is None:
             raise ValueError(f"'{path}' has no video frame that can be decoded")
-        pts = frame.pts if frame.pts is not None else frame.dts
-        if pts is None:
+        if frame.pts is None:
             raise ValueError(f"the pictures of '{path}' have no times: {ANEW}")
-        return pts
+        return frame.pts
 
 
 def _times(
@@ -243,7 +242,7 @@ class _Look:
 
 
 def _look(source: Any, track: Any) -> _Look:
-    frames = list(islice(decode.decoded(_packets(source, track)), _LOOKED_AT))
+    frames = list(islice(decode.pictures(_packets(source, track)), _LOOKED_AT))
     first = frames[0]
     times = [float((frame.pts or 0) * frame.time_base) for frame in frames]
     return _Look(
