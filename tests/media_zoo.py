@@ -15,7 +15,7 @@ from tests.ffmpeg_films import (
 )
 
 #: A base that others are made of; edit lists and matrices are changed in its bytes.
-_BASE = f"V A {X264} -bf 2 -g 12 {AAC} base.mp4"
+_BASE = f"V A {X264} -bf 2 -g 12 -sc_threshold 0 {AAC} base.mp4"
 _DELAYED = f"V A -vf setpts=PTS+0.2/TB {X264} -bf 2 -g 12 {AAC} base.mp4"
 _ANAMORPHIC = "-vf setsar=2/1"
 _GAP = "-vf setpts='PTS+gte(N,20)*{}/TB' -fps_mode passthrough"
@@ -93,8 +93,8 @@ EDITS = (
     Film("trimmed.mp4", (_BASE, "-ss 0.3 -i base.mp4 -c copy trimmed.mp4"), late=0.04),
     Film("trimmed.mov", (_BASE, "-ss 0.3 -i base.mp4 -c copy trimmed.mov"), copy=".mkv",
          late=0.04, not_copied=r"\.mkv file cannot hide .*\.mp4"),
-    Film("at_a_keyframe.mp4", (_BASE.replace("-bf 2", "-bf 0"), "-ss 0.5 -i base.mp4 -c copy at_a_keyframe.mp4"),
-         copy=".mkv", late=0.03),
+    Film("at_a_keyframe.mp4", (_BASE.replace("-bf 2", "-bf 0"),),
+         patched("at_a_keyframe.mp4", edits((1.0, 0.5))), copy=".mkv", late=0.51),
     Film("empty_edit.mp4", (_DELAYED,), lambda at: (at / "base.mp4").rename(at / "empty_edit.mp4"),
          late=0.21),
     Film("end_trimmed.mp4", (_BASE,), patched("end_trimmed.mp4", edits((1.0, 2 / 24)))),
@@ -170,8 +170,8 @@ PICTURES = (
     Film("hlg.mkv", (f"HLG A {_TEN} {_HLG} {AAC} hlg.mkv",), copy=".mkv", same=False),
     Film("interlaced.mp4", (f"V A {X264} -flags +ildct+ilme -x264opts tff=1 {AAC} "
                             "interlaced.mp4",), filters="bwdif=0:-1:1,"),
-    Film("interlaced.mpg", (f"V A {_MPEG2} -bf 0 -flags +ildct+ilme -vf setfield=bff -c:a mp2 "
-                            "interlaced.mpg",), filters="bwdif=0:-1:1,", copy=".mkv", late=0.05),
+    Film("interlaced.ts", (f"V A {_MPEG2} -bf 0 -flags +ildct+ilme -vf setfield=bff -c:a mp2 "
+                           "interlaced.ts",), filters="bwdif=0:-1:1,", copy=".mkv", late=0.05),
 )  # fmt: skip
 
 TRACKS = (

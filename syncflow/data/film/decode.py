@@ -177,8 +177,7 @@ def _placed(
                 if kept and pixels.shape != kept[0].shape:  # the first size holds
                     pixels = _pixels(before[1], kept[0].shape[:2], reel)
             kept.append(pixels)
-            if len(kept) % 256 == 1:
-                limits.check_bytes(reel.path, max(len(kept), count or 0), *pixels.shape[:2])
+            limits.check_bytes(reel.path, max(len(kept), count or 0), *pixels.shape[:2])
 
     for time, frame in frames:
         time -= reel.origin
