@@ -1,8 +1,8 @@
 """Small films of every kind, made by ffmpeg's command line, and what ffmpeg itself shows of them.
 
 Every film has 36 pictures of 64x48 at 24 a second. Cells in each picture tell its number in binary,
-a light corner tells up from down and left from right; picture 18 is white, and with it, at 0.75 s, a
-click begins in the sound.
+a light corner tells up from down and left from right; picture 18 is white, and with it, at 0.75 s,
+a click begins in the sound.
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ _MPEG2 = "-c:v mpeg2video -q:v 2 -bf 2"
 
 CONTAINERS_AND_CODECS = (
     Film("plain.mp4", (f"V A {X264} -bf 0 {AAC} plain.mp4",)),
-    Film("pyramid.mp4", (f"V A {X264} -bf 3 -b_strategy 0 {AAC} -movflags +faststart pyramid.mp4",)),
+    Film("pyramid.mp4", (f"V A {X264} -bf 3 -b_strategy 0 {AAC} -movflags +faststart "
+                         "pyramid.mp4",)),
     Film("fragments.mp4", (f"V A {X264} {AAC} -movflags frag_keyframe+empty_moov fragments.mp4",)),
     Film("phone.3gp", (f"V A {X264} {AAC} phone.3gp",), copy=".mkv"),
     Film("apple.m4v", (f"V A {X264} {AAC} -f mp4 apple.m4v",), copy=".m4v"),
@@ -83,7 +84,7 @@ STARTS = (
          late=0.31),
     Film("sound_late.mp4", (f"V A -af asetpts=PTS+0.3/TB {X264} {AAC} sound_late.mp4",), late=0.31),
     Film("sound_late.mkv", (f"V A -af asetpts=PTS+0.3/TB {X264} {AAC} sound_late.mkv",), late=0.31),
-    Film("sound_late.ts", (f"V A -af asetpts=PTS+0.3/TB {X264} -bf 2 {AAC} sound_late.ts",), late=0.34),
+    Film("sound_late.ts", (f"V A -af asetpts=PTS+0.3/TB {X264} {AAC} sound_late.ts",), late=0.34),
     Film("sound_longer.mp4", (f"V A -af apad=pad_dur=1 {X264} {AAC} sound_longer.mp4",)),
     Film("sound_shorter.mkv", (f"V A -af atrim=0:1 {X264} {AAC} sound_shorter.mkv",)),
     Film("no_sound.mov", (f"V {X264} -bf 2 no_sound.mov",), copy=".mov"),
@@ -188,7 +189,8 @@ TRACKS = (
     Film("two_films.mkv", (f"-f lavfi -i testsrc=s=96x96:d=1.5 V A -map 0 -map 1 -map 2 {X264} "
                            f"{AAC} -disposition:v:0 0 -disposition:v:1 default two_films.mkv",),
          track="0:v:1", copy=".mkv"),
-    Film("subtitles.mkv", (f"-i ../words.srt V A -map 0 -map 1 -map 2 {X264} {AAC} subtitles.mkv",)),
+    Film("subtitles.mkv", (f"-i ../words.srt V A -map 0 -map 1 -map 2 {X264} {AAC} "
+                           "subtitles.mkv",)),
     Film("subtitles.mp4", (f"-i ../words.srt V A -map 1 -map 2 -map 0 -c:s mov_text {X264} -bf 2 "
                            f"{AAC} subtitles.mp4",)),
     Film("timecode.mov", (f"V A {X264} -timecode 01:00:00:00 {AAC} timecode.mov",), copy=".mov"),
@@ -205,4 +207,6 @@ DAMAGE = (
     Film("no_track_length.mp4", (_BASE,), patched("no_track_length.mp4", zero(b"mdhd", 16))),
 )
 
-ALL = (*CONTAINERS_AND_CODECS, *STARTS, *EDITS, *TURNS, *RATES, *SOUNDS, *PICTURES, *TRACKS, *DAMAGE)
+ALL = (
+    *CONTAINERS_AND_CODECS, *STARTS, *EDITS, *TURNS, *RATES, *SOUNDS, *PICTURES, *TRACKS, *DAMAGE,
+)  # fmt: skip

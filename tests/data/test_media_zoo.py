@@ -1,4 +1,4 @@
-"""Every film of the zoo, read, cut for training and given a new sound, against ffmpeg's own decoder."""
+"""Every film of the zoo, read, cut for training and given a new sound, against ffmpeg's decoder."""
 
 import re
 from pathlib import Path
