@@ -133,8 +133,9 @@ class Clip:
 
     ``video`` uint8 [F,3,H,W]; ``audio`` float32 [M] in [-1,1]; ``fps`` frames/s; ``sample_rate``
     Hz; ``prompt`` the sentence it was made from, if any; ``picture_file`` the file whose picture
-    this is, which ``save`` copies as it stands; ``scores`` what ranking measured (name -> value);
-    ``made`` how it was generated, as it goes into a file's metadata (``generation.record``).
+    this is, at any size, which ``save`` copies as it stands; ``scores`` what ranking measured (name
+    -> value); ``made`` how it was generated, as it goes into a file's metadata
+    (``generation.record``).
     """
 
     video: Tensor
@@ -199,9 +200,9 @@ class Clip:
         height: int | None = None,
         width: int | None = None,
     ) -> Clip:
-        """Reads any mp4, mkv, webm or mov by its timestamps, resampled to ``fps`` and
-        ``sample_rate``; ``height`` and ``width`` crop the centre and resize. A file without sound
-        gives silence."""
+        """Reads a film by its timestamps, resampled to ``fps`` and ``sample_rate``; ``height`` and
+        ``width`` crop the centre and resize. A file without sound gives silence. What is read, and
+        what raises: ``media.read``."""
         from syncflow.data import media
 
         video, audio = media.read(

@@ -21,7 +21,7 @@ import numpy as np
 from torch import Tensor
 
 from syncflow.clip import FPS, SAMPLE_RATE
-from syncflow.data.film import copying, decode, encode, limits, opener, tracks
+from syncflow.data.film import copying, decode, edit_list, encode, limits, opener, tracks
 from syncflow.data.film.extent import stated_seconds
 from syncflow.durable import replacing
 
@@ -188,7 +188,7 @@ def add_sound(
     Nothing is decoded or encoded anew: the packets of the picture are in the new file as they were,
     and the first picture that is shown is shown when the sound begins. What the file hides stays
     hidden or is left out. ``until`` s leaves out what comes later, except pictures that earlier
-    ones refer to. ``tags`` are the new file's metadata.
+    ones refer to; mp4 and mov hide those. ``tags`` are the new file's metadata.
 
     Raises:
         ValueError: the format cannot hold this picture, or a bad sound. OSError: as ``write``.
@@ -202,17 +202,18 @@ def add_sound(
     try:
         copy = copying.plan(source, until)
         tag = _tag_of_copy(path, source, copy)
-        with (
-            replacing(path) as temporary,
-            opener.film(source) as film,
-            encode.create(temporary, container, sample_rate, tags) as out,
-        ):
-            track = tracks.picture(film, source)
-            picture = copying.add_track(out, track, tag)
-            sound = encode.sound_stream(out, audio_codec, sample_rate)
-            heard = encode.audio(sound, audio, sample_rate, container in ("mp4", "mov"))
-            both = heapq.merge(copy.packets(film, track, picture), heard, key=_when)
-            out.mux(both)
+        with replacing(path) as temporary:
+            with (
+                opener.film(source) as film,
+                encode.create(temporary, container, sample_rate, tags) as out,
+            ):
+                track = tracks.picture(film, source)
+                picture = copying.add_track(out, track, tag)
+                sound = encode.sound_stream(out, audio_codec, sample_rate)
+                heard = encode.audio(sound, audio, sample_rate, container in ("mp4", "mov"))
+                out.mux(heapq.merge(copy.packets(film, track, picture), heard, key=_when))
+            if copy.ends is not None and container in ("mp4", "mov"):
+                edit_list.end_first_track(temporary, copy.ends)
     except av.FFmpegError as error:
         raise ValueError(f"cannot copy the video of '{source}': {error.strerror}") from error
     return path
@@ -343,4 +344,6 @@ def _told(path: str | Path) -> Iterator[None]:
     try:
         yield
     except av.FFmpegError as error:
-        raise ValueError(f"cannot decode '{path}': {error.strerror}") from error
+        raise ValueError(
+            f"cannot decode '{path}', it is damaged or cut short: {error.strerror}"
+        ) from error

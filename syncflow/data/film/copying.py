@@ -36,8 +36,9 @@ class Copy:
     """Which packets of the film are copied, in the ticks of its own clock.
 
     ``first``: index, in decoding order, of the first; ``pts_N`` and ``dts_N`` from there on;
-    ``kept_N`` which of them; ``origin`` the time of the first picture shown; ``hides`` whether
-    pictures before it are copied, because others refer to them.
+    ``kept_N`` which of them; ``origin`` the time of the first picture shown; ``hides`` where
+    pictures are copied that are not shown ("before" the first one that is, or "after" the last),
+    because others refer to them; ``ends``: seconds of what is shown, None: to the last packet.
     """
 
     first: int
@@ -45,7 +46,8 @@ class Copy:
     dts_N: np.ndarray
     kept_N: np.ndarray
     origin: int
-    hides: bool
+    hides: str | None
+    ends: float | None
 
     def packets(self, source: Any, track: Any, stream: Any, most: int | None = None) -> Iterator:
         """The packets for ``stream``, the first shown at time zero."""
@@ -75,7 +77,8 @@ def plan(path: str | Path, until: float | None = None) -> Copy:
     origin = _first_shown(path)
     with opener.film(path) as source:
         track = tracks.picture(source, path)
-        end = None if until is None else origin + float(until / track.time_base) - 1e-3
+        track_tick = float(track.time_base)
+        end = None if until is None else origin + until / track_tick - 1e-3
         pts_N, dts_N, flags_N = _times(_packets(source, track), path, track, end)
     discarded_N, key_N = flags_N[:, 0], flags_N[:, 1]
 
@@ -89,14 +92,18 @@ def plan(path: str | Path, until: float | None = None) -> Copy:
     if end is not None:
         shown_N &= pts_N < end
     last = int(np.flatnonzero(shown_N)[-1])
-    if (discarded_N & (pts_N >= origin))[: last + 1].any():
-        raise ValueError(f"'{path}' hides pictures between those that it shows: {ANEW}")
     part = slice(first, last + 1)
+    latest = pts_N[shown_N].max()
+    if (discarded_N & (pts_N >= origin) & (pts_N < latest))[part].any():
+        raise ValueError(f"'{path}' hides pictures between those that it shows: {ANEW}")
     kept_N = np.ones(last + 1 - first, dtype=bool)
     if first == at:  # what is shown before a keyframe and stored after it, nothing else refers to
         kept_N = pts_N[part] >= origin
-    hides = bool((kept_N & (pts_N[part] < origin)).any())
-    return Copy(first, pts_N[part], dts_N[part], kept_N, origin, hides)
+    after_N = (pts_N > latest)[part]
+    hides = "before" if (kept_N & (pts_N[part] < origin)).any() else None
+    hides = hides or ("after" if (after_N & discarded_N[part]).any() else None)
+    ends = float((pts_N[part][after_N].min() - origin) * track_tick) if after_N.any() else None
+    return Copy(first, pts_N[part], dts_N[part], kept_N, origin, hides, ends)
 
 
 ANEW = "it cannot be copied as it is; encode it first, e.g. ffmpeg -i FILM -c:v libx264 OUT.mp4"
@@ -106,13 +113,12 @@ def _first_shown(path: str | Path) -> int:
     """The pts of the first picture that a player shows."""
     with opener.film(path) as source:
         track = tracks.picture(source, path)
-        frame = next(decode.decoded(_packets(source, track)), None)
+        frame = next(decode.pictures(_packets(source, track)), None)
         if frame is None:
             raise ValueError(f"'{path}' has no video frame that can be decoded")
-        pts = frame.pts if frame.pts is not None else frame.dts
-        if pts is None:
+        if frame.pts is None:
             raise ValueError(f"the pictures of '{path}' have no times: {ANEW}")
-        return pts
+        return frame.pts
 
 
 def _times(
@@ -181,7 +187,7 @@ def holds(
     """What a ``suffix`` file cannot do for the film (None: it can hold it as it is), and the tag of
     its codec that is to be kept. Found out by writing its beginning and reading that again."""
     if copy.hides and suffix not in _HIDING:
-        return "hide the pictures before the first one that is shown", None
+        return f"hide the pictures {copy.hides} those that are shown", None
     with opener.film(path) as source:
         track = tracks.picture(source, path)
         own, before = _own_tag(source, track, suffix), _look(source, track)
@@ -236,13 +242,13 @@ class _Look:
 
 
 def _look(source: Any, track: Any) -> _Look:
-    frames = list(islice(decode.decoded(_packets(source, track)), _LOOKED_AT))
+    frames = list(islice(decode.pictures(_packets(source, track)), _LOOKED_AT))
     first = frames[0]
     times = [float((frame.pts or 0) * frame.time_base) for frame in frames]
     return _Look(
         float(track.sample_aspect_ratio or 1),
         matrix(first),
         (first.format.name, first.width, first.height),
-        hashlib.sha256(first.reformat(format="rgb48le", threads=1).to_ndarray().data).digest(),
+        hashlib.sha256(first.reformat(format="rgb48le", threads=1).to_ndarray().tobytes()).digest(),
         [time - times[0] for time in times],
     )

@@ -104,9 +104,10 @@ class _Reel:
             # Pictures before it refer to what the seek has skipped.
             earliest = float(key.pts * key.time_base)
             packets = chain([key], packets)
-        time = self.origin - self.step
-        for frame in progressive(decoded(packets)):
-            time = time + self.step if frame.pts is None else float(frame.pts * frame.time_base)
+        follows = self.origin
+        for frame in progressive(pictures(packets)):
+            time = follows if frame.pts is None else float(frame.pts * frame.time_base)
+            follows = time + (_seconds(frame) or self.step)
             if time >= earliest - 1e-6:
                 yield time, frame
 
@@ -135,6 +136,24 @@ def decoded(packets: Iterator[Any]) -> Iterator[Any]:
         yield from found
 
 
+def pictures(packets: Iterator[Any]) -> Iterator[Any]:
+    """The frames of a picture's packets, with FFmpeg's best guess of their times: where the
+    container's go wrong (MPEG program streams state few of them), the decoding times hold."""
+    wrong_pts = wrong_dts = 0
+    last_pts = last_dts = None
+    for frame in decoded(packets):
+        pts, dts = frame.pts, frame.dts
+        if dts is not None:
+            wrong_dts += last_dts is not None and dts <= last_dts
+        last_dts = pts if dts is None else dts
+        if pts is not None:
+            wrong_pts += last_pts is not None and pts <= last_pts
+        last_pts = dts if pts is None else pts
+        if pts is None or (wrong_pts > wrong_dts and dts is not None):
+            frame.pts = dts
+        yield frame
+
+
 def _placed(
     reel: _Reel,
     frames: Iterator[tuple[float, Any]],
@@ -151,15 +170,14 @@ def _placed(
 
     def emit(until: float) -> None:
         """Repeats the frame ``before`` for all output times up to ``until``."""
-        nonlocal pixels, size
+        nonlocal pixels
         while (count is None or len(kept) < count) and start + len(kept) / fps <= until + 1e-6:
             if pixels is None:
                 pixels = _pixels(before[1], size, reel)
-                # Where the film changes its size, the first one holds.
-                size = pixels.shape[:2]
+                if kept and pixels.shape != kept[0].shape:  # the first size holds
+                    pixels = _pixels(before[1], kept[0].shape[:2], reel)
             kept.append(pixels)
-            if len(kept) % 256 == 1:
-                limits.check_bytes(reel.path, max(len(kept), count or 0), *size)
+            limits.check_bytes(reel.path, max(len(kept), count or 0), *pixels.shape[:2])
 
     for time, frame in frames:
         time -= reel.origin
@@ -171,8 +189,7 @@ def _placed(
             if len(kept) == count:
                 return _stacked(kept)
         before, pixels = (time, frame), None
-        lasts = float(frame.duration * frame.time_base) if frame.duration else 0.0
-        end = time + (lasts if 0 < lasts <= limits.MOST_GAP_S else reel.step)
+        end = time + (_seconds(frame) or reel.step)
     if not is_whole(reel.source, reel.path, reel.reach, reel.step):
         raise ValueError(
             f"'{reel.path}' is cut short: it ends {reel.reach - reel.origin:.2f} s in, "
@@ -190,6 +207,12 @@ def _placed(
     count = wanted if whole else min(wanted, max(1, round((end - start) * fps)))
     emit(float("inf"))
     return _stacked(kept[:count])
+
+
+def _seconds(frame: Any) -> float:
+    """How long it is shown; 0 where it does not say, or says what cannot be."""
+    lasts = float(frame.duration * frame.time_base) if frame.duration else 0.0
+    return lasts if 0 < lasts <= limits.MOST_GAP_S else 0.0
 
 
 def _pixels(frame: Any, size: Any, reel: _Reel) -> np.ndarray:
