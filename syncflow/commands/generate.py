@@ -15,7 +15,7 @@ EXAMPLE = 'syncflow generate "a glass ball falls on wood" -o clip.mp4 --seed 7'
 
 _OPTIONS = (
     *OPTIONS, "seconds", "height", "width", "negative_prompt", "negative_audio_prompt", "video",
-    "v2a", "image", "contacts",
+    "v2a", "image", "contacts", "lora", "strength",
 )  # fmt: skip
 
 
@@ -58,6 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     count = options.count
     what = "soundtracks per picture, ranked by sync (default 1)"
     add("--audio-takes", type=count, default=1, metavar="N", help=what)
+    what = "a lora.safetensors of a fine-tuning of this model, to add to it"
+    add("--lora", metavar="FILE", help=what)
+    what = "how much of --lora (default 1, as it was trained)"
+    add("--strength", type=float, metavar="N", help=what)
     add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if available)")
     add(
         "--dtype",

@@ -44,7 +44,6 @@ _TAG = "shard"
 _TEXT = ("text", "text_bounds", "text_of")
 
 
-
 @dataclass
 class Rows:
     """Encoded clips: ``arrays`` of posteriors [N, ...], ``texts`` caption -> [L,E], one record a

@@ -1,6 +1,5 @@
 """Stages of flow training on made-up latents: what learns, what stays, and that it can overfit."""
 
-
 import numpy as np
 import pytest
 import torch

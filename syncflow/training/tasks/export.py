@@ -17,8 +17,7 @@ from syncflow.models.ddit import DDiT
 from syncflow.models.text_encoder import TextEncoder
 from syncflow.models.vae import build_audio_vae, build_video_vae
 from syncflow.training import settings
-from syncflow.training.checkpoints import checkpoint, weights
-from syncflow.training.tasks import lora
+from syncflow.training.checkpoints import weights
 
 _BUILDERS: dict[str, Any] = {
     "text": TextEncoder,
@@ -83,10 +82,7 @@ def load_part(run: str | Path, part: str = "ddit") -> Any:
     values = weights.load(run)
     if config.task == "text":  # the attribute head was only there to train the encoder
         values = _below(values, "encoder.")
-    lora_config = config.lora if isinstance(config, settings.FlowTask) else None
-    if lora_config is not None and (Path(run) / checkpoint.MANIFEST).exists():
-        values = lora.merge(values, lora_config)
-    module.load_state_dict(values)
+    weights.fill(module, values, str(run))
     return module.eval().requires_grad_(False)
 
 

@@ -31,7 +31,7 @@ _ENCODING = {"encoder", "quant_conv", "moments"}
 
 def _prepared(module: M, config: VAETask, part: str) -> M:
     if config.init:
-        module.load_state_dict(weights.load(config.init, part))
+        weights.fill(module, weights.load(config.init, part), f"init ({config.init})")
     if config.freeze_encoder:
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(not _ENCODING & set(name.split(".")))
