@@ -26,6 +26,9 @@ _BUILDERS: dict[str, Any] = {
     "flow": DDiT,
 }
 
+#: The task that trains a part.
+_TASKS = {"video_vae": "video_vae", "audio_vae": "audio_vae", "text_encoder": "text"}
+
 
 def run_config(run: str | Path) -> settings.TrainedTask:
     """The config of a finished run, or of a checkpoint of one (``runs/x/checkpoints/00001200``).
@@ -92,12 +95,22 @@ def latents_of(run: str | Path) -> str:
     return data if isinstance(data, str) else data[0].data
 
 
-def _part_config(run: str | Path, part: str) -> Config:
-    """The config of a run's module, or of a model folder's ``part``."""
+def part_config(run: str | Path, part: str) -> Config:
+    """The config of a run's module, or of a model folder's ``part``.
+
+    Raises:
+        FileNotFoundError: there is none, or the run is not finished.
+        ValueError: the run trained something else.
+    """
     path = find(run) / model_folder.CONFIG
     if path.exists():
         return getattr(ModelConfig.load(path), part)
-    return run_config(run).model
+    if part == "ddit":
+        return flow_config(run).model
+    config = run_config(run)
+    if config.task != _TASKS[part]:
+        raise ValueError(f"{run} is a run of task {config.task!r}, which makes no {part}")
+    return config.model
 
 
 def _below(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -148,7 +161,7 @@ def export(config: settings.ExportTask) -> Path:
         "text_encoder": config.text_encoder,
         "ddit": config.ddit,
     }
-    models: dict[str, Config] = {name: _part_config(run, name) for name, run in runs.items()}
+    models: dict[str, Config] = {name: part_config(run, name) for name, run in runs.items()}
     latents = Latents(config.latents)
     _check_latents(config.ddit, latents)
     _check_null_caption(config)

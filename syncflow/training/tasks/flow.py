@@ -69,6 +69,10 @@ class FlowTraining(Task):
         sequence.share(self.module, self.group)
         self.coupling = Coupling(config, self.group)
         self.clips_every = config.samples.every if config.samples else 0
+        if config.samples:
+            from syncflow.training.tasks import samples
+
+            samples.check(config.samples, self.validation[0].latents)
 
     def _check(self, bucket: Bucket) -> None:
         """Raises ValueError where the processes or the model cannot have its clips."""
