@@ -298,7 +298,7 @@ def test_what_no_step_makes_is_told_before_the_first_runs(tmp_path, key, value, 
     vae = {"task": "audio_vae", "data": "runs/raw", "validation": "runs/raw", "loop": loop}
     write(tmp_path, "render", task="render", out="runs/raw", clips=1)
     write(tmp_path, "audio", out="runs/audio_vae", model={"kind": "spectral"}, **vae)
-    parts = {"video_vae": "runs/audio_vae/x", "audio_vae": "runs/audio_vae"}
+    parts = {"video_vae": "syncflow/pretrained", "audio_vae": "runs/audio_vae"}
     write(
         tmp_path, "latents", task="latents", out="runs/latents", data="runs/raw",
         text_encoder="syncflow/pretrained", **parts,
