@@ -104,7 +104,7 @@ def prepare_film(folder: Path) -> str:
         TextEncoder(config.text_encoder),
     )  # fmt: skip
     out = folder.with_name(f"{folder.name}-latents")
-    options = Options(caption="a square", keep=("static", "silent", "no-audio"))
+    options = Options(caption="a square", keep=("static", "silent", "no audio"))
     prepare(folder, out, encoders, config.geometry.spec, options, progress=False)
     latents = Latents(out)
     latents.batch(np.arange(len(latents)), np.random.default_rng(0))
