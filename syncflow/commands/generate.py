@@ -21,7 +21,7 @@ EXAMPLE = 'syncflow generate "a glass ball falls on wood" -o clip.mp4 --seed 7'
 
 _OPTIONS = (
     *OPTIONS, "seconds", "height", "width", "negative_prompt", "negative_audio_prompt", "video",
-    "v2a", "image", "contacts",
+    "v2a", "image", "contacts", "lora", "strength",
 )  # fmt: skip
 
 _MOST_SECONDS, _MOST_THREADS = 600, 1024
@@ -95,6 +95,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=count, default=8, metavar="N", help=what)
     what = "threads of PyTorch on the CPU (default: one for each core)"
     add("--threads", type=_at_most(count, _MOST_THREADS), metavar="N", help=what)
+    what = "a lora.safetensors of a fine-tuning of this model, to add to it"
+    add("--lora", metavar="FILE", help=what)
+    what = "how much of --lora (default 1, as it was trained)"
+    add("--strength", type=float, metavar="N", help=what)
     add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if available)")
     add(
         "--dtype",

@@ -16,6 +16,7 @@ from syncflow import flow
 from syncflow.clip import Clip, ClipSpec, to_model, to_pixels
 from syncflow.config import ModelConfig, T5TextConfig
 from syncflow.generation import continuation, noise, record
+from syncflow.generation.additions import with_additions
 from syncflow.generation.drawing import Start, draw
 from syncflow.generation.events import Times, events
 from syncflow.generation.request import (
@@ -194,6 +195,7 @@ class SyncFlow:
     ) -> Clip | list[Clip]: ...
 
     @torch.inference_mode()
+    @with_additions
     def generate(
         self,
         prompt: str | Sequence[str],
@@ -244,6 +246,8 @@ class SyncFlow:
                 step ("paper").
             callback: ``callback(step, (video, audio) latents, (t_video, t_audio))`` after a step.
             progress: show a progress bar.
+            lora: a ``lora.safetensors`` of a fine-tuning, whose additions this clip is made with.
+            strength: how much of them, 1 being what was trained.
             sampling: steps, guidance, solver ... (``sampling.SamplingOptions``); the sound's
                 guidance and steps follow the picture's where neither the call nor the model's
                 folder states them.

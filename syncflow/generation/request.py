@@ -44,6 +44,8 @@ class GenerateOptions(SamplingOptions, total=False):
     rank: Literal["sync"] | None
     callback: flow.Callback | None
     progress: bool
+    lora: str | Path | None
+    strength: float
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ class Log:
         except ImportError:
             pass
         if wandb:
-            self.wandb = _wandb(wandb, folder, config)
+            self.wandb = _wandb(wandb, folder, step, config)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         self.file.write(json.dumps({"step": step, **values}) + "\n")
@@ -134,7 +135,11 @@ def _step_of(line: str) -> float:
         return float("inf")
 
 
-def _wandb(project: str, folder: Path, config: str | None) -> Any:
+def _wandb(project: str, folder: Path, step: int, config: str | None) -> Any:
+    """The run at W&B: the same one when training goes on, a new one when it starts."""
+    path = folder / "wandb-id"
+    if not step or not path.exists():
+        durable.write_text(path, secrets.token_hex(8))
     try:
         import wandb
     except ImportError:
@@ -146,6 +151,7 @@ def _wandb(project: str, folder: Path, config: str | None) -> Any:
         project=project,
         name=folder.name,
         dir=str(folder),
+        id=path.read_text(),
         resume="allow",
         config=json.loads(config) if config else None,
     )

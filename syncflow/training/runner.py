@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,12 @@ from syncflow.training import settings
 from syncflow.training.distributed.groups import Group
 from syncflow.training.settings import TrainConfig
 from syncflow.training.tasks.task import Task
+
+# Keys of tasks that name what is read.
+_READ = (
+    "data", "validation", "init", "init_video", "latents", "video_vae", "audio_vae", "text_encoder",
+    "ddit",
+)  # fmt: skip
 
 
 def read(path: Path) -> settings.AnyTask:
@@ -35,8 +41,9 @@ def run(
     path = find(path)
     config = read(path)
     if isinstance(config, settings.RecipeTask):
-        for step in config.steps:  # a mistake in the last one is told before the first runs
-            _check(path.parent / step, (path.resolve(),))
+        made: list[Path] = []  # a mistake in the last one is told before the first runs
+        for step in config.steps:
+            _check(path.parent / step, (path.resolve(),), made)
         for step in config.steps:
             if group.leads:
                 print(f"{path.name}: {step}", flush=True)
@@ -50,14 +57,36 @@ def run(
     _RUNNERS[type(config)](config, group, progress)
 
 
-def _check(path: Path, within: tuple[Path, ...]) -> None:
-    """Reads a step, and the steps of a recipe among them; ``within``: the recipes around it."""
+def _check(path: Path, within: tuple[Path, ...], made: list[Path]) -> None:
+    """Reads a step, and the steps of a recipe among them; ``within``: the recipes around it;
+    ``made``: what the steps before it make, to which its own is added."""
     config = read(path)
     if find(path).resolve() in within:
         raise ValueError(f"recipe {path} has itself among its steps")
     if isinstance(config, settings.RecipeTask):
         for step in config.steps:
-            _check(path.parent / step, (*within, find(path).resolve()))
+            _check(path.parent / step, (*within, find(path).resolve()), made)
+        return
+    for key, name in _inputs(config):
+        wanted = find(name)
+        if not wanted.exists() and not any(wanted.is_relative_to(out) for out in made):
+            raise FileNotFoundError(
+                f"{path}: {key} is '{name}', which is not there, and no step before it makes it"
+            )
+    made.append(Path(config.out))
+
+
+def _inputs(config: Config, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The files and folders that a task reads, by the keys that name them."""
+    for key in _READ:
+        value = getattr(config, key, None)
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, settings.BucketConfig):
+                each = each.data
+            if isinstance(each, str):
+                yield prefix + key, each
+    if isinstance(config, settings.FlowTask) and config.samples:
+        yield from _inputs(config.samples, "samples.")
 
 
 def _render(config: settings.RenderTask, group: Group, progress: bool) -> None:

@@ -88,3 +88,30 @@ def test_metrics_after_the_checkpoint_are_taken_back(begun, tmp_path):
     begun(loop={"log_every": 1})
     steps = [json.loads(line)["step"] for line in path.read_text().splitlines()]
     assert steps == sorted(steps) and steps.count(7) == 1
+
+
+def test_wandb_goes_on_with_its_run_and_a_new_run_is_a_new_one(begun, tmp_path, monkeypatch):
+    import sys
+    import types
+
+    told = []
+
+    class Run:
+        def log(self, values, step):
+            told[-1]["steps"].append(step)
+
+        def finish(self):
+            pass
+
+    def init(**options):
+        told.append({**options, "steps": []})
+        return Run()
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    first = begun("watched", loop={"wandb": "clips", "steps": 4, "log_every": 1})
+    (first / weights.FINAL).unlink()
+    begun("watched", loop={"wandb": "clips", "log_every": 1})
+    begun("other", loop={"wandb": "clips"})
+    ids = [run["id"] for run in told]
+    assert ids[0] == ids[1] != ids[2] and all(run["resume"] == "allow" for run in told)
+    assert max(told[0]["steps"]) == 4 and min(told[1]["steps"]) == 5

@@ -14,7 +14,7 @@ from syncflow.training import logging, recompute, runner, settings
 from syncflow.training.distributed.groups import Group
 from syncflow.training.distributed.stopwatch import PHASES
 from syncflow.training.settings import TrainConfig
-from syncflow.training.tasks import export, flops, lora, randomness, timesteps
+from syncflow.training.tasks import export, flops, randomness, timesteps
 from syncflow.training.tasks.flow import FlowTraining
 from syncflow.training.tasks.randomness import SampleGenerators
 
@@ -219,7 +219,7 @@ def test_low_rank_training_moves_one_tower_and_exports_merged(latents, tmp_path)
     assert before.keys() == after.keys()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and all(name.startswith(("audio_tower.layers.", "adaptors.")) for name in moved)
-    small = load_file(tmp_path / "tuned" / lora.FILE)
+    small = load_file(tmp_path / "tuned" / "lora.safetensors")
     assert sum(v.numel() for v in small.values()) < 0.2 * sum(v.numel() for v in before.values())
     # What was trained is what is exported: the merged module's output is the injected one's.
     injected = task(latents, lora={"rank": 4, "alpha": 8, "towers": "audio"})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from syncflow.config import ModelConfig, find
-from syncflow.model_io import model_folder, tensors
+from syncflow.model_io import lora, model_folder, tensors
 from syncflow.training.checkpoints import checkpoint
 
 FINAL = "model.safetensors"
@@ -17,21 +18,22 @@ FINAL = "model.safetensors"
 
 def load(folder: str | Path, part: str = "ddit") -> dict[str, Tensor]:
     """The final weights of a finished run, the averaged ones of a checkpoint
-    (``runs/x/checkpoints/00001200``), a model folder's ``part`` or a safetensors file.
+    (``runs/x/checkpoints/00001200``), a model folder's ``part`` or a safetensors file. Low-rank
+    additions are merged in: a checkpoint's, and those of a ``lora.safetensors``, with its base.
 
     Raises:
         FileNotFoundError: there are none, or the run is not finished.
-        ValueError: the checkpoint is damaged.
+        ValueError: they are damaged, or have numbers that are not finite.
     """
     folder = find(folder)
     if folder.suffix == ".safetensors":
-        return tensors.load(folder)
+        return _with_base(folder) if lora.is_additions(folder) else tensors.load(folder)
     if (folder / model_folder.CONFIG).exists():
         return {k: v.float() for k, v in tensors.load(folder / f"{part}.safetensors").items()}
     if (folder / FINAL).exists():
         return tensors.load(folder / FINAL)
     if (folder / checkpoint.MANIFEST).exists():
-        return checkpoint.Saved(folder).weights()
+        return _of_checkpoint(checkpoint.Saved(folder))
     saved = checkpoint.folders(folder)
     if saved:
         raise FileNotFoundError(
@@ -39,6 +41,38 @@ def load(folder: str | Path, part: str = "ddit") -> dict[str, Tensor]:
             f"{saved[0]}"
         )
     raise FileNotFoundError(f"no {FINAL} in {folder}; train it first")
+
+
+def fill(module: nn.Module, values: Mapping[str, Tensor], where: str) -> None:
+    """Gives a module its weights.
+
+    Raises:
+        ValueError: those from ``where`` are not of this module.
+    """
+    try:
+        module.load_state_dict(values)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"the weights of {where} do not fit the model: {reason}") from error
+
+
+def _of_checkpoint(saved: checkpoint.Saved) -> dict[str, Tensor]:
+    values = saved.weights()
+    for name, value in values.items():
+        if not tensors.is_finite(value):
+            raise ValueError(f"the checkpoint has numbers that are not finite in {name!r}")
+    added = json.loads(saved.about.get("config") or "{}").get("lora")
+    return lora.merged(values, added["alpha"] / added["rank"]) if added else values
+
+
+def _with_base(path: Path) -> dict[str, Tensor]:
+    additions = lora.read(path)
+    if additions.base is None:
+        raise ValueError(
+            f"'{path}' holds low-rank additions alone and does not name what they add to; give the "
+            f"folder of its run, whose {FINAL} has them merged in"
+        )
+    return lora.added(load(additions.base), additions)
 
 
 def about(folder: str | Path) -> dict[str, Any]:

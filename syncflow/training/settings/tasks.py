@@ -257,6 +257,16 @@ class FlowTask(Config):
     samples: SamplesConfig | None = None
     loop: LoopConfig
 
+    @model_validator(mode="after")
+    def _check_lora(self) -> FlowTask:
+        towers = self.lora.towers if self.lora else self.train
+        if self.train != "both" and towers != self.train:
+            raise ValueError(
+                f"lora.towers is {towers!r}, and train {self.train!r} teaches the {self.train} "
+                f"tower alone: set lora.towers to {self.train!r}"
+            )
+        return self
+
     @property
     def clean_share(self) -> float:
         """Share of the samples with a finished picture."""

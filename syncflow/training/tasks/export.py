@@ -17,8 +17,7 @@ from syncflow.models.ddit import DDiT
 from syncflow.models.text_encoder import TextEncoder
 from syncflow.models.vae import build_audio_vae, build_video_vae
 from syncflow.training import settings
-from syncflow.training.checkpoints import checkpoint, weights
-from syncflow.training.tasks import lora
+from syncflow.training.checkpoints import weights
 
 _BUILDERS: dict[str, Any] = {
     "text": TextEncoder,
@@ -26,6 +25,9 @@ _BUILDERS: dict[str, Any] = {
     "video_vae": build_video_vae,
     "flow": DDiT,
 }
+
+#: The task that trains a part.
+_TASKS = {"video_vae": "video_vae", "audio_vae": "audio_vae", "text_encoder": "text"}
 
 
 def run_config(run: str | Path) -> settings.TrainedTask:
@@ -83,10 +85,7 @@ def load_part(run: str | Path, part: str = "ddit") -> Any:
     values = weights.load(run)
     if config.task == "text":  # the attribute head was only there to train the encoder
         values = _below(values, "encoder.")
-    lora_config = config.lora if isinstance(config, settings.FlowTask) else None
-    if lora_config is not None and (Path(run) / checkpoint.MANIFEST).exists():
-        values = lora.merge(values, lora_config)
-    module.load_state_dict(values)
+    weights.fill(module, values, str(run))
     return module.eval().requires_grad_(False)
 
 
@@ -96,12 +95,22 @@ def latents_of(run: str | Path) -> str:
     return data if isinstance(data, str) else data[0].data
 
 
-def _part_config(run: str | Path, part: str) -> Config:
-    """The config of a run's module, or of a model folder's ``part``."""
+def part_config(run: str | Path, part: str) -> Config:
+    """The config of a run's module, or of a model folder's ``part``.
+
+    Raises:
+        FileNotFoundError: there is none, or the run is not finished.
+        ValueError: the run trained something else.
+    """
     path = find(run) / model_folder.CONFIG
     if path.exists():
         return getattr(ModelConfig.load(path), part)
-    return run_config(run).model
+    if part == "ddit":
+        return flow_config(run).model
+    config = run_config(run)
+    if config.task != _TASKS[part]:
+        raise ValueError(f"{run} is a run of task {config.task!r}, which makes no {part}")
+    return config.model
 
 
 def _below(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -152,7 +161,7 @@ def export(config: settings.ExportTask) -> Path:
         "text_encoder": config.text_encoder,
         "ddit": config.ddit,
     }
-    models: dict[str, Config] = {name: _part_config(run, name) for name, run in runs.items()}
+    models: dict[str, Config] = {name: part_config(run, name) for name, run in runs.items()}
     latents = Latents(config.latents)
     _check_latents(config.ddit, latents)
     _check_null_caption(config)

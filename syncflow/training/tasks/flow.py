@@ -69,6 +69,10 @@ class FlowTraining(Task):
         sequence.share(self.module, self.group)
         self.coupling = Coupling(config, self.group)
         self.clips_every = config.samples.every if config.samples else 0
+        if config.samples:
+            from syncflow.training.tasks import samples
+
+            samples.check(config.samples, self.validation[0].latents)
 
     def _check(self, bucket: Bucket) -> None:
         """Raises ValueError where the processes or the model cannot have its clips."""
@@ -86,7 +90,7 @@ class FlowTraining(Task):
 
     def _start(self) -> None:
         if self.config.init:
-            self.module.load_state_dict(weights.load(self.config.init))
+            weights.fill(self.module, weights.load(self.config.init), f"init ({self.config.init})")
         if self.config.init_video:
             found = weights.load(self.config.init_video)
             below = {
@@ -94,7 +98,8 @@ class FlowTraining(Task):
                 for k, v in found.items()
                 if k.startswith("video_tower.")
             }
-            self.module.video_tower.load_state_dict(below or found)
+            where = f"init_video ({self.config.init_video})"
+            weights.fill(self.module.video_tower, below or found, where)
 
     def _known_statistics(self) -> dict[str, list[float]]:
         """Those that the weights to start from were trained with, where they are to be kept: all of
@@ -271,7 +276,8 @@ class FlowTraining(Task):
         """The final weights as a d-DiT's: additions of low rank are kept apart and merged in."""
         if self.config.lora is None:
             return values
-        return lora.finish(values, self.config.lora, out)
+        base = self.config.init or self.config.init_video
+        return lora.finish(values, self.config.lora, out, base)
 
 
 def _by_time(loss_N: Tensor, t_N: Tensor, counted_N: Tensor | None = None) -> Tensor:

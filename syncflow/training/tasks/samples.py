@@ -10,6 +10,7 @@ from torch import Tensor
 from syncflow import flow
 from syncflow.clip import Clip, ClipSpec
 from syncflow.config import SamplingConfig
+from syncflow.data.latents import Latents
 from syncflow.generation import noise
 from syncflow.generation.request import resolve
 from syncflow.generation.sampler import GuidedVelocity, advance, encode_captions
@@ -55,6 +56,31 @@ class _Read:
 
     def encode(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         return self.read
+
+
+def check(config: SamplesConfig, latents: Latents) -> None:
+    """What the clips need is there and fits, before the first step.
+
+    Raises:
+        FileNotFoundError: a VAE is not there, or its run not finished.
+        ValueError: it is not of these latents' kind, or there are fewer captions than clips.
+    """
+    if config.clips > len(latents):
+        raise ValueError(
+            f"samples.clips is {config.clips}, and the first validation set has {len(latents)} "
+            "clips; ask for fewer"
+        )
+    found = latents.statistics
+    for part, run, channels in (
+        ("video_vae", config.video_vae, len(found["video_mean"])),
+        ("audio_vae", config.audio_vae, len(found["audio_mean"])),
+    ):
+        has = getattr(export.part_config(run, part), "latent_channels", None)
+        if has != channels:
+            raise ValueError(
+                f"samples.{part} ({run}) has {has or 'no'} latent channels, and the latents have "
+                f"{channels}"
+            )
 
 
 def decode(video: Tensor, audio: Tensor, latents: Any, config: SamplesConfig) -> list[Clip]:

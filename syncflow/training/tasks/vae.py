@@ -29,7 +29,7 @@ M = TypeVar("M", bound=nn.Module)
 
 def _prepared(module: M, config: VAETask, part: str) -> M:
     if config.init:
-        module.load_state_dict(weights.load(config.init, part))
+        weights.fill(module, weights.load(config.init, part), f"init ({config.init})")
     if config.freeze_encoder:
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(not set(ENCODING) & set(name.split(".")))
