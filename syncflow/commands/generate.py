@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 
 from syncflow.commands import options
-from syncflow.commands.notice import notice
+from syncflow.commands.generating import plots
+from syncflow.commands.generating.notice import notice
+from syncflow.commands.generating.vocabulary import print_vocabulary, remark
 from syncflow.sampling import OPTIONS
 
 SUMMARY = "generate clips from prompts"
@@ -66,10 +68,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the towers (default: bfloat16 on a GPU, else float32)",
     )
     add("--sheet", action="store_true", help="also write a PNG of frames above waveforms")
+    what = "also draw the clip's sync: contacts seen and onsets heard on one time axis"
+    add("--plot", metavar="FILE.png", help=what)
+    add("--vocabulary", action="store_true", help="print the words that the model knows and stop")
     add("--no-progress", action="store_true", help="no progress bar")
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.vocabulary:
+        print_vocabulary(args.model)
+        return
     with notice("loading PyTorch ..."):
         from syncflow.commands import output_paths
         from syncflow.data import media
@@ -97,6 +105,8 @@ def run(args: argparse.Namespace) -> None:
     if args.sheet and plan.folder is None:
         media.check_folder(plan.sheet)
 
+    drawings = plots.checked(args.plot, len(plan.paths)) if args.plot else []
+
     import syncflow
 
     begin = time.monotonic()
@@ -112,6 +122,7 @@ def run(args: argparse.Namespace) -> None:
         progress=not args.no_progress,
         **options,
     )
+    remark(model, prompts, args.seconds)
     plan.make()
     for clip, path in zip(clips, plan.paths, strict=True):
         clip.save(path)
@@ -122,6 +133,8 @@ def run(args: argparse.Namespace) -> None:
 
         captions = [prompts[index * len(prompts) // len(clips)] for index in range(len(clips))]
         print(contact_sheet(clips, captions, plan.sheet))
+    if drawings:
+        plots.draw(clips, drawings)
     seconds, first = time.monotonic() - begin, clips[0]
     height, width = first.video.shape[2:]
     length, fps = first.seconds, first.fps

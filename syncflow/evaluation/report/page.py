@@ -203,7 +203,8 @@ def _calibration(name: str, found: dict[str, Any]) -> str:
     return (
         f"<h2>How good the metrics are: {escape(name)}</h2><p>The sound of "
         f"{escape(str(found['clips']))} real clips moved by a known time. A metric is fit if it is "
-        "best where the sound is right, worse on both sides and better than chance; the band is its 95 % interval, the grey one "
+        "best where the sound is right, worse on both sides and better than chance; the band is "
+        "its 95 % interval, the grey one "
         f'that of chance.</p><div class="charts">{"".join(drawings)}</div>'
         '<div class="wide"><table><tr>'
         "<th>metric</th><th>in sync</th><th>other soundtracks</th><th>silence</th>"
