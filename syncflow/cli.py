@@ -166,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = _Parser(
         prog="syncflow",
         description="Generates video and audio together, in sync, from one sentence.",
-        epilog='example: syncflow generate "a metal ball bounces three times on stone" -o clip.mp4',
+        epilog='example: syncflow generate "a metal ball bounces twice on concrete" -o clip.mp4',
         parents=[common],
     )
     parser.add_argument("--version", action=_Version, help="print the version and stop")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PROMPT = "a metal ball bounces twice on stone"
+PROMPT = "a metal ball bounces twice on concrete"
 GENERATE = ["-m", "syncflow", "generate", PROMPT, "--steps", "2", "--no-progress"]
 
 

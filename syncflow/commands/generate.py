@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from syncflow.commands import options
-from syncflow.commands.notice import notice
+from syncflow.commands.generating import plots
+from syncflow.commands.generating.notice import notice
+from syncflow.commands.generating.vocabulary import print_vocabulary, remark
 from syncflow.sampling import OPTIONS
 
 if TYPE_CHECKING:
@@ -106,16 +108,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the towers (default: bfloat16 on a GPU, else float32)",
     )
     add("--sheet", action="store_true", help="also write a PNG of frames above waveforms")
+    what = "also draw the clip's sync: contacts seen and onsets heard on one time axis"
+    add("--plot", metavar="FILE.png", help=what)
+    add("--vocabulary", action="store_true", help="print the words that the model knows and stop")
     add("--no-progress", action="store_true", help="no progress bar")
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.vocabulary:
+        print_vocabulary(args.model)
+        return
     _check(args)
     with notice("loading PyTorch ..."):
         from syncflow.commands import batch
 
     begin = time.monotonic()
     work = batch.planned(args)
+    drawings = plots.checked(args.plot, len(work.plan.paths)) if args.plot else []
     import torch
 
     import syncflow
@@ -133,11 +142,16 @@ def run(args: argparse.Namespace) -> None:
         from syncflow.evaluation.report.contact_sheet import contact_sheet
 
         print(contact_sheet(clips, [clip.prompt or "" for clip in clips], work.plan.sheet))
+    if drawings:
+        plots.draw(clips, drawings)
+    remark(model, [prompt for job in work.jobs for prompt in job.prompts], args.seconds)
     _tell(work, time.monotonic() - begin)
 
 
 def _check(args: argparse.Namespace) -> None:
     """What can be said before PyTorch is imported."""
+    if args.plot and (args.prompts_file or (args.video and Path(args.video).is_dir())):
+        raise ValueError("--plot draws the clips of one command line, not of a list or a folder")
     if args.prompts and args.prompts_file:
         raise ValueError("give prompts or --prompts, not both")
     if not (args.prompts or args.prompts_file or args.video):

@@ -23,6 +23,7 @@ from syncflow.config.model import (
     ModelConfig,
     SamplingConfig,
     VideoTowerConfig,
+    VocabularyConfig,
 )
 from syncflow.config.schema import Config
 
@@ -47,5 +48,6 @@ __all__ = [
     "TextEncoderConfig",
     "VideoTowerConfig",
     "VideoVAEConfig",
+    "VocabularyConfig",
     "find",
 ]

@@ -193,10 +193,23 @@ class GeometryConfig(Config):
         return ClipSpec(**self.model_dump())
 
 
+class VocabularyConfig(Config):
+    """What a small model knows of English, for who writes its prompts.
+
+    ``summary``: half a sentence; ``words``: words and phrases, by what they say; ``examples``:
+    prompts.
+    """
+
+    summary: str
+    words: dict[str, list[str]]
+    examples: list[str] = Field(min_length=1)
+
+
 class ModelConfig(Config):
     """config.json of a model folder: everything that ``syncflow.load`` needs beside the weights.
 
-    ``format``: of the folder; a folder without one is of the first.
+    ``format``: of the folder; a folder without one is of the first. ``vocabulary``: None = English
+    at large.
     """
 
     format: Count = FORMAT
@@ -207,6 +220,7 @@ class ModelConfig(Config):
     audio_vae: AudioVAEConfig = EncodecVAEConfig()
     text_encoder: TextEncoderConfig = T5TextConfig()
     sampling: SamplingConfig = SamplingConfig()
+    vocabulary: VocabularyConfig | None = None
     latent_mean_video: list[Latent] | None = None
     latent_std_video: list[Deviation] | None = None
     latent_mean_audio: list[Latent] | None = None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, Unpack, overload
 
 from syncflow.clip import Clip
+from syncflow.generation import vocabulary
 from syncflow.generation.pipeline import SyncFlow, load
 from syncflow.generation.request import GenerateOptions
 
@@ -33,8 +35,16 @@ def generate(
 
 
 def generate(prompt: Any, **options: Any) -> Clip | list[Clip]:
-    """``SyncFlow.generate`` of the model in the package, which is loaded once and kept."""
-    return _shipped().generate(prompt, **options)
+    """``SyncFlow.generate`` of the model in the package, which is loaded once and kept.
+
+    Warns of words that it does not know, and of clips longer than it was trained on.
+    """
+    model = _shipped()
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    if isinstance(prompts, (list, tuple)) and all(isinstance(text, str) for text in prompts):
+        for line in vocabulary.remarks(model.config, prompts, options.get("seconds")):
+            warnings.warn(line.replace("--vocabulary", "model.config.vocabulary"), stacklevel=2)
+    return model.generate(prompt, **options)
 
 
 @functools.lru_cache(maxsize=1)

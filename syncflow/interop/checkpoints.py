@@ -192,6 +192,15 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is damaged or not safetensors: {error}") from None
 
 
+def why_unread(error: Exception) -> str:
+    """One line of why ``torch.load`` read no tensors. Its own advice, to read without the check
+    that keeps code out, is left away."""
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    if "weights_only" not in reason:
+        return reason
+    return "it holds code (TorchScript or pickled objects); save its state dict as safetensors"
+
+
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         try:
@@ -203,8 +212,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             f"{path} holds more than tensors, possibly code; it was not loaded"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} is damaged or not a PyTorch checkpoint: {reason}") from None
+        raise ValueError(
+            f"{path} is damaged or not a PyTorch checkpoint: {why_unread(error)}"
+        ) from None
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict) or not all(torch.is_tensor(v) for v in found.values()):

@@ -16,6 +16,7 @@ from syncflow.config import T5TextConfig
 from syncflow.interop.checkpoints import Source
 from syncflow.interop.opensora import check_layout
 from syncflow.model_io import tensors
+from syncflow.models.published import NO_CODE, without_code
 
 #: Name of T5's folder inside a model's.
 FOLDER = "text_encoder"
@@ -122,7 +123,8 @@ def bundle(source: Source, folder: Path, dtype: torch.dtype) -> None:
         # Converted once, here: a model folder then reads text without sentencepiece.
         from transformers import AutoTokenizer
 
-        AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+        with without_code(folder):
+            AutoTokenizer.from_pretrained(folder, **NO_CODE).save_pretrained(folder)
 
 
 def _is_installed(name: str) -> bool:

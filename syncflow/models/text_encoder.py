@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from syncflow.config import BytesTextConfig, T5TextConfig, TextEncoderConfig
+from syncflow.models.published import NO_CODE, without_code
 from syncflow.models.text.byte_encoder import ByteEncoder
 from syncflow.models.text.int8 import quantize_linears
 
@@ -120,12 +121,15 @@ class TextEncoder(nn.Module):
                 "revision": config.revision or "main",
             }
             dtype = torch.float32 if config.precision == "float32" else torch.bfloat16
-            model: Any = T5EncoderModel.from_pretrained(**where, dtype=dtype, use_safetensors=True)
+            with without_code(config.name_or_path):
+                model: Any = T5EncoderModel.from_pretrained(
+                    **where, **NO_CODE, dtype=dtype, use_safetensors=True
+                )
+                self.tokenizer = AutoTokenizer.from_pretrained(**where, **NO_CODE)
             # Whole: where transformers keeps a layer in another precision it does so for float16.
             self.t5 = model.encoder.to(dtype)
             if config.precision == "int8":
                 quantize_linears(self.t5)
-            self.tokenizer = AutoTokenizer.from_pretrained(**where)
 
     @property
     def embed_dim(self) -> int:

@@ -1,159 +1,230 @@
-"""A page to try a model on: a sentence becomes a clip, a video gets its sound.
+"""A page to try a model on: a sentence becomes a clip, a picture goes on, a video gets its sound.
 
 Gradio is imported when the page is built; it is the extra ``demo``.
 """
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
+import html
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable
 from typing import Any
 
-from syncflow.data import media
 from syncflow.generation.pipeline import SyncFlow
+from syncflow.serving.studio import (
+    KEPT_SECONDS,
+    MOST_BYTES,
+    MOST_LETTERS,
+    MOST_SEED,
+    MOST_STEPS,
+    MOST_TAKES,
+    MOST_TIMES,
+    Studio,
+    Take,
+)
 
-#: Soundtracks that can be asked for at once, and seconds of video that are given sound.
-MOST_TAKES, MOST_SECONDS = 8, 20.0
+#: Requests that wait at once; more are told to come again.
+MOST_WAITING = 16
 
-
-class Studio:
-    """What the page's buttons do, without the page: files in, files out.
-
-    Every answer is a new file in ``folder``, which ``close`` removes.
-    """
-
-    def __init__(self, model: SyncFlow) -> None:
-        self.model = model
-        self.folder = Path(tempfile.mkdtemp(prefix="syncflow-demo-"))
-        self._count = 0
-
-    def close(self) -> None:
-        """Removes what was made."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def clip(
-        self,
-        prompt: str,
-        seed: float = 0,
-        takes: float = 1,
-        guidance: float | None = None,
-        negative_sound: str = "",
-    ) -> tuple[Path, str]:
-        """A clip of a sentence, the best of ``takes``, and a line about it."""
-        return self._best(
-            prompt,
-            seed=_whole(seed),
-            audio_takes=min(MOST_TAKES, max(1, _whole(takes))),
-            guidance=guidance,
-            negative_audio_prompt=negative_sound or None,
-        )
-
-    def sound(
-        self, video: str | Path | None, prompt: str = "", seed: float = 0, takes: float = 1
-    ) -> tuple[Path, str]:
-        """The video with a sound made for it, its picture copied bit for bit."""
-        if not video:
-            raise ValueError("choose a video first")
-        seconds = media.probe(video).seconds
-        return self._best(
-            prompt,
-            seed=_whole(seed),
-            audio_takes=min(MOST_TAKES, max(1, _whole(takes))),
-            video=str(video),
-            seconds=MOST_SECONDS if seconds > MOST_SECONDS else None,
-        )
-
-    def _best(self, prompt: str, **options: Any) -> tuple[Path, str]:
-        given = {name: value for name, value in options.items() if value is not None}
-        made = self.model.generate(prompt.strip(), progress=False, **given)
-        clips = made if isinstance(made, list) else [made]
-        best = clips[0]
-        self._count += 1
-        path = self.folder / f"{self._count}.mp4"
-        try:
-            best.save(path)
-        except ValueError:  # a codec that mp4 cannot hold
-            path = best.save(path.with_suffix(".mkv"))
-        told = f"{best.seconds:g} s, seed {given['seed']}"
-        if best.scores:
-            scores = ", ".join(f"{name} {value:.2f}" for name, value in best.scores.items())
-            told += f"; the best of {len(clips)} takes ({scores})"
-        return path, told
-
-
-def _whole(number: float | None) -> int:
-    return max(0, int(number or 0))
+_DICE = f"() => Math.floor(Math.random() * {2**31})"
 
 
 def page(studio: Studio) -> Any:
     """The Gradio page of a studio."""
     import gradio as gr
 
-    def told(function: Any) -> Any:
-        """A mistake of the user's as a line on the page instead of a traceback."""
-
-        def call(*values: Any) -> tuple[str, str]:
-            try:
-                path, text = function(*values)
-            except (ValueError, OSError) as error:
-                raise gr.Error(" ".join(str(error).split())) from error
-            return str(path), text
-
-        return call
-
+    # Gradio keeps uploads and answers below this folder, which the studio sweeps and removes.
+    os.environ["GRADIO_TEMP_DIR"] = str(studio.uploads)
     config = studio.model.config
+    vocabulary = config.vocabulary
+    examples = vocabulary.examples if vocabulary else []
     title = f"syncflow: {config.name}"
+
+    def shown(takes: list[Take], remarks: list[str]) -> list[Any]:
+        """Values of the players, drawings and lines, hidden where there is no such take."""
+        cells: list[Any] = [_text(" ".join(remarks))]
+        for number in range(MOST_TAKES):
+            there = number < len(takes)
+            take = takes[number] if there else None
+            cells += [
+                gr.Video(str(take.clip) if take else None, visible=there),
+                gr.Image(str(take.plot) if take else None, visible=there),
+                gr.Markdown(_text(take.told) if take else "", visible=there),
+            ]
+        return cells
+
+    def answer(make: Callable[..., list[Take]], prompt: str, seconds: Any, *given: Any) -> Any:
+        """A mistake of the user's as a line on the page instead of a traceback."""
+        try:
+            takes = make(*given)
+        except (ValueError, OSError) as error:
+            raise gr.Error(html.escape(_without_folders(error, studio))) from None
+        return shown(takes, studio.remarks(prompt, seconds))
+
+    def text_to_clip(
+        prompt: str, seed: float, takes: float, guidance: float, steps: float, seconds: float,
+        without: str, progress: Any = gr.Progress(),  # noqa: B008 - Gradio's way to ask for it
+    ) -> Any:  # fmt: skip
+        def make() -> list[Take]:
+            return studio.clip(
+                prompt, progress, seed=seed, takes=takes, guidance=guidance, steps=steps,
+                seconds=seconds, negative_audio_prompt=without,
+            )  # fmt: skip
+
+        return answer(make, prompt, seconds)
+
+    def frame_to_clip(
+        image: str | None, prompt: str, seed: float, takes: float, guidance: float, steps: float,
+        without: str, progress: Any = gr.Progress(),  # noqa: B008
+    ) -> Any:  # fmt: skip
+        def make() -> list[Take]:
+            return studio.from_frame(
+                image, prompt, progress, seed=seed, takes=takes, guidance=guidance, steps=steps,
+                negative_audio_prompt=without,
+            )  # fmt: skip
+
+        return answer(make, prompt, None)
+
+    def video_to_audio(
+        video: str | None, prompt: str, seed: float, takes: float, without: str,
+        progress: Any = gr.Progress(),  # noqa: B008
+    ) -> Any:  # fmt: skip
+        def make() -> list[Take]:
+            return studio.sound(
+                video, prompt, progress, seed=seed, takes=takes, negative_audio_prompt=without
+            )
+
+        return answer(make, prompt, None)
+
+    def prompt_box(label: str = "Prompt") -> Any:
+        return gr.Textbox("", label=label, lines=2, max_length=MOST_LETTERS)
+
+    def seed_and_takes() -> tuple[Any, Any]:
+        with gr.Row():
+            seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MOST_SEED)
+            dice = gr.Button("\N{GAME DIE} Random seed", size="sm")
+            dice.click(None, outputs=seed, js=_DICE, api_visibility="private")
+        return seed, gr.Slider(1, MOST_TAKES, 1, step=1, label="Takes", info="of the sound")
+
+    def sampling() -> tuple[Any, Any]:
+        defaults = config.sampling
+        guidance = gr.Slider(1, 8, defaults.guidance, step=0.5, label="Guidance")
+        return guidance, gr.Slider(1, MOST_STEPS, defaults.steps, step=1, label="Steps")
+
+    def negative() -> Any:
+        return gr.Textbox("", label="Negative audio prompt", max_length=MOST_LETTERS)
+
     with gr.Blocks(title=title, analytics_enabled=False) as blocks:
         gr.Markdown(
-            f"# {title}\nGenerates video and audio together from a prompt, or audio for a "
-            "video. The model card says what the model knows."
+            f"# {_text(title)}\nGenerates video and audio together from a prompt, from a first "
+            f"frame, or audio for a video. Files are deleted after {KEPT_SECONDS / 60:g} minutes."
         )
-        with gr.Tab("Text to clip"), gr.Row():
-            with gr.Column():
-                prompt = gr.Textbox(
-                    "a metal ball bounces three times on concrete", label="Prompt", lines=2
-                )
-                seed = gr.Number(0, label="Seed", precision=0, minimum=0)
-                takes = gr.Slider(1, MOST_TAKES, 1, step=1, label="Takes (the best one is shown)")
-                guidance = gr.Slider(1, 8, config.sampling.guidance, step=0.5, label="Guidance")
-                without = gr.Textbox("", label="Negative prompt for the audio")
-                make = gr.Button("Generate", variant="primary")
-            with gr.Column():
-                clip = gr.Video(label="Clip", autoplay=True)
-                about = gr.Markdown()
-            inputs = [prompt, seed, takes, guidance, without]
-            make.click(told(studio.clip), inputs, [clip, about], api_name="clip")
-        with gr.Tab("Video to audio"), gr.Row():
-            with gr.Column():
-                video = gr.Video(label="Video", sources=["upload"])
-                words = gr.Textbox("", label="Prompt (optional)")
-                other_seed = gr.Number(0, label="Seed", precision=0, minimum=0)
-                more = gr.Slider(1, MOST_TAKES, 1, step=1, label="Takes (the best one is shown)")
-                add = gr.Button("Generate audio", variant="primary")
-            with gr.Column():
-                result = gr.Video(label="The same picture with audio", autoplay=True)
-                told_of = gr.Markdown()
-            inputs = [video, words, other_seed, more]
-            add.click(told(studio.sound), inputs, [result, told_of], api_name="sound")
+        runs = []
+        with gr.Tab("Text to clip"):
+            prompt = prompt_box()
+            prompt.value = examples[0] if examples else ""
+            if examples:
+                gr.Examples([[text] for text in examples], [prompt], label="Examples")
+            seed, takes = seed_and_takes()
+            guidance, steps = sampling()
+            trained = config.geometry.seconds
+            seconds = gr.Slider(trained / 4, MOST_TIMES * trained, trained, step=trained / 4,
+                                label="Seconds")  # fmt: skip
+            inputs = [prompt, seed, takes, guidance, steps, seconds, negative()]
+            runs.append(
+                (gr.Button("Generate", variant="primary"), text_to_clip, inputs, "text_to_clip")
+            )
+        with gr.Tab("First frame"):
+            image = gr.Image(label="First frame", type="filepath", sources=["upload"])
+            inputs = [image, prompt_box(), *seed_and_takes(), *sampling(), negative()]
+            runs.append(
+                (gr.Button("Generate", variant="primary"), frame_to_clip, inputs, "first_frame")
+            )
+        with gr.Tab("Video to audio"):
+            video = gr.Video(label="Video", sources=["upload"])
+            inputs = [video, prompt_box("Prompt (optional)"), *seed_and_takes(), negative()]
+            button = gr.Button("Generate audio", variant="primary")
+            runs.append((button, video_to_audio, inputs, "video_to_audio"))
+        remarks = gr.Markdown()
+        outputs: list[Any] = [remarks]
+        with gr.Row():
+            for number in range(1, MOST_TAKES + 1):
+                with gr.Column(min_width=200):
+                    first = number == 1
+                    outputs += [
+                        gr.Video(label=f"Take {number}", autoplay=first, visible=first),
+                        gr.Image(label="Sync: contacts seen (red), onsets heard (blue)",
+                                 visible=first, type="filepath"),
+                        gr.Markdown(visible=first),
+                    ]  # fmt: skip
+        if vocabulary:
+            with gr.Accordion("Vocabulary", open=False):
+                words = vocabulary.words.items()
+                rows = [f"| {_text(name)} | {_text(', '.join(said))} |" for name, said in words]
+                knows = f"The model knows {_text(vocabulary.summary)}."
+                gr.Markdown("\n".join([knows, "", "| | |", "|---|---|", *rows]))
+        for button, function, inputs, name in runs:
+            # One queue for all: the model makes one clip at a time.
+            button.click(
+                function, inputs, outputs, api_name=name, concurrency_id="model",
+                concurrency_limit=1,
+            )  # fmt: skip
+    # Nothing goes past the queue.
+    return blocks.queue(max_size=MOST_WAITING, api_open=False)
+
+
+def _text(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|~$-])", r"\\\1", html.escape(text, quote=False))
+
+
+def _without_folders(error: Exception, studio: Studio) -> str:
+    """One line for a stranger: no folder of the server is named."""
+    text = " ".join(str(error).split())
+    return re.sub(rf"{re.escape(str(studio.folder))}(?:/[^\s/'\"]+)*/", "", text)
+
+
+def launch(blocks: Any, host: str, port: int) -> Any:
+    """Starts a page's server and returns the page; ``close()`` of it stops the server.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    blocks.launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        show_error=False,  # what is no mistake of the user's is told to the server alone
+        quiet=True,
+        max_file_size=MOST_BYTES,
+        prevent_thread_lock=True,
+    )
     return blocks
 
 
 def serve(model: SyncFlow, host: str = "127.0.0.1", port: int = 7860) -> None:
-    """Serves the page until interrupted; on this machine alone unless ``host`` says otherwise."""
+    """Serves the page until interrupted or terminated; on this machine alone unless ``host`` says
+    otherwise.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    stopped = threading.Event()
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before[signal.SIGTERM] = signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     studio = Studio(model)
     try:
-        blocks = page(studio).queue(max_size=16, default_concurrency_limit=1)
-        blocks.launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            show_error=True,
-            quiet=True,
-            allowed_paths=[str(studio.folder)],
-            prevent_thread_lock=True,
-        )
-        print(f"http://{host}:{port} (Ctrl-C stops it)", flush=True)
-        blocks.block_thread()
+        blocks = launch(page(studio), host, port)
+        try:
+            print(f"http://{host}:{port} (Ctrl-C stops it)", flush=True)
+            stopped.wait()
+        finally:
+            blocks.close(verbose=False)
     finally:
         studio.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -44,6 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--training", action="append", default=[], metavar="NAME=RUN", help=what)
     what = "paths in JSON: i3d, vggish, vggish_head, panns, audio_classifier, clap, imagebind, ..."
     add("--networks", metavar="FILE", help=what)
+    what = "run i3d and synchformer, which are TorchScript: programs that may do what you may"
+    add("--allow-torchscript", action="store_true", help=what)
     add("--out", default="runs/paper", metavar="DIR", help="folder for the report")
     add("--seed", type=options.seed, default=0, help="seed of the first clip (default 0)")
     add("--batch", type=count, default=8, metavar="N", help="clips generated per batch (default 8)")
@@ -76,6 +78,7 @@ def run(args: argparse.Namespace) -> None:
         training=_named(args.training, "--training"),
         networks=paper.Networks.load(args.networks) if args.networks else None,
         seed=args.seed, batch=args.batch, device=args.device,
+        allow_torchscript=args.allow_torchscript,
     )  # fmt: skip
     print(args.out)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from syncflow.data import json_lines
+from syncflow.models.published import NO_CODE, without_code
 
 #: Longer ones are cut: no text encoder here reads more, and a sidecar may be anything.
 _MAX_LETTERS = 2000
@@ -102,7 +103,10 @@ class Captioner:
         from transformers import pipeline
 
         try:
-            self._pipe = pipeline("image-text-to-text", model=str(folder), device=device)
+            with without_code(folder):
+                self._pipe = pipeline(
+                    "image-text-to-text", model=str(folder), device=device, **NO_CODE
+                )
         except (ValueError, OSError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(f"'{folder}' is not a captioning model: {reason}") from error

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from syncflow.evaluation.metrics import metric
 from syncflow.evaluation.metrics.metric import Mean, Pair, Result
+from syncflow.models.published import NO_CODE, without_code
 
 
 class CLAP:
@@ -24,8 +25,9 @@ class CLAP:
         from transformers import AutoProcessor, ClapModel
 
         try:
-            self.network = ClapModel.from_pretrained(folder).eval().to(device)
-            self.processor = AutoProcessor.from_pretrained(folder)
+            with without_code(folder):
+                self.network = ClapModel.from_pretrained(folder, **NO_CODE).eval().to(device)
+                self.processor = AutoProcessor.from_pretrained(folder, **NO_CODE)
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise FileNotFoundError(f"no CLAP model at '{folder}': {reason}") from error

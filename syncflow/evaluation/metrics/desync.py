@@ -51,10 +51,16 @@ def sounds(clip: Clip) -> Tensor:
 
 class DeSync:
     """``DeSync``: mean |offset| in s over the first and the last 4.8 s of every clip; lower is
-    better."""
+    better.
 
-    def __init__(self, weights: str | Path, device: str = "cpu") -> None:
-        self.network, self.device = files.script(weights, NAME).to(device), device
+    ``allow_torchscript``: ``weights`` are a program, which runs only where this says so.
+    """
+
+    def __init__(
+        self, weights: str | Path, device: str = "cpu", *, allow_torchscript: bool = False
+    ) -> None:
+        self.network = files.script(weights, NAME, allow_torchscript).to(device)
+        self.device = device
         self.mean = Mean()
         self.facts = {
             "network": "Synchformer, TorchScript", "weights": files.digest(weights),

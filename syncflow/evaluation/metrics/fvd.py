@@ -32,6 +32,7 @@ class FVD:
 
     ``fps``: the rate at which frames are taken (default: the clips' own). ``reference``: statistics
     of the real set made before. ``replicas``: bootstrap draws of the interval.
+    ``allow_torchscript``: ``weights`` are a program, which runs only where this says so.
     """
 
     def __init__(
@@ -41,8 +42,11 @@ class FVD:
         fps: float | None = None,
         replicas: int = 40,
         device: str = "cpu",
+        *,
+        allow_torchscript: bool = False,
     ) -> None:
-        self.network, self.device, self.fps = files.script(weights, NAME).to(device), device, fps
+        self.network = files.script(weights, NAME, allow_torchscript).to(device)
+        self.device, self.fps = device, fps
         takes = {argument.name for argument in self.network.forward.schema.arguments}
         self.flags = {name: True for name in _FLAGS} if takes >= set(_FLAGS) else None
         by = "the network" if self.flags else "bilinear, short side and centre"

@@ -19,6 +19,7 @@ from syncflow.evaluation.metrics import metric
 from syncflow.evaluation.metrics.metric import Mean, Pair, Result
 from syncflow.evaluation.metrics.networks import files
 from syncflow.evaluation.metrics.networks import imagebind as network
+from syncflow.models.published import NO_CODE
 
 RATE, WINDOW, SIZE = 16000, 2.0, 224
 BANDS, FRAMES = 128, 204
@@ -108,7 +109,7 @@ class ImageBindScores:
             raise ValueError(f"unknown pair '{unknown[0]}'; known are {', '.join(PAIRS)}")
         self.network, self.device = network.load(weights).to(device), device
         try:
-            self.tokenizer = CLIPTokenizer.from_pretrained(tokenizer)
+            self.tokenizer = CLIPTokenizer.from_pretrained(tokenizer, **NO_CODE)
         except (OSError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise FileNotFoundError(f"no CLIP tokenizer at '{tokenizer}': {reason}") from error

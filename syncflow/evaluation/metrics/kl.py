@@ -22,6 +22,7 @@ from syncflow.clip import Clip
 from syncflow.evaluation.metrics import metric
 from syncflow.evaluation.metrics.metric import Mean, Pair, Result
 from syncflow.evaluation.metrics.networks import cnn14, files, vggish
+from syncflow.models.published import NO_CODE, without_code
 
 HEAD = "VGGish classification layer (weight [classes, 128], bias [classes])"
 
@@ -73,8 +74,10 @@ def by_transformers(folder: str, device: str = "cpu") -> Classifier:
     from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
     try:
-        extractor = AutoFeatureExtractor.from_pretrained(folder)
-        network = AutoModelForAudioClassification.from_pretrained(folder).eval().to(device)
+        with without_code(folder):
+            extractor = AutoFeatureExtractor.from_pretrained(folder, **NO_CODE)
+            network = AutoModelForAudioClassification.from_pretrained(folder, **NO_CODE)
+            network = network.eval().to(device)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise FileNotFoundError(f"no audio classifier at '{folder}': {reason}") from error

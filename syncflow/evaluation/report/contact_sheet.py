@@ -5,16 +5,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from syncflow import durable
 from syncflow.clip import Clip
 from syncflow.data import media
+from syncflow.generation.plot import CONTACT, INK, ONSET, PAPER, at, draw_frames, draw_wave
 
-_PAPER, _INK, _WAVE, _RULE = (255, 255, 255), (32, 32, 36), (70, 90, 120), (214, 216, 222)
-_CONTACT, _ONSET = (214, 39, 40), (31, 90, 220)
 _MARGIN, _GAP = 16, 4
 
 #: Times in seconds: contacts seen in the picture, onsets heard in the sound.
@@ -62,53 +58,23 @@ def contact_sheet(
     block = caption + picture + wave + 2 * _GAP + _MARGIN
     rows = -(-len(clips) // columns)
     size = (columns * (width + _MARGIN) + _MARGIN, rows * block + _MARGIN)
-    sheet = Image.new("RGB", size, _PAPER)
+    sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
     for index, clip in enumerate(clips):
         left = _MARGIN + index % columns * (width + _MARGIN)
         top = _MARGIN + index // columns * block
-        draw.multiline_text((left, top), "\n".join(lines[index]), _INK, font, spacing=2)
+        draw.multiline_text((left, top), "\n".join(lines[index]), INK, font, spacing=2)
         top += caption
-        _draw_frames(sheet, clip, left, top, frames, cell, picture)
-        _draw_wave(draw, clip, left, top + picture + _GAP, width, wave)
+        draw_frames(sheet, clip, left, top, frames, cell, picture)
+        draw_wave(draw, clip, left, top + picture + _GAP, width, wave)
         seen, heard = (marks[index] if marks else None) or ((), ())
-        for colour, times in ((_CONTACT, seen), (_ONSET, heard)):
+        for colour, times in ((CONTACT, seen), (ONSET, heard)):
             for time in times:
-                x = left + min(width - 1, max(0, int(time / clip.seconds * width)))
-                above = colour == _CONTACT
+                x = left + at(time, clip.seconds, width)
+                above = colour == CONTACT
                 y = top - 3 if above else top + picture + _GAP
                 draw.line((x, y, x, y + (picture + 3 if above else wave)), colour, 2)
     # A name of its own beside the target: an interrupted run leaves the old sheet whole.
     with durable.replacing(path) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
     return path
-
-
-def _draw_frames(
-    sheet: Any, clip: Clip, left: int, top: int, frames: int, cell: int, height: int
-) -> None:
-    from PIL import Image
-
-    for column in range(frames):
-        # The picture in the middle of this column's share of the time axis.
-        index = min(len(clip.video) - 1, int((column + 0.5) / frames * len(clip.video)))
-        pixels = clip.video[index].permute(1, 2, 0).contiguous().cpu().numpy()
-        shown = max(1, round(cell * pixels.shape[0] / pixels.shape[1]))
-        resized = Image.fromarray(pixels).resize((cell - 1, shown), Image.Resampling.LANCZOS)
-        sheet.paste(resized, (left + column * cell, top + (height - shown) // 2))
-
-
-def _draw_wave(draw: Any, clip: Clip, left: int, top: int, width: int, height: int) -> None:
-    middle = top + height // 2
-    draw.line((left, middle, left + width - 1, middle), _RULE, 1)
-    # The sound's own length against the picture's: the two share one time axis.
-    samples = clip.audio.detach().cpu().float().numpy()
-    wanted = round(clip.seconds * clip.sample_rate)
-    samples = np.pad(samples[:wanted], (0, max(0, wanted - len(samples))))
-    edges = np.linspace(0, wanted, width + 1).astype(int)
-    half = height / 2 - 1
-    for x in range(width):
-        piece = samples[edges[x] : max(edges[x] + 1, edges[x + 1])]
-        high, low = (float(np.clip(value, -1, 1)) for value in (piece.max(), piece.min()))
-        box = (left + x, middle - round(high * half), left + x, middle - round(low * half))
-        draw.line(box, _WAVE, 1)

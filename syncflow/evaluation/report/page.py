@@ -191,7 +191,7 @@ def _calibration(name: str, found: dict[str, Any]) -> str:
         drawings.append(
             figures.chart([figures.Series("", points)], "sound moved by, ms", title, floors)
         )
-        early, late = (f"{v} ms" if v else "-" for v in metric["resolution_ms"])
+        early, late = (escape(f"{v} ms") if v else "-" for v in metric["resolution_ms"])
         why = "fit" if metric["fit"] else f"<b>unfit: {escape(metric['why'])}</b>"
         three = (metric["curve"][_zero(found)], metric["shuffled"], metric["silent"])
         values = "".join(f"<td>{cell(estimate, 3).html()}</td>" for estimate in three)
@@ -200,9 +200,10 @@ def _calibration(name: str, found: dict[str, Any]) -> str:
             f"<td>{early}</td><td>{late}</td><td>{why}</td></tr>"
         )
     return (
-        f"<h2>How good the metrics are: {escape(name)}</h2><p>The sound of {found['clips']} "
-        "real clips moved by a known time. A metric is fit if it is best where the sound is right, "
-        "worse on both sides and better than chance; the band is its 95 % interval, the grey one "
+        f"<h2>How good the metrics are: {escape(name)}</h2><p>The sound of "
+        f"{escape(str(found['clips']))} real clips moved by a known time. A metric is fit if it is "
+        "best where the sound is right, worse on both sides and better than chance; the band is "
+        "its 95 % interval, the grey one "
         f'that of chance.</p><div class="charts">{"".join(drawings)}</div>'
         '<div class="wide"><table><tr>'
         "<th>metric</th><th>in sync</th><th>other soundtracks</th><th>silence</th>"
@@ -270,7 +271,8 @@ def _reading(report: dict[str, Any]) -> str:
     detectors = "".join(
         f"<tr><th>{escape(name)}</th>"
         + "".join(
-            f"<td>{escape(key)} {value if isinstance(value, str) else format(value, '.3f')}</td>"
+            f"<td>{escape(key)} "
+            f"{escape(value) if isinstance(value, str) else format(value, '.3f')}</td>"
             for key, value in facts.items()
         )
         + "</tr>"

@@ -21,7 +21,10 @@ def redraw(folder: Path, out: Path, more: dict[str, Any] | None = None) -> Path:
     """
     report = _numbers(json.loads((folder / "report.json").read_text())) | (more or {})
     with (folder / "clips.csv").open(newline="") as file:
-        lines = list(csv.DictReader(file))
+        lines = [
+            {key: tables.csv_text(value) for key, value in line.items()}
+            for line in csv.DictReader(file)
+        ]
     by_system: dict[str, list[dict[str, str]]] = {}
     for line in lines:
         by_system.setdefault(line["system"], []).append(line)

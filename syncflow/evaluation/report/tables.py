@@ -149,18 +149,39 @@ def calibration(name: str, found: dict[str, Any]) -> str:
     )
 
 
+#: What spreadsheets take for the beginning of a formula.
+_FORMULA = ("=", "+", "-", "@")
+
+
+def csv_cell(text: str) -> str:
+    """Text that no spreadsheet runs: an apostrophe goes before what would be a formula, and before
+    what would be one without its apostrophe."""
+    return f"'{text}" if _runs(text.lstrip("'")) else text
+
+
+def csv_text(cell: str) -> str:
+    """What ``csv_cell`` was given."""
+    return cell[1:] if cell.startswith("'") and _runs(cell.lstrip("'")) else cell
+
+
+def _runs(text: str) -> bool:
+    return text.lstrip().startswith(_FORMULA)
+
+
 def write_csv(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    """One line per clip and system; times in seconds, separated by blanks."""
+    """One line per clip and system; times in seconds, separated by blanks. Cells of text are
+    ``csv_cell``s."""
+
+    def cell(value: Any) -> Any:
+        if isinstance(value, list):
+            return " ".join(f"{t:.4f}" for t in value)
+        return csv_cell(value) if isinstance(value, str) else value
+
     with durable.replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(records[0]))
         writer.writeheader()
         for record in records:
-            writer.writerow(
-                {
-                    key: " ".join(f"{t:.4f}" for t in value) if isinstance(value, list) else value
-                    for key, value in record.items()
-                }
-            )
+            writer.writerow({key: cell(value) for key, value in record.items()})
 
 
 def losses(file: str | Path) -> dict[str, dict[str, list[tuple[float, float]]]]:

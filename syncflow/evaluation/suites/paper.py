@@ -31,7 +31,8 @@ class Networks(Config):
     """Where the feature networks' published weights are (``--networks FILE``); none is needed.
 
     ``clap``, ``clip_tokenizer`` and ``audio_classifier`` are transformers folders or hub ids, the
-    rest are files. ``i3d`` and ``synchformer`` are TorchScript: programs, run only what you trust.
+    rest are files. ``i3d`` and ``synchformer`` are TorchScript, programs that run only with
+    ``allow_torchscript``, which this file cannot say: it may come from whom the programs do.
     """
 
     i3d: str | None = None
@@ -54,21 +55,23 @@ def _given(name: str | None) -> str:
     return name
 
 
-def factories(networks: Networks, device: str = "cpu") -> list[Factory]:
+def factories(
+    networks: Networks, device: str = "cpu", allow_torchscript: bool = False
+) -> list[Factory]:
     """Every metric of the tables."""
     from syncflow.evaluation.metrics import av_align, clap, desync, fad, fvd, imagebind, kl
     from syncflow.evaluation.metrics.networks import cnn14
     from syncflow.evaluation.metrics.networks import imagebind as imagebind_network
     from syncflow.evaluation.metrics.networks import vggish as vggish_network
 
-    n = networks
+    n, allowed = networks, {"allow_torchscript": allow_torchscript}
     vggish = {"vggish": vggish_network.NAME}
     bind = {
         "imagebind": imagebind_network.NAME,
         "clip_tokenizer": "CLIP's tokenizer (openai/clip-vit-base-patch32)",
     }
     return [
-        ("FVD", {"i3d": fvd.NAME}, lambda: fvd.FVD(_given(n.i3d), device=device)),
+        ("FVD", {"i3d": fvd.NAME}, lambda: fvd.FVD(_given(n.i3d), device=device, **allowed)),
         ("FAD", vggish, lambda: fad.FAD(_given(n.vggish), device=device)),
         ("KL", vggish | {"vggish_head": kl.HEAD},
          lambda: kl.KL(kl.by_vggish(_given(n.vggish), _given(n.vggish_head), device))),
@@ -81,7 +84,7 @@ def factories(networks: Networks, device: str = "cpu") -> list[Factory]:
          lambda: imagebind.ImageBindScores(
              _given(n.imagebind), _given(n.clip_tokenizer), device=device)),
         ("DeSync", {"synchformer": desync.NAME},
-         lambda: desync.DeSync(_given(n.synchformer), device)),
+         lambda: desync.DeSync(_given(n.synchformer), device, **allowed)),
         ("AV-Align", {}, lambda: av_align.AVAlign()),
     ]  # fmt: skip
 
@@ -228,6 +231,7 @@ def run(
     seed: int = 0,
     batch: int = 8,
     device: str = "cpu",
+    allow_torchscript: bool = False,
     probe_settings: Any = None,
     command: str | None = None,
     progress: bool = True,
@@ -244,6 +248,7 @@ def run(
         cascades: name -> (folder of pictures, folder of sounds or module:function).
         training: name -> training run, for figure 6.
         networks: where published weights are.
+        allow_torchscript: run those of them that are programs.
 
     Returns:
         the report.
@@ -267,7 +272,7 @@ def run(
     else:
         geometry = (spec.seconds, spec.fps, spec.sample_rate) if spec else ()
         items = datasets.folder(data, clips, *geometry)
-    metrics = factories(networks, device)
+    metrics = factories(networks, device, allow_torchscript)
     if on_impacts:
         metrics += world_factories(out, levels, probe_settings)
     rows = settings_of(loaded, sizes, guidances, wanted) + rows

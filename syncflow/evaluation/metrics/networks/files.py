@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from syncflow.interop.checkpoints import why_unread
+
 M = TypeVar("M", bound=nn.Module)
 
 #: Keys under which training scripts keep the state dict beside other things.
@@ -53,8 +55,7 @@ def read(path: str | Path, what: str) -> dict[str, Tensor]:
             "save its state dict as safetensors"
         ) from error
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"'{path}' cannot be read as {what}: {reason}") from error
+        raise ValueError(f"'{path}' cannot be read as {what}: {why_unread(error)}") from error
     for name in _WRAPPERS:
         if isinstance(data, dict) and isinstance(data.get(name), dict):
             data = data[name]
@@ -81,9 +82,19 @@ def fill(module: M, weights: dict[str, Tensor], path: str | Path, what: str) -> 
     return module.float().eval().requires_grad_(False)
 
 
-def script(path: str | Path, what: str) -> torch.jit.ScriptModule:
-    """A TorchScript file, on the CPU. It is a program: run only files that you trust."""
+def script(path: str | Path, what: str, allow_torchscript: bool) -> torch.jit.ScriptModule:
+    """A TorchScript file, on the CPU.
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: it is no TorchScript, or programs are not
+            allowed.
+    """
     path = existing(path, what)
+    if not allow_torchscript:
+        raise ValueError(
+            f"{what} is a TorchScript file, a program that may read and write your files; if you "
+            f"trust '{path}', allow it with --allow-torchscript"
+        )
     try:
         return torch.jit.load(str(path), map_location="cpu").eval()
     except RuntimeError as error:

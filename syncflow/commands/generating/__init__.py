@@ -1,0 +1,1 @@
+"""What ``generate`` shows beside the clips that it makes."""

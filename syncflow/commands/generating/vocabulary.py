@@ -1,0 +1,24 @@
+"""What ``generate`` says of the words that a model knows."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def print_vocabulary(model: str | None) -> None:
+    """The words of a model folder or hub id, None = of the model in the package."""
+    from syncflow.config import ModelConfig
+    from syncflow.generation import vocabulary
+    from syncflow.model_io import model_folder
+
+    print(vocabulary.told(ModelConfig.load(model_folder.find(model) / model_folder.CONFIG)))
+
+
+def remark(model: Any, prompts: Sequence[str], seconds: float | None) -> None:
+    """One line on stderr for each way in which a call goes beyond what the model learned."""
+    from syncflow.generation import vocabulary
+
+    for line in vocabulary.remarks(model.config, prompts, seconds):
+        print(f"note: {line}", file=sys.stderr)

@@ -1,0 +1,182 @@
+"""What the demo's buttons do, without the page: files in, files out, within limits."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from syncflow.clip import Clip
+from syncflow.data import media
+from syncflow.generation import vocabulary
+from syncflow.generation.pipeline import SyncFlow
+from syncflow.generation.plot import plot
+
+#: What one request may ask for: soundtracks, steps, letters of a text, seconds of a given video,
+#: how many times as long as the model's own clips, and bytes of an upload.
+MOST_TAKES, MOST_STEPS, MOST_LETTERS, MOST_SECONDS, MOST_TIMES = 4, 200, 500, 20.0, 3
+MOST_BYTES = 50 * 2**20
+#: Seconds for which files stay, and between two looks for older ones.
+KEPT_SECONDS, SWEPT_EVERY = 3600.0, 60.0
+#: JavaScript holds whole numbers up to here.
+MOST_SEED = 2**53 - 1
+
+Report = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Take:
+    """A clip's file, the drawing of its sync, and a line about it."""
+
+    clip: Path
+    plot: Path
+    told: str
+
+
+class Studio:
+    """Makes clips, one request at a time, into a folder of its own.
+
+    Files older than ``kept`` seconds are deleted, uploads among them, and the folder by ``close``.
+    """
+
+    def __init__(self, model: SyncFlow, kept: float = KEPT_SECONDS, every: float = SWEPT_EVERY):
+        self.model, self.kept = model, kept
+        self.folder = Path(tempfile.mkdtemp(prefix="syncflow-demo-"))
+        #: Where the page puts uploads and what it shows.
+        self.uploads = self.folder / "page"
+        self._made = self.folder / "made"
+        for folder in (self.uploads, self._made):
+            folder.mkdir()
+        self._count = 0
+        self._busy, self._closed = threading.Lock(), threading.Event()
+        threading.Thread(target=self._sweep_often, args=(every,), daemon=True).start()
+
+    def close(self) -> None:
+        """Removes every file."""
+        self._closed.set()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Removes the files that are older than ``kept`` seconds, and empty folders as old: a
+        younger one may be about to get its file."""
+        oldest = time.time() - self.kept
+        for path in sorted(self.folder.rglob("*"), reverse=True):  # files before their folders
+            if path in (self.uploads, self._made):
+                continue
+            try:
+                if path.lstat().st_mtime < oldest:
+                    path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+            except OSError:  # somebody was faster, or the folder is not empty
+                continue
+
+    def _sweep_often(self, every: float) -> None:
+        while not self._closed.wait(every):
+            self.sweep()
+
+    def clip(self, prompt: str, report: Report | None = None, **options: Any) -> list[Take]:
+        """Clips of a sentence, the best first.
+
+        Args:
+            report: told how much is done, 0 to 1.
+            options: seed, takes, guidance, steps, seconds, negative_audio_prompt; None or "" =
+                the model's own.
+
+        Raises:
+            ValueError: a text or number out of range, in one line.
+        """
+        return self._takes(prompt, report, **options)
+
+    def from_frame(
+        self, image: str | Path | None, prompt: str, report: Report | None = None, **options: Any
+    ) -> list[Take]:
+        """The same, beginning with the picture in a file."""
+        return self._takes(prompt, report, image=self._given(image, "an image"), **options)
+
+    def sound(
+        self, video: str | Path | None, prompt: str, report: Report | None = None, **options: Any
+    ) -> list[Take]:
+        """The video with sounds made for it, its picture copied bit for bit."""
+        path = self._given(video, "a video")
+        if (media.probe(path).seconds or 0) > MOST_SECONDS:
+            options["seconds"] = MOST_SECONDS
+        return self._takes(prompt, report, video=path, **options)
+
+    def _given(self, path: str | Path | None, what: str) -> str:
+        if not path:
+            raise ValueError(f"choose {what} first")
+        if Path(path).stat().st_size > MOST_BYTES:
+            raise ValueError(f"the file is larger than {MOST_BYTES // 2**20} MB")
+        return str(path)
+
+    def _takes(
+        self,
+        prompt: str,
+        report: Report | None,
+        *,
+        seed: float = 0,
+        takes: float = 1,
+        guidance: float | None = None,
+        steps: float | None = None,
+        seconds: float | None = None,
+        negative_audio_prompt: str = "",
+        **given: Any,
+    ) -> list[Take]:
+        texts = {"prompt": prompt, "negative audio prompt": negative_audio_prompt}
+        for name, text in texts.items():
+            if not isinstance(text, str) or len(text) > MOST_LETTERS:
+                raise ValueError(f"the {name} must be a text of at most {MOST_LETTERS} characters")
+        config, most = self.model.config, MOST_SECONDS
+        if "video" not in given:
+            most = MOST_TIMES * config.geometry.seconds
+        options: dict[str, Any] = {
+            "seed": _number("seed", seed, 0, MOST_SEED, whole=True),
+            "audio_takes": _number("takes", takes, 1, MOST_TAKES, whole=True),
+            "negative_audio_prompt": negative_audio_prompt.strip() or None,
+        }
+        for name, value, low, high in (
+            ("guidance", guidance, 0, 30),
+            ("steps", steps, 1, MOST_STEPS),
+            ("seconds", seconds, 0.1, most),
+        ):
+            if value is not None:
+                options[name] = _number(name, value, low, high, whole=name == "steps")
+        options = {name: value for name, value in options.items() if value is not None}
+        if report is not None:
+            options["callback"] = lambda step, x, t: report(sum(map(float, t)) / len(t))
+        prompt = " ".join(prompt.split())
+        with self._busy:
+            made = self.model.generate(prompt, progress=False, **options, **given)
+            self._count += 1
+            number = self._count
+        clips = made if isinstance(made, list) else [made]
+        return [self._saved(clip, f"{number}-{take}") for take, clip in enumerate(clips, start=1)]
+
+    def _saved(self, clip: Clip, name: str) -> Take:
+        path = self._made / f"{name}.mp4"
+        try:
+            clip.save(path)
+        except ValueError:  # a codec that mp4 cannot hold
+            path = clip.save(path.with_suffix(".mkv"))
+        scores = ", ".join(f"{key} {value:.2f}" for key, value in (clip.scores or {}).items())
+        told = f"{clip.seconds:g} s" + (f", {scores}" if scores else "")
+        return Take(path, plot(clip, path.with_suffix(".png")), told)
+
+    def remarks(self, prompt: str, seconds: float | None = None) -> list[str]:
+        """What of a request is beyond what the model learned."""
+        said = vocabulary.remarks(self.model.config, [prompt], seconds)
+        return [line.replace("; see --vocabulary", "") for line in said]
+
+
+def _number(name: str, value: Any, low: float, high: float, whole: bool = False) -> Any:
+    good = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not good or not math.isfinite(value) or not low <= value <= high:
+        raise ValueError(f"{name} must be a number from {low:g} to {high:.16g}, got {value!r:.40}")
+    if whole and value != int(value):
+        raise ValueError(f"{name} must be a whole number, got {value!r:.40}")
+    return int(value) if whole else float(value)

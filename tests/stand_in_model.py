@@ -1,0 +1,46 @@
+"""A model that answers at once with a clip that says what it was asked."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import torch
+
+from syncflow.clip import Clip
+from syncflow.config import ModelConfig
+from syncflow.model_io import model_folder
+
+
+class Model:
+    """``asked``: what it was given; ``most_at_once``: calls that ran beside each other;
+    ``seconds``: that a call takes. The grey of a clip is its seed."""
+
+    config = ModelConfig.load(model_folder.SHIPPED / "config.json")
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.seconds, self.most_at_once = seconds, 0
+        self._now, self._lock = 0, threading.Lock()
+
+    def generate(self, prompt: str, **options: Any) -> Clip | list[Clip]:
+        if not prompt and "video" not in options:
+            raise ValueError("empty prompt: describe the clip in one sentence")
+        with self._lock:
+            self._now += 1
+            self.most_at_once = max(self.most_at_once, self._now)
+            self.asked.append({"prompt": prompt, **options})
+        time.sleep(self.seconds)
+        if callback := options.get("callback"):
+            callback(1, None, (torch.tensor(0.5), torch.tensor(0.0)))
+            callback(2, None, (torch.tensor(1.0), torch.tensor(1.0)))
+        with self._lock:
+            self._now -= 1
+        grey = options["seed"] % 200
+        picture = torch.full((16, 3, 32, 32), grey, dtype=torch.uint8)
+        clip = Clip(picture, torch.zeros(48000), picture_file=options.get("video"))
+        if options.get("audio_takes", 1) == 1:
+            return clip
+        clip.scores = {"agreement": 0.5}
+        return [clip] * options["audio_takes"]

@@ -1,0 +1,115 @@
+"""What a model knows of English, and what is said where a prompt goes beyond it."""
+
+import re
+import warnings
+
+import pytest
+import torch
+
+import syncflow
+from syncflow import cli
+from syncflow.cli import main
+from syncflow.clip import Clip
+from syncflow.commands import generate
+from syncflow.config import ModelConfig, VocabularyConfig
+from syncflow.generation import shipped
+from syncflow.generation.vocabulary import remarks, told, unknown
+from syncflow.impacts import world
+from syncflow.impacts.vocabulary import vocabulary
+from syncflow.model_io import model_folder
+
+SHIPPED = ModelConfig.load(model_folder.SHIPPED / "config.json")
+
+
+def captions(level: int, count: int) -> list[str]:
+    low = world.SEEDS["train"].start
+    return [world.sample_scene(low + i, level).caption for i in range(count)]
+
+
+@pytest.mark.parametrize("level", world.LEVELS)
+def test_every_word_of_the_captions_is_known(level):
+    config = SHIPPED.model_copy(update={"vocabulary": VocabularyConfig(**vocabulary([level]))})
+    assert unknown(config, captions(level, 300)) == []
+
+
+def test_no_word_is_told_that_captions_do_not_say():
+    """Levels 1 and 3; rare words need many captions."""
+    for level, count in ((1, 1500), (3, 3000)):
+        said = set(re.findall(r"[a-z0-9-]+", " ".join(captions(level, count)).lower()))
+        words = vocabulary([level])["words"]
+        known = {word for group in words.values() for text in group for word in text.split()}
+        assert known - said == set(), level
+
+
+def test_the_shipped_model_tells_the_words_of_level_1():
+    assert SHIPPED.vocabulary.model_dump() == vocabulary([1])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ("a dog barks", ["dog", "barks"]),
+        ("A metal ball bounced on the wood and its ball's tiles", []),
+        ("a METAL ball", ["METAL"]),  # other bytes than any caption had
+        ("a ball bounces 3 times, then seven times", ["seven"]),
+        ("un ballon rebondit \u9f13", ["un", "ballon", "rebondit", "\u9f13"]),
+        ("", []),
+    ],
+)
+def test_words_that_mean_nothing(prompt, words):
+    assert unknown(SHIPPED, [prompt]) == words
+
+
+def test_one_line_says_so():
+    assert remarks(SHIPPED, ["a dog barks", "a dog"]) == [
+        "'dog' and 'barks' are not in this model's vocabulary: balls of metal, wood, glass or "
+        "rubber that fall and bounce; see --vocabulary"
+    ]
+    (many,) = remarks(SHIPPED, ["one cat two dogs nine elephants zebra lion"])
+    assert "and others are not" in many and "\n" not in many
+    (long,) = remarks(SHIPPED, ["a ball"], 5.0)
+    assert "5 s is more than the 2 s" in long
+    assert remarks(SHIPPED, ["a ball"], 2.0) == []
+    assert remarks(SHIPPED.model_copy(update={"vocabulary": None}), ["a dog"]) == []
+
+
+def test_a_model_of_english_at_large_says_that():
+    assert "reads English at large" in told(ModelConfig())
+
+
+def test_the_command_prints_it(capsys):
+    assert main(["generate", "--vocabulary"]) == 0
+    out = capsys.readouterr().out
+    assert "metallic" in out and SHIPPED.vocabulary.examples[0] in out
+
+
+class Model:
+    config = SHIPPED
+
+    def generate(self, prompts, **options):
+        clip = Clip(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), torch.zeros(12000))
+        return [clip] * len(prompts) if isinstance(prompts, list) else clip
+
+
+def test_the_command_and_python_say_it(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(syncflow, "load", lambda *a, **k: Model(), raising=False)
+    assert main(["generate", "a dog", "--seconds", "4"]) == 0
+    notes = capsys.readouterr().err.splitlines()
+    assert [line[:5] for line in notes] == ["note:", "note:", "1 cli"]
+    monkeypatch.setattr(shipped, "_shipped", Model)
+    for prompt in ("a dog", ["a ball", "a dog"]):
+        with pytest.warns(UserWarning, match="'dog' is not in"):
+            syncflow.generate(prompt)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        syncflow.generate("a metal ball bounces")
+
+
+def test_examples_use_words_that_the_model_knows(capsys):
+    assert main(["generate"]) == 2
+    texts = [cli._parser().epilog, generate.EXAMPLE, capsys.readouterr().err]
+    quoted = [re.findall('"([^"]+)"', text) for text in texts]
+    assert all(quoted)
+    prompts = [*SHIPPED.vocabulary.examples, *(prompt for found in quoted for prompt in found)]
+    assert unknown(SHIPPED, prompts) == []
