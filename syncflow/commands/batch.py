@@ -253,7 +253,8 @@ def _write(clip: Clip, path: Path, how: record.Record, args: argparse.Namespace)
 def _facts(clip: Clip, job: Job, args: argparse.Namespace) -> str:
     height, width = (size * args.scale for size in clip.video.shape[2:])
     length, fps = clip.seconds, clip.fps
-    if job.video is not None:  # copied at its own rate, not the model's
+    if job.video is not None:  # copied at its own rate and size, not the model's
         given = media.probe(job.video)
+        height, width = given.height, given.width
         length, fps = args.seconds or given.seconds or length, given.fps or fps
     return f"{length:g} s, {width}x{height} at {fps:g} fps, {clip.sample_rate} Hz"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -21,16 +21,33 @@ from syncflow.clip import AUDIO_HOP, VIDEO_STRIDE, Clip, ClipSpec
 from syncflow.generation import noise, record
 from syncflow.generation.drawing import Start, draw
 from syncflow.generation.request import Request, fit, prompt_list, resolve
-from syncflow.generation.sampler import encode_captions
+from syncflow.generation.sampler import Encoder, encode_captions
+from syncflow.generation.steps import Steps
 from syncflow.held import Held
+from syncflow.models.ddit import DDiT
 from syncflow.sampling import SamplingOptions
-
-if TYPE_CHECKING:
-    from syncflow.generation.pipeline import SyncFlow
 
 Part = Literal["audio", "video", "both"]
 #: Of a window, the share that the old clip may fill; seconds over which sounds blend at a seam.
 _CONTEXT, _SEAM_S = 0.5, 0.01
+
+
+class Model(record.Model, Protocol):
+    """What is asked of a model (``pipeline.SyncFlow``)."""
+
+    ddit: DDiT
+    steps: Steps
+
+    @property
+    def text_encoder(self) -> Encoder: ...
+
+    def encode_video(self, clips_FCHW: Sequence[Tensor]) -> Tensor: ...
+
+    def encode_audio(self, sounds_M: Sequence[Tensor]) -> Tensor: ...
+
+    def decode_video(self, latent_CTHW: Tensor, spec: ClipSpec) -> Tensor: ...
+
+    def decode_audio(self, latent_AD: Tensor, spec: ClipSpec) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +73,7 @@ class _Window:
 
 
 def run(
-    model: SyncFlow,
+    model: Model,
     prompt: Any,
     extended: Any,
     retaken: Any,
@@ -103,7 +120,7 @@ def run(
 
 
 def extend(
-    model: SyncFlow, prompt: Any, clip: Any, seconds: float | None, seed: int, wishes: Wishes
+    model: Model, prompt: Any, clip: Any, seconds: float | None, seed: int, wishes: Wishes
 ) -> list[Clip]:
     """The clip and ``seconds`` more of it, for each sentence: of one clip in turn, each going on
     from where the one before ended; of a list of clips, one each.
@@ -136,7 +153,7 @@ def extend(
 
 
 def _extended(
-    model: SyncFlow,
+    model: Model,
     prompt: str,
     clip: Clip,
     seconds: float,
@@ -176,7 +193,7 @@ def _extended(
 
 
 def retake(
-    model: SyncFlow,
+    model: Model,
     prompt: Any,
     clip: Any,
     span: Any,
@@ -243,7 +260,7 @@ def retake(
 
 
 def _drawn(
-    model: SyncFlow,
+    model: Model,
     prompt: str,
     spec: ClipSpec,
     window: _Window,
@@ -373,7 +390,7 @@ def _spliced(old: Tensor, new: Tensor, start: int, end: int, sample_rate: int) -
     return out
 
 
-def _check_size(model: SyncFlow, spec: ClipSpec) -> None:
+def _check_size(model: Model, spec: ClipSpec) -> None:
     from syncflow.generation import memory
 
     memory.check(model, spec)

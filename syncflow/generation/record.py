@@ -89,11 +89,14 @@ def planned(model: Model, prompts: list[str], seed: int, **options: Any) -> list
     """
     options = {name: value for name, value in options.items() if value is not None}
     size = {name: options.pop(name, None) for name in ("seconds", "height", "width")}
-    takes = options.pop("audio_takes", 1)
+    seed, takes, *numbers = request.checked(
+        seed=seed, audio_takes=options.pop("audio_takes", 1), **size
+    )
+    size = dict(zip(size, numbers, strict=True))
     asked_for = {name: options.pop(name) for name in OPTIONS if name in options}
     told: dict[str, Any] = {"v2a": "one-pass", "rank": "sync", **options}
     asked = request.resolve(
-        model.config.sampling, prompts, asked_for, v2a=told["v2a"], audio_takes=takes,
+        model.config.sampling, prompts, asked_for, v2a=told["v2a"],
         rank=told["rank"], video=told.get("video"), image=told.get("image"),
     )  # fmt: skip
     spec = request.geometry(model.config, size, told.get("video"))

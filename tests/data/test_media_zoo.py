@@ -51,9 +51,7 @@ def test_what_is_shown_is_read_and_copied(film: Film, zoo, tmp_path) -> None:
     assert len(pictures) == len(right.times_N) or np.diff(right.times_N).std() > 1e-3
     if film.same:
         assert pictures.shape[1:] == right.film_NHW3.shape[1:]
-        far = [
-            difference(a, b) for a, b in zip(pictures, right.film_NHW3[places], strict=True)
-        ]
+        far = [difference(a, b) for a, b in zip(pictures, right.film_NHW3[places], strict=True)]
         assert max(far) < 4, far
     else:
         assert pictures[:, :, -8:].mean() > 190 and pictures[0, :, :8].mean() < 90
