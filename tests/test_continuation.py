@@ -5,6 +5,7 @@ import torch
 
 import syncflow
 from syncflow import flow
+from syncflow.cli import main
 from syncflow.clip import Clip
 from syncflow.data import media
 from syncflow.held import Held
@@ -154,3 +155,26 @@ def test_what_is_held_takes_the_path_from_noise_to_data():
     )
     assert seen == [(t, -1 + 6 * t) for t in (0, 0.25, 0.5, 0.75)]
     assert end.tolist() == [[5.0, 3.0]]
+
+
+def test_the_command_goes_on_and_retakes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    few = ["--steps", "2", "--audio-steps", "2", "--no-progress"]
+    assert main(["generate", PROMPT, "-o", "a.mp4", *few]) == 0
+    assert main(["generate", PROMPT, PROMPT, "--extend", "a.mp4", "--seconds", "0.5",
+                 "-o", "on-{i}.mp4", *few]) == 0  # fmt: skip
+    lengths = [media.probe(f"on-{i}.mp4").seconds for i in (1, 2)]
+    assert lengths == [2.5, 3.0]
+    retake = ["generate", "--retake", "a.mp4", "--span", "0.5", "1"]
+    assert main([*retake, "-o", "b.mp4", *few]) == 0
+    assert torch.equal(Clip.load("a.mp4").video, Clip.load("b.mp4").video)
+    capsys.readouterr()
+    for wrong, said in (
+        ([*retake, "-o", "a.mp4"], "a.mp4"),
+        (["generate", PROMPT, "--span", "0", "1", "-o", "c.mp4"], "give --retake too"),
+        (["generate", PROMPT, "--extend", "gone.mp4", "-o", "c.mp4"], "gone.mp4"),
+        (["generate", "--retake", "a.mp4", "-o", "c.mp4"], "span must be"),
+    ):
+        assert main(wrong) == 2
+        err = capsys.readouterr().err
+        assert said in err and err.count("\n") == 1

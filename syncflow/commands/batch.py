@@ -64,15 +64,19 @@ def planned(args: argparse.Namespace) -> Batch:
     prompts = inputs.one_each(words, films) if films else words or [""]
     takes = args.audio_takes
     plan = output_paths.plan(args.out, prompts, takes, args.seed, films, args.sheet)
-    read: list[str | Path] = [args.image] if args.image else []
+    read: list[str | Path] = [
+        given for given in (args.image, args.extend, args.retake) if given is not None
+    ]
     if args.prompts_file not in (None, "-"):
         read.append(args.prompts_file)
     if films:
         plan = output_paths.with_endings(plan, films, takes)
         read += films
     elif args.video:
-        media.probe(args.video)
         read.append(args.video)
+    for film in (args.video if not films else None, args.extend, args.retake):
+        if film:
+            media.probe(film)
     plan.check()
     _check_video(args, plan)
     if not args.force:
@@ -105,6 +109,8 @@ def _jobs(
     films: list[Path] | None,
 ) -> list[Job]:
     takes = args.audio_takes
+    if args.extend:  # prompts go on in turn, so they are one call
+        return [Job(prompts, args.seed, plan.paths)]
     if films:  # each as if it were given alone, so that new films in the folder change no others
         return [
             Job([prompts[i]], args.seed, plan.paths[i * takes : (i + 1) * takes], film)
@@ -179,6 +185,10 @@ def _checked(
     wanted = record.planned(model, job.prompts, job.seed, **options)
     spec = model.config.geometry.spec
     seconds = options.get("seconds")
+    if args.extend or args.retake:
+        more = seconds or 0.0
+        given = media.probe(args.extend or args.retake)
+        seconds = given.seconds + more * len(job.prompts)
     if job.video is not None:
         given = media.probe(job.video)
         if args.video and Path(args.video).is_dir():

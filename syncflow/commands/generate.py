@@ -23,7 +23,7 @@ EXAMPLE = 'syncflow generate "a glass ball falls on wood" -o clip.mp4 --seed 7'
 
 _OPTIONS = (
     *OPTIONS, "seconds", "height", "width", "negative_prompt", "negative_audio_prompt", "video",
-    "v2a", "image", "contacts", "lora", "strength",
+    "v2a", "image", "extend", "retake", "span", "part", "contacts", "lora", "strength",
 )  # fmt: skip
 
 _MOST_SECONDS, _MOST_THREADS = 600, 1024
@@ -88,6 +88,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "how --video is read: once and clean (default), or noised again at every step"
     add("--v2a", choices=("one-pass", "paper"), help=what)
     add("--image", metavar="FILE", help="the first frame: an image, or the first frame of a video")
+    what = "a clip that goes on: --seconds are added; several prompts go on in turn"
+    add("--extend", metavar="FILE", help=what)
+    what = "a clip of which --part is drawn anew within --span; the rest stays as it is"
+    add("--retake", metavar="FILE", help=what)
+    what = "start and end of --retake in seconds"
+    add("--span", type=options.real, nargs=2, metavar=("START", "END"), help=what)
+    what = "what of --retake is drawn anew (default audio)"
+    add("--part", choices=("audio", "video", "both"), help=what)
     what = "when things touch, in seconds, e.g. 0.4,1.1 (for models trained with event times)"
     add("--contacts", type=options.times, metavar="S,S,...", help=what)
     count = options.count
@@ -154,7 +162,9 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--plot draws the clips of one command line, not of a list or a folder")
     if args.prompts and args.prompts_file:
         raise ValueError("give prompts or --prompts, not both")
-    if not (args.prompts or args.prompts_file or args.video):
+    if args.span and not args.retake:
+        raise ValueError("--span says what of --retake is drawn anew: give --retake too")
+    if not (args.prompts or args.prompts_file or args.video or args.retake):
         raise ValueError(
             'no prompt: describe the clip, e.g. syncflow generate "a metal ball bounces twice"'
         )

@@ -105,17 +105,12 @@ def run(
             raise ValueError("retake keeps the clip's length: leave seconds out")
         made = [retake(model, prompt, retaken, span, part, seed, wishes)]
         told = {"retake": retaken, "span": span, "part": part}
-    prompts = prompt_list(prompt)
-    given_clip = retaken if extended is None else extended
-    sampling = resolve(model.config.sampling, prompts, wishes.sampling, video=given_clip).sampling
-    texts = {
-        "negative_prompt": wishes.negative_prompt,
-        "negative_audio_prompt": wishes.negative_audio_prompt,
-    }
-    spec = model.config.geometry.spec
-    records = record.records(model, prompts, sampling, spec, seed=seed, **told, **texts)
+    records = record.planned(
+        model, prompt_list(prompt), seed, seconds=seconds, **told, **wishes.sampling,
+        negative_prompt=wishes.negative_prompt, negative_audio_prompt=wishes.negative_audio_prompt,
+    )  # fmt: skip
     for clip, how in zip(made, records, strict=True):
-        clip.made = how | {"seconds": clip.seconds}
+        clip.made = how
     return made[0] if isinstance(prompt, str) else made
 
 

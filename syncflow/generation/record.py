@@ -20,6 +20,7 @@ from syncflow.sampling import OPTIONS
 
 Record = dict[str, Any]
 _FILES = ("video", "image", "extend", "retake", "lora")
+_WITH_LENGTH = ("video", "extend", "retake")  # films that bring a length of their own
 
 
 class Model(Protocol):
@@ -62,7 +63,7 @@ def records(
     }
     if model.folder is not None:
         shared["model_hash"] = fingerprint.of(model.folder)
-    length = seconds if given.get("video") is not None else spec.seconds
+    length = spec.seconds if _film(given) is None else seconds
     if length is not None:
         shared["seconds"] = _plain(length)
     if given.get("video") is None:
@@ -97,13 +98,18 @@ def planned(model: Model, prompts: list[str], seed: int, **options: Any) -> list
     told: dict[str, Any] = {"v2a": "one-pass", "rank": "sync", **options}
     asked = request.resolve(
         model.config.sampling, prompts, asked_for, v2a=told["v2a"],
-        rank=told["rank"], video=told.get("video"), image=told.get("image"),
+        rank=told["rank"], video=_film(told), image=told.get("image"),
     )  # fmt: skip
-    spec = request.geometry(model.config, size, told.get("video"))
+    spec = request.geometry(model.config, size, _film(told))
     return records(
         model, prompts, asked.sampling, spec, seed=seed, audio_takes=takes,
         seconds=size["seconds"], **told,
     )  # fmt: skip
+
+
+def _film(given: Mapping[str, Any]) -> Any:
+    found = [given[name] for name in _WITH_LENGTH if given.get(name) is not None]
+    return found[0] if found else None
 
 
 def _of(value: Any, name: str, index: int, prompts: int) -> Any:
