@@ -123,7 +123,7 @@ def test_numbers_of_a_file_are_those_of_a_config(tmp_path) -> None:
     """JSON as Python reads it has NaN and Infinity."""
     path = tmp_path / "config.json"
     for name, value in (("seconds", "NaN"), ("fps", "Infinity"), ("height", "1e999")):
-        path.write_text('{"geometry": {"%s": %s}}' % (name, value))
+        path.write_text(f'{{"geometry": {{"{name}": {value}}}}}')
         with pytest.raises(ValueError, match=rf"config\.json: geometry\.{name}: must be"):
             ModelConfig.load(path)
     path.write_text('{"latent_mean_video": [0, 0, 0, NaN]}')

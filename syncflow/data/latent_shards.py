@@ -27,10 +27,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from syncflow.data import lock
+from syncflow import plain_text
+from syncflow.data import lock, manifest
+from syncflow.data.manifest import MANIFEST, Header
 
 POSTERIORS = ("video_mean", "video_std", "audio_mean", "audio_std")
-MANIFEST = "manifest.json"
 Lines = Sequence[dict[str, Any]]
 _WORK, _HEADER = ".work", "syncflow"
 #: The axis of the channels in a row's video [Cz,T,h,w] and audio [A,D], counted with the rows.
@@ -84,36 +85,69 @@ def write(path: Path, rows: Rows) -> None:
 def write_json(path: Path, value: Any) -> None:
     """The same for a JSON file."""
     with _replacing(path) as partial:
-        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        partial.write_text(text, encoding="utf-8")
 
 
 def write_lines(path: Path, values: Sequence[dict[str, Any]]) -> None:
     """The same for a JSON object per line."""
     with _replacing(path) as partial:
         lines = [json.dumps(value, ensure_ascii=False) + "\n" for value in values]
-        partial.write_text("".join(lines))
+        partial.write_text("".join(lines), encoding="utf-8")
 
 
 class Shard:
     """A shard, or part, opened for reading: tensors are memory-mapped.
 
     Raises:
-        ValueError: the file is damaged.
+        ValueError: the file is damaged, or its tensors do not fit each other.
     """
 
     def __init__(self, path: Path) -> None:
         from safetensors import SafetensorError, safe_open
 
+        self.path = path
         try:
             with safe_open(path, framework="pt") as file:
-                self._header = file.metadata()[_HEADER]
+                self._header = (file.metadata() or {}).get(_HEADER)
                 self.tensors: dict[str, Tensor] = {k: file.get_tensor(k) for k in file.keys()}
         except SafetensorError as error:
-            raise ValueError(f"'{path}' is damaged ({error}); delete it to make it again") from None
+            raise self._damaged(str(error)) from None
+        if self._header is None:
+            raise self._damaged("its header says nothing of its rows")
+        self._check_rows()
+
+    def _damaged(self, reason: str) -> ValueError:
+        return ValueError(f"'{self.path}' is damaged ({reason}); delete it to make it again")
+
+    def _check_rows(self) -> None:
+        """All tensors have a row for each clip, and each clip has its text."""
+        tensors = self.tensors
+        if not tensors:
+            return
+        names = (*POSTERIORS, "text", "text_bounds", "text_of")
+        missing = [name for name in names if name not in tensors]
+        if missing:
+            raise self._damaged(f"it has no tensor {missing[0]!r}")
+        rows = {name: len(tensors[name]) for name in (*POSTERIORS, "text_of")}
+        if len(set(rows.values())) > 1:
+            raise self._damaged(f"its tensors have other numbers of rows: {rows}")
+        bounds, of = tensors["text_bounds"], tensors["text_of"]
+        fits = len(bounds) > 1 and int(bounds[0]) == 0 and int(bounds[-1]) == len(tensors["text"])
+        if not fits or (bounds.diff() <= 0).any() or (of < 0).any() or (of > len(bounds) - 2).any():
+            raise self._damaged("its captions do not fit its rows")
+
+    def check_finite(self, row: int, *values: Tensor) -> None:
+        """Raises ValueError where something of a row is not finite."""
+        if not all(bool(value.isfinite().all()) for value in values):
+            raise self._damaged(f"row {row} has numbers that are not finite")
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
-        return json.loads(self._header)
+        assert self._header is not None
+        facts = plain_text.parse_json(self._header, f"the header of '{self.path}'")
+        Header.parse(facts, f"the header of '{self.path}'")
+        return facts
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -195,7 +229,7 @@ class ShardWriter:
             if not (self.folder / MANIFEST).exists():
                 self._finish(paths, facts, report)
         shutil.rmtree(self.folder / _WORK, ignore_errors=True)
-        return json.loads((self.folder / MANIFEST).read_text())
+        return manifest.read(self.folder)
 
     def _finish(
         self,
@@ -206,10 +240,18 @@ class ShardWriter:
         shards = [Shard(path) for path in paths]
         records = [shard.records for shard in shards]
         skipped = [line for shard in shards for line in shard.skipped]
-        if not any(records):
+        kept = [line for lines in records for line in lines]
+        write_lines(self.folder / "clips.jsonl", kept)
+        write_lines(self.folder / "skipped.jsonl", skipped)
+        if report is not None:
+            write_json(self.folder / "report.json", report(kept, skipped))
+        if not kept:
             reasons = sorted({line["reason"] for line in skipped})
-            raise ValueError(f"no clip was left in {self.folder}: {', '.join(reasons) or 'none'}")
-        manifest = {
+            raise ValueError(
+                f"no clip was left in {self.folder}: {', '.join(reasons) or 'none'}; see "
+                f"{self.folder / 'skipped.jsonl'}"
+            )
+        facts = {
             "count": sum(map(len, records)),
             **facts,
             "text_tokens": max(
@@ -221,12 +263,7 @@ class ShardWriter:
                 for path, lines in zip(paths, records, strict=True) if lines
             ],
         }  # fmt: skip
-        kept = [line for lines in records for line in lines]
-        write_lines(self.folder / "clips.jsonl", kept)
-        write_lines(self.folder / "skipped.jsonl", skipped)
-        if report is not None:
-            write_json(self.folder / "report.json", report(kept, skipped))
-        write_json(self.folder / MANIFEST, manifest)
+        write_json(self.folder / MANIFEST, facts)
 
     def _join(self, number: int) -> None:
         parts = [self._part(part) for part in self.shards[number]]

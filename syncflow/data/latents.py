@@ -8,7 +8,6 @@ or encoder. ``encode`` makes them from raw shards, ``prepare`` from ordinary vid
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from itertools import accumulate
 from pathlib import Path
@@ -19,9 +18,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from syncflow import plain_text
 from syncflow.clip import ClipSpec
 from syncflow.data.encoders import Encoders
-from syncflow.data.latent_shards import MANIFEST, Shard, ShardWriter, locked, write_json
+from syncflow.data.latent_shards import Shard, ShardWriter, locked, write_json
+from syncflow.data.manifest import MANIFEST
+from syncflow.data.manifest import read as read_manifest
 from syncflow.data.shards import ClipShards
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.latent_space import Scale
@@ -95,7 +97,9 @@ def claim(out: Path, settings: dict[str, Any], layout: dict[str, Any]) -> bool:
     card = out / "settings.json"
     finished = (out / MANIFEST).exists()
     if card.exists():
-        found = json.loads(card.read_text())
+        found = plain_text.read_json(card)
+        if not isinstance(found, dict):
+            raise ValueError(f"{card} is damaged; delete {out} to encode again")
     else:
         out.mkdir(parents=True, exist_ok=True)
         write_json(card, settings | layout)
@@ -103,10 +107,18 @@ def claim(out: Path, settings: dict[str, Any], layout: dict[str, Any]) -> bool:
     for name, value in (settings if finished else settings | layout).items():
         if found.get(name) != value:
             raise ValueError(
-                f"{out} holds latents of other {name}: {found.get(name)}, expected {value}; "
+                f"{out} holds latents of other {name}: {_difference(found.get(name), value)}; "
                 "give another folder, or delete it to encode again"
             )
     return finished
+
+
+def _difference(before: Any, now: Any) -> str:
+    """What differs, in words: of two objects the keys that do."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return f"{before}, expected {now}"
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    return "; ".join(f"{k} was {before.get(k)!r}, now {now.get(k)!r}" for k in keys)
 
 
 def check_folder(out: Path) -> None:
@@ -133,7 +145,7 @@ class Latents:
 
     Raises:
         FileNotFoundError: no finished latents there.
-        ValueError: ``expected`` differs, or a shard is damaged or missing rows.
+        ValueError: ``expected`` differs, the manifest or a shard is damaged, or rows are missing.
     """
 
     def __init__(
@@ -145,7 +157,7 @@ class Latents:
         folder = Path(folder)
         if not (folder / MANIFEST).exists():
             raise FileNotFoundError(f"no finished latents in {folder} (no {MANIFEST})")
-        self.manifest = json.loads((folder / MANIFEST).read_text())
+        self.manifest = read_manifest(folder)
         if expected:
             self.require(folder, expected, "encoders", "geometry")
         self._shards: list[Shard] = []
@@ -153,7 +165,7 @@ class Latents:
         for entry in self.manifest["shards"]:
             path = folder / entry["file"]
             shard = Shard(path)
-            if len(shard.tensors["video_mean"]) != entry["count"]:
+            if len(shard.tensors.get("video_mean", ())) != entry["count"]:
                 raise ValueError(
                     f"'{path}' does not have the {entry['count']} rows that its manifest lists"
                 )
@@ -194,9 +206,13 @@ class Latents:
                 torch.stack([shard.tensors[f"{kind}_{k}"][row] for shard, row in found]).float()
                 for k in ("mean", "std")
             )
+            for (shard, row), *one in zip(found, mean, std, strict=True):
+                shard.check_finite(row, *one)
             noise = torch.from_numpy(rng.standard_normal(tuple(mean.shape), dtype=np.float32))
             out[kind] = self.scale[kind].normalize(mean + std * noise)
         texts = [shard.text(row).float() for shard, row in found]
+        for text, (shard, row) in zip(texts, found, strict=True):
+            shard.check_finite(row, text)
         length = torch.tensor([len(text) for text in texts])
         out["mask"] = torch.arange(int(length.max())) < length[:, None]
         out["text"] = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)

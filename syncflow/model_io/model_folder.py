@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from syncflow.config import BytesTextConfig, ModelConfig, OpenSoraVAEConfig, T5TextConfig
-from syncflow.model_io import hub, model_card
+from syncflow.model_io import finite, hub, model_card
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.ddit import DDiT
 from syncflow.models.text_encoder import TextEncoder
@@ -155,7 +155,9 @@ def _fill(module: M, path: Path, assign: bool = False) -> M:
     if not path.exists():
         raise FileNotFoundError(f"the model folder is incomplete: there is no '{path}'")
     try:
-        module.load_state_dict(load_file(path), assign=assign)
+        values = load_file(path)
+        finite.check(values, path)
+        module.load_state_dict(values, assign=assign)
     except SafetensorError as error:
         raise ValueError(f"'{path}' is damaged: {error}") from error
     except RuntimeError as error:
