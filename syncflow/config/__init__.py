@@ -13,7 +13,7 @@ from syncflow.config.encoders import (
     TextEncoderConfig,
     VideoVAEConfig,
 )
-from syncflow.config.files import find
+from syncflow.config.files import SHIPPED, find, find_config
 from syncflow.config.model import (
     FORMAT,
     AdaptorConfig,
@@ -40,6 +40,7 @@ __all__ = [
     "ModelConfig",
     "OpenSoraVAEConfig",
     "PatchVAEConfig",
+    "SHIPPED",
     "SamplingConfig",
     "SpatialVAEConfig",
     "SpectralVAEConfig",
@@ -50,4 +51,5 @@ __all__ = [
     "VideoVAEConfig",
     "VocabularyConfig",
     "find",
+    "find_config",
 ]

@@ -15,10 +15,16 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         ValueError: a line is no text or not a JSON object; the message names file and line.
     """
+    for _, row in numbered(path):
+        yield row
+
+
+def numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The same with the number of each line."""
     for number, line in enumerate(plain_text.lines(plain_text.read(path)), start=1):
         if not line.strip():
             continue
         row = plain_text.parse_json(line, f"'{path}', line {number}")
         if not isinstance(row, dict):
             raise ValueError(f"'{path}', line {number} is not an object")
-        yield row
+        yield number, row

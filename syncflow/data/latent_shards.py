@@ -32,11 +32,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from syncflow import durable
-from syncflow.data import lock, statistics
+from syncflow import durable, plain_text
+from syncflow.data import lock, manifest, statistics
+from syncflow.data.manifest import MANIFEST, Header
 
 POSTERIORS = ("video_mean", "video_std", "audio_mean", "audio_std")
-MANIFEST = "manifest.json"
 Lines = Sequence[dict[str, Any]]
 _WORK, _HEADER = ".work", "syncflow"
 # The same at every try: what a killed run left is overwritten.
@@ -175,7 +175,10 @@ class Shard:
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
-        return json.loads(self._header)
+        assert self._header is not None
+        facts = plain_text.parse_json(self._header, f"the header of '{self.path}'")
+        Header.parse(facts, f"the header of '{self.path}'")
+        return facts
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -259,7 +262,7 @@ class ShardWriter:
             if not (self.folder / MANIFEST).exists():
                 self._finish(paths, facts, report)
         shutil.rmtree(self.folder / _WORK, ignore_errors=True)
-        return durable.read_sealed(self.folder / MANIFEST)
+        return manifest.read(self.folder)
 
     def _finish(
         self,
@@ -270,10 +273,18 @@ class ShardWriter:
         shards = [Shard(path) for path in paths]
         records = [shard.records for shard in shards]
         skipped = [line for shard in shards for line in shard.skipped]
-        if not any(records):
+        kept = [line for lines in records for line in lines]
+        write_lines(self.folder / "clips.jsonl", kept)
+        write_lines(self.folder / "skipped.jsonl", skipped)
+        if report is not None:
+            write_json(self.folder / "report.json", report(kept, skipped))
+        if not kept:
             reasons = sorted({line["reason"] for line in skipped})
-            raise ValueError(f"no clip was left in {self.folder}: {', '.join(reasons) or 'none'}")
-        manifest = {
+            raise ValueError(
+                f"no clip was left in {self.folder}: {', '.join(reasons) or 'none'}; see "
+                f"{self.folder / 'skipped.jsonl'}"
+            )
+        facts = {
             "count": sum(map(len, records)),
             **facts,
             "text_tokens": max(

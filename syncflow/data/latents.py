@@ -23,7 +23,9 @@ from torch import Tensor
 from syncflow import durable
 from syncflow.clip import ClipSpec
 from syncflow.data.encoders import Encoders
-from syncflow.data.latent_shards import MANIFEST, POSTERIORS, Shard, ShardWriter, locked
+from syncflow.data.latent_shards import POSTERIORS, Shard, ShardWriter, locked
+from syncflow.data.manifest import MANIFEST
+from syncflow.data.manifest import read as read_manifest
 from syncflow.data.shards import ClipShards
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.latent_space import Scale
@@ -107,10 +109,18 @@ def claim(out: Path, settings: dict[str, Any], layout: dict[str, Any]) -> bool:
     for name, value in (settings if finished else settings | layout).items():
         if found.get(name) != value:
             raise ValueError(
-                f"{out} holds latents of other {name}: {found.get(name)}, expected {value}; "
+                f"{out} holds latents of other {name}: {_difference(found.get(name), value)}; "
                 "give another folder, or delete it to encode again"
             )
     return finished
+
+
+def _difference(before: Any, now: Any) -> str:
+    """What differs, in words: of two objects the keys that do."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return f"{before}, expected {now}"
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    return "; ".join(f"{k} was {before.get(k)!r}, now {now.get(k)!r}" for k in keys)
 
 
 def check_folder(out: Path) -> None:
@@ -123,31 +133,6 @@ def check_folder(out: Path) -> None:
         # A run that was cut off before its first word leaves names that begin with a dot.
         if any(not path.name.startswith(".") for path in out.iterdir()):
             raise ValueError(f"{out} is not empty and holds no latents; give another folder")
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished folder.
-
-    Raises:
-        FileNotFoundError: there is none. ValueError: it is damaged.
-    """
-    path = folder / MANIFEST
-    found = durable.read_sealed(path)
-    try:
-        ClipSpec(**found["geometry"])
-        fine = found["shards"] and isinstance(found["encoders"], dict)
-        fine = fine and isinstance(found["statistics"], dict)
-        total = 0
-        for entry in found["shards"]:
-            # A name, never a way out of the folder.
-            fine = fine and _SHARD_FILE.fullmatch(entry["file"]) and type(entry["count"]) is int
-            total += entry["count"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"'{path}' is damaged: {type(error).__name__} {error}") from None
-    count = found.get("count")
-    if not fine or total != count:
-        raise ValueError(f"'{path}' is damaged: its shards do not make up {count} clips")
-    return found
 
 
 def _is_number(value: Any) -> bool:
@@ -166,7 +151,7 @@ class Latents:
 
     Raises:
         FileNotFoundError: no finished latents there.
-        ValueError: ``expected`` differs, or a shard is damaged or missing rows.
+        ValueError: ``expected`` differs, the manifest or a shard is damaged, or rows are missing.
     """
 
     def __init__(

@@ -12,8 +12,9 @@ import torch
 from syncflow.config import ModelConfig, T5TextConfig
 from syncflow.data import prepare as data_prepare
 from syncflow.data.encoders import Encoders
-from syncflow.data.prepare import Options, sources
+from syncflow.data.prepare import Options
 from syncflow.data.prepare.captions import Captioner
+from syncflow.data.prepare.films import look
 from syncflow.model_io import model_folder
 from syncflow.model_io.text_cache import PromptEncoder
 from syncflow.models.text_encoder import TextEncoder
@@ -62,8 +63,7 @@ def prepare(
     """
     options = options or Options()
     # Mistakes first: nothing is loaded for a list that is not there.
-    videos = None if options.videos is None else Path(options.videos)
-    sources.find(Path(source).expanduser(), options.layout, videos)
+    films = look(source, options, captioner is not None)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     folder = model_folder.find(model)
     geometry = ModelConfig.load(folder / model_folder.CONFIG).geometry
@@ -82,7 +82,7 @@ def prepare(
         each = each / f"{spec.height}x{spec.width}" if len(specs) > 1 else each
         found[each] = data_prepare.prepare(
             source, each, encoders, spec, options, reader, about,
-            _cores() if workers is None else workers, batch, share, progress,
+            _cores() if workers is None else workers, batch, share, progress, films,
         )  # fmt: skip
     return found
 

@@ -234,10 +234,105 @@ def test_a_captioning_model_sees_the_middle_of_windows_without_caption(
 
 
 def test_nothing_kept_is_an_error_that_says_why(zoo, encoders, spec, tmp_path) -> None:
-    for name in ("static.mp4", "text.mp4", "no_caption.mp4"):
-        reason = {"s": "static", "t": "damaged", "n": "no caption"}[name[0]]
-        with pytest.raises(ValueError, match=f"no clip was left.*{reason}"):
-            run(zoo / name, tmp_path / name, encoders, spec)
+    for name, reason in (("static.mp4", "static"), ("text.mp4", "damaged")):
+        out = tmp_path / name
+        for _ in range(2):  # and so when it is asked again
+            with pytest.raises(ValueError, match=f"no clip was left.*{reason}; see .*skipped"):
+                run(zoo / name, out, encoders, spec)
+            assert {line["reason"] for line in lines(out / "skipped.jsonl")} == {reason}
+            report = json.loads((out / "report.json").read_text())
+            assert report["windows"] == 0 and list(report["skipped"]) == [reason]
+
+
+def test_clips_that_nothing_describes_are_told_before_anything_is_decoded(
+    zoo, encoders, spec, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(media, "probe", lambda *_: pytest.fail("a film was opened"))
+    with pytest.raises(ValueError, match="no_caption.txt beside no_caption.mp4") as told:
+        run(zoo / "no_caption.mp4", tmp_path / "out", encoders, spec)
+    assert "--caption" in str(told.value) and "--captioner" in str(told.value)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
+    (tmp_path / "two.jsonl").write_text(
+        '{"file": "a.mp4", "caption": "a"}\n{"file": "no_caption.mp4"}\n'
+    )
+    run(tmp_path / "two.jsonl", tmp_path / "out", encoders, spec, videos=str(zoo))
+    assert "1 of 2 clips have no caption and are left out: give" in capsys.readouterr().err
+
+
+def test_another_caption_is_told(zoo, encoders, spec, tmp_path) -> None:
+    """A file's own, and the one for all that have none."""
+    one = clip(tmp_path / "clips" / "one.mp4")
+    for finished in (True, False):
+        out = tmp_path / f"out-{finished}"
+        run(one.parent, out, encoders, spec, caption="a")
+        if not finished:
+            (out / "manifest.json").unlink()
+        told = r"caption of one.mp4 was 'a', now 'b'; use a new --out"
+        with pytest.raises(ValueError, match=told):
+            run(one.parent, out, encoders, spec, caption="b")
+        one.with_suffix(".txt").write_text("b")
+        with pytest.raises(ValueError, match=told):
+            run(one.parent, out, encoders, spec, caption="a")
+        one.with_suffix(".txt").unlink()
+        run(one.parent, out, encoders, spec, caption="a")
+    two = clip(tmp_path / "clips" / "two.mp4")
+    with pytest.raises(ValueError, match="two.mp4 is new, .*; use a new --out"):
+        run(one.parent, out, encoders, spec, caption="a")
+    two.rename(one)
+    (one.parent / "one.mp4").rename(one.parent / "three.mp4")
+    with pytest.raises(ValueError, match="three.mp4 is new"):
+        run(one.parent, out, encoders, spec, caption="a")
+
+
+def test_a_caption_that_is_no_text_is_skipped_by_name(encoders, spec, tmp_path) -> None:
+    """Bad bytes never become a caption, and the caption for all does not hide them."""
+    a = clip(tmp_path / "clips" / "a.mp4")
+    a.with_suffix(".txt").write_bytes("gut so\nschön".encode("latin-1"))
+    clip(tmp_path / "clips" / "b.mp4", seed=2)
+    run(tmp_path / "clips", tmp_path / "out", encoders, spec, caption="said of all")
+    (line,) = lines(tmp_path / "out" / "skipped.jsonl")
+    assert (line["file"], line["reason"]) == ("a.mp4", "unreadable caption")
+    assert "a.txt', line 2 is not UTF-8 text" in line["detail"]
+    assert {row["file"] for row in lines(tmp_path / "out" / "clips.jsonl")} == {"b.mp4"}
+
+
+def test_copies_are_in_one_split_and_other_files_are_counted(
+    encoders, spec, tmp_path, capsys
+) -> None:
+    folder = tmp_path / "clips"
+    films = [clip(folder / f"{number}.mp4", 1.0, seed=number) for number in range(3)]
+    for number in range(6):
+        (folder / f"copy{number}.mp4").write_bytes(films[number % 3].read_bytes())
+    for name in ("a.pdf", "b.PDF", "c", "notes.txt"):
+        (folder / name).write_text("x")
+    kept = {}
+    for split in ("train", "test"):
+        options = dict(caption="a square", split=split, test_share=0.3)
+        run(folder, tmp_path / split, encoders, spec, **options)
+        rows = lines(tmp_path / split / "clips.jsonl")
+        kept[split] = {(folder / row["file"]).read_bytes() for row in rows}
+        report = json.loads((tmp_path / split / "report.json").read_text())
+        assert report["copies"] == 6 and report["unsupported"] == {".pdf": 2, "no ending": 1}
+    assert "6 files are copies of another one" in capsys.readouterr().err
+    assert kept["train"] and kept["test"] and not kept["train"] & kept["test"]
+    assert len(kept["train"] | kept["test"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("num_workers", -1), ("batch", 0), ("batch", 1e12), ("share", (2, 2)), ("share", (0, 0))],
+)
+def test_numbers_of_prepare_are_checked_by_name(
+    zoo, encoders, spec, tmp_path, argument, value
+) -> None:
+    name = argument.removeprefix("num_")
+    with pytest.raises(ValueError, match=f"{name} must be a whole number"):
+        prepare(zoo, tmp_path / "out", encoders, spec, **{argument: value})
+    assert not (tmp_path / "out").exists()
+    for option in ("per_segment", "segment_s", "seed", "min_motion", "min_db", "test_share"):
+        with pytest.raises(ValueError, match=f"{option} must be"):
+            Options(**{option: float("nan")})
 
 
 def test_two_machines_share_the_work(zoo, prepared, encoders, spec, tmp_path, monkeypatch) -> None:
@@ -307,7 +402,7 @@ def test_python_makes_what_the_command_makes(zoo, toy_model, tmp_path) -> None:
         (["{zoo}", "--segment", "0.5"], "shorter than a window"),
         (["{zoo}", "--captioner", "none"], "captioning model"),
         (["{zoo}", "--device", "abacus"], "abacus"),
-        (["{zoo}", "--test-share", "2", "--split", "test"], "between 0 and 1"),
+        (["{zoo}", "--test-share", "2", "--split", "test"], "more than 0 and less than 1, got 2"),
     ],
 )
 def test_mistakes_are_one_line_and_code_2(

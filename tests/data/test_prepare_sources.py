@@ -127,6 +127,158 @@ def test_a_share_of_the_groups_is_held_out_and_stays_so_as_files_are_added() -> 
     assert set(test) <= set(splits.choose(more, "test", 0.25)[0])
 
 
+def test_of_few_groups_one_is_held_out_and_one_is_left() -> None:
+    for count in (2, 3, 8):
+        films = [Source(f"{number}.mp4") for number in range(count)]
+        for share in (0.001, 0.1, 0.999):
+            train, test = (splits.choose(films, split, share)[0] for split in ("train", "test"))
+            assert train and test and {*train} | {*test} == {*films} and not {*train} & {*test}
+    with pytest.raises(ValueError, match="one group of clips .* cannot be shared"):
+        splits.choose([Source("a.mp4"), Source("a.mp4", 5.0)], "train", 0.5)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_captions_and_lists_of_every_editor_say_the_same(tmp_path, encoding) -> None:
+    words = "ein Ball fällt\u2028auf Holz"  # a line end of Python's, none of a text's
+    said = "ein Ball fällt auf Holz"
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+
+    def write(name: str, text: str) -> Path:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((mark + text).encode(encoding))
+        return tmp_path / name
+
+    touch(tmp_path, "beside/a.mp4", "card/a.mp4", "meta/a.mp4", "table/a.mp4", "v_000007.mp4")
+    write("beside/a.txt", words)
+    write("card/a.json", json.dumps({"caption": words}, ensure_ascii=False))
+    row = {"file_name": "a.mp4", "text": words}
+    write("meta/metadata.jsonl", json.dumps(row, ensure_ascii=False) + "\r\n")
+    write("table/metadata.csv", f"file_name,text\r\na.mp4,{words}\r\n")
+    for folder in ("beside", "card", "meta", "table"):
+        assert found(tmp_path / folder) == [("a.mp4", 0, None, said)]
+    row = {"file": "x.mp4", "caption": words}
+    for path in (
+        write("list.jsonl", json.dumps(row, ensure_ascii=False)),
+        write("list.csv", f"file,caption\nx.mp4,{words}\n"),
+        write("semicolons.csv", f" File ; Caption \n x.mp4 ;{words}\n"),
+        write("tabs.csv", f"file\tcaption\nx.mp4\t{words}"),
+        write("spaces.csv", f'file, caption, split\nx.mp4, "{words}", train\n'),
+    ):
+        assert found(path) == [("x.mp4", 0, None, said)], path
+    listed = sources.find(write("v.csv", f"v,7,{words},train\n"), "vggsound")[0]
+    assert [(s.file, s.caption) for s in listed] == [("v_000007.mp4", said)]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.csv", "file,caption\nf.mp4,schön".encode("latin-1"), "line 2 is not UTF-8 text"),
+        ("a.csv", "file,caption\nf.mp4,x".encode("utf-32"), "NUL character"),
+        ("a.csv", "file,caption\nf.mp4,x".encode("utf-16-le"), "line 1 has a NUL character"),
+        ("a.csv", b"\xff\xfea", "line 1 is not UTF-16 text"),
+        ("a.jsonl", b'{"file": "a.mp4"}\n{"file": "\xe9.mp4"}', "line 2 is not UTF-8 text"),
+        ("a.jsonl", b'{"file": "a.mp4", "caption": "\\ud800"}', "line 1 holds half of"),
+        ("a.jsonl", b'{"file": "a.mp4", "caption": 3}', "line 1, entry 1: the caption must be"),
+        ("a.jsonl", b'{"file": "a.mp4", "caption": ["a"]}', r"must be text, got \['a'\]"),
+        ("a.jsonl", b'{"file": 7, "caption": "a"}', "the file must be a name, got 7"),
+        ("a.jsonl", b'{"file": "a.mp4", "start": NaN}', "start must be a number of seconds"),
+        ("a.jsonl", b'{"file": "a.mp4", "seconds": 1e400}', "seconds must be a number of"),
+        ("a.jsonl", b'{"file": "a.mp4", "start": true}', "start must be a number of seconds"),
+        ("a.jsonl", b"[" * 100_000, "nested too deeply"),
+        ("a.csv", b"file,caption\nf.mp4,a ball, red\n", "line 2: 3 cells for 2 columns"),
+        ("a.csv", b'file,caption\na.mp4,x\nb.mp4,"a 5" ball\nc.mp4,y\n', "line 3: a quote opens"),
+        ("a.csv", b'file,caption\n\n\r\na.mp4,x\r\nb.mp4,"a\nc.mp4,y\n', "line 5: a quote opens"),
+        ("a.csv", b'file,caption\na.mp4,"one\ntwo"\nb.mp4,"a\n', "line 4: a quote opens"),
+        ("a.csv", b'file,caption\na.mp4,"' + b"x" * 200_000 + b'"\n', "line 2: field larger"),
+    ],
+)  # fmt: skip
+def test_what_is_no_text_or_list_is_named_by_file_and_line(tmp_path, name, data, message) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=message) as told:
+        sources.find(tmp_path / name)
+    assert f"{name}'" in str(told.value) and "\n" not in str(told.value)
+
+
+def test_a_caption_with_quotes_and_lines_is_kept(tmp_path) -> None:
+    (tmp_path / "a.csv").write_text(
+        'file,caption\na.mp4,"says ""hit"",\nthen stops"\nb.mp4,a 5" ball\nc.mp4,""\n'
+    )
+    said = {file: caption for file, _, _, caption in found(tmp_path / "a.csv")}
+    assert said == {"a.mp4": 'says "hit", then stops', "b.mp4": 'a 5" ball', "c.mp4": None}
+
+
+def test_a_folder_as_video_data_sets_on_the_hub_have_it(tmp_path) -> None:
+    """Each folder's metadata names files from there; what is nearer to a film counts."""
+    touch(tmp_path, "train/a.mp4", "train/deep/b.mp4", "test/a.mp4", "c.mp4")
+    for folder, rows in {
+        "train": [("a.mp4", "train a"), ("deep/b.mp4", "train b")], "test": [("a.mp4", "test a")],
+        ".": [("c.mp4", "root c"), ("train/a.mp4", "not this one")],
+    }.items():  # fmt: skip
+        (tmp_path / folder / "metadata.jsonl").write_text(
+            "".join(json.dumps({"file_name": f, "text": text}) + "\n" for f, text in rows)
+        )
+    assert [(file, caption) for file, _, _, caption in found(tmp_path)] == [
+        ("c.mp4", "root c"), ("test/a.mp4", "test a"), ("train/a.mp4", "train a"),
+        ("train/deep/b.mp4", "train b"),
+    ]  # fmt: skip
+    assert found(tmp_path / "train" / "a.mp4") == [("a.mp4", 0, None, "train a")]
+
+
+def test_linked_folders_are_followed_once_and_loops_end(tmp_path) -> None:
+    touch(tmp_path, "disk/more/x.mp4", "disk/y.mp4", "clips/a.mp4", "clips/inner/b.mp4")
+    clips = tmp_path / "clips"
+    (clips / "0-link").symlink_to(tmp_path / "disk")
+    (clips / "again").symlink_to(tmp_path / "disk" / "more")
+    (clips / "0-inner").symlink_to(clips / "inner")
+    (clips / "inner" / "up").symlink_to(clips)
+    (tmp_path / "disk" / "up").symlink_to(tmp_path)
+    (clips / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    assert [file for file, *_ in found(clips)] == [
+        "0-link/more/x.mp4", "0-link/y.mp4", "a.mp4", "gone.mp4", "inner/b.mp4",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["ts", "mts", "m2ts", "MPG", "wmv", "flv", "gif"])
+def test_films_of_every_ending_are_films(tmp_path, ending) -> None:
+    touch(tmp_path, f"a.{ending}", "b.opus", "c.opus", "d.txt")
+    assert [file for file, *_ in found(tmp_path)] == [f"a.{ending}"]
+    assert sources.unsupported(tmp_path) == {".opus": 2}
+    (tmp_path / f"a.{ending}").unlink()
+    with pytest.raises(ValueError, match="has no clips .*; there are files of other kinds: 2 .op"):
+        sources.find(tmp_path)
+
+
+def test_a_name_that_is_no_text_is_told(tmp_path) -> None:
+    import os
+
+    try:
+        (tmp_path / os.fsdecode(b"\xe9.mp4")).write_bytes(b"")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with pytest.raises(ValueError, match=r"xe9.mp4' is not UTF-8; rename"):
+        sources.find(tmp_path)
+
+
+def test_copies_join_their_groups(tmp_path) -> None:
+    from syncflow.data.prepare import copies
+
+    data = {"a": b"1" * 200_000, "b": b"2" * 200_000, "c": b"1" * 200_000, "e": b"", "f": b""}
+    data["d"] = data["a"][:100_000] + b"3" + data["a"][100_001:]  # differs in the middle alone
+    for name, content in data.items():
+        (tmp_path / f"{name}.mp4").write_bytes(content)
+    films = [Source(f"{name}.mp4") for name in "abcdefx"]
+    films += [Source("b.mp4", 2.0, group="one video"), Source("y.mp4", group="one video")]
+    (tmp_path / "y.mp4").write_bytes(data["c"])
+    joined, count = copies.joined(films, tmp_path)
+    groups = {(s.file, s.start): s.group for s in joined}
+    assert count == 2
+    assert groups == {
+        ("a.mp4", 0): "a.mp4", ("c.mp4", 0): "a.mp4", ("y.mp4", 0): "a.mp4",
+        ("b.mp4", 2): "a.mp4", ("b.mp4", 0): "b.mp4", ("d.mp4", 0): "d.mp4",
+        ("e.mp4", 0): "e.mp4", ("f.mp4", 0): "f.mp4", ("x.mp4", 0): "x.mp4",
+    }  # fmt: skip
+
+
 def test_mistakes_are_told(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         sources.find(tmp_path / "nowhere")

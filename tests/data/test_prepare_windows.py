@@ -1,5 +1,7 @@
 """Scene cuts, placement of windows, and the filters."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,8 @@ def test_no_window_crosses_a_cut(seed) -> None:
             for start in starts:
                 assert 0 <= start and start + length <= frames
                 assert not any(start < cut <= start + length for cut in at)
+            assert all(a + length <= b for a, b in itertools.pairwise(starts)), "one over another"
+            assert len(starts) == min(count, windows.capacity(spans, length))
     # What fits side by side fits.
     fit = windows.capacity(spans, length)
     assert len(windows.place(spans, length, fit, rng)) == fit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,63 +9,93 @@ from typing import Any
 
 import numpy as np
 
-from syncflow.data import json_lines
+from syncflow import plain_text
+from syncflow.data.prepare import lists
 from syncflow.models.published import NO_CODE, without_code
+from syncflow.ranges import Real
 
 #: Longer ones are cut: no text encoder here reads more, and a sidecar may be anything.
 _MAX_LETTERS = 2000
+#: Bytes of a sidecar: more is something else. A card may carry much beside the caption.
+_SIDECAR, _CARD = 1 << 20, 1 << 26
+_TIME = Real(0, 1e6, "s")
 _ACTIONS = {"hit": "hits", "scratch": "scratches"}
 _REACTIONS = {"deform", "rigid-motion", "scatter", "splash", "static"}
 
 
 def one_line(text: str) -> str:
-    """``text`` without line breaks and repeated spaces."""
-    return " ".join(text[:_MAX_LETTERS].split())
+    """``text`` without line breaks, repeated spaces and marks of an editor."""
+    return " ".join(text[:_MAX_LETTERS].replace("\ufeff", " ").split())
+
+
+def text_of(value: Any, what: str = "caption") -> str | None:
+    """A caption as a list or card has it; None where it is empty.
+
+    Raises:
+        ValueError: it is no text: a number, or a list of several.
+    """
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise ValueError(f"the {what} must be text, got {value!r:.80}")
+    return one_line(value) or None
 
 
 def sidecar(file: Path) -> str | None:
-    """The caption in ``<name>.txt``, or under "caption" or "text" in ``<name>.json``."""
+    """The caption in ``<name>.txt``, or under "caption" or "text" in ``<name>.json``.
+
+    Raises:
+        ValueError: what is there is no text, or no JSON; the message names file and line.
+    """
     text = file.with_suffix(".txt")
     if text.is_file():
-        return one_line(text.read_text(encoding="utf-8", errors="replace")) or None
+        return one_line(plain_text.read(text, _SIDECAR)) or None
     card = file.with_suffix(".json")
     if card.is_file():
-        try:
-            found = json.loads(card.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            return None
-        said = found.get("caption") or found.get("text") if isinstance(found, dict) else None
-        return one_line(str(said)) or None if said else None
+        found = plain_text.parse_json(plain_text.read(card, _CARD), f"'{card}'")
+        if isinstance(found, dict):
+            try:
+                return text_of(found.get("caption") or found.get("text"))
+            except ValueError as error:
+                raise ValueError(f"'{card}': {error}") from None
     return None
 
 
 def metadata(folder: Path) -> dict[str, str]:
-    """File name -> caption of a folder's ``metadata.jsonl``, as `syncflow data impacts` writes it
-    and data sets on the hub have it.
+    """File name from ``folder`` on -> caption, of its ``metadata.jsonl`` (csv, parquet), as
+    `syncflow data impacts` writes it and data sets on the hub have it, in any of their folders.
 
     Raises:
-        ValueError: a line is not a JSON object.
+        ValueError: a line is not a JSON object, or its caption no text.
     """
-    path = folder / "metadata.jsonl"
-    if not path.is_file():
-        return {}
     out = {}
-    for row in json_lines.read(path):
-        name, said = row.get("file") or row.get("file_name"), row.get("caption") or row.get("text")
-        if name and said:
-            out[str(name)] = one_line(str(said))
+    for path in (folder / f"metadata{ending}" for ending in lists.READERS):
+        if not path.is_file():
+            continue
+        for where, row in lists.rows(path):
+            name = row.get("file") or row.get("file_name")
+            try:
+                said = text_of(row.get("caption") or row.get("text"))
+            except ValueError as error:
+                raise ValueError(f"'{path}'{where}: {error}") from None
+            if name and said:
+                out[str(name)] = said
     return out
 
 
 def drumstick_events(path: Path) -> tuple[tuple[float, str], ...] | None:
-    """Greatest Hits' annotations of a recording as (seconds, "hits metal"); None without a file."""
+    """Greatest Hits' annotations of a recording as (seconds, "hits metal"); None without a file.
+
+    Raises:
+        ValueError: the file is no text.
+    """
     if not path.is_file():
         return None
     out = []
-    for line in path.read_text().splitlines():
+    for line in plain_text.lines(plain_text.read(path)):
         time, *words = line.split() or [""]
         try:
-            at = float(time)
+            at = _TIME.parse(time)
         except ValueError:
             continue
         words = [word for word in words if word != "None" and word not in _REACTIONS]

@@ -22,6 +22,7 @@ REASONS = {
     "too short": "shorter than a window",
     "scene cuts": "no window fits between two scene cuts",
     "no caption": "nothing says what is to be seen",
+    "unreadable caption": "what should say it is no text",
     "no audio": "the file has no sound",
     "silent": "the window is silent",
     "static": "the picture stands still",
@@ -83,6 +84,8 @@ class Decoder:
             return _nothing(source, "damaged", " ".join(f"{error}".split()) or type(error).__name__)
 
     def _decode(self, source: Source) -> Decoded:
+        if source.problem is not None:
+            return _nothing(source, "unreadable caption", source.problem)
         if source.caption is None and source.events is None and not self.stills:
             return _nothing(source, "no caption", "")
         spec, path = self.spec, self.root / source.file

@@ -6,12 +6,12 @@ that goes on, or another number of processes, therefore writes the same shards.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from syncflow.data import media
+from syncflow.data import json_lines, media
 from syncflow.data.latent_shards import write_lines
 from syncflow.data.prepare import workers
 from syncflow.data.prepare.sources import Source
@@ -59,8 +59,8 @@ def make(
     """
     path = out / "plan.jsonl"
     if path.exists():
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        segments = [_source(line) for line in lines]
+        lines = list(json_lines.read(path))
+        segments = [source_of(line, path) for line in lines]
         expected = [line["windows"] for line in lines]
     else:
         lengths = workers.ordered(Length(root), sources, num_workers, lambda source: 0.0)
@@ -108,9 +108,45 @@ def _grouped(sizes: Sequence[int], least: int) -> list[range]:
     return out
 
 
-def _source(line: dict) -> Source:
-    events = line.pop("events")
-    line = {name: value for name, value in line.items() if name != "windows"}
-    return Source(
-        **line, events=None if events is None else tuple((time, said) for time, said in events)
-    )
+def check_same(out: Path, sources: Sequence[Source]) -> None:
+    """Raises ValueError, with the first difference, where ``out`` has a plan for other clips, or
+    for the same ones with other captions."""
+    path = out / "plan.jsonl"
+    if not path.exists():
+        return
+    before: dict[tuple[str, float], Source] = {}
+    for line in json_lines.read(path):  # the first segment of a source begins where it does
+        segment = source_of(line, path)
+        before.setdefault((segment.file, segment.start), segment)
+    advice = "use a new --out"
+    for source in sources:
+        known = before.get((source.file, source.start))
+        if known is None:
+            raise ValueError(f"{source.file} is new, and {out} was planned without it; {advice}")
+        if known.caption != source.caption:
+            raise ValueError(
+                f"caption of {source.file} was {known.caption!r}, now {source.caption!r}; {advice}"
+            )
+        if known.events != source.events:
+            raise ValueError(f"the annotations of {source.file} have changed; {advice}")
+    gone = {segment.file for segment in before.values()} - {source.file for source in sources}
+    if gone:
+        raise ValueError(f"{min(gone)} is gone, and {out} was planned with it; {advice}")
+
+
+def source_of(line: dict[str, Any], path: Path) -> Source:
+    """The segment of a line of ``plan.jsonl``.
+
+    Raises:
+        ValueError: the line is not one of a plan.
+    """
+    try:
+        segment = dict(line)
+        segment.pop("windows")
+        events = segment.pop("events")
+        told = None if events is None else tuple((time, said) for time, said in events)
+        return Source(**segment, events=told)
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(
+            f"'{path}' is damaged ({str(line):.80}); delete {path.parent} to encode again"
+        ) from None

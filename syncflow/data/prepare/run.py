@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,13 +16,17 @@ import torch
 
 from syncflow.clip import ClipSpec
 from syncflow.data.encoders import Encoders
-from syncflow.data.latent_shards import MANIFEST, Lines, Rows, ShardWriter, join, locked
+from syncflow.data.latent_shards import Lines, Rows, ShardWriter, join, locked
 from syncflow.data.latents import check_folder, claim
-from syncflow.data.prepare import decoding, plan, sources, splits, workers
+from syncflow.data.manifest import MANIFEST
+from syncflow.data.manifest import read as read_manifest
+from syncflow.data.prepare import decoding, plan, workers
 from syncflow.data.prepare.decoding import Decoded, Decoder, Window
+from syncflow.data.prepare.films import Films, look
 from syncflow.data.prepare.sources import Source
-from syncflow.data.prepare_options import Options
+from syncflow.data.prepare_options import BATCH, PARTS, WORKERS, Options
 from syncflow.progress import bar
+from syncflow.ranges import Whole
 
 #: Seconds of a file that one process reads at once; Greatest Hits' are the paper's (section 4).
 _SEGMENT_S = {"greatest-hits": 10.0}
@@ -42,6 +47,7 @@ def prepare(
     batch: int = 16,
     share: tuple[int, int] = (0, 1),
     progress: bool = True,
+    films: Films | None = None,
 ) -> dict[str, Any] | None:
     """Makes the folder ``out`` of latents that training reads, and returns its manifest.
 
@@ -61,46 +67,43 @@ def prepare(
         share: (i, n): make every n-th shard from the i-th on, so that n machines share the work;
             the one that ends last finishes the folder. None is returned before that.
         progress: show a bar.
+        films: what ``films.look`` found, where that was asked before.
 
     Raises:
         FileNotFoundError, ValueError: the sources or the options are no good, ``out`` holds other
             latents, another process is writing there, or no window was kept.
     """
     options, out = options or Options(), Path(out)
-    videos = None if options.videos is None else Path(options.videos).expanduser()
-    found, root = sources.find(Path(source).expanduser(), options.layout, videos)
-    chosen, left_out = splits.choose(found, options.split, options.test_share)
-    if options.recaption:
-        if captioner is None:
-            raise ValueError("recaptioning needs a captioning model; give its folder")
-        chosen = [dataclasses.replace(s, caption=None, events=None) for s in chosen]
-    if options.caption:
-        chosen = [
-            s if s.caption or s.events is not None
-            else dataclasses.replace(s, caption=options.caption)
-            for s in chosen
-        ]  # fmt: skip
+    num_workers = WORKERS.check("workers", num_workers)
+    batch = BATCH.check("batch", batch)
+    every = PARTS.check("share", share[1])
+    first = Whole(0, every - 1).check("share", share[0]) if every > 1 else 0
+    films = films or look(source, options, captioner is not None)
     segment_s = options.segment_s or _SEGMENT_S.get(options.layout, _SEGMENT_DEFAULT_S)
     if segment_s < spec.seconds:
         raise ValueError(f"a segment of {segment_s} s is shorter than a window, {spec.seconds} s")
     facts = {"encoders": encoders.hashes(), "geometry": dataclasses.asdict(spec)}
     settings = {
-        **facts, "clips": _digest(chosen),
+        **facts, "clips": _digest(films.chosen),
         "options": json.loads(json.dumps(dataclasses.asdict(options))),
         "captions": "model" if captioner else "given",
     }  # fmt: skip
     check_folder(out)
+    plan.check_same(out, films.chosen)
     if (out / MANIFEST).exists():
         claim(out, settings, {"batch": batch})
         print(f"{out}: finished before, skipped")
-        return json.loads((out / MANIFEST).read_text())
+        return read_manifest(out)
     with locked(out, "plan", wait=True):
         claim(out, settings, {"batch": batch})
+        for note in films.notes:
+            print(f"syncflow: {note}", file=sys.stderr, flush=True)
         todo = plan.make(
-            chosen, root, out, spec.seconds, segment_s, batch, options.per_segment, num_workers
-        )
+            films.chosen, films.root, out, spec.seconds, segment_s, batch, options.per_segment,
+            num_workers,
+        )  # fmt: skip
     decoder = Decoder(
-        root,
+        films.root,
         spec,
         options.windows == "random",
         options.per_segment,
@@ -110,7 +113,6 @@ def prepare(
         options.min_db,
         stills=captioner is not None,
     )
-    first, every = share
     with locked(out, f"{first}-of-{every}"):
         writer = ShardWriter(out, todo.shards)
         missing = writer.missing(range(first, len(todo.shards), every))
@@ -120,9 +122,7 @@ def prepare(
             writer.add(number, rows)
         model = model or {}
         facts |= {"model": model.get("name"), "model_statistics": model.get("statistics")}
-        return writer.finish(
-            facts, lambda kept, skipped: _report(kept, skipped, found, chosen, left_out, todo)
-        )
+        return writer.finish(facts, lambda kept, skipped: _report(kept, skipped, films, todo))
 
 
 def _encoded(
@@ -195,23 +195,17 @@ def _captioned(
     return [window for window in windows if window.record["caption"]], lines
 
 
-def _report(
-    kept: Lines,
-    skipped: Lines,
-    found: Sequence[Source],
-    chosen: Sequence[Source],
-    left_out: int,
-    todo: plan.Plan,
-) -> dict[str, Any]:
+def _report(kept: Lines, skipped: Lines, films: Films, todo: plan.Plan) -> dict[str, Any]:
     """Counts: what was there, what was kept, what was left out and why."""
-    files = {source.file for source in chosen}
     reasons = Counter(line["reason"] for line in skipped)
-    if left_out:
-        reasons[_OTHER_SPLIT] = left_out
+    if films.left_out:
+        reasons[_OTHER_SPLIT] = films.left_out
     return {
-        "files_found": len({source.file for source in found}),
-        "files_in_split": len(files),
+        "files_found": len({source.file for source in films.found}),
+        "files_in_split": len({source.file for source in films.chosen}),
         "files_used": len({line["file"] for line in kept}),
+        "copies": films.copies,
+        "unsupported": films.others,
         "segments": len(todo.segments),
         "windows": len(kept),
         "captions": len({line["caption"] for line in kept}),
@@ -224,5 +218,6 @@ def _digest(chosen: Sequence[Source]) -> str:
     """Sixteen hex digits of everything that is known about the clips."""
     digest = hashlib.sha256()
     for source in chosen:
-        digest.update(json.dumps(dataclasses.astuple(source)).encode())
+        *known, problem = dataclasses.astuple(source)
+        digest.update(json.dumps(known if problem is None else [*known, problem]).encode())
     return digest.hexdigest()[:16]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from syncflow.data import json_lines
-from syncflow.data.prepare import captions
+from syncflow import plain_text
+from syncflow.data.prepare import captions, folders, lists
+from syncflow.ranges import Real
 
-SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
+SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg",
+    ".wmv", ".flv", ".gif",
+)  # fmt: skip
+_TIME = Real(-1e7, 1e7, "s")
 #: Column of a list -> the names it may have.
 _COLUMNS = {
     "file": ("file", "file_name", "path", "video", "video_path", "filename"),
@@ -32,6 +36,7 @@ class Source:
 
     ``split`` as its list says; ``group`` what may not be spread over splits (by default the file);
     ``events`` are timed annotations (seconds of the file, phrase), from which windows get captions.
+    ``problem``: why what should describe it cannot be read.
     """
 
     file: str
@@ -41,6 +46,7 @@ class Source:
     split: str | None = None
     group: str = ""
     events: tuple[tuple[float, str], ...] | None = None
+    problem: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "group", self.group or self.file)
@@ -62,7 +68,7 @@ def find(path: Path, layout: str = "auto", videos: Path | None = None) -> tuple[
     if videos is not None and not videos.is_dir():
         raise FileNotFoundError(f"no such folder: '{videos}'")
     if layout == "auto":
-        layout = "list" if path.suffix.lower() in _READERS else "folder"
+        layout = "list" if path.suffix.lower() in lists.READERS else "folder"
     if layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r}; known are auto, {', '.join(LAYOUTS)}")
     is_video = path.suffix.lower() in SUFFIXES
@@ -73,107 +79,108 @@ def find(path: Path, layout: str = "auto", videos: Path | None = None) -> tuple[
     found = LAYOUTS[layout](path, root)
     unique = {(source.file, source.start, source.seconds): source for source in found}
     if not unique:
-        raise ValueError(f"'{path}' has no clips ({', '.join(SUFFIXES)})")
+        others = unsupported(path)
+        also = f"; there are files of other kinds: {folders.told(others)}" if others else ""
+        raise ValueError(f"'{path}' has no clips ({', '.join(SUFFIXES)}){also}")
     return sorted(unique.values(), key=lambda s: (s.file, s.start, s.seconds or 0.0)), root
 
 
+def unsupported(path: Path) -> dict[str, int]:
+    """How many files of a folder, by the ending of their names, are neither clips nor text about
+    them; {} of a list or a file."""
+    return folders.others(path, SUFFIXES) if path.is_dir() else {}
+
+
 def _folder(path: Path, root: Path) -> list[Source]:
-    files = [path] if path.is_file() else _media(path)
-    said = captions.metadata(root)
+    files = [path] if path.is_file() else folders.films(path, SUFFIXES)
+    said: dict[Path, dict[str, str]] = {}
     out = []
     for file in files:
-        name = file.relative_to(root).as_posix()
-        out.append(Source(name, caption=captions.sidecar(file) or said.get(name)))
+        caption, problem = _beside(file)
+        # Said of it in its own folder, or in one around it: the nearest counts.
+        for folder in file.parents if caption is None and problem is None else ():
+            if folder not in said:
+                said[folder] = captions.metadata(folder)
+            caption = said[folder].get(file.relative_to(folder).as_posix())
+            if caption or folder == root:
+                break
+        out.append(Source(file.relative_to(root).as_posix(), caption=caption, problem=problem))
     return out
 
 
-def _media(folder: Path) -> list[Path]:
-    # Names beginning with a dot are other programs' leftovers.
-    return [
-        path for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    ]  # fmt: skip
+def _beside(file: Path) -> tuple[str | None, str | None]:
+    """The caption in a file beside it, or what is wrong with that."""
+    try:
+        return captions.sidecar(file), None
+    except (ValueError, OSError) as error:
+        return None, str(error)
 
 
 def _list(path: Path, root: Path) -> list[Source]:
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise ValueError(
-            f"'{path}' is not a supported list file; the name must end in {', '.join(_READERS)}"
-        )
+    if path.suffix.lower() not in lists.READERS:
+        known = ", ".join(lists.READERS)
+        raise ValueError(f"'{path}' is not a supported list file; the name must end in {known}")
     out = []
-    for number, row in enumerate(reader(path), start=1):
+    for number, (where, row) in enumerate(lists.rows(path), start=1):
         try:
             out.append(_row(row, root))
         except ValueError as error:
-            raise ValueError(f"'{path}', entry {number}: {error}") from None
+            raise ValueError(f"'{path}'{where}, entry {number}: {error}") from None
     return out
 
 
 def _row(row: dict[str, Any], root: Path) -> Source:
+    row = {str(name).strip().lower(): value for name, value in row.items()}
     known = {
         column: next((row[n] for n in names if row.get(n) not in (None, "")), None)
         for column, names in _COLUMNS.items()
     }
-    if known["file"] is None:
+    file = known["file"]
+    if file is None:
         raise ValueError(
             f"there is no column 'file', only {', '.join(map(repr, row)) or 'nothing'}"
         )
-    numbers = {}
-    for name in ("start", "end", "seconds"):
-        try:
-            numbers[name] = None if known[name] is None else float(known[name])
-        except (TypeError, ValueError):
-            raise ValueError(f"{name} must be a number of seconds, got {known[name]!r}") from None
+    if not isinstance(file, str):
+        raise ValueError(f"the file must be a name, got {file!r:.80}")
+    numbers = {name: _number(name, known[name]) for name in ("start", "end", "seconds")}
     start, seconds = numbers["start"] or 0.0, numbers["seconds"]
     if numbers["end"] is not None:
         seconds = numbers["end"] - start
-    if not start >= 0 or (seconds is not None and not 0 < seconds < float("inf")):
+    if start < 0 or (seconds is not None and seconds <= 0):
         raise ValueError(f"cannot read {seconds} s starting at {start} s")
-    file = str(known["file"])
-    text = None if known["caption"] is None else captions.one_line(str(known["caption"]))
-    return Source(
-        file,
-        start,
-        seconds,
-        text or captions.sidecar(root / file),
-        None if known["split"] is None else str(known["split"]),
-        str(known["group"] or ""),
-    )
+    caption, problem = captions.text_of(known["caption"]), None
+    if caption is None:
+        caption, problem = _beside(root / file)
+    split, group = (None if known[n] is None else str(known[n]) for n in ("split", "group"))
+    return Source(file, start, seconds, caption, split, group or "", problem=problem)
 
 
-def _csv(path: Path) -> Iterable[dict[str, Any]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        yield from csv.DictReader(file)
-
-
-def _parquet(path: Path) -> Iterable[dict[str, Any]]:
-    from pyarrow import ArrowInvalid, parquet
-
+def _number(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
     try:
-        return parquet.read_table(path).to_pylist()
-    except ArrowInvalid as error:
-        raise ValueError(f"'{path}' is not a parquet file: {error}") from None
+        return _TIME.parse(value) if isinstance(value, str) else _TIME.check(name, value)
+    except ValueError:
+        raise ValueError(f"{name} must be a number of seconds, got {value!r:.80}") from None
 
 
 def _vggsound(path: Path, root: Path) -> list[Source]:
     """Rows of video id, start second, label, split; the clips, 10 s each, lie in files named after
     id and second, as its download scripts write them, or after the id alone."""
     at: dict[str, str] = {}
-    for file in _media(root):
+    for file in folders.films(root, SUFFIXES):
         at.setdefault(file.stem, file.relative_to(root).as_posix())
     out = []
-    with path.open(newline="", encoding="utf-8") as file:
-        for number, row in enumerate(csv.reader(file), start=1):
-            if len(row) != 4 or not row[1].strip().isdigit():
-                raise ValueError(
-                    f"'{path}', line {number}: expected video id, start second, label and split, "
-                    f"got {','.join(row)[:80]!r}"
-                )
-            name, second, label, split = (cell.strip() for cell in row)
-            stem = f"{name}_{int(second):06d}"
-            known = at.get(stem) or at.get(name) or f"{stem}.mp4"
-            out.append(Source(known, caption=label, split=split, group=name))
+    for line, row in lists.csv_cells(path):
+        if len(row) != 4 or not row[1].strip().isdecimal():
+            raise ValueError(
+                f"'{path}', line {line}: expected video id, start second, label and split, "
+                f"got {','.join(row)[:80]!r}"
+            )
+        name, second, label, split = (cell.strip() for cell in row)
+        stem = f"{name}_{int(second):06d}"
+        known = at.get(stem) or at.get(name) or f"{stem}.mp4"
+        out.append(Source(known, caption=captions.text_of(label), split=split, group=name))
     return out
 
 
@@ -185,9 +192,9 @@ def _greatest_hits(path: Path, root: Path) -> list[Source]:
     for split in ("train", "test"):
         names = path / f"{split}.txt"
         if names.is_file():
-            split_of |= {name: split for name in names.read_text().split()}
+            split_of |= {name: split for name in plain_text.read(names).split()}
     recordings: dict[str, Path] = {}
-    for file in _media(path):
+    for file in folders.films(path, SUFFIXES):
         for ending in _HITS_ENDINGS:
             name = file.name.removesuffix(ending)
             if file.name.endswith(ending) and not file.name.endswith("_thumb.mp4"):
@@ -197,13 +204,18 @@ def _greatest_hits(path: Path, root: Path) -> list[Source]:
                 break
     out = []
     for name, file in recordings.items():
-        events = captions.drumstick_events(file.with_name(f"{name}_times.txt"))
+        events, problem = None, None
+        try:
+            events = captions.drumstick_events(file.with_name(f"{name}_times.txt"))
+        except ValueError as error:
+            problem = str(error)
         out.append(
             Source(
                 file.relative_to(path).as_posix(),
                 split=split_of.get(name),
                 group=name,
                 events=events,
+                problem=problem,
             )
         )
     if split_of:
@@ -215,9 +227,6 @@ def _rank(name: str) -> int:
     return next(rank for rank, ending in enumerate(_HITS_ENDINGS) if name.endswith(ending))
 
 
-_READERS: dict[str, Callable[[Path], Iterable[dict[str, Any]]]] = {
-    ".csv": _csv, ".jsonl": json_lines.read, ".parquet": _parquet,
-}  # fmt: skip
 LAYOUTS: dict[str, Callable[[Path, Path], list[Source]]] = {
     "folder": _folder, "list": _list, "vggsound": _vggsound, "greatest-hits": _greatest_hits,
 }  # fmt: skip

@@ -15,11 +15,12 @@ def choose(
     another (a group counts as "test" before anything else, and as "train" last).
 
     Without labels in the list, ``test_share`` of the groups are "test" and the others "train", by
-    a hash of their names alone: adding files moves none of the others.
+    a hash of their names alone: adding files moves none of the others. Of few groups, of which the
+    share would be none or all, one is held out, or left to train on.
 
     Raises:
         ValueError: a split is asked for and nothing says who is in it, or the list has splits and
-            none is asked for, or the one asked for is empty.
+            none is asked for, or the one asked for is empty, or there is one group to share.
     """
     labels = sorted({source.split for source in sources if source.split})
     if test_share is not None:
@@ -29,7 +30,14 @@ def choose(
             )
         if split not in ("train", "test"):
             raise ValueError(f"with a test share, the split must be train or test, got {split}")
-        chosen = [s for s in sources if (_draw(s.group) < test_share) == (split == "test")]
+        groups = sorted({s.group for s in sources}, key=_draw)
+        if len(groups) < 2:
+            raise ValueError(
+                f"one group of clips ({groups[0]}) cannot be shared between train and test"
+            )
+        held_out = sum(_draw(group) < test_share for group in groups)
+        test = set(groups[: min(max(held_out, 1), len(groups) - 1)])
+        chosen = [s for s in sources if (s.group in test) == (split == "test")]
         left_out = 0
     elif not labels:
         if split is not None:

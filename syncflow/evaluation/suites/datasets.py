@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from syncflow import plain_text
 from syncflow.clip import FPS, SAMPLE_RATE, SECONDS, Clip
 from syncflow.data import json_lines
 from syncflow.evaluation.suites import systems
@@ -91,5 +92,5 @@ def _beside(path: Path) -> dict[str, str]:
             text = file.with_suffix(".txt")
             if not text.is_file():
                 raise FileNotFoundError(f"no caption for '{file}': write it into '{text.name}'")
-            captions[file.name] = text.read_text().strip()
+            captions[file.name] = plain_text.read(text).strip()
     return captions

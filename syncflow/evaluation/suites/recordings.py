@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from syncflow import plain_text
 from syncflow.clip import Clip
 
 _ENDINGS = (".mp4", ".mkv", ".webm", ".mov")
@@ -48,7 +49,7 @@ def read_events(path: str | Path) -> list[Event]:
         ValueError: a line that does not begin with a number; the message names file and line.
     """
     events = []
-    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
+    for number, line in enumerate(plain_text.lines(plain_text.read(Path(path))), start=1):
         words = line.replace(",", " ").split()
         if not words:
             continue

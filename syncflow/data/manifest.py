@@ -1,0 +1,120 @@
+"""What the files beside latents say: the manifest of a folder, and the header of each shard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, StrictBool, field_validator, model_validator
+
+from syncflow import durable
+from syncflow.config import Config, GeometryConfig
+from syncflow.config.units import Deviation, Latent, Seconds, Total
+from syncflow.ranges import Real, Whole
+
+MANIFEST = "manifest.json"
+_Sum = Annotated[float, Real(-1e30, 1e30)]
+
+
+class Statistics(Config):
+    """Mean and standard deviation per latent channel."""
+
+    video_mean: list[Latent] = Field(min_length=1)
+    video_std: list[Deviation] = Field(min_length=1)
+    audio_mean: list[Latent] = Field(min_length=1)
+    audio_std: list[Deviation] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Statistics:
+        for kind in ("video", "audio"):
+            means, stds = (getattr(self, f"{kind}_{which}") for which in ("mean", "std"))
+            if len(means) != len(stds):
+                raise ValueError(f"{len(means)} means and {len(stds)} deviations of {kind} latents")
+        return self
+
+
+class ShardEntry(Config):
+    """A shard's file, beside the manifest, its rows, and the checksum of its header."""
+
+    file: str
+    count: Total
+    header: str | None = None
+
+    @field_validator("file")
+    @classmethod
+    def _beside(cls, name: str) -> str:
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise ValueError(f"must be the name of a file beside the manifest, got {name!r}")
+        return name
+
+
+class Manifest(Config):
+    """``manifest.json`` of a finished folder. ``model_statistics``: those that the model whose
+    encoders these are was trained with."""
+
+    count: Annotated[int, Whole(1, 2**53, "clips")]
+    encoders: dict[str, str]
+    geometry: GeometryConfig
+    model: str | None = None
+    model_statistics: Statistics | None = None
+    text_tokens: Annotated[int, Whole(1, 2**31, "tokens")] | None = None
+    statistics: Statistics
+    shards: list[ShardEntry] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Manifest:
+        listed = sum(shard.count for shard in self.shards)
+        if listed != self.count:
+            raise ValueError(f"count is {self.count}, and the shards have {listed} rows")
+        return self
+
+
+class Record(Config):
+    """What is known of a row: its number among rendered clips, or its file, from ``start`` s on."""
+
+    caption: str
+    clip: Total | None = None
+    file: str | None = None
+    start: Annotated[float, Real(0, 1e7, "s")] | None = None
+    seconds: Seconds | None = None
+    group: str | None = None
+    sound: StrictBool | None = None
+
+
+class Skipped(Config):
+    """What was left out, and why."""
+
+    file: str | None = None
+    start: Annotated[float, Real(0, 1e7, "s")] | None = None
+    reason: str
+    detail: str = ""
+
+
+class Sums(Config):
+    """Per channel, of draws from the posteriors: how many, their sum and the sum of squares."""
+
+    count: Total
+    sum: list[_Sum]
+    squares: list[_Sum]
+
+
+class Header(Config):
+    """In the header of a shard: a record for each row, the sums of its latents by kind, and the
+    checksum of its tensors."""
+
+    records: list[Record]
+    skipped: list[Skipped]
+    sums: dict[str, Sums]
+    sha256: str | None = None
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder, as it is written.
+
+    Raises:
+        FileNotFoundError: there is none. ValueError: it is damaged; the message names the key.
+    """
+    path = folder / MANIFEST
+    found = durable.read_sealed(path)
+    Manifest.parse(found, f"'{path}' is damaged")
+    return found
