@@ -33,8 +33,9 @@ import torch
 from torch import Tensor
 
 from syncflow import durable, plain_text
-from syncflow.data import lock, manifest, statistics
+from syncflow.data import lock, statistics
 from syncflow.data.manifest import MANIFEST, Header
+from syncflow.data.manifest import read as read_manifest
 
 POSTERIORS = ("video_mean", "video_std", "audio_mean", "audio_std")
 Lines = Sequence[dict[str, Any]]
@@ -262,7 +263,7 @@ class ShardWriter:
             if not (self.folder / MANIFEST).exists():
                 self._finish(paths, facts, report)
         shutil.rmtree(self.folder / _WORK, ignore_errors=True)
-        return manifest.read(self.folder)
+        return read_manifest(self.folder)
 
     def _finish(
         self,

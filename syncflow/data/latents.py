@@ -9,7 +9,6 @@ or encoder. ``encode`` makes them from raw shards, ``prepare`` from ordinary vid
 from __future__ import annotations
 
 import math
-import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
@@ -32,7 +31,6 @@ from syncflow.models.latent_space import Scale
 from syncflow.models.text_encoder import TextEncoder
 from syncflow.progress import bar
 
-_SHARD_FILE = re.compile(r"shard_\d{5,}\.safetensors")
 #: About as many clips in a shard of raw clips' latents.
 _SHARD = 256
 
