@@ -3,6 +3,7 @@
 import io
 import os
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -49,15 +50,20 @@ def run(model: str, *argv: object) -> int:
     return main(["generate", *map(str, argv), "--model", model, "--device", "cpu", *FEW])
 
 
+def states() -> dict[Path, tuple[int, int, int]]:
+    """All files here, and what shows that one was written."""
+    found = {path: path.lstat() for path in Path.cwd().rglob("*") if not path.is_dir()}
+    return {path: (s.st_ino, s.st_size, s.st_mtime_ns) for path, s in found.items()}
+
+
 def refused(capsys, *argv: object) -> str:
     """The one line of a command that is refused and leaves everything as it was."""
-    before = {path: path.stat() for path in Path.cwd().rglob("*")}
+    before = states()
     assert main(["generate", *map(str, argv)]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("syncflow: error: ") and err.count("\n") == 1, err
-    after = {path: path.stat() for path in Path.cwd().rglob("*")}
-    changed = [path for path in before | after if before.get(path) != after.get(path)]
-    assert not changed or all(path.is_dir() for path in changed), changed
+    after = states()
+    assert [path for path in before | after if before.get(path) != after.get(path)] == []
     return err
 
 
@@ -172,6 +178,31 @@ def test_options_are_checked_against_the_model_before_any_clip(capsys, unsampled
     assert "must be a multiple of 4 frames" in refused(capsys, *at, "--seconds", "0.3")
 
 
+def test_options_are_refused_once_for_all_films(capsys, unsampled, model) -> None:
+    Path("films").mkdir()
+    for name in "ab":
+        film(f"films/{name}.mkv")
+    at = ("--model", model, "--device", "cpu", "--video", "films", "-o", "o/")
+    assert "solver 'heun' draws no noise" in refused(
+        capsys, *at, "--solver", "heun", "--eta", "0.5"
+    )
+
+
+def test_a_model_without_a_guidance_of_its_own_for_the_sound(tmp_path) -> None:
+    plain = {"steps": 1, "guidance": 2.0, "schedule": "cascade"}
+    other = small_model.build(sampling=plain).save(tmp_path / "plain")
+    assert run(str(other), "a", "-o", "a.wav") == 0
+    assert "audio_guidance" not in tags.read("a.wav")["sampling"]
+
+
+def test_a_film_that_is_too_long_for_one_sound_is_said(capsys, unsampled, model) -> None:
+    frame = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    media.write("long.mkv", frame.expand(61, -1, -1, -1), None, fps=0.1)
+    at = ("--model", model, "--device", "cpu", "-o", "o.mkv")
+    said = refused(capsys, "a", "--video", "long.mkv", *at)
+    assert "'long.mkv' lasts 610 s, and sound is made for at most 600 s" in said
+
+
 def test_what_will_not_fit_is_said_and_can_be_forced(capsys, model, monkeypatch) -> None:
     monkeypatch.setattr(memory, "available", lambda device: 10_000)
     said = refused(capsys, "a", "--model", model, "--device", "cpu")
@@ -271,6 +302,20 @@ def test_threads(model, monkeypatch) -> None:
 
 
 # ---- many, and again ----
+
+
+def test_all_clips_are_saved_when_the_reader_of_their_names_leaves(model) -> None:
+    argv = ["generate", "a", "b", "c", "-o", "o/", "--model", model, "--device", "cpu", *FEW]
+    root = str(Path(inputs.__file__).parents[2])
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "syncflow", *argv],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    process.stdout.close()
+    told = process.stderr.read()
+    assert process.wait() == 0 and len(list(Path("o").iterdir())) == 3
+    assert "ipe" not in told and told.startswith("3 clips (1 s, 32x32")
 
 
 def test_a_file_of_prompts_goes_on_where_it_stopped(model, capsys, monkeypatch) -> None:

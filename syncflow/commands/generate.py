@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from syncflow.commands import options
 from syncflow.sampling import OPTIONS
@@ -23,17 +22,7 @@ _OPTIONS = (
     "v2a", "image", "contacts",
 )  # fmt: skip
 
-_MOST_SECONDS, _MOST_THREADS = 600, 1024
-
-
-def _at_most(kind: Callable[[str], Any], most: float, unit: str = "") -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        value = kind(text)
-        if value > most:
-            raise argparse.ArgumentTypeError(f"it must be at most {most:g}{unit}, got {text}")
-        return value
-
-    return parse
+_MOST_THREADS = 1024
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_sampling(parser)
     add(
         "--seconds",
-        type=_at_most(options.positive, _MOST_SECONDS, " (ten minutes)"),
+        type=options.seconds,
         metavar="S",
         help="length of the clip in seconds, at most 600 (default: the model's)",
     )
@@ -93,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "prompts that are generated together (default 8)"
     add("--batch-size", type=count, default=8, metavar="N", help=what)
     what = "threads of PyTorch on the CPU (default: one for each core)"
-    add("--threads", type=_at_most(count, _MOST_THREADS), metavar="N", help=what)
+    add("--threads", type=options.at_most(count, _MOST_THREADS), metavar="N", help=what)
     add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if available)")
     add(
         "--dtype",
