@@ -1,34 +1,18 @@
-"""``syncflow generate``: what is refused before sampling, what is written, what is left alone."""
+"""``syncflow generate``: what is refused before sampling."""
 
-import io
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from syncflow.cli import main
-from syncflow.commands import inputs, output_paths
 from syncflow.data import media
 from syncflow.data.export import tags
 from syncflow.generation import memory, pipeline
 from tests import small_model
-
-FEW = ("--steps", "1", "--audio-steps", "1", "--no-progress")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    return str(small_model.build().save(tmp_path_factory.mktemp("models") / "m"))
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+from tests.commands.command import film, run
 
 
 @pytest.fixture
@@ -39,15 +23,6 @@ def unsampled(monkeypatch) -> None:
         raise AssertionError("it was sampled")
 
     monkeypatch.setattr(pipeline.SyncFlow, "generate", generate)
-
-
-def film(path: Path | str, frames: int = 16) -> Path:
-    video = torch.arange(frames, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 32, 48) * 9
-    return media.write(path, video, None)
-
-
-def run(model: str, *argv: object) -> int:
-    return main(["generate", *map(str, argv), "--model", model, "--device", "cpu", *FEW])
 
 
 def states() -> dict[Path, tuple[int, int, int]]:
@@ -222,161 +197,3 @@ def test_a_folder_that_takes_no_files_even_from_root(capsys, unsampled) -> None:
         pytest.skip("needs /proc")
     said = refused(capsys, "a", "-o", "/proc/self/a.mp4")
     assert "cannot write into '/proc/self'" in said
-
-
-# ---- names ----
-
-
-def test_without_a_name_nothing_is_replaced(model, capsys, here) -> None:
-    for _ in range(3):
-        assert run(model, "a") == 0
-    assert capsys.readouterr().out.split() == ["clip.mp4", "clip-2.mp4", "clip-3.mp4"]
-    Path("clip-4.png").touch()
-    assert output_paths.plan(None, ["a"], 1, 0, sheet=True).paths == [Path("clip-5.mp4")]
-    assert output_paths.plan(None, ["a", "b"], 1, 0).paths[0].parent == Path("clips")
-    Path("clips").mkdir()
-    assert output_paths.plan(None, ["a", "b"], 1, 0).paths[0].parent == Path("clips-2")
-
-
-def test_a_given_name_is_replaced(model) -> None:
-    Path("a.mp4").write_text("old")
-    assert run(model, "a", "-o", "a.mp4") == 0
-    assert media.probe("a.mp4").frames == 16
-
-
-def test_names_of_films_are_kept_and_never_formatted() -> None:
-    films = [Path("in/{i} %d.mp4"), Path("in/b.avi"), Path("in/b.mkv")]
-    plan = output_paths.plan("o", ["", "", ""], 1, 0, films)
-    assert [path.name for path in plan.paths] == ["{i} %d.mp4", "b.avi.mkv", "b.mkv"]
-    plan = output_paths.plan("o/{name}-{take}.wav", ["", ""], 2, 0, films[1:2] + [Path("c.mp4")])
-    assert [path.name for path in plan.paths] == ["b-1.wav", "b-2.wav", "c-1.wav", "c-2.wav"]
-
-
-# ---- what is written ----
-
-
-def test_sound_and_frames_and_scale(model, capsys) -> None:
-    assert run(model, "a", "-o", "a.flac", "--loudness", "-30") == 0
-    assert tags.read("a.flac")["loudness"] == -30
-    assert run(model, "a", "-o", "deep/er/%03d.png", "--scale", "2") == 0
-    assert len(list(Path("deep/er").iterdir())) == 16
-    assert tags.facts("deep/er/001.png")["picture"] == "64x64"
-    assert tags.read("deep/er/016.png")["scale"] == 2
-    assert run(model, "a", "-o", "a.mp4", "--scale", "3", "--scale-filter", "lanczos") == 0
-    assert (media.probe("a.mp4").width, tags.read("a.mp4")["scale_filter"]) == (96, "lanczos")
-    out, err = capsys.readouterr()
-    assert "deep/er/%03d.png" in out and "96x96" in err
-
-
-def test_same_seed_same_bytes_and_no_metadata_on_request(model) -> None:
-    for name in ("a.mp4", "b.mp4"):
-        assert run(model, "a", "--seed", "5", "-o", name) == 0
-    assert Path("a.mp4").read_bytes() == Path("b.mp4").read_bytes()
-    assert run(model, "a secret", "--no-metadata", "-o", "c.mp4") == 0
-    assert tags.read("c.mp4") is None and b"a secret" not in Path("c.mp4").read_bytes()
-
-
-def test_info_tells_what_was_made(model, capsys) -> None:
-    prompt = "a ball \u4e2d \x1b[31m red"
-    assert run(model, prompt, "--seed", "9", "--guidance", "3", "-o", "a.mkv") == 0
-    capsys.readouterr()
-    assert main(["info", "a.mkv"]) == 0
-    out = capsys.readouterr().out
-    rows = {line[:20].split("  ")[0].strip(): line for line in out.splitlines()}
-    assert "a ball \u4e2d \\x1b[31m red" in rows["prompt"] and "\x1b" not in out
-    assert rows["seed"].endswith(" 9") and rows["guidance"].endswith(" 3")
-    assert rows["model"].endswith(" tiny") and "1 s" in rows["length"]
-    film("plain.mkv")
-    assert main(["info", "plain.mkv"]) == 0
-    assert "not by syncflow" in capsys.readouterr().out
-    assert main(["info", "a.mkv", "--json"]) == 0
-    assert '"seed": 9' in capsys.readouterr().out
-    assert main(["info", "gone.mp4"]) == 2
-
-
-def test_threads(model, monkeypatch) -> None:
-    asked = []
-    monkeypatch.setattr(torch, "set_num_threads", asked.append)
-    assert run(model, "a", "--threads", "3") == 0 and asked == [3]
-    assert run(model, "a") == 0 and asked == [3]
-
-
-# ---- many, and again ----
-
-
-def test_all_clips_are_saved_when_the_reader_of_their_names_leaves(model) -> None:
-    argv = ["generate", "a", "b", "c", "-o", "o/", "--model", model, "--device", "cpu", *FEW]
-    root = str(Path(inputs.__file__).parents[2])
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "syncflow", *argv],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    process.stdout.close()
-    told = process.stderr.read()
-    assert process.wait() == 0 and len(list(Path("o").iterdir())) == 3
-    assert "ipe" not in told and told.startswith("3 clips (1 s, 32x32")
-
-
-def test_a_file_of_prompts_goes_on_where_it_stopped(model, capsys, monkeypatch) -> None:
-    Path("p.txt").write_bytes("\ufeffa ball\r\n\r\nfällt\r\nthird\r\n".encode())
-    batch = ("--prompts", "p.txt", "-o", "o/", "--batch-size", "2")
-    assert run(model, *batch) == 0
-    names = ["o/1-a-ball.mp4", "o/2-f-llt.mp4", "o/3-third.mp4"]
-    assert capsys.readouterr().out.split() == names
-    assert [tags.read(name)["seed"] for name in names] == [0, 1, 2]
-    first = {name: (Path(name).stat().st_mtime_ns, Path(name).read_bytes()) for name in names}
-    Path(names[1]).unlink()
-    made = []
-    generate_one = pipeline.SyncFlow.generate
-    monkeypatch.setattr(
-        pipeline.SyncFlow, "generate",
-        lambda self, prompts, **o: made.append(prompts) or generate_one(self, prompts, **o),
-    )  # fmt: skip
-    assert run(model, *batch) == 0
-    out, err = capsys.readouterr()
-    assert out.split() == [names[1]] and "2 files are there already" in err
-    assert made == [["a ball", "fällt"]]  # as before, so that the bytes are the same
-    assert Path(names[1]).read_bytes() == first[names[1]][1]
-    assert Path(names[0]).stat().st_mtime_ns == first[names[0]][0]
-    assert run(model, *batch, "--seed", "1") == 0  # other clips
-    assert capsys.readouterr().out.split() == names
-
-
-def test_a_given_list_is_made_anew(model, capsys) -> None:
-    for _ in range(2):
-        assert run(model, "a", "b", "-o", "o/") == 0
-        assert len(capsys.readouterr().out.split()) == 2
-
-
-def test_prompts_from_stdin(model, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\nb\n")))
-    assert run(model, "--prompts", "-", "-o", "{i}.wav") == 0
-    assert capsys.readouterr().out.split() == ["1.wav", "2.wav"]
-
-
-def test_utf_16_prompts() -> None:
-    Path("w.txt").write_bytes("fällt\n\u4e2d\n".encode("utf-16"))
-    assert inputs.prompts("w.txt") == ["fällt", "\u4e2d"]
-
-
-def test_a_folder_of_films_goes_on_and_leaves_out_what_is_broken(model, capsys) -> None:
-    Path("films").mkdir()
-    film("films/a.mkv")
-    film("films/b.mp4", frames=20)
-    Path("films/notes.txt").write_text("no film")
-    Path("films/c.mp4").write_bytes(b"no film either")
-    batch = ("a ball", "--video", "films", "-o", "o/")
-    assert run(model, *batch) == 2
-    out, err = capsys.readouterr()
-    assert out.split() == ["o/a.mkv", "o/b.mp4"]
-    assert "left out 'films/c.mp4'" in err and "1 of 3 videos cannot be used" in err
-    assert media.probe("o/b.mp4").frames == 20
-    Path("films/c.mp4").unlink()
-    film("films/0.mp4")  # changes no others
-    assert run(model, *batch) == 0
-    out, err = capsys.readouterr()
-    assert out.split() == ["o/0.mp4"] and "2 files are there already" in err
-    alone = ("a ball", "--video", "films/b.mp4", "-o", "alone.mp4")
-    assert run(model, *alone) == 0
-    assert Path("alone.mp4").read_bytes() == Path("o/b.mp4").read_bytes()
