@@ -92,6 +92,18 @@ def test_another_model_has_another_hash(model, tmp_path) -> None:
     assert fingerprint.of(tmp_path / "same") != first
 
 
+def test_of_large_files_blocks_are_hashed(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(fingerprint, "_BLOCKS", 4)
+    weights = tmp_path / "ddit.safetensors"
+    with weights.open("wb") as file:
+        file.truncate(10 * 2**30)  # sparse
+    first = fingerprint.of(tmp_path)
+    with weights.open("r+b") as file:
+        file.seek(5 * 2**30)
+        file.write(b"other")
+    assert fingerprint.of(tmp_path) != first
+
+
 @pytest.mark.parametrize("prompts", [("a", "b"), np.array(["a", "b"]), iter(["a", "b"])])
 def test_prompts_in_any_list(prompts) -> None:
     found = request.prompt_list(prompts)

@@ -17,6 +17,7 @@ from typing import Any
 
 from syncflow.clip import VIDEO_STRIDE, Clip
 from syncflow.commands import inputs, output_paths
+from syncflow.commands.options import MOST_SECONDS
 from syncflow.data import media
 from syncflow.data.export import formats, loudness, scale, tags
 from syncflow.generation import memory, record
@@ -142,12 +143,13 @@ def made(
     jobs = []
     for job in work.jobs:
         asked = {**options, **({"video": job.video} if job.video else {})}
+        wanted = record.planned(model, job.prompts, job.seed, **asked)
         try:
-            wanted = _checked(model, work, job, asked, args)
+            _check(model, work, job, asked, wanted[0]["sampling"], args)
         except (ValueError, OSError) as error:
             _refuse(work, job, args, error)
             continue
-        jobs.append((job, asked, wanted))
+        jobs.append((job, asked, [how | _finish(args) for how in wanted]))
     kept = []
     for job, asked, wanted in jobs:
         left = _left(work, job, wanted, args)
@@ -178,11 +180,15 @@ def _refuse(work: Batch, job: Job, args: argparse.Namespace, error: Exception) -
     print(f"syncflow: left out '{job.video}': {error}", file=sys.stderr)
 
 
-def _checked(
-    model: SyncFlow, work: Batch, job: Job, options: Mapping[str, Any], args: argparse.Namespace
-) -> list[record.Record]:
-    """How each clip of the job will have been made; raises where it cannot be."""
-    wanted = record.planned(model, job.prompts, job.seed, **options)
+def _check(
+    model: SyncFlow,
+    work: Batch,
+    job: Job,
+    options: Mapping[str, Any],
+    sampling: Mapping[str, Any],
+    args: argparse.Namespace,
+) -> None:
+    """Raises where a job's clips cannot be made, or not written."""
     spec = model.config.geometry.spec
     seconds = options.get("seconds")
     if args.extend or args.retake:
@@ -196,6 +202,11 @@ def _checked(
                 if formats.holds_film(path):
                     output_paths.check_holds(path, job.video)
         seconds = min(seconds or math.inf, given.seconds)
+        if seconds > MOST_SECONDS and not args.force:
+            raise ValueError(
+                f"'{job.video}' lasts {seconds:.0f} s, and sound is made for at most "
+                f"{MOST_SECONDS} s at once: give --seconds"
+            )
     if seconds:
         frames = max(1, math.ceil(seconds * spec.fps / VIDEO_STRIDE[0])) * VIDEO_STRIDE[0]
         spec = dataclasses.replace(spec, seconds=frames / spec.fps)
@@ -206,11 +217,8 @@ def _checked(
     if not args.force:
         if args.image and any(map(formats.is_frames, job.paths)):  # now their number is known
             work.plan.check_inputs(work.inputs, spec.num_frames, args.sheet)
-        guided = max(wanted[0]["sampling"][name] for name in ("guidance", "audio_guidance")) != 1
+        guided = any(sampling.get(name, 1) != 1 for name in ("guidance", "audio_guidance"))
         memory.check(model, spec, len(job.prompts), args.audio_takes, guided)
-    for how in wanted:
-        how |= _finish(args)
-    return wanted
 
 
 def _finish(args: argparse.Namespace) -> record.Record:

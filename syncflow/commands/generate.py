@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from syncflow.commands import options
 from syncflow.commands.generating import plots
@@ -26,17 +25,7 @@ _OPTIONS = (
     "v2a", "image", "extend", "retake", "span", "part", "contacts", "lora", "strength",
 )  # fmt: skip
 
-_MOST_SECONDS, _MOST_THREADS = 600, 1024
-
-
-def _at_most(kind: Callable[[str], Any], most: float, unit: str = "") -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        value = kind(text)
-        if value > most:
-            raise argparse.ArgumentTypeError(f"it must be at most {most:g}{unit}, got {text}")
-        return value
-
-    return parse
+_MOST_THREADS = 1024
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_sampling(parser)
     add(
         "--seconds",
-        type=_at_most(options.positive, _MOST_SECONDS, " (ten minutes)"),
+        type=options.seconds,
         metavar="S",
         help="length of the clip in seconds, at most 600 (default: the model's)",
     )
@@ -104,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "prompts that are generated together (default 8)"
     add("--batch-size", type=count, default=8, metavar="N", help=what)
     what = "threads of PyTorch on the CPU (default: one for each core)"
-    add("--threads", type=_at_most(count, _MOST_THREADS), metavar="N", help=what)
+    add("--threads", type=options.at_most(count, _MOST_THREADS), metavar="N", help=what)
     what = "a lora.safetensors of a fine-tuning of this model, to add to it"
     add("--lora", metavar="FILE", help=what)
     what = "how much of --lora (default 1, as it was trained)"

@@ -44,6 +44,27 @@ def levels(text: str) -> list[int]:
     return found
 
 
+#: Of a clip, or of a film that gets a sound, in one call.
+MOST_SECONDS = 600
+
+
+def seconds(text: str) -> float:
+    """The length of a clip."""
+    return at_most(positive, MOST_SECONDS, " (ten minutes)")(text)
+
+
+def at_most(kind: Callable[[str], Any], most: float, unit: str = "") -> Callable[[str], Any]:
+    """What ``kind`` reads, if it is not more than ``most``."""
+
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if value > most:
+            raise argparse.ArgumentTypeError(f"it must be at most {most:g}{unit}, got {text}")
+        return value
+
+    return parse
+
+
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """How to sample, for every command that generates."""
     for name, option in OPTIONS.items():

@@ -302,7 +302,7 @@ class ShardWriter:
         write_lines(self.folder / "skipped.jsonl", skipped)
         if report is not None:
             write_json(self.folder / "report.json", report(kept, skipped))
-        durable.write_sealed(self.folder / MANIFEST, manifest, _TAG)
+        durable.write_sealed(self.folder / MANIFEST, facts, _TAG)
 
     def _join(self, number: int) -> None:
         parts = [self._part(part) for part in self.shards[number]]
