@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import codecs
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from syncflow import plain_text
 from syncflow.data.prepare.sources import SUFFIXES
 
 
@@ -18,17 +18,11 @@ def prompts(path: str) -> list[str]:
             has the line.
     """
     if path == "-":
-        data = sys.stdin.buffer.read()
+        text = plain_text.decode(sys.stdin.buffer.read(), "stdin")
     elif not Path(path).is_file():
         raise FileNotFoundError(f"there is no file of prompts '{path}'")
     else:
-        data = Path(path).read_bytes()
-    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        text = data.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"'{path}', line {line}: not UTF-8 text") from None
+        text = plain_text.read(Path(path))
     found = [line.strip() for line in text.splitlines() if line.strip()]
     if not found:
         raise ValueError(f"'{path}' has no prompt: write one a line")

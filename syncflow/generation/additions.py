@@ -30,7 +30,11 @@ def with_additions(method: Callable[..., Any]) -> Callable[..., Any]:
         **options: Any,
     ) -> Any:
         with low_rank.applied(self.ddit, lora, strength):
-            return method(self, *arguments, **options)
+            clips = method(self, *arguments, **options)
+        if lora is not None:
+            for clip in clips if isinstance(clips, list) else [clips]:
+                clip.made = (clip.made or {}) | {"lora": Path(lora).name, "strength": strength}
+        return clips
 
     plain, own = inspect.signature(method), inspect.signature(wrapped, follow_wrapped=False)
     known = list(plain.parameters.values())

@@ -108,7 +108,7 @@ def test_a_folder_of_films_is_not_written_into(capsys, unsampled) -> None:
         (["a", "--prompts", "p.txt"], "not both"),
         (["--prompts", "gone.txt"], "there is no file of prompts 'gone.txt'"),
         (["--prompts", "empty.txt"], "'empty.txt' has no prompt"),
-        (["--prompts", "latin.txt"], "'latin.txt', line 2: not UTF-8"),
+        (["--prompts", "latin.txt"], "'latin.txt', line 2 is not UTF-8"),
         (["--video", "empty"], "'empty' has no films"),
         (["a", "b", "--video", "films", "-o", "o/"], "2 prompts for 1 films"),
         (["--video", "films", "-o", "o.mp4"], "for a folder of videos give a folder"),
