@@ -108,6 +108,43 @@ def test_the_recipe_is_found_from_any_folder(tmp_path, monkeypatch):
         runner.read(Path("configs/tiny/none.json"))
 
 
+def test_the_model_in_the_package_has_a_name(tmp_path, monkeypatch):
+    """In configs, and wherever a model is named; a folder of that name comes first."""
+    from syncflow.model_io import model_folder
+    from syncflow.training.checkpoints import weights
+    from syncflow.training.tasks import export
+
+    monkeypatch.chdir(tmp_path)
+    assert model_folder.find("shipped") == model_folder.find() == files.find("shipped")
+    assert weights.statistics("shipped") == weights.statistics(model_folder.SHIPPED)
+    assert export.load_part("shipped", "text_encoder").encode(["a ball"])[0].shape[0] == 1
+    (tmp_path / "shipped").mkdir()
+    assert files.find("shipped") == Path("shipped")
+    with pytest.raises(FileNotFoundError, match="not a model folder"):
+        model_folder.find("shipped")
+
+
+def test_a_config_has_a_short_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole = files.find_config("configs/impacts/recipe.json")
+    for name in ("impacts/recipe", "impacts/recipe.json", "configs/impacts/recipe"):
+        assert files.find_config(name) == whole and whole.is_file()
+    (tmp_path / "impacts").mkdir()
+    (tmp_path / "impacts" / "recipe.json").write_text("{}")
+    assert files.find_config("impacts/recipe") == Path("impacts/recipe.json")
+    assert files.find_config("gone") == Path("gone")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_config_of_any_editor_is_read(tmp_path, encoding):
+    path = tmp_path / "config.json"
+    path.write_bytes(json.dumps({**SMALL, "name": "größe"}, ensure_ascii=False).encode(encoding))
+    assert ModelConfig.load(path).name == "größe"
+    path.write_bytes('{"name": "größe"}'.encode("latin-1"))
+    with pytest.raises(ValueError, match="config.json is not JSON: line 1 is not UTF-8 text"):
+        ModelConfig.load(path)
+
+
 def test_a_folder_of_another_format_is_refused():
     assert ModelConfig.parse(SMALL).format == 1
     with pytest.raises(ValueError, match="format 2, and this syncflow reads 1"):

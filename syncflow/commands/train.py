@@ -15,8 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from syncflow.config import find
+    from syncflow.config import find_config
 
-    if not find(args.config).is_file():
+    if not find_config(args.config).is_file():
         raise FileNotFoundError(f"there is no config file '{args.config}'")
     return train.run(args)

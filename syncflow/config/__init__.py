@@ -13,7 +13,7 @@ from syncflow.config.encoders import (
     TextEncoderConfig,
     VideoVAEConfig,
 )
-from syncflow.config.files import find
+from syncflow.config.files import SHIPPED, find, find_config
 from syncflow.config.model import (
     FORMAT,
     AdaptorConfig,
@@ -39,6 +39,7 @@ __all__ = [
     "ModelConfig",
     "OpenSoraVAEConfig",
     "PatchVAEConfig",
+    "SHIPPED",
     "SamplingConfig",
     "SpatialVAEConfig",
     "SpectralVAEConfig",
@@ -48,4 +49,5 @@ __all__ = [
     "VideoTowerConfig",
     "VideoVAEConfig",
     "find",
+    "find_config",
 ]

@@ -14,39 +14,43 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from syncflow.clip import FPS, SAMPLE_RATE, SECONDS
-from syncflow.data import processes
+from syncflow.config import Config
+from syncflow.config.units import Clips, FramesPerSecond, Hertz, Pixels, Seconds, Total
+from syncflow.data import json_lines, processes
+from syncflow.data.impacts_files import Clip, array
 from syncflow.impacts.render import render
 from syncflow.impacts.scene import Scene
 from syncflow.impacts.sound import sound
-from syncflow.impacts.world import SEEDS, sample_scene
+from syncflow.impacts.world import LEVELS, SEEDS, sample_scene
+from syncflow.ranges import Whole
 
 SHARD = 256
 """Clips in one shard."""
 
 CONTAINERS = ("mp4", "shards")
 
+_WORKERS = Whole(1, 4096, "processes")
 
-@dataclass(frozen=True)
-class Plan:
+
+class Plan(Config):
     """Everything that decides a folder's contents; written to `dataset.json`."""
 
-    clips: int
-    seed: int
-    level: int
+    clips: Clips
+    seed: Total
+    level: Annotated[int, Whole(min(LEVELS), max(LEVELS))]
     split: str
-    height: int
-    width: int
-    fps: float
-    seconds: float
-    sample_rate: int
+    height: Pixels
+    width: Pixels
+    fps: FramesPerSecond
+    seconds: Seconds
+    sample_rate: Hertz
     container: str
 
     def scene(self, number: int) -> Scene:
@@ -74,10 +78,8 @@ class Plan:
             raise ValueError(
                 f"container must be one of {', '.join(CONTAINERS)}, got {self.container!r}"
             )
-        if self.clips < 1:
-            raise ValueError(f"clips must be at least 1, got {self.clips}")
         size = len(SEEDS[self.split])
-        if self.seed < 0 or self.seed + self.clips > size:
+        if self.seed + self.clips > size:
             raise ValueError(
                 f"the {self.split} split has seeds 0 to {size - 1}, got {self.clips} clips "
                 f"from seed {self.seed} on"
@@ -97,6 +99,18 @@ class Plan:
         self.scene(0)
 
 
+def planned(container: str, **settings: Any) -> Plan:
+    """The plan of these settings; length and rates are the paper's where they are not among them.
+
+    Raises:
+        ValueError: it cannot be made; the message names the setting.
+    """
+    usual = {"fps": FPS, "seconds": SECONDS, "sample_rate": SAMPLE_RATE}
+    plan = Plan.parse({**usual, **settings, "container": container}, "impacts")
+    plan.check()
+    return plan
+
+
 def iterate(
     clips: int,
     seed: int = 0,
@@ -109,10 +123,10 @@ def iterate(
     sample_rate: int = SAMPLE_RATE,
 ) -> Iterator[tuple[Scene, np.ndarray, np.ndarray]]:
     """Clips made on the fly: (scene, video uint8 [F, 3, H, W], audio float32 [M])."""
-    plan = Plan(
-        clips, seed, level, split, height, width, fps, seconds, sample_rate, container="shards"
-    )
-    plan.check()
+    plan = planned(
+        "shards", clips=clips, seed=seed, level=level, split=split, height=height, width=width,
+        fps=fps, seconds=seconds, sample_rate=sample_rate,
+    )  # fmt: skip
     for number in range(clips):
         scene = plan.scene(number)
         yield scene, render(scene, height, width), sound(scene)
@@ -142,10 +156,11 @@ def write_dataset(
     a calling script. Raises ValueError for settings that cannot be made, or where the folder
     holds clips of other settings.
     """
-    plan = Plan(clips, seed, level, split, height, width, fps, seconds, sample_rate, container)
-    plan.check()
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
+    plan = planned(
+        container, clips=clips, seed=seed, level=level, split=split, height=height, width=width,
+        fps=fps, seconds=seconds, sample_rate=sample_rate,
+    )  # fmt: skip
+    workers = None if workers is None else _WORKERS.check("workers", workers)
     folder = Path(out)
     _claim(folder, plan)
     jobs = _missing(folder, plan)
@@ -172,9 +187,9 @@ def _claim(folder: Path, plan: Plan) -> None:
         raise ValueError(f"{folder} is a file; give a folder to write the clips to")
     folder.mkdir(parents=True, exist_ok=True)
     card = folder / "dataset.json"
-    wanted = dataclasses.asdict(plan)
+    wanted = plan.model_dump()
     if card.exists():
-        found = json.loads(card.read_text())
+        found = Plan.load(card).model_dump()
         other = {k: found.get(k) for k in wanted if k != "clips" and found.get(k) != wanted[k]}
         if other:
             was = ", ".join(f"{k} {v} (now {wanted[k]})" for k, v in other.items())
@@ -246,8 +261,8 @@ def _make(folder: Path, plan: Plan, job: range) -> int:
 
 
 def _write_metadata(folder: Path, plan: Plan) -> None:
-    total = json.loads((folder / "dataset.json").read_text())["clips"]
-    plan = dataclasses.replace(plan, clips=total)
+    total = Plan.load(folder / "dataset.json").clips
+    plan = plan.model_copy(update={"clips": total})
     lines = []
     for number in range(total):
         scene = plan.scene(number)
@@ -285,13 +300,19 @@ class Shards:
         card, lines = self.folder / "dataset.json", self.folder / "metadata.jsonl"
         if not card.exists() or not lines.exists():
             raise ValueError(f"{self.folder} holds no complete data set (no {lines.name})")
-        self.plan = Plan(**json.loads(card.read_text()))
+        self.plan = Plan.load(card)
         if self.plan.container != "shards":
             raise ValueError(f"{self.folder} holds {self.plan.container} files, not shards")
-        self.metadata = [json.loads(line) for line in lines.read_text().splitlines()]
+        self.metadata = list(json_lines.read(lines))
+        for number, entry in enumerate(self.metadata, start=1):
+            Clip.parse(entry, f"'{lines}', line {number}")
         stems = sorted({entry["file"] for entry in self.metadata})
-        self._video = [np.load(self.folder / f"{s}.video.npy", mmap_mode="r") for s in stems]
-        self._audio = [np.load(self.folder / f"{s}.audio.npy", mmap_mode="r") for s in stems]
+        self._video = [array(self.folder / f"{s}.video.npy", np.uint8, 5) for s in stems]
+        self._audio = [array(self.folder / f"{s}.audio.npy", np.int16, 2) for s in stems]
+        for name, arrays in (("pictures", self._video), ("sounds", self._audio)):
+            rows = sum(map(len, arrays))
+            if rows < len(self.metadata):
+                raise ValueError(f"{self.folder} has {rows} {name} for {len(self.metadata)} clips")
 
     def __len__(self) -> int:
         return len(self.metadata)

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from syncflow.config import SHIPPED as SHIPPED_NAME
 from syncflow.config import BytesTextConfig, ModelConfig, OpenSoraVAEConfig, T5TextConfig
 from syncflow.model_io import finite, hub, model_card
 from syncflow.models.codec import AudioCodec, VideoCodec
@@ -32,12 +33,14 @@ CARD = "README.md"
 
 
 def find(path_or_hub_id: str | Path | None = None, revision: str | None = None) -> Path:
-    """The folder of a model: the one shipped in the package, a local one, or a hub download.
+    """The folder of a model: the one in the package (None, or "shipped"), a local one, or a hub
+    download.
 
     Raises:
         FileNotFoundError: there is no such model. OSError: the hub cannot be reached.
     """
-    if path_or_hub_id is None:
+    named = path_or_hub_id is not None and str(path_or_hub_id) == SHIPPED_NAME
+    if path_or_hub_id is None or (named and not Path(SHIPPED_NAME).exists()):
         if not (SHIPPED / CONFIG).exists():
             raise FileNotFoundError(
                 f"this installation has no pretrained model (no {SHIPPED / CONFIG}); "

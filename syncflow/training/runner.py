@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from syncflow.config import Config, find, schema
-from syncflow.training import settings
+from syncflow.config import Config, find_config, schema
+from syncflow.training import inputs, settings
 from syncflow.training.distributed.groups import Group
 from syncflow.training.settings import TrainConfig
 from syncflow.training.tasks.task import Task
@@ -18,7 +18,7 @@ from syncflow.training.tasks.task import Task
 
 def read(path: Path) -> settings.AnyTask:
     """The task of a config file; ValueError or FileNotFoundError name what is wrong."""
-    path = find(path)
+    path = find_config(path)
     return TrainConfig.parse({"run": schema.read(path)}, str(path)).run
 
 
@@ -32,32 +32,48 @@ def run(
         SystemExit: code 0, when SIGTERM stopped it; what it had done is saved.
     """
     group = group or Group(device=torch.device(device or "cpu"))
-    path = find(path)
+    path = find_config(path)
+    steps = _steps(path, ())
+    for file, config in steps:  # a mistake in the last one is told before the first runs
+        _check_alone(file, config, group)
+    if len(steps) > 1 or steps[0][0] != path:
+        inputs.check(steps)
+    for file, config in steps:
+        if group.leads and file != path:
+            print(f"{path.name}: {file.name}", flush=True)
+        _RUNNERS[type(config)](config, group, progress)
+
+
+def _steps(path: Path, within: tuple[Path, ...]) -> list[inputs.Step]:
+    """A config, or the steps of a recipe and of the recipes among them, in order; ``within``: the
+    recipes around it. A step lies beside its recipe, or is named as the command line names it."""
     config = read(path)
-    if isinstance(config, settings.RecipeTask):
-        for step in config.steps:  # a mistake in the last one is told before the first runs
-            _check(path.parent / step, (path.resolve(),))
-        for step in config.steps:
-            if group.leads:
-                print(f"{path.name}: {step}", flush=True)
-            run(path.parent / step, progress=progress, group=group)
-        return
+    if not isinstance(config, settings.RecipeTask):
+        return [(path, config)]
+    if path.resolve() in within:
+        raise ValueError(f"recipe {path} has itself among its steps")
+    out = []
+    for step in config.steps:
+        beside = path.parent / step
+        file = beside if beside.exists() else find_config(step)
+        if not file.exists():
+            raise FileNotFoundError(f"no config file {step} (a step of {path})")
+        out += _steps(file, (*within, path.resolve()))
+    return out
+
+
+def _check_alone(file: Path, config: settings.AnyTask, group: Group) -> None:
+    """Raises ValueError where a task cannot run in these processes, or as its loop says."""
     if group.world > 1 and not isinstance(config, settings.FlowTask):
         raise ValueError(
-            f"{path}: task {config.task!r} runs in one process, and there are {group.world}; "
+            f"{file}: task {config.task!r} runs in one process, and there are {group.world}; "
             "start it without a launcher"
         )
-    _RUNNERS[type(config)](config, group, progress)
-
-
-def _check(path: Path, within: tuple[Path, ...]) -> None:
-    """Reads a step, and the steps of a recipe among them; ``within``: the recipes around it."""
-    config = read(path)
-    if find(path).resolve() in within:
-        raise ValueError(f"recipe {path} has itself among its steps")
-    if isinstance(config, settings.RecipeTask):
-        for step in config.steps:
-            _check(path.parent / step, (*within, find(path).resolve()))
+    drawn = config.loop.randomness if isinstance(config, settings.TrainedTask) else "batch"
+    if drawn == "sample" and not isinstance(config, settings.FlowTask):
+        raise ValueError(
+            f"{file}: loop.randomness 'sample' is for flow tasks, not for {config.task!r}"
+        )
 
 
 def _render(config: settings.RenderTask, group: Group, progress: bool) -> None:
@@ -79,8 +95,6 @@ def _render(config: settings.RenderTask, group: Group, progress: bool) -> None:
 def _fit(config: settings.TrainedTask, group: Group, progress: bool) -> None:
     from syncflow.training import loop
 
-    if config.loop.randomness == "sample" and not isinstance(config, settings.FlowTask):
-        raise ValueError(f"loop.randomness 'sample' is for flow tasks, not for {config.task!r}")
     group = group.of_neighbours(config.loop.sequence_parallel)
     torch.manual_seed(config.loop.seed)
     task = _training(config, group)

@@ -96,7 +96,7 @@ def test_mp4_files_come_with_captions_and_contacts(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"clips": 0}, "at least 1, got 0"),
+        ({"clips": 0}, "impacts: clips: must be a whole number between 1 .*, got 0"),
         ({"clips": 2, "seed": -3}, "-3"),
         ({"clips": 2, "seed": 9_999_999}, "9999999"),
         ({"clips": 2, "split": "dev"}, "dev"),

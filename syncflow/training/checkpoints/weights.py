@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from syncflow.config import ModelConfig, find
-from syncflow.model_io import model_folder
+from syncflow.model_io import finite, model_folder
 from syncflow.training.checkpoints import checkpoint
 
 FINAL = "model.safetensors"
@@ -22,15 +22,15 @@ def load(folder: str | Path, part: str = "ddit") -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: there are none, or the run is not finished.
-        ValueError: the checkpoint is damaged.
+        ValueError: the checkpoint is damaged, or a weight is not finite.
     """
     folder = find(folder)
     if folder.suffix == ".safetensors":
-        return load_file(folder)
+        return _read(folder)
     if (folder / model_folder.CONFIG).exists():
-        return {k: v.float() for k, v in load_file(folder / f"{part}.safetensors").items()}
+        return {k: v.float() for k, v in _read(folder / f"{part}.safetensors").items()}
     if (folder / FINAL).exists():
-        return load_file(folder / FINAL)
+        return _read(folder / FINAL)
     if (folder / checkpoint.MANIFEST).exists():
         return checkpoint.Saved(folder).weights()
     saved = checkpoint.folders(folder)
@@ -40,6 +40,12 @@ def load(folder: str | Path, part: str = "ddit") -> dict[str, Tensor]:
             f"{saved[0]}"
         )
     raise FileNotFoundError(f"no {FINAL} in {folder}; train it first")
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    values = load_file(path)
+    finite.check(values, path)
+    return values
 
 
 def about(folder: str | Path) -> dict[str, Any]:

@@ -1,0 +1,72 @@
+"""The files of a folder of rendered clips: the lines of its `metadata.jsonl`, and its arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import ConfigDict, field_validator, model_validator
+
+from syncflow.config import Config
+from syncflow.config.units import Total
+from syncflow.impacts.world import LEVELS
+from syncflow.ranges import Real, Whole
+
+
+class _Known(Config):
+    """What is read of an object that may say more."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_nearest_key(cls, data: Any) -> Any:
+        return data
+
+
+class Touch(_Known):
+    """When something touches something else, in seconds of its clip."""
+
+    time_s: Annotated[float, Real(-86_400, 86_400, "s")]
+    audible: bool
+    visible: bool
+
+
+class Clip(_Known):
+    """A line of `metadata.jsonl`: the shard (or file) of a clip, its place there and what is known
+    of it."""
+
+    file: str
+    row: Annotated[int, Whole(0, 1_000_000)] | None = None
+    caption: str
+    contacts: list[Touch]
+    attributes: dict[str, Any] | None = None
+    seed: Total | None = None
+    level: Annotated[int, Whole(min(LEVELS), max(LEVELS))] | None = None
+    split: str | None = None
+
+    @field_validator("file")
+    @classmethod
+    def _beside(cls, name: str) -> str:
+        if Path(name).name != name:
+            raise ValueError(f"must be the name of a file in the folder, got {name!r}")
+        return name
+
+
+def array(path: Path, dtype: type, axes: int) -> np.ndarray:
+    """The memory-mapped array of a shard.
+
+    Raises:
+        ValueError: it is damaged, or of another type or number of axes.
+    """
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"'{path}' is damaged: {error}") from None
+    if found.dtype != dtype or found.ndim != axes:
+        raise ValueError(
+            f"'{path}' must hold {np.dtype(dtype)} with {axes} axes, got {found.dtype} "
+            f"{list(found.shape)}"
+        )
+    return found

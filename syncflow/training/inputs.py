@@ -1,0 +1,134 @@
+"""What tasks read and write: looked at for all steps of a recipe before the first of them runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from syncflow.config import find
+from syncflow.data.manifest import MANIFEST
+from syncflow.model_io import model_folder
+from syncflow.training import settings
+from syncflow.training.checkpoints import checkpoint, weights
+
+Step = tuple[Path, settings.AnyTask]
+
+
+@dataclass(frozen=True)
+class _Input:
+    """``key`` of a config names ``path``, which is made by one of ``tasks``."""
+
+    key: str
+    path: str
+    tasks: tuple[str, ...]
+
+
+_CLIPS, _LATENTS = ("render",), ("latents",)
+_WORDS = {
+    _CLIPS: "a folder of rendered clips (dataset.json and metadata.jsonl)",
+    _LATENTS: f"a finished folder of latents ({MANIFEST})",
+}
+_PARTS = {"video_vae": "video_vae", "audio_vae": "audio_vae", "text_encoder": "text"}
+
+
+def check(steps: Sequence[Step]) -> None:
+    """Raises ValueError for the first step that reads what is not there and no step before it makes,
+    or that cannot write where it should; the message has config, key and path."""
+    made: dict[Path, str] = {}
+    for file, config in steps:
+        for wanted in _inputs(config):
+            _check_input(file, wanted, made)
+        if isinstance(config, settings.RecipeTask):
+            continue
+        if isinstance(config, settings.RenderTask):
+            _check_render(file, config)
+        out = _absolute(config.out)
+        _check_out(file, out)
+        made[out] = config.task
+
+
+_CLIP_FILES = ("dataset.json", "metadata.jsonl")
+
+
+def _inputs(config: settings.AnyTask) -> Iterator[_Input]:
+    if isinstance(config, settings.AudioVAETask | settings.VideoVAETask):
+        yield _Input("data", config.data, _CLIPS)
+        yield _Input("validation", config.validation, _CLIPS)
+        if config.init:
+            yield _Input("init", config.init, (config.task,))
+    elif isinstance(config, settings.LatentsTask):
+        yield _Input("data", config.data, _CLIPS)
+    elif isinstance(config, settings.ExportTask):
+        yield _Input("latents", config.latents, _LATENTS)
+        yield _Input("ddit", config.ddit, ("flow",))
+    elif isinstance(config, settings.FlowTask):
+        data = [config.data] if isinstance(config.data, str) else [b.data for b in config.data]
+        seen = config.validation
+        validation = [seen] if isinstance(seen, str) else seen
+        yield from (_Input("data", path, _LATENTS) for path in data)
+        yield from (_Input("validation", path, _LATENTS) for path in validation)
+        for key in ("init", "init_video"):
+            if getattr(config, key):
+                yield _Input(key, getattr(config, key), ("flow",))
+        if config.samples is not None and config.samples.every:
+            for key in ("video_vae", "audio_vae"):
+                yield _Input(f"samples.{key}", getattr(config.samples, key), (key,))
+    if isinstance(config, settings.LatentsTask | settings.ExportTask):
+        for key, task in _PARTS.items():
+            yield _Input(key, getattr(config, key), (task,))
+
+
+def _check_input(file: Path, wanted: _Input, made: dict[Path, str]) -> None:
+    path = find(wanted.path)
+    whole = _absolute(path)
+    task = next((made[folder] for folder in (whole, *whole.parents) if folder in made), None)
+    if task is None and path.exists():
+        task = _task_of(path, wanted.tasks)
+    expected = _WORDS.get(wanted.tasks, f"a run of task {wanted.tasks[0]!r} or a model folder")
+    if task is None:
+        state = "is not that" if path.exists() else "is not there, and no step before makes it"
+        raise ValueError(f"{file}: {wanted.key} must be {expected}; '{wanted.path}' {state}")
+    if task not in (*wanted.tasks, "export"):
+        raise ValueError(
+            f"{file}: {wanted.key} must be {expected}; '{wanted.path}' is of a step of task {task!r}"
+        )
+
+
+def _task_of(path: Path, tasks: tuple[str, ...]) -> str | None:
+    """The task that made what is there, or None where it is none of what is wanted."""
+    if tasks == _CLIPS:
+        return tasks[0] if all((path / n).exists() for n in _CLIP_FILES) else None
+    if tasks == _LATENTS:
+        return tasks[0] if (path / MANIFEST).exists() else None
+    if (path / model_folder.CONFIG).exists():
+        return "export"
+    if path.suffix == ".safetensors":
+        return tasks[0]
+    if not ((path / weights.FINAL).exists() or (path / checkpoint.MANIFEST).exists()):
+        return None
+    text = weights.about(path).get("config")
+    return str(json.loads(text).get("task")) if text else tasks[0]
+
+
+def _check_render(file: Path, config: settings.RenderTask) -> None:
+    from syncflow.data import impacts_dataset
+
+    try:
+        impacts_dataset.planned("shards", **config.model_dump(exclude={"task", "out"}))
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def _check_out(file: Path, out: Path) -> None:
+    there = next(folder for folder in (out, *out.parents) if folder.exists())
+    if not there.is_dir():
+        raise ValueError(f"{file}: out is '{out}', and '{there}' is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{file}: out is '{out}', and nothing can be written to '{there}'")
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(os.path.abspath(path))
