@@ -1,7 +1,7 @@
 """Numbers that come from outside: of the right kind, finite, and within bounds that make sense.
 
-One owner for all that take them: the arguments of ``generate``, the command line, and every field of
-a config, a manifest or a header, where a range stands in the annotation:
+One owner for all that take them: the arguments of ``generate``, the command line, and every field
+of a config, a manifest or a header, where a range stands in the annotation:
 ``height: Annotated[int, Whole(1, 16_384, "px")]``. Numbers of any library count, ``numpy``'s too; a
 bool is no number. The module is light.
 """
@@ -16,8 +16,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Range:
-    """From ``least`` to ``most``, both finite, in ``unit``; ``above`` leaves ``least`` itself out and
-    ``below`` ``most``."""
+    """From ``least`` to ``most``, both finite, in ``unit``; ``above`` leaves ``least`` itself out
+    and ``below`` ``most``."""
 
     least: float
     most: float

@@ -13,6 +13,8 @@ from syncflow.data.prepare_options import RANGES
 SUMMARY = "encode video files into training data: windows, filters, captions, shards"
 EXAMPLE = "syncflow prepare my_clips --out data/train --size 64"
 
+_numbers = {name: options.number(within) for name, within in RANGES.items()}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
@@ -39,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--split", help="split to encode, e.g. train or test")
     what = "share of the videos held out as the test split, if the list has no splits"
-    add("--test-share", type=options.number(RANGES["test_share"]), metavar="SHARE", help=what)
+    add("--test-share", type=_numbers["test_share"], metavar="SHARE", help=what)
     add("--caption", metavar="TEXT", help="caption for clips that have none")
     add(
         "--captioner",
@@ -50,19 +52,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "placement of windows: random for training, fixed for evaluation (default random)"
     add("--windows", choices=("random", "fixed"), default="random", help=what)
     what = "maximum number of windows per segment (default: as many as fit)"
-    add("--per-segment", type=options.number(RANGES["per_segment"]), metavar="N", help=what)
+    add("--per-segment", type=_numbers["per_segment"], metavar="N", help=what)
     what = "long files are read in segments of this many seconds (default 20; Greatest Hits 10)"
-    add("--segment", type=options.number(RANGES["segment_s"]), metavar="SECONDS", help=what)
-    add("--seed", type=options.number(RANGES["seed"]), default=0, help="seed for random windows (default 0)")
+    add("--segment", type=_numbers["segment_s"], metavar="SECONDS", help=what)
+    what = "seed for random windows (default 0)"
+    add("--seed", type=_numbers["seed"], default=0, help=what)
     what = "keep windows that are static, silent or without audio"
     add("--keep", nargs="+", choices=("static", "silent", "no-audio"), default=[], help=what)
     what = "windows that move less are static, in grey levels of 255 (default 8)"
-    add("--min-motion", type=options.number(RANGES["min_motion"]), default=8.0, metavar="LEVELS", help=what)
+    add("--min-motion", type=_numbers["min_motion"], default=8.0, metavar="LEVELS", help=what)
     what = "windows that are quieter are silent, in dB of full scale (default -50)"
-    add("--min-db", type=options.number(RANGES["min_db"]), default=-50.0, metavar="DB", help=what)
+    add("--min-db", type=_numbers["min_db"], default=-50.0, metavar="DB", help=what)
     what = "decoding processes; 0 decodes in this one (default: one per core)"
     add("--workers", type=options.number(prepare_options.WORKERS), help=what)
-    add("--batch", type=options.number(prepare_options.BATCH), default=16, metavar="N", help="windows encoded per batch")
+    what = "windows encoded per batch (default 16)"
+    add("--batch", type=options.number(prepare_options.BATCH), default=16, metavar="N", help=what)
     add(
         "--share",
         type=_share,

@@ -35,8 +35,8 @@ _PARTS = {"video_vae": "video_vae", "audio_vae": "audio_vae", "text_encoder": "t
 
 
 def check(steps: Sequence[Step]) -> None:
-    """Raises ValueError for the first step that reads what is not there and no step before it makes,
-    or that cannot write where it should; the message has config, key and path."""
+    """Raises ValueError for the first step that reads what is not there and no step before it
+    makes, or that cannot write where it should; the message has config, key and path."""
     made: dict[Path, str] = {}
     for file, config in steps:
         for wanted in _inputs(config):
@@ -93,7 +93,7 @@ def _check_input(file: Path, wanted: _Input, made: dict[Path, str]) -> None:
         raise ValueError(f"{file}: {wanted.key} must be {expected}; '{wanted.path}' {state}")
     if task not in (*wanted.tasks, "export"):
         raise ValueError(
-            f"{file}: {wanted.key} must be {expected}; '{wanted.path}' is of a step of task {task!r}"
+            f"{file}: {wanted.key} must be {expected}; '{wanted.path}' is of task {task!r}"
         )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from syncflow import plain_text
 from syncflow.clip import Clip
 
 _ENDINGS = (".mp4", ".mkv", ".webm", ".mov")

@@ -152,8 +152,8 @@ def environment() -> tuple[int, int, int]:
     )
     if rank >= world:
         raise ValueError(
-            f"{names['RANK']} is {rank} and {names['WORLD_SIZE']} is {world}: ranks count from 0 to "
-            f"{world - 1}"
+            f"{names['RANK']} is {rank} and {names['WORLD_SIZE']} is {world}: ranks count from 0 "
+            f"to {world - 1}"
         )
     if any(ranks.values()) and local > rank:
         raise ValueError(

@@ -52,9 +52,10 @@ class LoopConfig(Config):
 
     Checkpoints come every ``checkpoint_minutes`` and every ``checkpoint_every`` steps; the newest
     ``keep_last`` stay and those of every ``keep_every`` steps. ``log_every``, ``validate_every``:
-    steps; what has an ``_every`` of 0 is never done. ``prefetch`` batches are made ahead. ``recompute``: see ``recompute.py``. ``wandb``: a project of Weights &
-    Biases. ``peak_tflops``: of one device, for MFU where its name says nothing. ``deepspeed``:
-    DeepSpeed's own block. ``sequence_parallel``: so many processes share every sample.
+    steps; what has an ``_every`` of 0 is never done. ``prefetch`` batches are made ahead.
+    ``recompute``: see ``recompute.py``. ``wandb``: a project of Weights & Biases. ``peak_tflops``:
+    of one device, for MFU where its name says nothing. ``deepspeed``: DeepSpeed's own block.
+    ``sequence_parallel``: so many processes share every sample.
     """
 
     steps: Steps

@@ -109,8 +109,7 @@ class SamplesConfig(Config):
     """Clips made now and then from the first captions of the validation set.
 
     ``every`` steps, 0 = never. ``video_vae`` and ``audio_vae`` are trained runs or model folders;
-    they are loaded only while a
-    clip is made.
+    they are loaded only while a clip is made.
     """
 
     every: Every
