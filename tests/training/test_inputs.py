@@ -79,7 +79,7 @@ def test_what_an_earlier_step_makes_need_not_be_there(folder, monkeypatch, capsy
          r"c\.json: data .*'there' is not that"),
         ({"a": RENDER, "b": LATENTS, "c": {**FLOW, "init_video": "vae.safetensors"}}, "init_video"),
         ({"a": RENDER, "b": LATENTS, "c": {**FLOW, "samples": {
-            "every": 1, "video_vae": "there", "audio_vae": "shipped"}}}, r"samples\.video.*'there'"),
+            "every": 1, "video_vae": "there", "audio_vae": "shipped"}}}, r"samples\.video.*'there"),
         ({"a": RENDER, "b": LATENTS, "c": FLOW, "d": EXPORT}, r"d\.json: video_vae .*'vae' is not"),
         ({"a": {**RENDER, "clips": 10**9}}, r"a\.json: the train split has seeds"),
         ({"a": {**RENDER, "height": 8}}, r"a\.json: height and width must be at least 16"),
