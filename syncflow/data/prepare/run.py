@@ -121,9 +121,7 @@ def prepare(
             writer.add(number, rows)
         model = model or {}
         facts |= {"model": model.get("name"), "model_statistics": model.get("statistics")}
-        return writer.finish(
-            facts, lambda kept, skipped: _report(kept, skipped, films, todo)
-        )
+        return writer.finish(facts, lambda kept, skipped: _report(kept, skipped, films, todo))
 
 
 def _encoded(
