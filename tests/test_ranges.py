@@ -4,8 +4,10 @@ import importlib
 import json
 import math
 import pkgutil
+from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -117,6 +119,38 @@ def test_a_config_names_the_key_of_a_number_that_is_none(key: str, value: Any) -
     config = {"task": "text", "out": "o", "model": {"kind": "bytes"}, "levels": [1]}
     with pytest.raises(ValueError, match=rf"^c\.json: run\.text\.loop\.{key}[.:]"):
         TrainConfig.parse({"run": {**config, "loop": {**LOOP, key: value}}}, "c.json")
+
+
+def places(value: Any, before: tuple = ()) -> Iterator[tuple]:
+    yield before
+    if isinstance(value, dict | list):
+        for key, found in value.items() if isinstance(value, dict) else list(enumerate(value))[:2]:
+            yield from places(found, (*before, key))
+
+
+@pytest.mark.parametrize("name", ["syncflow/pretrained/config.json", "configs/tiny/lora.json",
+                                  "configs/impacts/audio_vae.json"])  # fmt: skip
+def test_any_value_of_a_config_may_be_anything(name: str) -> None:
+    """It is taken, or refused in one line: never another exception."""
+    text = (Path(__file__).parents[1] / name).read_text()
+    taken: list[tuple] = []
+    for place in places(json.loads(text)):
+        for wrong in (0, -1, 1e12, 10**30, math.nan, math.inf, "1", None, True, [], {"a": 1}):
+            config = {"run": json.loads(text)}
+            inner = config
+            for key in ("run", *place)[:-1]:
+                inner = inner[key]
+            inner[("run", *place)[-1]] = wrong
+            try:
+                if "pretrained" in name:
+                    ModelConfig.parse(config["run"])
+                else:
+                    TrainConfig.parse(config)
+            except ValueError as error:
+                assert "\n" not in str(error)
+            else:
+                taken.append((place, wrong))
+    assert not [each for each in taken if type(each[1]) is float], "NaN, infinity or 1e12 is taken"
 
 
 def test_numbers_of_a_file_are_those_of_a_config(tmp_path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, StrictBool, Tag, model_validator
 
 from syncflow.clip import SAMPLE_RATE
 from syncflow.config.schema import Config
@@ -69,7 +69,7 @@ class TemporalVAEConfig(Config):
     filters: Channels = 128
     num_res_blocks: Layers = 4
     channel_multipliers: list[Multiplier] = Field([1, 2, 2, 4], min_length=1, max_length=16)
-    temporal_downsample: list[bool] = Field([False, True, True], max_length=16)
+    temporal_downsample: list[StrictBool] = Field([False, True, True], max_length=16)
     num_groups: Groups = 32
     latent_embed_dim: Channels = 4
     embed_dim: Channels = 4
@@ -117,7 +117,7 @@ class EncodecVAEConfig(_Kind):
     num_residual_layers: Layers = 1
     num_lstm_layers: CountOrNone = 2
     norm: Literal["weight_norm", "time_group_norm"] = "weight_norm"
-    causal: bool = False
+    causal: StrictBool = False
 
 
 class SpectralVAEConfig(_Kind):
@@ -151,7 +151,7 @@ class T5TextConfig(_T5Sizes):
     name_or_path: str = "DeepFloyd/t5-v1_1-xxl"
     revision: str | None = None
     precision: Literal["float32", "bfloat16", "int8"] = "bfloat16"
-    clean_caption: bool = True
+    clean_caption: StrictBool = True
 
 
 class BytesTextConfig(_T5Sizes):
@@ -162,7 +162,7 @@ class BytesTextConfig(_T5Sizes):
 
     kind: Literal["bytes"] = "bytes"
     pool: Literal["none", "word"] = "none"
-    casefold: bool = False
+    casefold: StrictBool = False
 
 
 OpenSoraVAEConfig._others = (PatchVAEConfig,)
@@ -175,7 +175,9 @@ BytesTextConfig._others = (T5TextConfig,)
 
 def _told_by_kind(default: str) -> Discriminator:
     def kind(value: Any) -> Any:
-        return value.get("kind", default) if isinstance(value, dict) else value.kind
+        return (
+            value.get("kind", default) if isinstance(value, dict) else getattr(value, "kind", None)
+        )
 
     return Discriminator(kind)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, create_model, field_validator, model_validator
+from pydantic import Field, StrictBool, create_model, field_validator, model_validator
 
 from syncflow import sampling
 from syncflow.clip import AUDIO_HOP, FPS, SAMPLE_RATE, SECONDS, ClipSpec
@@ -68,8 +68,8 @@ class VideoTowerConfig(Config):
     mlp_ratio: Ratio = 4.0
     caption_channels: Channels = 4096
     model_max_length: Tokens = 300
-    qk_norm: bool = True
-    pred_sigma: bool = True
+    qk_norm: StrictBool = True
+    pred_sigma: StrictBool = True
     input_sq_size: Pixels = 512
     compat: Literal["opensora-1.2"] | None = None
 

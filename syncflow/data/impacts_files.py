@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import ConfigDict, field_validator, model_validator
+from pydantic import ConfigDict, StrictBool, field_validator, model_validator
 
 from syncflow.config import Config
 from syncflow.config.units import Total
@@ -29,8 +29,8 @@ class Touch(_Known):
     """When something touches something else, in seconds of its clip."""
 
     time_s: Annotated[float, Real(-86_400, 86_400, "s")]
-    audible: bool
-    visible: bool
+    audible: StrictBool
+    visible: StrictBool
 
 
 class Clip(_Known):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StrictBool, field_validator, model_validator
 
 from syncflow.config import Config, GeometryConfig, schema
 from syncflow.config.units import Deviation, Latent, Seconds, Total
@@ -76,7 +76,7 @@ class Record(Config):
     start: Annotated[float, Real(0, 1e7, "s")] | None = None
     seconds: Seconds | None = None
     group: str | None = None
-    sound: bool | None = None
+    sound: StrictBool | None = None
 
 
 class Skipped(Config):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, StrictBool, Tag, model_validator
 
 from syncflow.config import (
     AudioVAEConfig,
@@ -53,7 +53,7 @@ class VAETask(Config):
     data: str
     validation: str
     init: str | None = None
-    freeze_encoder: bool = False
+    freeze_encoder: StrictBool = False
     latent_noise: Annotated[float, Real(0, 100, "standard deviations")] = 0.0
     loop: LoopConfig
 
