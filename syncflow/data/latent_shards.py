@@ -239,7 +239,12 @@ class ShardWriter:
         return out
 
     def add(self, part: int, rows: Rows) -> None:
-        """Keeps a part for good; the last one of a shard completes the shard."""
+        """Keeps a part for good; the last one of a shard completes the shard.
+
+        Raises:
+            ValueError: an encoder gave numbers that are not finite; the message names the clip.
+        """
+        _check_finite(rows)
         write(self._part(part), rows)
         number = self._shard_of[part]
         self._left[number].discard(part)
@@ -338,6 +343,19 @@ def _is_whole(path: Path, every_bit: bool = False) -> bool:
         os.replace(path, path.with_name(f"{path.name}.damaged"))
         return False
     return True
+
+
+def _check_finite(rows: Rows) -> None:
+    for name, value in rows.arrays.items():
+        for record, row in zip(rows.records, value, strict=True):
+            if not np.isfinite(row).all():
+                clip = record.get("file", record.get("clip"))
+                raise ValueError(f"the encoders gave numbers that are not finite: {name} of {clip}")
+    for caption, text in rows.texts.items():
+        if not np.isfinite(text).all():
+            raise ValueError(
+                f"the text encoder gave numbers that are not finite for {caption[:80]!r}"
+            )
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

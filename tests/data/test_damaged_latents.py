@@ -160,20 +160,20 @@ def test_latents_that_are_no_numbers_are_refused_by_their_clip(tmp_path, name):
     writer = ShardWriter(tmp_path, [range(2)])
     writer.missing()
     writer.add(0, rows(0))
-    writer.add(1, bad)
-    facts = writer.finish({"encoders": {}, "geometry": GEOMETRY})
-    path = tmp_path / "manifest.json"
-    facts["statistics"] = {
-        f"{kind}_{which}": [1.0] * count
-        for kind, count in (("video", 2), ("audio", 3))
-        for which in ("mean", "std")
-    }
-    durable.write_sealed(path, facts)
-    latents = Latents(tmp_path)
+    told = "caption 1 0" if name == "text" else f"{name} of 1.mp4"
+    with pytest.raises(ValueError, match=f"not finite.*{told}"):
+        writer.add(1, bad)
+
+
+def test_what_is_no_number_in_a_whole_shard_is_refused_by_its_clip(whole, monkeypatch):
+    latents = Latents(whole)
     draw = np.random.default_rng(0)
-    assert torch.isfinite(latents.batch(np.array([0, 1, 3]), draw)["video"]).all()
-    with pytest.raises(ValueError, match=r"not finite in the latents of 1.mp4 at 0 s"):
-        latents.batch(np.array([0, 2]), draw)
+    assert torch.isfinite(latents.batch(np.array([0, 1]), draw)["video"]).all()
+    shard, row = latents._find(1)
+    monkeypatch.setitem(shard.tensors, "video_mean", shard.tensors["video_mean"].clone())
+    shard.tensors["video_mean"][row].view(-1)[0] = torch.nan
+    with pytest.raises(ValueError, match=r"not finite in the latents of"):
+        latents.batch(np.array([0, 1]), draw)
 
 
 @pytest.mark.parametrize("std", [[0.0, 1.0], [1.0], [-1.0, 1.0], [float("nan"), 1.0], "x", None])
