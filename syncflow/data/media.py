@@ -281,9 +281,9 @@ def read(
 
     Output frame i is the source frame whose timestamp is nearest to ``start + i / fps``, but none
     that is shown more than half of 1 / fps later, so any frame rate, also a variable one, comes out
-    at ``fps``. Sound is mixed to mono, resampled and placed by its own timestamps: silence where there
-    is none. ``height`` and ``width`` (both or neither) crop the centre to their shape and
-    resize. Turns and mirrors are obeyed, interlaced films made whole, and films of high dynamic
+    at ``fps``. Sound is mixed to mono, resampled and placed by its own timestamps, with silence
+    where there is none. ``height`` and ``width`` (both or neither) crop the centre to their shape
+    and resize. Turns and mirrors are obeyed, interlaced films made whole, and films of high dynamic
     range brought to that of a standard screen.
 
     Returns:

@@ -19,7 +19,7 @@ from syncflow.data.film import limits, opener, tracks
 from syncflow.data.film.extent import is_whole, last_shown_until
 from syncflow.data.film.interlace import progressive
 from syncflow.data.film.mono import alike, mono
-from syncflow.data.film.pixels import shown
+from syncflow.data.film.pixels import Matrix, matrix, shown
 
 #: Seconds decoded and dropped after an audio seek: the first frames there lack their overlap.
 _PREROLL = 0.5
@@ -83,6 +83,7 @@ class _Reel:
         self.track = tracks.picture(source, path)
         self.step = step(self.track)
         self.aspect = float(self.track.sample_aspect_ratio or 1)
+        self._turn: tuple[tuple[int, int, int], Matrix] | None = None
         self.reach = 0.0  # how far into the file anything could be read, in its own time
 
     def frames(self, aim: float | None = None) -> Iterator[tuple[float, Any]]:
@@ -110,6 +111,16 @@ class _Reel:
             follows = time + (_seconds(frame) or self.step)
             if time >= earliest - 1e-6:
                 yield time, frame
+
+    def pixels(self, frame: Any, size: Any) -> np.ndarray:
+        """uint8 [H,W,3] as a screen shows it."""
+        try:
+            kind = (frame.rotation, frame.width, frame.height)
+            if self._turn is None or self._turn[0] != kind:
+                self._turn = kind, matrix(frame)
+            return shown(frame, size, self.aspect, self._turn[1])
+        except ValueError as error:
+            raise ValueError(f"cannot read '{self.path}': {error}") from None
 
     def _packets(self) -> Iterator[Any]:
         for packet in self.source.demux():
@@ -173,9 +184,9 @@ def _placed(
         nonlocal pixels
         while (count is None or len(kept) < count) and start + len(kept) / fps <= until + 1e-6:
             if pixels is None:
-                pixels = _pixels(before[1], size, reel)
+                pixels = reel.pixels(before[1], size)
                 if kept and pixels.shape != kept[0].shape:  # the first size holds
-                    pixels = _pixels(before[1], kept[0].shape[:2], reel)
+                    pixels = reel.pixels(before[1], kept[0].shape[:2])
             kept.append(pixels)
             limits.check_bytes(reel.path, max(len(kept), count or 0), *pixels.shape[:2])
 
@@ -213,13 +224,6 @@ def _seconds(frame: Any) -> float:
     """How long it is shown; 0 where it does not say, or says what cannot be."""
     lasts = float(frame.duration * frame.time_base) if frame.duration else 0.0
     return lasts if 0 < lasts <= limits.MOST_GAP_S else 0.0
-
-
-def _pixels(frame: Any, size: Any, reel: _Reel) -> np.ndarray:
-    try:
-        return shown(frame, size, reel.aspect)
-    except ValueError as error:
-        raise ValueError(f"cannot read '{reel.path}': {error}") from None
 
 
 def _stacked(frames: list[np.ndarray]) -> Tensor:
