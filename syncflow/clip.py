@@ -118,7 +118,8 @@ class Clip:
 
     ``video`` uint8 [F,3,H,W]; ``audio`` float32 [M] in [-1,1]; ``fps`` frames/s; ``sample_rate``
     Hz; ``prompt`` the sentence it was made from, if any; ``picture_file`` the file whose picture
-    this is, at any size, which ``save`` copies as it stands; ``scores`` what ranking measured (name -> value).
+    this is (at any size), which ``save`` copies as it stands; ``scores`` what ranking measured
+    (name -> value).
     """
 
     video: Tensor

@@ -200,8 +200,12 @@ TRACKS = (
 )  # fmt: skip
 
 DAMAGE = (
-    Film("short.mp4", (_BASE.replace("base", "-movflags +faststart base"),), cut("short.mp4", 0.6),
-         refused="cut short"),
+    Film(
+        "short.mp4",
+        (_BASE.replace("base", "-movflags +faststart base"),),
+        cut("short.mp4", 0.6),
+        refused="cut short",
+    ),
     Film("gap.mkv", (f"V {_GAP.format(100000)} {X264} gap.mkv",), refused="timestamps are damaged"),
     Film("no_length.mp4", (_BASE,), patched("no_length.mp4", zero(b"mvhd", 16))),
     Film("no_track_length.mp4", (_BASE,), patched("no_track_length.mp4", zero(b"mdhd", 16))),

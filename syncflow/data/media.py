@@ -259,10 +259,10 @@ def probe(path: str | Path) -> MediaInfo:
             width=picture.width,
             height=picture.height,
             frames=picture.frames or None,
-            video_codec=picture.codec_context.name,
+            video_codec=picture.codec_context.codec.canonical_name,
             sample_rate=sound.rate if sound else None,
             channels=sound.channels if sound else None,
-            audio_codec=sound.codec_context.name if sound else None,
+            audio_codec=sound.codec_context.codec.canonical_name if sound else None,
             container=source.format.name,
         )
 

@@ -91,6 +91,35 @@ def test_eight_channels_do_not_end_the_process(tmp_path) -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "tag"),
+    [
+        ("a.mov", "-c:v prores_ks -profile:v 4444 -pix_fmt yuv444p10le", "ap4h"),
+        ("b.mov", "-c:v prores_ks -profile:v proxy", "apco"),
+        ("a.mp4", "-c:v libx264 -pix_fmt yuv420p -tag:v avc3", "avc3"),
+        ("b.mp4", "-c:v libx265 -preset ultrafast -x265-params log-level=none -tag:v hvc1", "hvc1"),
+        ("c.mp4", "-c:v libx265 -preset ultrafast -x265-params log-level=none -tag:v hev1", "hev1"),
+    ],
+)
+def test_a_copy_keeps_the_codecs_tag_and_the_shape_of_pixels(tmp_path, name, options, tag) -> None:
+    make = f"-f lavfi -i testsrc=s=64x48:d=0.5:r=24 -vf setsar=3/2 {options} {name}"
+    run(*make.split(), cwd=tmp_path)
+    out = media.add_sound(tmp_path / f"out_{name}", tmp_path / name, torch.zeros(24000))
+    with av.open(str(tmp_path / name)) as before, av.open(str(out)) as after:
+        old, new = before.streams.video[0], after.streams.video[0]
+        assert old.codec_context.codec_tag == new.codec_context.codec_tag == tag
+        assert new.sample_aspect_ratio == old.sample_aspect_ratio == Fraction(3, 2)
+        assert new.pix_fmt == old.pix_fmt
+
+
+def test_advice_names_a_container_that_takes_the_film(tmp_path) -> None:
+    run(*"-f lavfi -i testsrc=s=64x48:d=0.5:r=24 -c:v libvpx a.webm".split(), cwd=tmp_path)
+    with pytest.raises(ValueError, match=r"a \.mp4 file cannot .* ends in (\.\w+)$") as told:
+        media.check_copy(tmp_path / "out.mp4", tmp_path / "a.webm")
+    ending = str(told.value).rpartition(" ")[2]
+    media.add_sound(tmp_path / f"out{ending}", tmp_path / "a.webm", torch.zeros(24000))
+
+
 def test_wrong_lengths_plan_no_thousands_of_segments(tmp_path) -> None:
     """100,000 s between two pictures, or 5,000: segments of two seconds were planned for them."""
     sources = []

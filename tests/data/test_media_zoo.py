@@ -51,9 +51,7 @@ def test_what_is_shown_is_read_and_copied(film: Film, zoo, tmp_path) -> None:
     assert len(pictures) == len(right.times_N) or np.diff(right.times_N).std() > 1e-3
     if film.same:
         assert pictures.shape[1:] == right.film_NHW3.shape[1:]
-        far = [
-            difference(a, b) for a, b in zip(pictures, right.film_NHW3[places], strict=True)
-        ]
+        far = [difference(a, b) for a, b in zip(pictures, right.film_NHW3[places], strict=True)]
         assert max(far) < 4, far
     else:
         assert pictures[:, :, -8:].mean() > 190 and pictures[0, :, :8].mean() < 90
@@ -120,6 +118,22 @@ def test_what_cannot_be_right_is_refused(film: Film, zoo, tmp_path) -> None:
         Source(path.name, caption="a film")
     )
     assert not found.windows and [row["reason"] for row in found.skipped] == ["damaged"]
+
+
+def test_generate_gives_films_back_as_they_were_shown(zoo, tmp_path) -> None:
+    import syncflow
+
+    model = syncflow.load()
+    size = model.config.geometry.spec
+    films = {film.name: film for film in media_zoo.ALL}
+    for name, ending in (("trimmed.mp4", ".mp4"), ("mirrored.mp4", ".mkv"), ("stream.ts", ".mov")):
+        path = films[name].make(zoo)
+        clip = model.generate("a ball", video=path, steps=1, audio_steps=1, progress=False)
+        assert clip.video.shape[2:] == (size.height, size.width)
+        right, again = shown(path), shown(clip.save(tmp_path / f"{name}{ending}"), sound=None)
+        assert np.array_equal(again.film_NHW3, right.film_NHW3)
+        assert np.abs(again.times_N - right.times_N).max() <= 0.001
+        assert abs(len(clip.audio) / clip.sample_rate - len(right.times_N) / RATE) < 0.05
 
 
 def test_the_zoo_is_large_and_little_of_it_is_refused() -> None:

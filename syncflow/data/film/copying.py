@@ -1,7 +1,7 @@
 """The picture of one file into another, packet by packet, shown as it was.
 
-A film may hold pictures that are not shown: what was trimmed off without encoding anew, and pictures
-that refer to others which are not there. What nothing shown refers to is left out. The rest is
+A film may hold pictures that are not shown: what was trimmed off without encoding anew, and what
+refers to pictures that are not there. What nothing shown refers to is left out. The rest is
 hidden again, which mp4 and mov can do before the first picture and other containers cannot.
 """
 
@@ -247,9 +247,7 @@ def _look(source: Any, track: Any) -> _Look:
         times.append(float((frame.pts or 0) * frame.time_base))
         if first is None:
             first = (matrix(frame), (frame.format.name, frame.width, frame.height), _digest(frame))
-    return _Look(
-        float(track.sample_aspect_ratio or 1), *first, [time - times[0] for time in times]
-    )
+    return _Look(float(track.sample_aspect_ratio or 1), *first, [time - times[0] for time in times])
 
 
 def _digest(frame: Any) -> bytes:

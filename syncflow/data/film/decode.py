@@ -23,9 +23,10 @@ from syncflow.data.film.pixels import Matrix, matrix, shown
 
 #: Seconds decoded and dropped after an audio seek: the first frames there lack their overlap.
 _PREROLL = 0.5
-#: Decoding so many seconds and dropping them beats a seek: in mkv and webm it lands on a timestamp
-#: rounded to a millisecond, and where there is no index, anywhere.
+#: Decoding so many seconds of sound and dropping them beats a seek, which in mkv and webm lands on
+#: a timestamp rounded to a millisecond; of pictures, which cost more, a few.
 _DECODE_THROUGH = 20.0
+_PICTURES_THROUGH = 3.0
 #: How far before the wanted time a seek aims, one try after the other, until it lands before it.
 _BACK = (0.0, 10.0, 60.0)
 #: Rates outside are wrong header fields.
@@ -59,7 +60,7 @@ def video(
         if first is None:
             raise ValueError(f"'{path}' has no video frame that can be decoded")
         reel.origin = first[0]
-        if start <= _DECODE_THROUGH:
+        if start <= _PICTURES_THROUGH:
             video = _placed(reel, chain([first], frames), fps, start, count, size, whole)
             return Pictures(video, reel.origin)
     for back in (*_BACK, None):

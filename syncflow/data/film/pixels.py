@@ -52,9 +52,11 @@ def shown(frame: Any, size: tuple[int, int] | None, aspect: float, turn: Matrix)
     is the width of a stored pixel over its height, ``turn`` the frame's ``matrix``."""
     if frame.width * frame.height > MOST_PIXELS:
         raise ValueError(f"a picture of {frame.width}x{frame.height} pixels is too large")
-    # Files from before colour tags follow the convention of their size: BT.709 from HD on.
     options: dict[str, Any] = {"threads": 1}
-    if frame.colorspace == _UNTAGGED and frame.height >= 720:
+    if frame.colorspace == _UNTAGGED and hdr.is_hdr(frame):
+        options["src_colorspace"] = hdr.BT2020
+    elif frame.colorspace == _UNTAGGED and frame.height >= 720:
+        # Files from before colour tags follow the convention of their size: BT.709 from HD on.
         options["src_colorspace"] = _BT709
     if size is not None:
         height, width = size[::-1] if turn[1] else size
