@@ -122,8 +122,9 @@ def run(args: argparse.Namespace) -> None:
     seconds, first = time.monotonic() - begin, clips[0]
     height, width = first.video.shape[2:]
     length, fps = first.seconds, first.fps
-    if args.video:  # copied at its own rate, not the model's
+    if args.video:  # copied at its own rate and size, not the model's
         given = media.probe(args.video)
+        height, width = given.height, given.width
         length, fps = args.seconds or given.seconds or length, given.fps or fps
     what = f"{length:g} s, {width}x{height} at {fps:g} fps, {first.sample_rate} Hz"
     many = "1 clip" if len(clips) == 1 else f"{len(clips)} clips"

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -222,16 +221,13 @@ def add_sound(
                 picture = copying.add_track(out, track, tag)
                 sound = encode.sound_stream(out, audio_codec, sample_rate)
                 heard = encode.audio(sound, audio, sample_rate, container in ("mp4", "mov"))
-                out.mux(heapq.merge(copy.packets(film, track, picture), heard, key=_when))
+                packets = copy.packets(film, track, picture)
+                out.mux(heapq.merge(packets, heard, key=lambda p: p.dts * p.time_base))
             if copy.ends is not None and container in ("mp4", "mov"):
                 edit_list.end_first_track(temporary, copy.ends)
     except av.FFmpegError as error:
         raise ValueError(f"cannot copy the video of '{source}': {error.strerror}") from error
     return path
-
-
-def _when(packet: Any) -> float:
-    return float(packet.dts * packet.time_base)
 
 
 def write_wav(path: str | Path, audio: Tensor, sample_rate: int = SAMPLE_RATE) -> Path:
