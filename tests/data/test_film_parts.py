@@ -48,6 +48,20 @@ def test_a_far_window_shows_what_a_read_from_the_start_shows(tmp_path, name, opt
         assert (audio - expected).abs().max() < 0.02, start
 
 
+def test_a_last_picture_of_a_moment_is_kept(tmp_path) -> None:
+    with av.open(str(tmp_path / "a.mp4"), "w") as out:
+        stream = out.add_stream("libx264", rate=60)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for grey, time in ((20, 0), (120, 60), (220, 120)):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), grey, np.uint8))
+            frame.pts, frame.time_base = time, Fraction(1, 60)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    video, _ = media.read(tmp_path / "a.mp4", fps=16)
+    greys = (video.float().mean((1, 2, 3)) / 100).round().int().tolist()
+    assert greys == [0] * 16 + [1] * 16 + [2]
+
+
 LAYOUTS = {
     "mono": [1], "stereo": [0.5, 0.5], "3.0": [0.7071, 0.7071, 1], "quad": [0.7071] * 2 + [0.5] * 2,
     "5.1": [0.7071, 0.7071, 1, 0, 0.5, 0.5], "7.1": [0.7071, 0.7071, 1, 0, 0.5, 0.5, 0.5, 0.5],

@@ -178,7 +178,7 @@ def _placed(
     kept: list[np.ndarray] = []
     before: tuple[float, Any] | None = None
     pixels: np.ndarray | None = None
-    end = 0.0
+    end = stayed = 0.0
 
     def emit(until: float) -> None:
         """Repeats the frame ``before`` for all output times up to ``until``."""
@@ -196,6 +196,7 @@ def _placed(
         if before is not None:
             limits.check_gap(reel.path, before[0], time)
             time = max(time, before[0])
+            stayed = time - before[0]
             # The nearest picture, but none is shown long before its time.
             emit(max((before[0] + time) / 2, time - 0.5 / fps - 1e-5))
             if len(kept) == count:
@@ -212,6 +213,8 @@ def _placed(
         end = 0.0
     limits.check_seconds(reel.path, end)
     wanted = round((end - start) * fps) if count is None else count
+    if count is None and stayed >= 1 / fps:  # after a slide, a last one of a moment is seen too
+        wanted = max(wanted, len(kept) + 1)
     # The last picture may be held for one output frame: 48 frames at 24 fps are 2 s at any rate.
     if wanted < 1 or (whole and end < start + (wanted - 1) / fps - 1e-3):
         asked = f"{start:g} s on" if wanted < 1 else f"{start:g} to {start + wanted / fps:g} s"
