@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -211,16 +210,13 @@ def add_sound(
                 picture = copying.add_track(out, track, tag)
                 sound = encode.sound_stream(out, audio_codec, sample_rate)
                 heard = encode.audio(sound, audio, sample_rate, container in ("mp4", "mov"))
-                out.mux(heapq.merge(copy.packets(film, track, picture), heard, key=_when))
+                packets = copy.packets(film, track, picture)
+                out.mux(heapq.merge(packets, heard, key=lambda p: p.dts * p.time_base))
             if copy.ends is not None and container in ("mp4", "mov"):
                 edit_list.end_first_track(temporary, copy.ends)
     except av.FFmpegError as error:
         raise ValueError(f"cannot copy the video of '{source}': {error.strerror}") from error
     return path
-
-
-def _when(packet: Any) -> float:
-    return float(packet.dts * packet.time_base)
 
 
 def write_wav(path: str | Path, audio: Tensor, sample_rate: int = SAMPLE_RATE) -> Path:
@@ -253,10 +249,10 @@ def probe(path: str | Path) -> MediaInfo:
             width=picture.width,
             height=picture.height,
             frames=picture.frames or None,
-            video_codec=picture.codec_context.name,
+            video_codec=picture.codec_context.codec.canonical_name,
             sample_rate=sound.rate if sound else None,
             channels=sound.channels if sound else None,
-            audio_codec=sound.codec_context.name if sound else None,
+            audio_codec=sound.codec_context.codec.canonical_name if sound else None,
             container=source.format.name,
             tags={name.lower(): text for name, text in source.metadata.items()},
         )
@@ -276,9 +272,9 @@ def read(
 
     Output frame i is the source frame whose timestamp is nearest to ``start + i / fps``, but none
     that is shown more than half of 1 / fps later, so any frame rate, also a variable one, comes out
-    at ``fps``. Sound is mixed to mono, resampled and placed by its own timestamps: silence where there
-    is none. ``height`` and ``width`` (both or neither) crop the centre to their shape and
-    resize. Turns and mirrors are obeyed, interlaced films made whole, and films of high dynamic
+    at ``fps``. Sound is mixed to mono, resampled and placed by its own timestamps, with silence
+    where there is none. ``height`` and ``width`` (both or neither) crop the centre to their shape
+    and resize. Turns and mirrors are obeyed, interlaced films made whole, and films of high dynamic
     range brought to that of a standard screen.
 
     Returns:

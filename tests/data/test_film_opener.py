@@ -1,4 +1,4 @@
-"""One opener for all that people give: formats that hold their pictures, from regular files alone."""
+"""One opener for all that people give: formats that hold their pictures, from regular files."""
 
 import os
 import subprocess
@@ -31,8 +31,8 @@ def lists(film: Path) -> dict[str, str]:
         "hls": f"#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:1,\n{film}\n#EXT-X-ENDLIST\n",
         "dash": '<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
         'mediaPresentationDuration="PT1S" profiles="urn:mpeg:dash:profile:isoff-on-demand:2011">'
-        f'<Period><AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1"><BaseURL>'
-        f"{film}</BaseURL></Representation></AdaptationSet></Period></MPD>",
+        '<Period><AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1">'
+        f"<BaseURL>{film}</BaseURL></Representation></AdaptationSet></Period></MPD>",
         "ffconcat": f"ffconcat version 1.0\nfile '{film}'\n",
         "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n",
     }
@@ -93,9 +93,10 @@ def test_pipes_and_devices_do_not_hang(tmp_path) -> None:
         "        except ValueError as error: print(error)"
     )
     paths = [str(tmp_path / "pipe.mp4"), "/dev/zero", "/dev/stdin"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(media.__file__).parents[2])}
     done = subprocess.run(
-        [sys.executable, "-c", code, *paths], capture_output=True, text=True, timeout=60,
-        stdin=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(Path(media.__file__).parents[2])},
+        [sys.executable, "-c", code, *paths], capture_output=True, text=True, timeout=100,
+        stdin=subprocess.PIPE, env=environment,
     )  # fmt: skip
     assert done.stdout.count("is a pipe or a device") == 9, done.stdout + done.stderr
 

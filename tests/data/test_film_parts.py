@@ -48,6 +48,20 @@ def test_a_far_window_shows_what_a_read_from_the_start_shows(tmp_path, name, opt
         assert (audio - expected).abs().max() < 0.02, start
 
 
+def test_a_last_picture_of_a_moment_is_kept(tmp_path) -> None:
+    with av.open(str(tmp_path / "a.mp4"), "w") as out:
+        stream = out.add_stream("libx264", rate=60)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for grey, time in ((20, 0), (120, 60), (220, 120)):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), grey, np.uint8))
+            frame.pts, frame.time_base = time, Fraction(1, 60)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    video, _ = media.read(tmp_path / "a.mp4", fps=16)
+    greys = (video.float().mean((1, 2, 3)) / 100).round().int().tolist()
+    assert greys == [0] * 16 + [1] * 16 + [2]
+
+
 LAYOUTS = {
     "mono": [1], "stereo": [0.5, 0.5], "3.0": [0.7071, 0.7071, 1], "quad": [0.7071] * 2 + [0.5] * 2,
     "5.1": [0.7071, 0.7071, 1, 0, 0.5, 0.5], "7.1": [0.7071, 0.7071, 1, 0, 0.5, 0.5, 0.5, 0.5],
@@ -89,6 +103,35 @@ def test_eight_channels_do_not_end_the_process(tmp_path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(media.__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "a.mkv"], env=environment)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "tag"),
+    [
+        ("a.mov", "-c:v prores_ks -profile:v 4444 -pix_fmt yuv444p10le", "ap4h"),
+        ("b.mov", "-c:v prores_ks -profile:v proxy", "apco"),
+        ("a.mp4", "-c:v libx264 -pix_fmt yuv420p -tag:v avc3", "avc3"),
+        ("b.mp4", "-c:v libx265 -preset ultrafast -x265-params log-level=none -tag:v hvc1", "hvc1"),
+        ("c.mp4", "-c:v libx265 -preset ultrafast -x265-params log-level=none -tag:v hev1", "hev1"),
+    ],
+)
+def test_a_copy_keeps_the_codecs_tag_and_the_shape_of_pixels(tmp_path, name, options, tag) -> None:
+    make = f"-f lavfi -i testsrc=s=64x48:d=0.5:r=24 -vf setsar=3/2 {options} {name}"
+    run(*make.split(), cwd=tmp_path)
+    out = media.add_sound(tmp_path / f"out_{name}", tmp_path / name, torch.zeros(24000))
+    with av.open(str(tmp_path / name)) as before, av.open(str(out)) as after:
+        old, new = before.streams.video[0], after.streams.video[0]
+        assert old.codec_context.codec_tag == new.codec_context.codec_tag == tag
+        assert new.sample_aspect_ratio == old.sample_aspect_ratio == Fraction(3, 2)
+        assert new.pix_fmt == old.pix_fmt
+
+
+def test_advice_names_a_container_that_takes_the_film(tmp_path) -> None:
+    run(*"-f lavfi -i testsrc=s=64x48:d=0.5:r=24 -c:v libvpx a.webm".split(), cwd=tmp_path)
+    with pytest.raises(ValueError, match=r"a \.mp4 file cannot .* ends in (\.\w+)$") as told:
+        media.check_copy(tmp_path / "out.mp4", tmp_path / "a.webm")
+    ending = str(told.value).rpartition(" ")[2]
+    media.add_sound(tmp_path / f"out{ending}", tmp_path / "a.webm", torch.zeros(24000))
 
 
 def test_wrong_lengths_plan_no_thousands_of_segments(tmp_path) -> None:

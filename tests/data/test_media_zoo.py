@@ -120,6 +120,22 @@ def test_what_cannot_be_right_is_refused(film: Film, zoo, tmp_path) -> None:
     assert not found.windows and [row["reason"] for row in found.skipped] == ["damaged"]
 
 
+def test_generate_gives_films_back_as_they_were_shown(zoo, tmp_path) -> None:
+    import syncflow
+
+    model = syncflow.load()
+    size = model.config.geometry.spec
+    films = {film.name: film for film in media_zoo.ALL}
+    for name, ending in (("trimmed.mp4", ".mp4"), ("mirrored.mp4", ".mkv"), ("stream.ts", ".mov")):
+        path = films[name].make(zoo)
+        clip = model.generate("a ball", video=path, steps=1, audio_steps=1, progress=False)
+        assert clip.video.shape[2:] == (size.height, size.width)
+        right, again = shown(path), shown(clip.save(tmp_path / f"{name}{ending}"), sound=None)
+        assert np.array_equal(again.film_NHW3, right.film_NHW3)
+        assert np.abs(again.times_N - right.times_N).max() <= 0.001
+        assert abs(len(clip.audio) / clip.sample_rate - len(right.times_N) / RATE) < 0.05
+
+
 def test_the_zoo_is_large_and_little_of_it_is_refused() -> None:
     assert len(media_zoo.ALL) >= 60
     assert len({film.name for film in media_zoo.ALL}) == len(media_zoo.ALL)

@@ -1,7 +1,7 @@
 """The picture of one file into another, packet by packet, shown as it was.
 
-A film may hold pictures that are not shown: what was trimmed off without encoding anew, and pictures
-that refer to others which are not there. What nothing shown refers to is left out. The rest is
+A film may hold pictures that are not shown: what was trimmed off without encoding anew, and what
+refers to pictures that are not there. What nothing shown refers to is left out. The rest is
 hidden again, which mp4 and mov can do before the first picture and other containers cannot.
 """
 
@@ -242,13 +242,16 @@ class _Look:
 
 
 def _look(source: Any, track: Any) -> _Look:
-    frames = list(islice(decode.pictures(_packets(source, track)), _LOOKED_AT))
-    first = frames[0]
-    times = [float((frame.pts or 0) * frame.time_base) for frame in frames]
-    return _Look(
-        float(track.sample_aspect_ratio or 1),
-        matrix(first),
-        (first.format.name, first.width, first.height),
-        hashlib.sha256(first.reformat(format="rgb48le", threads=1).to_ndarray().tobytes()).digest(),
-        [time - times[0] for time in times],
-    )
+    first, times = None, []
+    for frame in islice(decode.pictures(_packets(source, track)), _LOOKED_AT):
+        times.append(float((frame.pts or 0) * frame.time_base))
+        if first is None:
+            first = (matrix(frame), (frame.format.name, frame.width, frame.height), _digest(frame))
+    return _Look(float(track.sample_aspect_ratio or 1), *first, [time - times[0] for time in times])
+
+
+def _digest(frame: Any) -> bytes:
+    """Of samples of the picture, as they are: a whole one of 8K would be gigabytes."""
+    size = {"width": min(256, frame.width), "height": min(256, frame.height)}
+    few = frame.reformat(format="rgb48le", interpolation="POINT", threads=1, **size)
+    return hashlib.sha256(few.to_ndarray().tobytes()).digest()

@@ -19,13 +19,14 @@ from syncflow.data.film import limits, opener, tracks
 from syncflow.data.film.extent import is_whole, last_shown_until
 from syncflow.data.film.interlace import progressive
 from syncflow.data.film.mono import alike, mono
-from syncflow.data.film.pixels import shown
+from syncflow.data.film.pixels import Matrix, matrix, shown
 
 #: Seconds decoded and dropped after an audio seek: the first frames there lack their overlap.
 _PREROLL = 0.5
-#: Decoding so many seconds and dropping them beats a seek: in mkv and webm it lands on a timestamp
-#: rounded to a millisecond, and where there is no index, anywhere.
+#: Decoding so many seconds of sound and dropping them beats a seek, which in mkv and webm lands on
+#: a timestamp rounded to a millisecond; of pictures, which cost more, a few.
 _DECODE_THROUGH = 20.0
+_PICTURES_THROUGH = 3.0
 #: How far before the wanted time a seek aims, one try after the other, until it lands before it.
 _BACK = (0.0, 10.0, 60.0)
 #: Rates outside are wrong header fields.
@@ -59,7 +60,7 @@ def video(
         if first is None:
             raise ValueError(f"'{path}' has no video frame that can be decoded")
         reel.origin = first[0]
-        if start <= _DECODE_THROUGH:
+        if start <= _PICTURES_THROUGH:
             video = _placed(reel, chain([first], frames), fps, start, count, size, whole)
             return Pictures(video, reel.origin)
     for back in (*_BACK, None):
@@ -83,6 +84,7 @@ class _Reel:
         self.track = tracks.picture(source, path)
         self.step = step(self.track)
         self.aspect = float(self.track.sample_aspect_ratio or 1)
+        self._turn: tuple[tuple[int, int, int], Matrix] | None = None
         self.reach = 0.0  # how far into the file anything could be read, in its own time
 
     def frames(self, aim: float | None = None) -> Iterator[tuple[float, Any]]:
@@ -110,6 +112,16 @@ class _Reel:
             follows = time + (_seconds(frame) or self.step)
             if time >= earliest - 1e-6:
                 yield time, frame
+
+    def pixels(self, frame: Any, size: Any) -> np.ndarray:
+        """uint8 [H,W,3] as a screen shows it."""
+        try:
+            kind = (frame.rotation, frame.width, frame.height)
+            if self._turn is None or self._turn[0] != kind:
+                self._turn = kind, matrix(frame)
+            return shown(frame, size, self.aspect, self._turn[1])
+        except ValueError as error:
+            raise ValueError(f"cannot read '{self.path}': {error}") from None
 
     def _packets(self) -> Iterator[Any]:
         for packet in self.source.demux():
@@ -166,16 +178,16 @@ def _placed(
     kept: list[np.ndarray] = []
     before: tuple[float, Any] | None = None
     pixels: np.ndarray | None = None
-    end = 0.0
+    end = stayed = 0.0
 
     def emit(until: float) -> None:
         """Repeats the frame ``before`` for all output times up to ``until``."""
         nonlocal pixels
         while (count is None or len(kept) < count) and start + len(kept) / fps <= until + 1e-6:
             if pixels is None:
-                pixels = _pixels(before[1], size, reel)
+                pixels = reel.pixels(before[1], size)
                 if kept and pixels.shape != kept[0].shape:  # the first size holds
-                    pixels = _pixels(before[1], kept[0].shape[:2], reel)
+                    pixels = reel.pixels(before[1], kept[0].shape[:2])
             kept.append(pixels)
             limits.check_bytes(reel.path, max(len(kept), count or 0), *pixels.shape[:2])
 
@@ -184,6 +196,7 @@ def _placed(
         if before is not None:
             limits.check_gap(reel.path, before[0], time)
             time = max(time, before[0])
+            stayed = time - before[0]
             # The nearest picture, but none is shown long before its time.
             emit(max((before[0] + time) / 2, time - 0.5 / fps - 1e-5))
             if len(kept) == count:
@@ -200,6 +213,8 @@ def _placed(
         end = 0.0
     limits.check_seconds(reel.path, end)
     wanted = round((end - start) * fps) if count is None else count
+    if count is None and stayed >= 1 / fps:  # after a slide, a last one of a moment is seen too
+        wanted = max(wanted, len(kept) + 1)
     # The last picture may be held for one output frame: 48 frames at 24 fps are 2 s at any rate.
     if wanted < 1 or (whole and end < start + (wanted - 1) / fps - 1e-3):
         asked = f"{start:g} s on" if wanted < 1 else f"{start:g} to {start + wanted / fps:g} s"
@@ -213,13 +228,6 @@ def _seconds(frame: Any) -> float:
     """How long it is shown; 0 where it does not say, or says what cannot be."""
     lasts = float(frame.duration * frame.time_base) if frame.duration else 0.0
     return lasts if 0 < lasts <= limits.MOST_GAP_S else 0.0
-
-
-def _pixels(frame: Any, size: Any, reel: _Reel) -> np.ndarray:
-    try:
-        return shown(frame, size, reel.aspect)
-    except ValueError as error:
-        raise ValueError(f"cannot read '{reel.path}': {error}") from None
 
 
 def _stacked(frames: list[np.ndarray]) -> Tensor:

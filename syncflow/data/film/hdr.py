@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-_PQ, _HLG, _BT2020 = 16, 18, 9  # ITU-T H.273
+_PQ, _HLG, _UNTAGGED, BT2020 = 16, 18, 2, 9  # ITU-T H.273
 _WHITE = 203.0  # cd/m2
 _PEAK_HLG = 1000.0
 #: Up to here light stays as it is; from here to 1 a smooth shoulder takes all that is brighter.
@@ -56,7 +56,7 @@ def _mapped(light: np.ndarray, frame: Any) -> np.ndarray:
     if frame.color_trc == _HLG:  # the screen's own curve, for a peak of 1000 cd/m2
         luma = np.maximum(light @ _LUMA, 1e-6)[..., None]
         light = light * luma**0.2 * (_PEAK_HLG / _WHITE)
-    if frame.color_primaries == _BT2020:
+    if frame.color_primaries in (BT2020, _UNTAGGED):
         light = np.maximum(light @ _PRIMARIES.T, 0)
     # One factor for all three colours, so that bright ones keep their hue.
     peak = np.maximum(light.max(-1, keepdims=True), 1e-6)

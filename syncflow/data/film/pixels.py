@@ -12,12 +12,17 @@ from syncflow.data.film.limits import MOST_PIXELS
 _BT709, _UNTAGGED = 1, 2  # ITU-T H.273
 
 
-def matrix(frame: Any) -> tuple[int, int, int, int]:
-    """a, b, c, d of the display matrix: a pixel at (x, y) is shown at (ax + cy, bx + dy)."""
+Matrix = tuple[int, int, int, int]
+
+
+def matrix(frame: Any) -> Matrix:
+    """a, b, c, d of the display matrix: a pixel at (x, y) is shown at (ax + cy, bx + dy).
+
+    Not for every frame of a film: a frame that was asked for its side data is in a circle with it,
+    and stays in memory until the garbage collector comes.
+    """
     from av.sidedata.sidedata import Type
 
-    if not frame.rotation and not frame.side_data:
-        return 1, 0, 0, 1
     data = frame.side_data.get(Type.DISPLAYMATRIX)
     if data is None:
         return 1, 0, 0, 1
@@ -34,7 +39,7 @@ def matrix(frame: Any) -> tuple[int, int, int, int]:
     return (sign[0], 0, 0, sign[1]) if straight > turned else (0, sign[0], sign[1], 0)
 
 
-def _shown(stored: np.ndarray, turn: tuple[int, int, int, int]) -> np.ndarray:
+def _shown(stored: np.ndarray, turn: Matrix) -> np.ndarray:
     """[H,W,3], turned and mirrored by a matrix of ones."""
     a, b, c, d = turn
     if b:  # x and y change places: what ran along x now runs along y by b
@@ -42,15 +47,16 @@ def _shown(stored: np.ndarray, turn: tuple[int, int, int, int]) -> np.ndarray:
     return stored[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
-def shown(frame: Any, size: tuple[int, int] | None, aspect: float) -> np.ndarray:
+def shown(frame: Any, size: tuple[int, int] | None, aspect: float, turn: Matrix) -> np.ndarray:
     """uint8 [H,W,3]; with ``size`` (height, width) the centre of that shape, resized. ``aspect``
-    is the width of a stored pixel over its height."""
+    is the width of a stored pixel over its height, ``turn`` the frame's ``matrix``."""
     if frame.width * frame.height > MOST_PIXELS:
         raise ValueError(f"a picture of {frame.width}x{frame.height} pixels is too large")
-    turn = matrix(frame)
-    # Files from before colour tags follow the convention of their size: BT.709 from HD on.
     options: dict[str, Any] = {"threads": 1}
-    if frame.colorspace == _UNTAGGED and frame.height >= 720:
+    if frame.colorspace == _UNTAGGED and hdr.is_hdr(frame):
+        options["src_colorspace"] = hdr.BT2020
+    elif frame.colorspace == _UNTAGGED and frame.height >= 720:
+        # Files from before colour tags follow the convention of their size: BT.709 from HD on.
         options["src_colorspace"] = _BT709
     if size is not None:
         height, width = size[::-1] if turn[1] else size
