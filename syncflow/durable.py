@@ -6,6 +6,7 @@ its folder's list of names. It has the mode that the umask gives a new file, who
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -36,6 +37,8 @@ def replacing(path: str | Path, tag: str | None = None) -> Iterator[Path]:
         OSError: it cannot be written; the error names ``path``.
     """
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):  # /dev/null must stay what it is
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     stem = path.stem.encode()[:_LONGEST_STEM].decode(errors="ignore")
     temporary = path.with_name(f".{stem}.{tag or os.getpid()}.partial{path.suffix[:16]}")
     try:

@@ -38,6 +38,16 @@ def test_an_error_leaves_what_was_there(tmp_path):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
+def test_what_is_no_regular_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(OSError, match="not a regular file"):
+            durable.write_text(path, "a")
+    assert (tmp_path / "pipe").is_fifo() and Path(os.devnull).is_char_device()
+    with pytest.raises(IsADirectoryError):
+        durable.write_text(tmp_path, "a")
+
+
 def test_names_as_long_as_a_name_can_be(tmp_path):
     for name in ("x" * 251 + ".mp4", "\N{SNOWMAN}" * 83 + ".mp4"):
         durable.write_text(tmp_path / name, name)

@@ -102,7 +102,7 @@ def claim(out: Path, settings: dict[str, Any], layout: dict[str, Any]) -> bool:
         found = durable.read_sealed(card)
     else:
         out.mkdir(parents=True, exist_ok=True)
-        durable.write_sealed(card, settings | layout)
+        durable.write_sealed(card, settings | layout, "settings")
         return False
     for name, value in (settings if finished else settings | layout).items():
         if found.get(name) != value:

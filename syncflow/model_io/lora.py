@@ -86,7 +86,7 @@ def write(
     about = {"rank": str(rank), "alpha": str(alpha), "fingerprint": _fingerprint(before)}
     if base is not None:
         about["base"] = base
-    tensors.save(path, small, about)
+    tensors.save(path, small, about, tag="run")
 
 
 def merged(values: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:

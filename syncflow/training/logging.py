@@ -17,6 +17,9 @@ from syncflow.training.distributed.groups import Group
 #: Dense bfloat16 TFLOP/s by a part of the device's name (the makers' data sheets).
 PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "RTX 4090": 165.2}
 
+# One process alone writes: what a killed one left under this name is overwritten.
+_TAG = "run"
+
 
 class Pace:
     """Samples and floating point operations a second since the last time that was asked.
@@ -99,7 +102,7 @@ class Log:
         path = folder / "metrics.jsonl"
         if path.exists():
             lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-            durable.write_text(path, "".join(line + "\n" for line in lines))
+            durable.write_text(path, "".join(line + "\n" for line in lines), _TAG)
         self.file = path.open("a")
         self.board = self.wandb = None
         try:
@@ -139,7 +142,7 @@ def _wandb(project: str, folder: Path, step: int, config: str | None) -> Any:
     """The run at W&B: the same one when training goes on, a new one when it starts."""
     path = folder / "wandb-id"
     if not step or not path.exists():
-        durable.write_text(path, secrets.token_hex(8))
+        durable.write_text(path, secrets.token_hex(8), _TAG)
     try:
         import wandb
     except ImportError:

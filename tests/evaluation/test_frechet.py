@@ -135,3 +135,7 @@ def test_saved_and_refused_when_made_otherwise(tmp_path):
         between(first, other)
     with pytest.raises(FileNotFoundError):
         Statistics.load(tmp_path / "nothing.safetensors")
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes((tmp_path / "reference.safetensors").read_bytes()[:200])
+    with pytest.raises(ValueError, match="damaged.safetensors' is damaged"):
+        Statistics.load(damaged)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import resource
@@ -76,6 +77,7 @@ def _child(use: Callable[[Path], str], path: Path, pipe: int) -> None:
     """Never returns."""
     begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     try:
+        faulthandler.disable()  # pytest's tells of every crash
         signal.signal(signal.SIGXCPU, signal.SIG_DFL)
         used = int(time.process_time())
         resource.setrlimit(resource.RLIMIT_CPU, (used + CPU_SECONDS, used + CPU_SECONDS + 5))

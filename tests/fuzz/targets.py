@@ -305,11 +305,14 @@ def _use_raw(folder: Path) -> str:
     return digest(values) + json.dumps(clips.geometry)
 
 
+#: The last two are parts of the third.
 TARGETS = {
     "media": Target(make_films, damage_film, use_or_prepare_film),
     "models": Target(make_models, damage_model, use_model),
     "configs": Target(make_configs, damage_config, use_config),
     "shards": Target(make_shards, damage_shards, use_shards),
+    "latents": Target(lambda f: make_shards(f)[:1], damage_shards, use_shards),
+    "checkpoints": Target(lambda f: make_shards(f)[1:2], damage_shards, use_shards),
 }
 
 

@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from made import flow_config, write_latents
+from safetensors.torch import load_file
 from test_distributed import free_port, losses, start
 
 from syncflow import train
@@ -326,3 +328,30 @@ def test_variables_that_do_not_fit_each_other_are_one_error(
     (tmp_path / "c.json").write_text("{}")
     assert train.main(["--config", str(tmp_path / "c.json"), "--device", "cpu"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_of_a_run_whose_process_stops(long_run, begin):
+    """One of two stops for good; both are started again, and end with the same bits."""
+    config = json.loads((long_run / "run.json").read_text())
+    config["loop"]["steps"] = 60
+
+    def both(name, arguments=()):
+        config["out"] = str(long_run / name)
+        (long_run / "run.json").write_text(json.dumps(config))
+        port = free_port()
+        return [begin([*script(long_run), *arguments], rank, port) for rank in (0, 1)]
+
+    first = both("run", ["--timeout-minutes", "0.25"])
+    wait_for_checkpoint(long_run / "run")
+    first[1].send_signal(signal.SIGSTOP)
+    first[0].communicate(timeout=300)
+    assert first[0].returncode != 0 and not (long_run / "run" / "model.safetensors").exists()
+    first[1].kill()
+    first[1].communicate()
+    assert checkpoint.newest(long_run / "run") is not None
+    for process in (*both("run"), *both("whole")):
+        said, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, said
+    ours, whole = (load_file(long_run / name / "model.safetensors") for name in ("run", "whole"))
+    assert all(torch.equal(value, ours[name]) for name, value in whole.items())

@@ -158,17 +158,21 @@ class Statistics:
     @classmethod
     def load(cls, path: str | Path) -> Statistics:
         """Reads what ``save`` wrote; complete, so nothing more is added to it."""
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         if not Path(path).is_file():
             raise FileNotFoundError(f"there are no feature statistics at '{path}'")
-        with safe_open(path, "np") as file:
-            card = (file.metadata() or {}).get("statistics")
-            if card is None:
-                raise ValueError(f"'{path}' holds no feature statistics")
-            result = cls(**json.loads(card))
-            result._origin, result._count_R = file.get_tensor("origin"), file.get_tensor("count")
-            result._sum_RD, result._square_RDD = file.get_tensor("sum"), file.get_tensor("square")
+        try:
+            with safe_open(path, "np") as file:
+                card = (file.metadata() or {}).get("statistics")
+                if card is None:
+                    raise ValueError(f"'{path}' holds no feature statistics")
+                result = cls(**json.loads(card))
+                result._origin = file.get_tensor("origin")
+                result._count_R = file.get_tensor("count")
+                result._sum_RD, result._square_RDD = map(file.get_tensor, ("sum", "square"))
+        except (SafetensorError, TypeError) as error:
+            raise ValueError(f"'{path}' is damaged: {error}") from None
         return result
 
 

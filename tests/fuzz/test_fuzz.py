@@ -1,0 +1,71 @@
+"""A few damaged files of each kind in every test run; thousands by hand: ``tests.fuzz.run``."""
+
+import os
+import random
+
+import pytest
+
+from tests.fuzz import forked, mutate, run
+from tests.fuzz.forked import FAULTS, Refused
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+#: Cases of every test run, and their seed.
+CLEAN = {"latents": (40, 1), "checkpoints": (40, 1)}
+
+
+@pytest.mark.parametrize("target", CLEAN)
+def test_no_damaged_file_does_harm(tmp_path, target):
+    count, seed = CLEAN[target]
+    bad = [
+        (number, said, outcome)
+        for number, said, outcome in run.cases(target, range(count), seed, tmp_path)
+        if outcome.kind in FAULTS
+    ]
+    assert not bad, bad
+
+
+def _busy(path):
+    while True:
+        pass
+
+
+def _large(path):
+    import torch
+
+    return str(torch.ones(5 * 2**30, dtype=torch.uint8)[0])
+
+
+def _refuses(path):
+    raise Refused("one line")
+
+
+def _breaks(path):
+    return path.nothing
+
+
+def _dies(path):
+    os.abort()
+
+
+@pytest.mark.parametrize(
+    ("use", "kind"),
+    [
+        (str, "accepted"), (_busy, "hang"), (_large, "memory"), (_refuses, "refused"),
+        (_breaks, "traceback"), (_dies, "traceback"),
+    ],
+)  # fmt: skip
+def test_each_end_of_a_case_is_told_from_the_others(tmp_path, monkeypatch, use, kind):
+    monkeypatch.setattr(forked, "CPU_SECONDS", 1)
+    outcome = forked.run(use, tmp_path)
+    assert outcome.kind == kind and (kind == "accepted" or outcome.told)
+
+
+def test_a_seed_damages_alike_and_every_value_is_reached():
+    text = '{"a": {"b": [1, 2]}, "c": "x"}'
+    one, again = (
+        [mutate.json_value(random.Random(f"{n}"), text) for n in range(300)] for _ in range(2)
+    )
+    assert [said for said, _ in one] == [said for said, _ in again]
+    names = {said.split(" ")[0] for said, _ in one}
+    assert names == {"a", "a.b", "a.b.0", "a.b.1", "c"}
