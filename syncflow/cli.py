@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+from syncflow import extras
 from syncflow.commands import (
     calibrate,
     demo,
@@ -110,7 +111,7 @@ def _one_line(error: BaseException) -> str:
         text = f"{error.strerror}: '{error.filename}'"
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     if missing and not missing.startswith("syncflow"):
-        text += f": install it with 'pip install {missing}'"
+        text += "" if "pip install" in text else f": {extras.advice(missing)}"
     return text or type(error).__name__
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from syncflow import extras
 from syncflow.training.distributed.groups import Group
 
 #: Dense bfloat16 TFLOP/s by a part of the device's name (the makers' data sheets).
@@ -140,10 +141,7 @@ def _wandb(project: str, folder: Path, config: str | None) -> Any:
     try:
         import wandb
     except ImportError:
-        raise ModuleNotFoundError(
-            "loop.wandb is set, but Weights & Biases is not installed: pip install wandb",
-            name="wandb",
-        ) from None
+        raise extras.missing("wandb", "loop.wandb is set and needs Weights & Biases") from None
     return wandb.init(
         project=project,
         name=folder.name,
