@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
-from syncflow import faults, terminal
+from syncflow import extras, faults, terminal
 from syncflow.commands import demo, generate, impacts, import_, info, prepare, serve, train
 from syncflow.commands.evaluate import (
     calibrate,
@@ -151,7 +151,7 @@ def _one_line(error: BaseException) -> str:
         text = f"{error.strerror}: '{error.filename}'"
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     if missing and not missing.startswith("syncflow"):
-        text += f": install it with 'pip install {missing}'"
+        text += "" if "pip install" in text else f": {extras.advice(missing)}"
     return text or type(error).__name__
 
 

@@ -1,6 +1,5 @@
 """What the demo's buttons do, and their limits; the page and its server are in test_demo_page."""
 
-import importlib.util
 import os
 import threading
 import time
@@ -8,6 +7,7 @@ import time
 import pytest
 import torch
 
+from syncflow import extras
 from syncflow.cli import main
 from syncflow.clip import Clip
 from syncflow.data import media
@@ -132,6 +132,6 @@ def test_one_clip_is_made_at_a_time(studio):
 
 
 def test_without_gradio_one_line_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "_is_there", lambda name: False)
     assert main(["demo"]) == 2
     assert "pip install 'syncflow[demo]'" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from syncflow import extras
 from syncflow.commands import options
 
 SUMMARY = "serve a web page for generating clips and audio for videos"
@@ -20,10 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from importlib.util import find_spec
-
-    if find_spec("gradio") is None:
-        raise ValueError("the demo needs Gradio: pip install 'syncflow[demo]'")
+    extras.need("gradio", "the demo needs Gradio")
     import syncflow
     from syncflow.serving import demo
 

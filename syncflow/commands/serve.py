@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
+from syncflow import extras
 from syncflow.commands import options
 
 SUMMARY = "serve a model over HTTP, in the form of OpenAI's video API"
@@ -22,11 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from importlib.util import find_spec
-
-    for name in ("fastapi", "uvicorn", "multipart", "prometheus_client"):
-        if find_spec(name) is None:
-            raise ValueError(f"the server needs {name}: pip install 'syncflow[serve]'")
+    for name in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+        extras.need(name, f"the server needs {name}")
     import syncflow
     from syncflow.serving import maker, videos_api
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from syncflow import extras
 from syncflow.config import T5TextConfig
 from syncflow.interop.checkpoints import Source
 from syncflow.interop.opensora import check_layout
@@ -60,7 +61,7 @@ def text_config(
     ):
         raise ModuleNotFoundError(
             f"{source.name} has its vocabulary as spiece.model; reading it needs sentencepiece and "
-            "protobuf: pip install 'syncflow[t5]'"
+            f"protobuf: {extras.advice('sentencepiece')}"
         )
     stays = source.repo_id is not None and not source.is_pickled
     return T5TextConfig(

@@ -61,7 +61,8 @@ def page(studio: Studio) -> Any:
         try:
             takes = make(*given)
         except (ValueError, OSError) as error:
-            raise gr.Error(html.escape(_without_folders(error, studio))) from None
+            why = html.escape(_without_folders(error, studio), quote=False)
+            raise gr.Error(why, print_exception=False) from None
         return shown(takes, studio.remarks(prompt, seconds))
 
     def text_to_clip(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from syncflow import durable
+from syncflow import durable, extras
 from syncflow.training.distributed.groups import Group
 
 #: Dense bfloat16 TFLOP/s by a part of the device's name (the makers' data sheets).
@@ -146,10 +146,7 @@ def _wandb(project: str, folder: Path, step: int, config: str | None) -> Any:
     try:
         import wandb
     except ImportError:
-        raise ModuleNotFoundError(
-            "loop.wandb is set, but Weights & Biases is not installed: pip install wandb",
-            name="wandb",
-        ) from None
+        raise extras.missing("wandb", "loop.wandb is set and needs Weights & Biases") from None
     return wandb.init(
         project=project,
         name=folder.name,

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from syncflow import extras
 from syncflow.config import Config
 from syncflow.evaluation.metrics.metric import Metric, Pair
 from syncflow.evaluation.report import paper_page
@@ -156,7 +157,7 @@ def measure(
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
-        return f"needs the package {error.name} (pip install 'syncflow[metrics]')"
+        return f"needs the package {error.name} ({extras.advice(error.name or '')})"
     return " ".join(str(error).split())
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from syncflow import extras
 from syncflow.training.distributed.groups import Group, meet_alone
 from syncflow.training.distributed.replicas import Replicas, State
 from syncflow.training.optim import optimizer
@@ -279,11 +280,8 @@ def _import_deepspeed() -> Any:
     try:
         import deepspeed
     except ImportError:
-        raise ModuleNotFoundError(
-            "the config has a deepspeed block, but DeepSpeed is not installed: "
-            "pip install 'syncflow[train]'",
-            name="deepspeed",
-        ) from None
+        why = "the config has a deepspeed block and needs DeepSpeed"
+        raise extras.missing("deepspeed", why) from None
     # DeepSpeed calls collectives by names that PyTorch now warns of, at every call.
     warnings.filterwarnings(
         "ignore", message=".*(all_gather_into|reduce_scatter)_tensor.*", category=FutureWarning

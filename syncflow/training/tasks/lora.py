@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from syncflow import extras
 from syncflow.model_io import lora
 from syncflow.training.settings import LoraConfig
 
@@ -27,9 +28,7 @@ def inject(module: nn.Module, config: LoraConfig) -> list[str]:
         from peft import LoraConfig as PeftConfig
         from peft import inject_adapter_in_model
     except ImportError:
-        raise ModuleNotFoundError(
-            "lora is set, but peft is not installed: pip install 'syncflow[lora]'", name="peft"
-        ) from None
+        raise extras.missing("peft", "lora is set and needs peft") from None
     towers = ("video", "audio") if config.towers == "both" else (config.towers,)
     inside = tuple(prefix for tower in towers for prefix in _INSIDE[tower])
     names = [
