@@ -105,6 +105,15 @@ class SamplingOptions(TypedDict, total=False):
         float | None,
         Option(1.0, "time shift of the video; above 1, more of the steps are near noise", above=0),
     ]
+    candidates: Annotated[
+        int | None,
+        Option(
+            1,
+            "draw a clip again, up to this many in all, until every contact seen has its sound and "
+            "there are as many as the prompt says",
+            least=1,
+        ),
+    ]
 
 
 def _options() -> dict[str, Option]:

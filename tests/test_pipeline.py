@@ -15,6 +15,7 @@ from syncflow.config import ModelConfig
 from syncflow.generation import noise, pipeline, request, shipped
 from syncflow.generation.sampler import encode_captions
 from syncflow.model_io import model_folder
+from syncflow.models.latent_space import encode_video
 from tests.small_model import CONFIG, PROMPT, build
 
 
@@ -253,7 +254,7 @@ def test_a_first_frame_stays_through_sampling(model, tmp_path) -> None:
     run(model, image=image, callback=lambda step, x, t: seen.append(x[0][:, :, :1].clone()))
     assert len(seen) == 6 and all(torch.equal(s, seen[0]) for s in seen)
     frames = request.first_frame(image, ClipSpec(1.0, height=32, width=32))
-    assert torch.equal(seen[0], model._encode_video([frames]))
+    assert torch.equal(seen[0], encode_video(model.video_vae, [frames], model._video, model.device))
     from PIL import Image
 
     spec = ClipSpec(1.0, height=32, width=32)
@@ -285,9 +286,9 @@ def test_progress_and_callback(model, capsys) -> None:
 def test_latents_are_denormalised_before_decoding(model) -> None:
     """A given picture's normalised latents decode to what the VAE alone reconstructs."""
     video = picture(16)
-    latents = model._encode_video([video])
+    latents = encode_video(model.video_vae, [video], model._video, model.device)
     spec = ClipSpec(1.0, height=32, width=32)
-    clip = model._decode(latents, torch.zeros(1, 50, 6), ["x"], 1, spec, [])[0]
+    clip = model._decoders.clips(latents, torch.zeros(1, 50, 6), ["x"], 1, spec, [])[0]
     expected = model.reconstruct(Clip(video, torch.zeros(48000))).video
     assert (clip.video.int() - expected.int()).abs().max() <= 1
 
@@ -404,8 +405,8 @@ def test_one_video_pass_equals_joint_steps_on_clean_video(model) -> None:
     with torch.inference_mode():
         captions = encode_captions(model.ddit, model.text_encoder, [PROMPT], spec, model.dtype)
         condition = captions.of((0,))
-        clean = model._encode_video([picture()])
-        sources = noise.generators(0, 1)
+        clean = encode_video(model.video_vae, [picture()], model._video, model.device)
+        sources = noise.generators([0])
         audio = noise.start(sources, clean.shape[1:], (50, 6), clean.device)[1]
         for t in flow.times(3)[:-1].tolist():
             _, features = model.ddit.video_velocity(clean, torch.ones(1), condition)

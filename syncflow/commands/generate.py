@@ -112,7 +112,11 @@ def run(args: argparse.Namespace) -> None:
     plan.make()
     for clip, path in zip(clips, plan.paths, strict=True):
         clip.save(path)
-        scores = ", ".join(f"{name} {value:.2f}" for name, value in (clip.scores or {}).items())
+        found = clip.scores or {}
+        if "candidate" in found:
+            print(_drawn(found, path), file=sys.stderr)
+            found = {}
+        scores = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
         print(f"{path}  {scores}" if scores else path)
     if args.sheet:
         from syncflow.evaluation.report.contact_sheet import contact_sheet
@@ -128,3 +132,12 @@ def run(args: argparse.Namespace) -> None:
     what = f"{length:g} s, {width}x{height} at {fps:g} fps, {first.sample_rate} Hz"
     many = "1 clip" if len(clips) == 1 else f"{len(clips)} clips"
     print(f"{many} ({what}) in {seconds:.1f} s", file=sys.stderr)
+
+
+def _drawn(scores: dict[str, float], path: Path) -> str:
+    """Which candidate a clip is, in words."""
+    verdict = "agrees" if scores["agrees"] else "is the nearest; none agreed"
+    return (
+        f"{path}: candidate {scores['candidate']:.0f} {verdict}: {scores['contacts']:.0f} contacts "
+        f"seen, {scores['onsets']:.0f} onsets heard, agreement {scores['agreement']:.2f}"
+    )

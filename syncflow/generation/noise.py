@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,9 +13,9 @@ from syncflow import flow
 Generators = list[torch.Generator]
 
 
-def generators(seed: int, count: int) -> Generators:
-    """Prompt i draws from seed + i, on the CPU: the same noise on every device."""
-    return [torch.Generator().manual_seed(seed + i) for i in range(count)]
+def generators(seeds: Iterable[int]) -> Generators:
+    """One of each seed, on the CPU: the same noise on every device."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def start(

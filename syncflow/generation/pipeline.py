@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from syncflow import flow
 from syncflow.clip import Clip, ClipSpec, to_model, to_pixels
 from syncflow.config import ModelConfig, T5TextConfig
-from syncflow.generation import noise
+from syncflow.generation import candidates, noise
+from syncflow.generation.decoding import Decoders
 from syncflow.generation.events import Times, events
 from syncflow.generation.request import (
     GenerateOptions,
     GivenVideo,
+    Request,
+    check_size,
     first_frame,
     given_videos,
     resolve,
 )
-from syncflow.generation.sampler import GuidedVelocity, Progress, advance, encode_captions
-from syncflow.generation.steps import Fixed, Steps
+from syncflow.generation.sampler import (
+    Captions,
+    GuidedVelocity,
+    Progress,
+    advance,
+    encode_captions,
+)
+from syncflow.generation.steps import Steps
 from syncflow.model_io import hub, model_folder
 from syncflow.model_io.text_cache import PromptEncoder
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.ddit import DDiT
-from syncflow.models.latent_space import Scale, decode_audio, decode_video, encode_video
+from syncflow.models.latent_space import Scale, encode_video
 from syncflow.models.text_encoder import TextEncoder
 from syncflow.sampling import SamplingOptions
 
@@ -118,6 +127,10 @@ class SyncFlow:
             reason = str(error).splitlines()[0]
             raise ValueError(f"device {str(device)!r} cannot be used: {reason}") from error
         return self
+
+    @property
+    def _decoders(self) -> Decoders:
+        return Decoders(self.video_vae, self.audio_vae, self._video, self._audio, self.steps)
 
     @property
     def text_encoder(self) -> TextEncoder | PromptEncoder:
@@ -224,7 +237,7 @@ class SyncFlow:
                 step ("paper").
             callback: ``callback(step, (video, audio) latents, (t_video, t_audio))`` after a step.
             progress: show a progress bar.
-            sampling: steps, guidance, solver ... (``sampling.SamplingOptions``); the sound's
+            sampling: steps, candidates, guidance ... (``sampling.SamplingOptions``); the sound's
                 guidance and steps follow the picture's where neither the call nor the model's
                 folder states them.
 
@@ -246,25 +259,59 @@ class SyncFlow:
             given, spec = given_videos(video, len(prompts), spec, seconds)
         elif seconds is not None:
             spec = replace(spec, seconds=seconds)
-        self._check_size(spec)
+        check_size(self.config, spec)
+        told = events(contacts, len(prompts), self.config.ddit.event_tokens, spec.seconds)
 
-        captions = encode_captions(
-            self.ddit, self.text_encoder, prompts, spec, self.dtype, negative_prompt,
-            negative_audio_prompt, asked.sampling.null_caption,
-            events(contacts, len(prompts), self.config.ddit.event_tokens, spec.seconds),
-        )  # fmt: skip
-        sources = noise.generators(seed, len(prompts))
+        def draw(rows: Sequence[int], seeds: Iterable[int]) -> list[Clip]:
+            its = [prompts[row] for row in rows]
+            captions = encode_captions(
+                self.ddit, self.text_encoder, its, spec, self.dtype, negative_prompt,
+                negative_audio_prompt, asked.sampling.null_caption,
+                None if told is None else told[list(rows)],
+            )  # fmt: skip
+            latents = self._sample(
+                captions, noise.generators(seeds), asked, spec, given, image, v2a == "paper",
+                audio_takes, callback, progress,
+            )  # fmt: skip
+            return self._decoders.clips(*latents, its, audio_takes, spec, given)
+
+        if asked.sampling.candidates > 1:
+            clips = candidates.best(draw, prompts, seed, asked.sampling.candidates)
+        else:
+            clips = draw(range(len(prompts)), range(seed, seed + len(prompts)))
+        if audio_takes > 1 and rank == "sync":
+            from syncflow.generation import ranking
+
+            groups = [clips[i : i + audio_takes] for i in range(0, len(clips), audio_takes)]
+            clips = [clip for group in groups for clip in ranking.ranked(group)]
+        return clips[0] if single else clips
+
+    def _sample(
+        self,
+        captions: Captions,
+        sources: noise.Generators,
+        asked: Request,
+        spec: ClipSpec,
+        given: list[GivenVideo],
+        image: Any,
+        paper_way: bool,
+        takes: int,
+        callback: flow.Callback | None,
+        progress: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Normalised latents: video [P, Cz, T, h, w] and audio [P * takes, A, D]."""
         channels = self.config.ddit.video.in_channels, self.config.ddit.audio.in_channels
         video_shape = channels[0], *spec.video_latent_shape
         audio_shape = spec.audio_latent_length, channels[1]
-        x_video, x_audio = noise.start(sources, video_shape, audio_shape, self.device, audio_takes)
+        x_video, x_audio = noise.start(sources, video_shape, audio_shape, self.device, takes)
+        encode = partial(encode_video, self.video_vae, scale=self._video, device=self.device)
         frame_mask = given_velocity = None
         if given:
-            x_1 = self._encode_video([item.frames for item in given])
-            given_velocity = flow.velocity(x_video, x_1) if v2a == "paper" else None
-            x_video = x_1 if v2a == "one-pass" else x_video
+            x_1 = encode([item.frames for item in given])
+            given_velocity = flow.velocity(x_video, x_1) if paper_way else None
+            x_video = x_video if paper_way else x_1
         elif image is not None:
-            x_video[:, :, :1] = self._encode_video([first_frame(image, spec)])
+            x_video[:, :, :1] = encode([first_frame(image, spec)])
             frame_mask = torch.ones(x_video.shape[0], x_video.shape[2], dtype=torch.bool)
             frame_mask[:, 0] = False
             frame_mask = frame_mask.to(self.device)
@@ -280,19 +327,12 @@ class SyncFlow:
                 if callback is not None:
                     callback(step, x, t)
 
-            state = (x_video, x_audio)
             x_video, x_audio = flow.integrate(
-                velocity, state, asked.path, asked.sampling.solver, after_step,
+                velocity, (x_video, x_audio), asked.path, asked.sampling.solver, after_step,
                 advance, (0.0 if given else asked.sampling.eta, 0.0), noise.fresh(sources),
                 None if frame_mask is None else (~frame_mask[:, None, :, None, None], None),
             )  # fmt: skip
-        clips = self._decode(x_video, x_audio, prompts, audio_takes, spec, given)
-        if audio_takes > 1 and rank == "sync":
-            from syncflow.generation import ranking
-
-            groups = [clips[i : i + audio_takes] for i in range(0, len(clips), audio_takes)]
-            clips = [clip for group in groups for clip in ranking.ranked(group)]
-        return clips[0] if single else clips
+        return x_video, x_audio
 
     @torch.inference_mode()
     def reconstruct(self, clip: Clip) -> Clip:
@@ -312,52 +352,3 @@ class SyncFlow:
         return Clip(
             to_pixels(video[0]).cpu(), audio[0].clamp(-1, 1).cpu(), clip.fps, rate, clip.prompt
         )
-
-    def _check_size(self, spec: ClipSpec) -> None:
-        patches = self.config.ddit.audio.upsampler_patches
-        _, h, w = spec.video_latent_shape
-        _, ph, pw = self.config.ddit.video.patch_size
-        found = -(-h // ph) * -(-w // pw)
-        if patches and found != patches and self.config.ddit.audio.condition != "text":
-            geometry = self.config.geometry
-            raise ValueError(
-                f"this model's size is fixed to {geometry.height}x{geometry.width} (or another of "
-                f"{patches} patches), got {spec.height}x{spec.width}"
-            )
-
-    def _encode_video(self, clips_FCHW: Sequence[Tensor]) -> Tensor:
-        return encode_video(self.video_vae, clips_FCHW, self._video, self.device)
-
-    def _run(
-        self, function: Callable[..., tuple[Tensor, ...]], tensors: tuple[Tensor, ...], *rest: Any
-    ) -> tuple[Tensor, ...]:
-        return self.steps(function, tensors, Fixed(), *rest)
-
-    def _decode(
-        self,
-        x_video: Tensor,
-        x_audio: Tensor,
-        prompts: list[str],
-        takes: int,
-        spec: ClipSpec,
-        given: list[GivenVideo],
-    ) -> list[Clip]:
-        """Latents -> clips; a given picture is handed back as it was."""
-        clips = []
-        for index, prompt in enumerate(prompts):
-            seconds, file = spec.seconds, None
-            if given:
-                video, fps = given[index].original, given[index].fps
-                seconds, file = given[index].seconds, given[index].file
-            else:
-                latent, fps = x_video[index], spec.fps
-                video = decode_video(
-                    self.video_vae, latent, self._video, spec.num_frames, self._run
-                )
-            samples = round(seconds * spec.sample_rate)
-            for latent in x_audio[index * takes : (index + 1) * takes]:
-                audio = decode_audio(self.audio_vae, latent, self._audio, spec.num_samples)
-                audio = audio[:samples]
-                audio = F.pad(audio, (0, samples - len(audio)))
-                clips.append(Clip(video, audio, fps, spec.sample_rate, prompt or None, file))
-        return clips

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from syncflow import flow
 from syncflow.clip import VIDEO_STRIDE, Clip, ClipSpec
-from syncflow.config import SamplingConfig
+from syncflow.config import ModelConfig, SamplingConfig
 from syncflow.generation.events import Times
 from syncflow.sampling import OPTIONS, SamplingOptions
 
@@ -97,6 +97,12 @@ def resolve(
     for name, value, known in choices:
         if value not in known:
             raise ValueError(f"unknown {name} {value!r}; known are {', '.join(map(str, known))}")
+    if used.candidates > 1 and (video is not None or audio_takes > 1):
+        what = "a given video stays as it is" if video is not None else "candidates have one take"
+        raise ValueError(
+            f"candidates is {used.candidates}, and {what}; draw sounds alone with audio_takes, or "
+            "leave it out"
+        )
     if video is not None and image is not None:
         raise ValueError("give a video or an image, not both: the video has its own first frame")
     if used.eta and used.solver not in flow.NOISY_SOLVERS:
@@ -120,6 +126,20 @@ def resolve(
     audio_guidance = used.guidance if used.audio_guidance is None else used.audio_guidance
     path = flow.schedule(kind, steps, audio_steps, used.shift)
     return Request(path, used, used.guidance, audio_guidance)
+
+
+def check_size(config: ModelConfig, spec: ClipSpec) -> None:
+    """Raises ValueError where the sound cannot be aligned with pictures of this size."""
+    patches = config.ddit.audio.upsampler_patches
+    _, h, w = spec.video_latent_shape
+    _, ph, pw = config.ddit.video.patch_size
+    found = -(-h // ph) * -(-w // pw)
+    if patches and found != patches and config.ddit.audio.condition != "text":
+        geometry = config.geometry
+        raise ValueError(
+            f"this model's size is fixed to {geometry.height}x{geometry.width} (or another of "
+            f"{patches} patches), got {spec.height}x{spec.width}"
+        )
 
 
 def _check_prompts(prompts: list[str], video: Any) -> None:
