@@ -109,6 +109,16 @@ class SamplingOptions(TypedDict, total=False):
             most=1000,
         ),
     ]
+    candidates: Annotated[
+        int | None,
+        Option(
+            1,
+            "draw a clip again, up to this many in all, until every contact seen has its sound and "
+            "there are as many as the prompt says",
+            least=1,
+            most=100,
+        ),
+    ]
 
 
 def _options() -> dict[str, Option]:

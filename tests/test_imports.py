@@ -14,8 +14,17 @@ PACKAGE = Path(syncflow.__file__).parent
 
 # From the ground up: a room imports from lower levels alone, in functions too. "" is the package.
 LEVELS = (
-    {"durable", "extras", "faults", "held", "noise_steps", "plain_text", "progress", "ranges",
-     "terminal"},
+    {
+        "durable",
+        "extras",
+        "faults",
+        "held",
+        "noise_steps",
+        "plain_text",
+        "progress",
+        "ranges",
+        "terminal",
+    },
     {"clip", "flow", "ops", "sampling"},
     {"config", "detect", "impacts"},
     {"models"},

@@ -253,7 +253,7 @@ def test_a_first_frame_stays_through_sampling(model, tmp_path) -> None:
     run(model, image=image, callback=lambda step, x, t: seen.append(x[0][:, :, :1].clone()))
     assert len(seen) == 6 and all(torch.equal(s, seen[0]) for s in seen)
     frames = request.first_frame(image, ClipSpec(1.0, height=32, width=32))
-    assert torch.equal(seen[0], model.encode_video([frames]))
+    assert torch.equal(seen[0], model.codecs.encode_video([frames]))
     from PIL import Image
 
     spec = ClipSpec(1.0, height=32, width=32)
@@ -285,9 +285,9 @@ def test_progress_and_callback(model, capsys) -> None:
 def test_latents_are_denormalised_before_decoding(model) -> None:
     """A given picture's normalised latents decode to what the VAE alone reconstructs."""
     video = picture(16)
-    latents = model.encode_video([video])
+    latents = model.codecs.encode_video([video])
     spec = ClipSpec(1.0, height=32, width=32)
-    clip = model._decode(latents, torch.zeros(1, 50, 6), ["x"], 1, spec, [])[0]
+    clip = model.codecs.clips(latents, torch.zeros(1, 50, 6), ["x"], 1, spec, [])[0]
     expected = model.reconstruct(Clip(video, torch.zeros(48000))).video
     assert (clip.video.int() - expected.int()).abs().max() <= 1
 
@@ -404,8 +404,8 @@ def test_one_video_pass_equals_joint_steps_on_clean_video(model) -> None:
     with torch.inference_mode():
         captions = encode_captions(model.ddit, model.text_encoder, [PROMPT], spec, model.dtype)
         condition = captions.of((0,))
-        clean = model.encode_video([picture()])
-        sources = noise.generators(0, 1)
+        clean = model.codecs.encode_video([picture()])
+        sources = noise.generators([0])
         audio = noise.start(sources, clean.shape[1:], (50, 6), clean.device)[1]
         for t in flow.times(3)[:-1].tolist():
             _, features = model.ddit.video_velocity(clean, torch.ones(1), condition)

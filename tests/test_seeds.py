@@ -7,7 +7,7 @@ from syncflow.generation import noise
 
 
 def draws(seed: int, count: int = 1) -> list[torch.Tensor]:
-    return [source.normal((3, 7)) for source in noise.generators(seed, count)]
+    return [source.normal((3, 7)) for source in noise.generators(range(seed, seed + count))]
 
 
 def test_no_bit_is_lost() -> None:
@@ -42,7 +42,7 @@ def test_prompt_i_draws_from_seed_plus_i(seed: int) -> None:
 @pytest.mark.parametrize("seed", [5, 2**50])
 def test_takes_leave_the_first_ones_noise_as_it_is(seed: int) -> None:
     shapes, device = ((2, 3), (4, 5)), torch.device("cpu")
-    one, three = (noise.generators(seed, 2) for _ in range(2))
+    one, three = (noise.generators([seed, seed + 1]) for _ in range(2))
     video_1, audio_1 = noise.start(one, *shapes, device)
     video_3, audio_3 = noise.start(three, *shapes, device, takes=3)
     assert torch.equal(video_1, video_3) and torch.equal(audio_1, audio_3[::3])
@@ -54,4 +54,4 @@ def test_takes_leave_the_first_ones_noise_as_it_is(seed: int) -> None:
 @pytest.mark.parametrize("seed", [-1, 2**63, 1.0, True, "7", None, float("nan")])
 def test_what_is_no_seed_is_refused(seed) -> None:
     with pytest.raises(ValueError, match="seed must be a whole number between 0 and"):
-        noise.generators(seed, 1)
+        noise.generators([seed])

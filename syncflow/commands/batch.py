@@ -264,8 +264,21 @@ def _write(clip: Clip, path: Path, how: record.Record, args: argparse.Namespace)
     dataclasses.replace(clip, video=picture, audio=sound, made=written).save(path)
     if told:
         print(told, file=sys.stderr)
-    scores = ", ".join(f"{name} {value:.2f}" for name, value in (clip.scores or {}).items())
+    found = clip.scores or {}
+    if "candidate" in found:
+        print(_drawn(found, path), file=sys.stderr)
+        found = {}
+    scores = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
     print(f"{path}  {scores}" if scores else path, flush=True)
+
+
+def _drawn(scores: Mapping[str, float], path: Path) -> str:
+    """Which candidate a clip is, in words."""
+    verdict = "agrees" if scores["agrees"] else "is the nearest; none agreed"
+    return (
+        f"{path}: candidate {scores['candidate']:.0f} {verdict}: {scores['contacts']:.0f} contacts "
+        f"seen, {scores['onsets']:.0f} onsets heard, agreement {scores['agreement']:.2f}"
+    )
 
 
 def _facts(clip: Clip, job: Job, args: argparse.Namespace) -> str:

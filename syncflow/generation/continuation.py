@@ -19,6 +19,7 @@ from torch import Tensor
 from syncflow import flow
 from syncflow.clip import AUDIO_HOP, VIDEO_STRIDE, Clip, ClipSpec
 from syncflow.generation import noise, record
+from syncflow.generation.codecs import Codecs
 from syncflow.generation.drawing import Start, draw
 from syncflow.generation.request import Request, fit, prompt_list, resolve
 from syncflow.generation.sampler import Encoder, encode_captions
@@ -41,13 +42,8 @@ class Model(record.Model, Protocol):
     @property
     def text_encoder(self) -> Encoder: ...
 
-    def encode_video(self, clips_FCHW: Sequence[Tensor]) -> Tensor: ...
-
-    def encode_audio(self, sounds_M: Sequence[Tensor]) -> Tensor: ...
-
-    def decode_video(self, latent_CTHW: Tensor, spec: ClipSpec) -> Tensor: ...
-
-    def decode_audio(self, latent_AD: Tensor, spec: ClipSpec) -> Tensor: ...
+    @property
+    def codecs(self) -> Codecs: ...
 
 
 @dataclass(frozen=True)
@@ -142,7 +138,7 @@ def extend(
     made: list[Clip] = []
     for index, sentence in enumerate(prompts):
         last = made[-1] if made and not several else _of_model(clips[index], spec, "extend")
-        source = noise.generators(seed + index, 1)
+        source = noise.generators([seed + index])
         made.append(_extended(model, sentence, last, more, asked, source, wishes))
     return made
 
@@ -168,20 +164,20 @@ def _extended(
         start = round(known / spec.fps * spec.sample_rate)
         heard = start // AUDIO_HOP
         window = _Window(
-            _filled(model.encode_video([video[-known:]]), 2, known // step, spec),
+            _filled(model.codecs.encode_video([video[-known:]]), 2, known // step, spec),
             torch.arange(spec.video_latent_shape[0]) < known // step,
-            _filled(model.encode_audio([audio[-start:]]), 1, heard, spec),
+            _filled(model.codecs.encode_audio([audio[-start:]]), 1, heard, spec),
             torch.arange(spec.audio_latent_length) < heard,
         )
         new = _drawn(model, prompt, spec, window, asked, source, wishes)
-        sound = model.decode_audio(new[1][0], spec)
+        sound = model.codecs.decode_audio(new[1][0], spec)
         # The old sound's last moments blend into the new one's, which are of the same moments.
         blend = min(start, round(_SEAM_S * spec.sample_rate))
         rise = torch.linspace(0, 1, blend)
         old, over = audio[len(audio) - blend :], sound[start - blend : start]
         seam = (1 - rise) * old + rise * over
         audio = torch.cat([audio[: len(audio) - blend], seam, sound[start:]])
-        video = torch.cat([video, model.decode_video(new[0][0], spec)[known:]])
+        video = torch.cat([video, model.codecs.decode_video(new[0][0], spec)[known:]])
     video = video[:until]
     audio = audio[: round(until / spec.fps * spec.sample_rate)]
     return Clip(video, audio, spec.fps, spec.sample_rate, prompt)
@@ -230,25 +226,25 @@ def retake(
     index_A = torch.arange(spec.audio_latent_length)
     new_A = ((index_A + 1) * AUDIO_HOP > bounds[0]) & (index_A * AUDIO_HOP < bounds[1])
     window = _Window(
-        model.encode_video([seen]),
+        model.codecs.encode_video([seen]),
         ~new_T if part != "audio" else torch.ones_like(new_T),
-        model.encode_audio([heard]),
+        model.codecs.encode_audio([heard]),
         ~new_A if part != "video" else torch.ones_like(new_A),
     )
     leg = None if part == "both" else part
     asked = resolve(model.config.sampling, prompts, wishes.sampling, leg=leg, video=clip)
-    source = noise.generators(seed, 1)
+    source = noise.generators([seed])
     new = _drawn(model, prompts[0], spec, window, asked, source, wishes)
 
     out = given
     if part != "video":
-        sound = model.decode_audio(new[1][0], spec)
+        sound = model.codecs.decode_audio(new[1][0], spec)
         out = replace(out, audio=_spliced(given.audio, sound, *bounds, given.sample_rate))
     if part != "audio":
         if given.video.shape[2:] != seen.shape[2:] or given.fps != spec.fps:
             raise ValueError("a picture that is drawn anew must have the model's size and rate")
         inside_F = inside_F[: len(given.video)]
-        drawn = model.decode_video(new[0][0], spec)[: len(given.video)]
+        drawn = model.codecs.decode_video(new[0][0], spec)[: len(given.video)]
         video = torch.where(inside_F[:, None, None, None], drawn, given.video)
         out = replace(out, video=video, picture_file=None)
     return replace(out, prompt=prompts[0] or given.prompt, scores=None)

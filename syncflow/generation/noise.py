@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -47,14 +47,13 @@ class Generator:
 Generators = list[Generator]
 
 
-def generators(seed: int, count: int) -> Generators:
-    """Prompt i draws from seed + i.
+def generators(seeds: Iterable[int]) -> Generators:
+    """One of each seed.
 
     Raises:
-        ValueError: the seed is no whole number, negative, or of more than 63 bits.
+        ValueError: a seed is no whole number, negative, or of more than 63 bits.
     """
-    seed = SEED.check("seed", seed)
-    return [Generator(seed + i) for i in range(count)]
+    return [Generator(SEED.check("seed", seed)) for seed in seeds]
 
 
 def start(

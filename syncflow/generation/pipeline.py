@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from syncflow import flow
 from syncflow.clip import Clip, ClipSpec, to_model, to_pixels
 from syncflow.config import ModelConfig, T5TextConfig
-from syncflow.generation import continuation, noise, record
+from syncflow.generation import candidates, continuation, noise, record
 from syncflow.generation.additions import with_additions
+from syncflow.generation.codecs import Codecs
 from syncflow.generation.drawing import Start, draw
 from syncflow.generation.events import Times, events
 from syncflow.generation.request import (
@@ -30,19 +30,13 @@ from syncflow.generation.request import (
     resolve,
 )
 from syncflow.generation.sampler import encode_captions
-from syncflow.generation.steps import Fixed, Steps
+from syncflow.generation.steps import Steps
 from syncflow.held import Held
 from syncflow.model_io import hub, model_folder
 from syncflow.model_io.text_cache import PromptEncoder
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.ddit import DDiT
-from syncflow.models.latent_space import (
-    Scale,
-    decode_audio,
-    decode_video,
-    encode_audio,
-    encode_video,
-)
+from syncflow.models.latent_space import Scale
 from syncflow.models.text_encoder import TextEncoder
 from syncflow.sampling import SamplingOptions
 
@@ -130,6 +124,12 @@ class SyncFlow:
             reason = str(error).splitlines()[0]
             raise ValueError(f"device {str(device)!r} cannot be used: {reason}") from error
         return self
+
+    @property
+    def codecs(self) -> Codecs:
+        return Codecs(
+            self.video_vae, self.audio_vae, self._video, self._audio, self.steps, self.device
+        )
 
     @property
     def text_encoder(self) -> TextEncoder | PromptEncoder:
@@ -248,7 +248,7 @@ class SyncFlow:
             progress: show a progress bar.
             lora: a ``lora.safetensors`` of a fine-tuning, whose additions this clip is made with.
             strength: how much of them, 1 being what was trained.
-            sampling: steps, guidance, solver ... (``sampling.SamplingOptions``); the sound's
+            sampling: steps, candidates, guidance ... (``sampling.SamplingOptions``); the sound's
                 guidance and steps follow the picture's where neither the call nor the model's
                 folder states them.
 
@@ -274,46 +274,40 @@ class SyncFlow:
         prompts = prompt_list(prompt)
         asked = resolve(
             self.config.sampling, prompts, sampling, v2a=v2a, rank=rank, video=video,
-            image=image,
+            image=image, takes=audio_takes,
         )  # fmt: skip
         size = {"seconds": seconds, "height": height, "width": width}
         spec = geometry(self.config, size, video)
         given: list[GivenVideo] = []
         if video is not None:
             given, spec = given_videos(video, len(prompts), spec, seconds)
-
-        captions = encode_captions(
-            self.ddit, self.text_encoder, prompts, spec, self.dtype, negative_prompt,
-            negative_audio_prompt, asked.sampling.null_caption,
-            events(contacts, len(prompts), self.config.ddit.event_tokens, spec.seconds),
-        )  # fmt: skip
-        sources = noise.generators(seed, len(prompts))
+        told = events(contacts, len(prompts), self.config.ddit.event_tokens, spec.seconds)
         made = record.records(
             self, prompts, asked.sampling, spec, seed=seed, audio_takes=audio_takes,
             seconds=seconds, negative_prompt=negative_prompt,
             negative_audio_prompt=negative_audio_prompt, video=video, image=image, v2a=v2a,
             contacts=contacts, rank=rank,
         )  # fmt: skip
-        channels = self.config.ddit.video.in_channels, self.config.ddit.audio.in_channels
-        video_shape = channels[0], *spec.video_latent_shape
-        audio_shape = spec.audio_latent_length, channels[1]
-        x_video, x_audio = noise.start(sources, video_shape, audio_shape, self.device, audio_takes)
-        start = Start(x_video, x_audio)
-        if given:
-            x_1 = self.encode_video([item.frames for item in given])
-            if v2a == "paper":
-                start = replace(start, video_velocity=flow.velocity(x_video, x_1), still=True)
-            else:
-                start = replace(start, video=x_1, still=True)
-        elif image is not None:
-            x_video[:, :, :1] = self.encode_video([first_frame(image, spec)])
-            clean = torch.arange(x_video.shape[2], device=self.device) == 0
-            frame_mask = (~clean).expand(len(x_video), -1)
-            start = replace(start, frame_mask=frame_mask, held=(Held(clean[:, None, None]), None))
-        x_video, x_audio = draw(
-            self.ddit, self.steps, captions, start, asked, noise.fresh(sources), callback, progress
-        )
-        clips = self._decode(x_video, x_audio, prompts, audio_takes, spec, given)
+
+        def drawn(rows: Sequence[int], seeds: Iterable[int]) -> list[Clip]:
+            its = [prompts[row] for row in rows]
+            captions = encode_captions(
+                self.ddit, self.text_encoder, its, spec, self.dtype, negative_prompt,
+                negative_audio_prompt, asked.sampling.null_caption,
+                None if told is None else told[list(rows)],
+            )  # fmt: skip
+            sources = noise.generators(seeds)
+            start = self._start(sources, spec, given, image, v2a == "paper", audio_takes)
+            latents = draw(
+                self.ddit, self.steps, captions, start, asked, noise.fresh(sources), callback,
+                progress,
+            )  # fmt: skip
+            return self.codecs.clips(*latents, its, audio_takes, spec, given)
+
+        if asked.sampling.candidates > 1:
+            clips = candidates.best(drawn, prompts, seed, asked.sampling.candidates)
+        else:
+            clips = drawn(range(len(prompts)), range(seed, seed + len(prompts)))
         if audio_takes > 1 and rank == "sync":
             from syncflow.generation import ranking
 
@@ -322,6 +316,33 @@ class SyncFlow:
         for clip, how in zip(clips, made, strict=True):
             clip.made = how
         return clips[0] if single else clips
+
+    def _start(
+        self,
+        sources: noise.Generators,
+        spec: ClipSpec,
+        given: list[GivenVideo],
+        image: Any,
+        paper_way: bool,
+        takes: int,
+    ) -> Start:
+        """Noise, and what a given video or first frame puts in its place."""
+        channels = self.config.ddit.video.in_channels, self.config.ddit.audio.in_channels
+        video_shape = channels[0], *spec.video_latent_shape
+        audio_shape = spec.audio_latent_length, channels[1]
+        x_video, x_audio = noise.start(sources, video_shape, audio_shape, self.device, takes)
+        start = Start(x_video, x_audio)
+        if given:
+            x_1 = self.codecs.encode_video([item.frames for item in given])
+            if paper_way:
+                return replace(start, video_velocity=flow.velocity(x_video, x_1), still=True)
+            return replace(start, video=x_1, still=True)
+        if image is None:
+            return start
+        x_video[:, :, :1] = self.codecs.encode_video([first_frame(image, spec)])
+        clean = torch.arange(x_video.shape[2], device=self.device) == 0
+        frame_mask = (~clean).expand(len(x_video), -1)
+        return replace(start, frame_mask=frame_mask, held=(Held(clean[:, None, None]), None))
 
     @torch.inference_mode()
     def reconstruct(self, clip: Clip) -> Clip:
@@ -341,50 +362,3 @@ class SyncFlow:
         return Clip(
             to_pixels(video[0]).cpu(), audio[0].clamp(-1, 1).cpu(), clip.fps, rate, clip.prompt
         )
-
-    def encode_video(self, clips_FCHW: Sequence[Tensor]) -> Tensor:
-        """uint8 frames [F, 3, H, W] -> normalised latents [P, C, T, h, w]."""
-        return encode_video(self.video_vae, clips_FCHW, self._video, self.device)
-
-    def encode_audio(self, sounds_M: Sequence[Tensor]) -> Tensor:
-        """Sounds of one length, float [M] -> normalised latents [P, A, D]."""
-        return encode_audio(self.audio_vae, sounds_M, self._audio, self.device)
-
-    def decode_video(self, latent_CTHW: Tensor, spec: ClipSpec) -> Tensor:
-        """A normalised latent -> uint8 frames [F, 3, H, W]."""
-        return decode_video(self.video_vae, latent_CTHW, self._video, spec.num_frames, self._run)
-
-    def decode_audio(self, latent_AD: Tensor, spec: ClipSpec) -> Tensor:
-        """A normalised latent -> sound, float [M] in [-1, 1]."""
-        return decode_audio(self.audio_vae, latent_AD, self._audio, spec.num_samples)
-
-    def _run(
-        self, function: Callable[..., tuple[Tensor, ...]], tensors: tuple[Tensor, ...], *rest: Any
-    ) -> tuple[Tensor, ...]:
-        return self.steps(function, tensors, Fixed(), *rest)
-
-    def _decode(
-        self,
-        x_video: Tensor,
-        x_audio: Tensor,
-        prompts: list[str],
-        takes: int,
-        spec: ClipSpec,
-        given: list[GivenVideo],
-    ) -> list[Clip]:
-        """Latents -> clips; a given picture is handed back as it was."""
-        clips = []
-        for index, prompt in enumerate(prompts):
-            seconds, file = spec.seconds, None
-            if given:
-                video, fps = given[index].original, given[index].fps
-                seconds, file = given[index].seconds, given[index].file
-            else:
-                latent, fps = x_video[index], spec.fps
-                video = self.decode_video(latent, spec)
-            samples = round(seconds * spec.sample_rate)
-            for latent in x_audio[index * takes : (index + 1) * takes]:
-                audio = self.decode_audio(latent, spec)[:samples]
-                audio = F.pad(audio, (0, samples - len(audio)))
-                clips.append(Clip(video, audio, fps, spec.sample_rate, prompt or None, file))
-        return clips

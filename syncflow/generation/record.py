@@ -98,7 +98,7 @@ def planned(model: Model, prompts: list[str], seed: int, **options: Any) -> list
     told: dict[str, Any] = {"v2a": "one-pass", "rank": "sync", **options}
     asked = request.resolve(
         model.config.sampling, prompts, asked_for, v2a=told["v2a"],
-        rank=told["rank"], video=_film(told), image=told.get("image"),
+        rank=told["rank"], video=_film(told), image=told.get("image"), takes=takes,
     )  # fmt: skip
     spec = request.geometry(model.config, size, _film(told))
     return records(

@@ -95,6 +95,7 @@ def resolve(
     video: Any = None,
     image: Any = None,
     leg: flow.Leg | None = None,
+    takes: int = 1,
 ) -> Request:
     """The model's settings with what was ``asked`` for in their place.
 
@@ -120,6 +121,12 @@ def resolve(
             raise ValueError(f"unknown {name} {value!r}; known are {', '.join(map(str, known))}")
     if v2a == "paper" and video is None:
         raise ValueError("v2a 'paper' is a way to read a given video: give video, or leave it out")
+    if used.candidates > 1 and (video is not None or takes > 1):
+        what = "a given video stays as it is" if video is not None else "candidates have one take"
+        raise ValueError(
+            f"candidates is {used.candidates}, and {what}; draw sounds alone with audio_takes, or "
+            "leave it out"
+        )
     if video is not None and image is not None:
         raise ValueError("give a video or an image, not both: the video has its own first frame")
     if used.eta and used.solver not in flow.NOISY_SOLVERS:

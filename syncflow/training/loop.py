@@ -25,7 +25,7 @@ from syncflow.training.checkpoints import checkpoint, resume, weights
 from syncflow.training.checkpoints.writer import TAG, Writer
 from syncflow.training.distributed import engine
 from syncflow.training.distributed.groups import Group
-from syncflow.training.optim import optimizer
+from syncflow.training.optim import optimizer, precision
 from syncflow.training.recompute import recompute
 from syncflow.training.settings import LoopConfig
 from syncflow.training.stopping import StopOnSignal
@@ -116,6 +116,10 @@ class _Run:
         out.mkdir(parents=True, exist_ok=True)
         if config.threads:
             torch.set_num_threads(config.threads)
+        if group.leads:
+            print(f"{out}: {precision.told(config, group.device)}", flush=True)
+        config = config.model_copy(update={"precision": precision.chosen(config, group.device)})
+        self.config = config
         start = resume.find(out, metadata, group)
         if start.state:
             own = task.module.state_dict()

@@ -103,7 +103,7 @@ def _tables(report: dict[str, Any]) -> str:
     groups = dict.fromkeys(row["group"] for row in report["rows"])
     for index, group in enumerate(groups):
         rows = [row for row in report["rows"] if row["group"] == group]
-        body = _table(rows, tables.MAIN)
+        body = _table(rows, tables.BY_CLIP) + _table(rows, tables.MAIN)
         parts.append(
             f"<h3>{escape(group)}</h3>{body}"
             if not index

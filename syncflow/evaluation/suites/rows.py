@@ -27,6 +27,59 @@ def adherence(
     return {name: matching.average(hits, seed=seed) for name, hits in right.items() if hits}
 
 
+def wholly_right(case: Case, o: Observation, second: bool = False) -> bool:
+    """Whether a clip is as its caption says and its picture and sound agree: something touches,
+    ``every_event_matched``, and count, material and colour are what the caption names. ``second``:
+    by the second detectors."""
+    contacts, onsets = _events(o, second)
+    return (
+        every_event_matched(contacts, onsets)
+        and case.count in (None, len(contacts))
+        and case.material in (None, o.material)
+        and case.colour in (None, o.colour)
+    )
+
+
+def every_event_matched(contacts: Sequence[float], onsets: Sequence[float]) -> bool:
+    """Contacts and onsets one to one within 50 ms, at least one; none is left over."""
+    pairs = len(matching.match(contacts, onsets, 0.05))
+    return 0 < pairs == len(contacts) == len(onsets)
+
+
+def _events(o: Observation, second: bool) -> tuple[list[float], list[float]]:
+    if not second:
+        return o.contacts, o.onsets
+    assert o.second is not None
+    return o.second
+
+
+def by_clip(
+    cases: Sequence[Case], seen: Sequence[Observation], seed: int = 0
+) -> dict[str, list[float]]:
+    """What a mean over events hides, each [value, low, high] over clips: ``whole``
+    (``wholly_right``), ``all_matched``, ``missed`` contacts without an onset and ``invented``
+    onsets without a contact per clip (50 ms), ``no_contact`` the share of clips in which nothing
+    is seen to touch; ``f1_50_second`` and ``whole_second`` by the second detectors."""
+    pairs = list(zip(cases, seen, strict=True))
+    met = [len(matching.match(o.contacts, o.onsets, 0.05)) for o in seen]
+    values: dict[str, list[float]] = {
+        "whole": [wholly_right(case, o) for case, o in pairs],
+        "all_matched": [every_event_matched(o.contacts, o.onsets) for o in seen],
+        "missed": [len(o.contacts) - n for o, n in zip(seen, met, strict=True)],
+        "invented": [len(o.onsets) - n for o, n in zip(seen, met, strict=True)],
+        "no_contact": [not o.contacts for o in seen],
+    }
+    second = all(o.second is not None for o in seen)
+    if second:
+        values["whole_second"] = [wholly_right(case, o, second=True) for case, o in pairs]
+    result = {name: matching.average(each, seed=seed) for name, each in values.items()}
+    if second:
+        events = [_events(o, second=True) for o in seen]
+        table = matching.measure([a for a, _ in events], [b for _, b in events], seed=seed)
+        result["f1_50_second"] = table["f1_50"]
+    return result
+
+
 def groups_of(cases: Sequence[Case]) -> dict[str, list[int]]:
     """All clips, then every level, kind of event and material where there are several; clips with
     sounds from outside the picture are a group of their own and in no other."""
@@ -60,8 +113,10 @@ def measured(
         row = {"system": name, "group": group, "clips": len(members), **table}
         if not shuffled:
             row |= adherence([cases[i] for i in members], chosen, seed)
+            row |= by_clip([cases[i] for i in members], chosen, seed)
             row["correlation"] = matching.average([o.correlation for o in chosen], seed=seed)
             row["loudness"] = matching.average([o.loudness for o in chosen], seed=seed)
+            row["lufs"] = matching.average([o.lufs for o in chosen], seed=seed)
         result.append(row)
     return result
 
@@ -78,6 +133,9 @@ def records(cases: Sequence[Case], seen: dict[str, list[Observation]]) -> list[d
             "matched_100": len(matching.match(o.contacts, o.onsets, 0.1)),
             "offsets": [float(v) for v in matching.nearest(o.contacts, o.onsets)],
             "correlation": round(o.correlation, 4), "loudness": round(o.loudness, 2),
+            "lufs": round(o.lufs, 2), "whole": wholly_right(case, o),
+            "contacts_second": o.second[0] if o.second else [],
+            "onsets_second": o.second[1] if o.second else [],
             "found_material": o.material, "found_colour": o.colour,
         }
         for name, found in seen.items()

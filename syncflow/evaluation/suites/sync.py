@@ -18,7 +18,7 @@ import numpy as np
 
 from syncflow.clip import Clip
 from syncflow.data import media
-from syncflow.detect import contacts, fidelity, matching, onsets, settings
+from syncflow.detect import contacts, fidelity, loudness, matching, onsets, settings
 from syncflow.evaluation.probes.probe import ProbeSettings
 from syncflow.evaluation.report import page, tables
 from syncflow.evaluation.suites import calibration, provenance, recordings, rows, systems
@@ -26,7 +26,7 @@ from syncflow.evaluation.suites.sweep import sweep as try_settings
 from syncflow.evaluation.suites.systems import Case, Model, Observation
 from syncflow.sampling import OPTIONS
 
-_OF_PICTURE = ("material", "colour", "count_picture")
+_OF_PICTURE = ("material", "colour", "count_picture", "no_contact")
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,13 @@ def run(
         table += rows.measured(name, cases, found, seed)
     for name in ("generated", "real"):
         table += rows.measured(f"{name}, shuffled", cases, seen[name], seed, shuffled=True)
-    silent = [replace(o, onsets=[], correlation=0.0, loudness=-120.0) for o in seen["real"]]
+    silent = [
+        replace(
+            o, onsets=[], correlation=0.0, loudness=-120.0, lufs=loudness.SILENCE,
+            second=o.second and (o.second[0], []),
+        )
+        for o in seen["real"]
+    ]  # fmt: skip
     about_sound = rows.measured("real, silent", cases, silent, seed)
     table += [{k: v for k, v in row.items() if k not in _OF_PICTURE} for row in about_sound]
     report: dict[str, Any] = {

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from syncflow.clip import Clip
-from syncflow.detect import contacts, envelopes, onsets
+from syncflow.detect import contacts, envelopes, loudness, onsets, second
 from syncflow.evaluation.probes import looks, materials
 from syncflow.evaluation.probes.probe import Probe, ProbeSettings
 from syncflow.progress import bar
@@ -51,7 +51,9 @@ class Case:
 @dataclass(frozen=True)
 class Observation:
     """What the detectors and probes find in one clip; times in seconds. ``correlation``: of the
-    curves of picture and sound (``envelopes``); ``loudness`` dB full scale, RMS."""
+    curves of picture and sound (``envelopes``); ``loudness`` dB full scale, RMS; ``lufs`` as heard
+    (ITU-R BS.1770); ``second``: contacts and onsets of the second detectors, None where librosa is
+    missing."""
 
     contacts: list[float]
     onsets: list[float]
@@ -59,6 +61,8 @@ class Observation:
     colour: str
     correlation: float
     loudness: float
+    lufs: float = loudness.SILENCE
+    second: tuple[list[float], list[float]] | None = None
 
 
 def cases(split: str, clips: int, levels: Sequence[int]) -> list[Case]:
@@ -190,6 +194,13 @@ def observe(clips: Sequence[Clip], material: Probe, colour: Probe) -> list[Obser
                 envelopes.sound(clip.audio, clip.sample_rate, clip.fps),
             ),
             float(20 * torch.log10(clip.audio.float().square().mean().sqrt() + 1e-6)),
+            loudness.lufs(clip.audio, clip.sample_rate),
+            (
+                second.contacts(clip.video, clip.fps),
+                second.onsets(clip.audio, clip.sample_rate),
+            )
+            if second.installed()
+            else None,
         )
         for index, clip in enumerate(clips)
     ]

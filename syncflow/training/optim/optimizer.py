@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from syncflow.training.optim.muon import Float32Muon
+from syncflow.training.optim.precision import has_bfloat16
 from syncflow.training.settings import LoopConfig
 
 #: What the optimizers keep of each parameter, besides the number of updates.
@@ -31,8 +33,9 @@ def build(module: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
     rest = [p for _, p in named if id(p) not in taken]
     optimizers: list[torch.optim.Optimizer] = []
     if muon:
+        kind = torch.optim.Muon if has_bfloat16(muon[0].device) else Float32Muon
         optimizers.append(
-            torch.optim.Muon(
+            kind(
                 muon,
                 lr=config.lr,
                 weight_decay=config.weight_decay,

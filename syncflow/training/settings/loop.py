@@ -46,9 +46,10 @@ class LoopConfig(Config):
     ``batch_size`` is that of all processes together, in one pass; an update sees ``accumulate`` of
     them. The learning rate warms up over ``warmup`` steps, stays, and falls to zero over the last
     ``decay`` share. ``optimizer`` "muon" trains the matrices inside the network with Muon and the
-    rest with AdamW. ``clip``: the largest norm of a gradient, 0 = any. ``ema`` 0 keeps no average.
-    ``randomness`` "sample" numbers the draws by clip, so that they do not depend on how a batch is
-    shared; several processes need it.
+    rest with AdamW. ``precision`` "auto" is bf16 where the device multiplies it itself, else fp32;
+    every run says which in its first line. ``clip``: the largest norm of a gradient, 0 = any.
+    ``ema`` 0 keeps no average. ``randomness`` "sample" numbers the draws by clip, so that they do
+    not depend on how a batch is shared; several processes need it.
 
     Checkpoints come every ``checkpoint_minutes`` and every ``checkpoint_every`` steps; the newest
     ``keep_last`` stay and those of every ``keep_every`` steps. ``log_every``, ``validate_every``:
@@ -68,7 +69,7 @@ class LoopConfig(Config):
     optimizer: Literal["adamw", "muon"] = "adamw"
     betas: tuple[Decay, Decay] = (0.9, 0.98)
     ema: Decay = 0.998
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
     accumulate: Count = 1
     seed: Seed = 0
     randomness: Literal["batch", "sample"] = "batch"

@@ -26,7 +26,7 @@ def sample(
     """Normalised latents, video [B, Cz, T, h, w] and audio [B, A, D]; always the same noise."""
     count, device = len(batch["text"]), batch["text"].device
     asked = resolve(sampling, ["-"] * count, {})
-    sources = noise.generators(0, count)
+    sources = noise.generators(range(count))
     start = noise.start(sources, batch["video"].shape[1:], batch["audio"].shape[1:], device)
     captions = encode_captions(
         model, _Read(batch), ["-"] * count, spec, batch["text"].dtype,
