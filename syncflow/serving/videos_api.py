@@ -10,18 +10,19 @@ import re
 import secrets
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from syncflow.ranges import SEED, Real, Whole
 from syncflow.serving.jobs import Full, Job, Jobs
 from syncflow.serving.maker import Maker
 
@@ -41,14 +42,31 @@ class VideoRequest(BaseModel):
 
     prompt: str = Field("", max_length=4000, description="what happens, in one sentence")
     model: str | None = Field(None, max_length=200, description="the served model's name")
-    seconds: float | None = Field(None, gt=0, le=MOST_SECONDS, description="length in seconds")
+    seconds: Annotated[float, Real(0, MOST_SECONDS, "s", above=True)] | None = Field(
+        None, description="length in seconds"
+    )
     size: str | None = Field(None, max_length=11, description="WIDTHxHEIGHT in pixels")
-    seed: int = Field(0, ge=0, lt=2**63, description="the same seed gives the same clip")
-    steps: int | None = Field(None, ge=1, le=1000, description="solver steps")
-    guidance: float | None = Field(None, ge=0, le=100, description="guidance strength")
+    seed: Annotated[int, SEED] = Field(0, description="the same seed gives the same clip")
+    steps: Annotated[int, Whole(1, 1000, "steps")] | None = Field(None, description="solver steps")
+    guidance: Annotated[float, Real(0, 100)] | None = Field(None, description="guidance strength")
     negative_prompt: str | None = Field(None, max_length=4000)
     negative_audio_prompt: str | None = Field(None, max_length=4000)
-    audio_takes: int = Field(1, ge=1, le=8, description="soundtracks drawn; the best is kept")
+    audio_takes: Annotated[int, Whole(1, 8, "takes")] = Field(
+        1, description="soundtracks drawn; the best is kept"
+    )
+
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_form(cls, fields: Any) -> Any:
+        """A form has texts alone, and OpenAI's seconds are one in JSON too."""
+        kinds = {"seconds": float, "guidance": float, "seed": int, "steps": int, "audio_takes": int}
+        read = dict(fields)
+        for name, kind in kinds.items():
+            if isinstance(read.get(name), str):
+                with suppress(ValueError):  # which is told as what it is
+                    read[name] = kind(read[name])
+        return read
 
 
 def app(

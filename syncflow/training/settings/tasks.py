@@ -74,6 +74,10 @@ class AudioVAETask(VAETask):
     wave_weight: Weight = 0.3
 
 
+#: A flow time that is neither end.
+_Between = Annotated[float, Real(0, 1, above=True, below=True)]
+
+
 class ClipsConfig(Config):
     """One of several folders of clips; a folder's name alone is one.
 
@@ -84,8 +88,8 @@ class ClipsConfig(Config):
     """
 
     data: str
-    share: float = Field(1.0, gt=0)
-    kinds: dict[str, Annotated[float, Field(ge=0)]] = {}
+    share: Annotated[float, Real(0, 1e6, above=True)] = 1.0
+    kinds: dict[str, Weight] = {}
     made: str | None = None
 
     @model_validator(mode="before")
@@ -112,7 +116,7 @@ class VideoVAETask(VAETask):
 
     task: Literal["video_vae"]
     data: _Clips  # type: ignore[assignment]
-    made_distance: float = Field(0.05, gt=0)
+    made_distance: Annotated[float, Real(0, 1e6, above=True)] = 0.05
     model: VideoVAEConfig
     frames: Frames = 16
     kl_weight: Weight = 3e-4
@@ -143,13 +147,10 @@ class MadeLatentsTask(Config):
     out: str
     data: str
     model: str
-    clips: int | None = Field(None, gt=0)
-    start: tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=0, lt=1)]] = (
-        0.3,
-        0.8,
-    )
-    seed: int = 0
-    batch_size: int = Field(32, gt=0)
+    clips: Clips | None = None
+    start: tuple[_Between, _Between] = (0.3, 0.8)
+    seed: Seed = 0
+    batch_size: Batch = 32
 
     @model_validator(mode="after")
     def _check_start(self) -> MadeLatentsTask:
