@@ -114,7 +114,6 @@ class Film:
     sound: str = "0:a:0"
     late: float = 0.001
     same: bool = True
-    slow: bool = False
 
     def make(self, zoo: Path) -> Path:
         folder = zoo / re.sub(r"\W", "_", self.name)
