@@ -45,7 +45,9 @@ class Studio:
     Files older than ``kept`` seconds are deleted, uploads among them, and the folder by ``close``.
     """
 
-    def __init__(self, model: SyncFlow, kept: float = KEPT_SECONDS, every: float = SWEPT_EVERY):
+    def __init__(
+        self, model: SyncFlow, kept: float = KEPT_SECONDS, every: float = SWEPT_EVERY
+    ) -> None:
         self.model, self.kept = model, kept
         self.folder = Path(tempfile.mkdtemp(prefix="syncflow-demo-"))
         #: Where the page puts uploads and what it shows.
