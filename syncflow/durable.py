@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,9 +41,13 @@ def replacing(path: str | Path, tag: str | None = None) -> Iterator[Path]:
     if path.exists() and not (path.is_file() or path.is_dir()):  # /dev/null must stay what it is
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     stem = path.stem.encode()[:_LONGEST_STEM].decode(errors="ignore")
-    temporary = path.with_name(f".{stem}.{tag or os.getpid()}.partial{path.suffix[:16]}")
+    # A folder of its own: some libraries write beside the file that they are told, under a name of
+    # theirs, and leave that behind when they are killed.
+    holder = path.with_name(f".{stem}.{tag or os.getpid()}.partial")
+    temporary = holder / path.name
     try:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(holder, ignore_errors=True)
+        holder.mkdir()
         with temporary.open("xb") as made:  # what the umask leaves, without changing it to ask
             mode = stat.S_IMODE(os.fstat(made.fileno()).st_mode)
         yield temporary
@@ -53,9 +58,9 @@ def replacing(path: str | Path, tag: str | None = None) -> Iterator[Path]:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        # PyAV's have the name as a protocol and a path.
+        # PyAV's errors have the name as a protocol and a path.
         name = error.filename and str(error.filename).removeprefix("file:")
-        if error.strerror is None or name not in (None, str(temporary)):
+        if error.strerror is None or name not in (None, str(temporary), str(holder)):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
     except Exception as error:
@@ -63,7 +68,7 @@ def replacing(path: str | Path, tag: str | None = None) -> Iterator[Path]:
             raise
         raise OSError(number, os.strerror(number), str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(holder, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str, tag: str | None = None) -> None:

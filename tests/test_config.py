@@ -169,3 +169,10 @@ def test_defaults_of_another_kind_are_left_out():
     patch["spatial"] = OpenSoraVAEConfig().spatial.model_dump()
     config = ModelConfig.parse({**SMALL, "video_vae": patch})
     assert "spatial" not in config.video_vae.model_dump()
+
+
+@pytest.mark.parametrize("part", ["video_vae", "audio_vae", "text_encoder"])
+@pytest.mark.parametrize("value", [1e12, "x", None, True, []])
+def test_a_part_that_is_no_object_is_one_line(part, value):
+    with pytest.raises(ValueError, match=f"config: {part}"):
+        ModelConfig.parse({part: value})

@@ -48,6 +48,18 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path):
         durable.write_text(tmp_path, "a")
 
 
+def test_what_a_library_leaves_behind_is_cleared_away(tmp_path):
+    with durable.replacing(tmp_path / "a", "run") as temporary:
+        left = temporary.with_name(".tmp123")
+        left.write_text("half")
+        os.link(left, tmp_path / "seen")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "seen"]
+    (tmp_path / ".a.run.partial").mkdir()  # of a run that was killed meanwhile
+    (tmp_path / ".a.run.partial" / ".tmp123").write_text("half")
+    durable.write_text(tmp_path / "a", "b", "run")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "seen"]
+
+
 def test_names_as_long_as_a_name_can_be(tmp_path):
     for name in ("x" * 251 + ".mp4", "\N{SNOWMAN}" * 83 + ".mp4"):
         durable.write_text(tmp_path / name, name)

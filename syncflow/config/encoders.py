@@ -175,9 +175,9 @@ BytesTextConfig._others = (T5TextConfig,)
 
 def _told_by_kind(default: str) -> Discriminator:
     def kind(value: Any) -> Any:
-        return (
-            value.get("kind", default) if isinstance(value, dict) else getattr(value, "kind", None)
-        )
+        if isinstance(value, dict):
+            return value.get("kind", default)
+        return getattr(value, "kind", default)  # what is no object at all is told by the schema
 
     return Discriminator(kind)
 

@@ -55,7 +55,6 @@ class VideoRequest(BaseModel):
         1, description="soundtracks drawn; the best is kept"
     )
 
-
     @model_validator(mode="before")
     @classmethod
     def _from_form(cls, fields: Any) -> Any:

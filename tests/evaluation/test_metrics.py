@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -347,3 +348,50 @@ def test_mean_and_inputs():
     assert resized(clip.video, 224).shape == (32, 3, 224, 224)
     with pytest.raises(ValueError, match="finite"):
         sound(replace(clip, audio=torch.full((10,), float("nan"))), 16000)
+
+
+def test_chance_depends_on_the_clips_and_not_on_their_batches_or_order(monkeypatch):
+    pytest.importorskip("librosa")
+    pytest.importorskip("cv2")
+    rng = np.random.default_rng(0)
+    clips = [Clip(torch.full((8, 3, 8, 8), i, dtype=torch.uint8), torch.zeros(4)) for i in range(6)]
+    heard = rng.uniform(0, 2, (6, 9))
+    seen = rng.uniform(0, 2, (6, 9))
+    sounds = iter(())
+    monkeypatch.setattr(av_align, "flow", lambda video: int(video[0, 0, 0, 0]))
+    monkeypatch.setattr(av_align, "peaks", lambda index, fps: list(seen[index]))
+    monkeypatch.setattr(av_align, "onsets", lambda audio: list(heard[next(sounds)]))
+
+    def chance(order, batch):
+        nonlocal sounds
+        sounds = iter(order)
+        metric = av_align.AVAlign()
+        for first in range(0, 6, batch):
+            metric.update([Pair(clips[i], None, "") for i in order[first : first + batch]])
+        return {result.name: result.value[0] for result in metric.results()}
+
+    first = chance(range(6), 6)
+    assert first["AV-Align, shuffled"] > 0
+    for order, batch in (((5, 0, 3, 1, 4, 2), 6), (range(6), 1), ((5, 0, 3, 1, 4, 2), 4)):
+        assert chance(order, batch) == pytest.approx(first)
+
+
+def test_one_clip_has_no_frechet_distance(folder, pairs):
+    metric = fad.FAD(stand_ins.vggish(folder), replicas=0)
+    metric.update(pairs[:1])
+    with pytest.raises(ValueError, match="at least 2 clips"):
+        metric.results()
+
+
+def test_clap_with_fusion_is_refused(folder):
+    """It listens to crops that are chosen at random."""
+    import json
+    import shutil
+
+    model = Path(stand_ins.clap(folder))
+    other = shutil.copytree(model, folder / "fusion")
+    config = json.loads((other / "config.json").read_text())
+    config["audio_config"]["enable_fusion"] = True
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="with fusion.*chosen at random"):
+        clap.CLAP(str(other))

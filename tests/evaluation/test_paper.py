@@ -256,3 +256,33 @@ def test_a_training_run_is_its_last_three_checkpoints(tmp_path, monkeypatch):
     assert command._model(tmp_path, None, tmp_path / "out") == tmp_path / "out"
     assert [Path(task.ddit).name for task in tasks] == ["00000400", "00000300", "00000200"]
     assert all(Path(task.out).parent == tmp_path / "out" for task in tasks)
+
+
+def test_a_damaged_film_and_a_sound_that_is_none_cost_themselves_alone(films, tmp_path):
+    """One of them removed every row, the other some metrics and not others."""
+    import shutil
+
+    folder, reals = films
+    shutil.copytree(folder, tmp_path / "films")
+    (tmp_path / "films" / "clip1.mp4").write_bytes(b"no film")
+
+    class Spoilt(Model):
+        def generate(self, prompts, **options):
+            made = super().generate(prompts, **options)
+            for prompt, clip in zip(prompts, made, strict=True):
+                if prompt == "bell 4":
+                    clip.audio[7] = float("nan")
+            return made
+
+    report = paper.run(
+        Spoilt(reals), tmp_path / "films", tmp_path / "out", clips=6, sizes=(), guidances=(),
+        wanted=("1",), networks=networks(tmp_path), batch=2, progress=False,
+    )  # fmt: skip
+    real, model = report["rows"]
+    assert list(real["left_out"]) == ["clip1"] and list(model["left_out"]) == ["clip1", "clip4"]
+    assert (real["clips"], model["clips"]) == (5, 4)
+    for row in (real, model):
+        assert {"FAD", "KL"} <= row["metrics"].keys()
+        assert {metric["clips"] for metric in row["metrics"].values()} == {row["clips"]}
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert "left out of all metrics, clip4: the system's sound has values that are not fin" in page

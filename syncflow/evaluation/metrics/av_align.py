@@ -56,14 +56,16 @@ def overlap(sounds: Sequence[float], motions: Sequence[float], fps: float) -> fl
 
 
 class AVAlign:
-    """``AV-Align``; higher is better. ``shuffled`` also sets every picture of a batch beside the
-    sound of the next: ``AV-Align, shuffled``, which is chance."""
+    """``AV-Align``; higher is better. ``shuffled`` also sets every picture beside the sound of
+    another clip: ``AV-Align, shuffled``, which is chance. Which one follows from the clips alone,
+    not from their batches or order."""
 
     def __init__(self, shuffled: bool = True) -> None:
         import cv2
         import librosa
 
-        self.mean, self.chance = Mean(), Mean() if shuffled else None
+        self.mean, self.shuffled = Mean(), shuffled
+        self._seen: list[tuple[list[float], list[float], float]] = []
         self.facts = {
             "network": "none", "sample_rate": f"{RATE} Hz mono, librosa {librosa.__version__}",
             "picture": f"the clip's own frames, Farneback flow, OpenCV {cv2.__version__}",
@@ -76,14 +78,15 @@ class AVAlign:
         motions = [peaks(flow(clip.video), clip.fps) for clip in clips]
         for index, clip in enumerate(clips):
             self.mean.add(overlap(sounds[index], motions[index], clip.fps))
-            if self.chance is not None and len(clips) > 1:
-                other = sounds[(index + 1) % len(clips)]
-                self.chance.add(overlap(other, motions[index], clip.fps))
+            self._seen.append((sounds[index], motions[index], clip.fps))
 
     def results(self) -> list[Result]:
         means = {"AV-Align": self.mean}
-        if self.chance is not None and self.chance.count:
-            means["AV-Align, shuffled"] = self.chance
+        if self.shuffled and len(self._seen) > 1:
+            means["AV-Align, shuffled"] = chance = Mean()
+            seen = sorted(self._seen)
+            for (_, motions, fps), (other, _, _) in zip(seen, seen[1:] + seen[:1], strict=True):
+                chance.add(overlap(other, motions, fps))
         return [
             Result(name, mean.value(), "higher", mean.count, self.facts)
             for name, mean in means.items()

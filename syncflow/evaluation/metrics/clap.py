@@ -31,6 +31,12 @@ class CLAP:
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise FileNotFoundError(f"no CLAP model at '{folder}': {reason}") from error
+        if self.network.config.audio_config.enable_fusion:
+            raise ValueError(
+                f"'{folder}' is a CLAP model with fusion, which looks at crops chosen at random: "
+                "its scores differ from run to run; give one without, such as "
+                "laion/clap-htsat-unfused"
+            )
         self.device, self.mean = device, Mean()
         extractor = self.processor.feature_extractor
         self.rate = extractor.sampling_rate
@@ -46,7 +52,6 @@ class CLAP:
     @torch.inference_mode()
     def update(self, pairs: Sequence[Pair]) -> None:
         sounds = [metric.sound(p.generated, self.rate)[: self.longest].numpy() for p in pairs]
-        # truncation: "fusion" checkpoints look at several crops, which are chosen at random.
         heard = self.processor.feature_extractor(
             sounds, sampling_rate=self.rate, return_tensors="pt"
         )

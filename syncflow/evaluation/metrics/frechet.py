@@ -192,6 +192,8 @@ def between(a: Statistics, b: Statistics) -> list[float]:
             f"statistics made with {name} {a.facts.get(name)!r} and {b.facts.get(name)!r} "
             "cannot be compared"
         )
+    if min(a.clips, b.clips) < 2:
+        raise ValueError("a Fréchet distance needs at least 2 clips of each, and one has 1 or none")
     value = distance(a.moments(), b.moments())
     replicas = min(a.replicas, b.replicas)
     draws = [

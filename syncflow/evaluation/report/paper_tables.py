@@ -113,6 +113,7 @@ def not_run(report: dict[str, Any]) -> list[str]:
         for name, reason in [
             *row.get("metrics_not_run", {}).items(),
             *([(row["system"], row["not_run"])] if "not_run" in row else []),
+            *((f"left out of all metrics, {k}", why) for k, why in row.get("left_out", {}).items()),
         ]
     }
     return sorted(missing)

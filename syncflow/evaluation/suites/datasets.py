@@ -8,10 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from syncflow import plain_text
+import torch
+
+from syncflow import extras, plain_text
 from syncflow.clip import FPS, SAMPLE_RATE, SECONDS, Clip
 from syncflow.data import json_lines
 from syncflow.evaluation.suites import systems
+
+#: What is told in a report and does not end it.
+USER_ERRORS = (ValueError, OSError, ModuleNotFoundError)
 
 _MEDIA = (".mp4", ".mkv", ".webm", ".mov", ".m4v")
 
@@ -94,3 +99,27 @@ def _beside(path: Path) -> dict[str, str]:
                 raise FileNotFoundError(f"no caption for '{file}': write it into '{text.name}'")
             captions[file.name] = plain_text.read(text).strip()
     return captions
+
+
+def readable(
+    items: Sequence[Item], size: tuple[int, int], left_out: dict[str, str]
+) -> list[tuple[Item, Clip]]:
+    """Those of the items whose real clip can be read and heard; the others, with the reason, go
+    into ``left_out``."""
+    there = []
+    for item in items:
+        try:
+            clip = item.real(*size)
+            if not torch.isfinite(clip.audio).all():
+                raise ValueError("its sound has values that are not finite")
+            there.append((item, clip))
+        except USER_ERRORS as error:
+            left_out[item.key] = reason(error)
+    return there
+
+
+def reason(error: BaseException) -> str:
+    """Why something was not run, in a line."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"needs the package {error.name} ({extras.advice(error.name or '')})"
+    return " ".join(str(error).split())

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from syncflow import extras
 from syncflow.config import Config
 from syncflow.evaluation.metrics.metric import Metric, Pair
 from syncflow.evaluation.report import paper_page
@@ -25,7 +24,6 @@ from syncflow.progress import bar
 #: here (the paper's own cannot be read off its image).
 SIZES = (128, 256, 512)
 GUIDANCES = (1.0, 2.0, 4.0, 6.0, 8.0)
-_USER_ERRORS = (ValueError, OSError, ModuleNotFoundError)
 
 
 class Networks(Config):
@@ -114,10 +112,10 @@ def measure(
     batch: int = 8,
     label: str = "",
     progress: bool = True,
-) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """All metrics of one system on ``items``: name -> value, better, clips and facts, and name ->
-    why it was not run. A metric that refuses the clips is left out; a system that cannot make them
-    raises."""
+) -> tuple[dict[str, dict[str, Any]], dict[str, str], dict[str, str]]:
+    """All metrics of one system on ``items``: name -> value, better, clips and facts; name -> why
+    it was not run; and key of an item -> why no metric sees it (a damaged film, a sound that is not
+    finite). A metric that refuses the clips is left out; a system that cannot make them raises."""
     running: dict[str, Metric] = {}
     missing: dict[str, str] = {}
     for name, needs, build in metrics:
@@ -127,21 +125,34 @@ def measure(
             continue
         try:
             running[name] = build()
-        except _USER_ERRORS as error:
-            missing[name] = f"not run: {_reason(error)}"
+        except datasets.USER_ERRORS as error:
+            missing[name] = f"not run: {datasets.reason(error)}"
+    left_out: dict[str, str] = {}
     for first in bar(range(0, len(items), batch), desc=label, shown=progress, leave=False):
-        part = items[first : first + batch]
-        real = [item.real(*size) for item in part]
+        there = datasets.readable(items[first : first + batch], size, left_out)
+        if not there:
+            continue
+        part, real = [item for item, _ in there], [clip for _, clip in there]
         made = make(part, real, seed + first)
         if len(made) != len(part):
             raise ValueError(f"asked for {len(part)} clips, the system made {len(made)}")
-        pairs = [Pair(a, b, i.prompt) for a, b, i in zip(made, real, part, strict=True)]
+        pairs = []
+        for item, ours, theirs in zip(part, made, real, strict=True):
+            if torch.isfinite(ours.audio).all():
+                pairs.append(Pair(ours, theirs, item.prompt))
+            else:  # the same clips for every metric
+                left_out[item.key] = "the system's sound has values that are not finite"
+        if not pairs:
+            continue
         for name in list(running):
             try:
                 running[name].update(pairs)
-            except _USER_ERRORS as error:
-                missing[name] = f"not run: {_reason(error)}"
+            except datasets.USER_ERRORS as error:
+                missing[name] = f"not run: {datasets.reason(error)}"
                 del running[name]
+    if len(left_out) == len(items):
+        key, reason = next(iter(left_out.items()))
+        raise ValueError(f"none of {len(items)} clips can be measured; {key}: {reason}")
     found = {}
     for name, metric in running.items():
         try:
@@ -150,15 +161,9 @@ def measure(
                     "value": result.value, "better": result.better, "clips": result.clips,
                     "facts": result.facts,
                 }  # fmt: skip
-        except _USER_ERRORS as error:
-            missing[name] = f"not run: {_reason(error)}"
-    return found, missing
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, ModuleNotFoundError):
-        return f"needs the package {error.name} ({extras.advice(error.name or '')})"
-    return " ".join(str(error).split())
+        except datasets.USER_ERRORS as error:
+            missing[name] = f"not run: {datasets.reason(error)}"
+    return found, missing, left_out
 
 
 def averaged(parts: Sequence[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
@@ -308,19 +313,21 @@ def _row(
     begun = time.perf_counter()
     parts: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
+    left_out: dict[str, str] = {}
     row: dict[str, Any] = {"system": system.name, "tables": list(system.tables), "at": system.at}
     try:
         for make in system.makes:
-            found, absent = measure(
+            found, absent, left = measure(
                 make, items, size, metrics, networks, seed=seed, batch=batch, label=system.name,
                 progress=progress,
             )  # fmt: skip
             parts.append(found)
             missing |= absent
-    except _USER_ERRORS as error:
-        return row | {"not_run": f"not run: {_reason(error)}"}
+            left_out |= left
+    except datasets.USER_ERRORS as error:
+        return row | {"not_run": f"not run: {datasets.reason(error)}"}
     seconds = (time.perf_counter() - begun) / len(items) / len(system.makes)
     return row | {
-        "clips": len(items), "checkpoints": len(parts), "metrics": averaged(parts),
-        "metrics_not_run": missing, "seconds a clip": round(seconds, 3),
+        "clips": len(items) - len(left_out), "left_out": left_out, "checkpoints": len(parts),
+        "metrics": averaged(parts), "metrics_not_run": missing, "seconds a clip": round(seconds, 3),
     }  # fmt: skip
