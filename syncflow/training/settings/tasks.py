@@ -18,12 +18,17 @@ from syncflow.training.settings.loop import LoopConfig
 
 
 class TextTask(Config):
-    """Pre-trains the byte-level text encoder to name what a caption says."""
+    """Pre-trains the byte-level text encoder to name what a caption says.
+
+    ``apart``: share of the training captions that name the colour or the material but not both, so
+    that neither is read by the company of the other.
+    """
 
     task: Literal["text"]
     out: str
     model: BytesTextConfig
     levels: list[int]
+    apart: float = Field(0.0, ge=0, le=1)
     loop: LoopConfig
 
 
