@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from syncflow.config import Config
 from syncflow.evaluation.metrics.metric import Metric, Pair
 from syncflow.evaluation.report import paper_page

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from syncflow import impacts
+from syncflow.impacts import captions
 from syncflow.models.text_encoder import TextEncoder, TextPretrainer
 from syncflow.training.settings import TextTask
 from syncflow.training.tasks.randomness import Source
@@ -15,6 +17,7 @@ from syncflow.training.tasks.task import Task
 
 _NOT_MENTIONED = -100
 _VALIDATION_CAPTIONS = 512
+_TRIALS = 100
 
 
 class TextTraining(Task):
@@ -30,7 +33,8 @@ class TextTraining(Task):
 
     def batch(self, index: int) -> tuple[list[str], Tensor]:
         size = self.config.loop.batch_size
-        return self._captions(impacts.SEEDS["train"][index * size : (index + 1) * size])
+        seeds = impacts.SEEDS["train"][index * size : (index + 1) * size]
+        return self._captions(seeds, self.config.apart)
 
     def loss(
         self, batch: tuple[list[str], Tensor], source: Source
@@ -41,21 +45,34 @@ class TextTraining(Task):
 
     def validate(self, module: torch.nn.Module) -> dict[str, float]:
         reader = cast(TextPretrainer, module)
-        captions = self._captions(impacts.SEEDS["val"][:_VALIDATION_CAPTIONS])
-        loss, accuracy = reader.loss(*captions)
+        known = self._captions(impacts.SEEDS["val"][:_VALIDATION_CAPTIONS])
+        loss, accuracy = reader.loss(*known)
         return {"loss": float(loss), **accuracy}
 
-    def _captions(self, seeds: range) -> tuple[list[str], Tensor]:
+    def _captions(self, seeds: range, apart: float = 0.0) -> tuple[list[str], Tensor]:
         texts, rows = [], []
         for seed in seeds:
             level = self.config.levels[seed % len(self.config.levels)]
             split = impacts.world.split_of(seed)
             scene = impacts.sample_scene(seed, level, split)
-            texts.append(scene.caption)
-            rows.append([self._label(name, scene.attributes) for name in self.labels])
+            caption, mentioned = scene.caption, scene.attributes["mentioned"]
+            if apart and np.random.default_rng([seed, 0]).random() < apart:
+                caption, mentioned = _apart(scene.attributes, seed, split)
+            texts.append(caption)
+            said = {**scene.attributes, "mentioned": mentioned}
+            rows.append([self._label(name, said) for name in self.labels])
         return texts, torch.tensor(rows)
 
     def _label(self, name: str, attributes: dict[str, Any]) -> int:
         if name not in attributes["mentioned"] or attributes[name] not in self.labels[name]:
             return _NOT_MENTIONED
         return self.labels[name].index(attributes[name])
+
+
+def _apart(attributes: dict[str, Any], seed: int, split: str) -> tuple[str, list[str]]:
+    """Another caption of a scene, and what it mentions: the colour or the material, not both."""
+    for trial in range(1, _TRIALS):
+        text, mentioned = captions.caption(attributes, np.random.default_rng([seed, trial]), split)
+        if ("colour" in mentioned) != ("material" in mentioned):
+            break
+    return text, mentioned
