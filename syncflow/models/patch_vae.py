@@ -46,7 +46,8 @@ class TemporalLinear(nn.Module):
     def forward(self, x_BFhwC: Tensor) -> Tensor:
         before = torch.cat([x_BFhwC[:, :1], x_BFhwC[:, :-1]], 1)
         after = torch.cat([x_BFhwC[:, 1:], x_BFhwC[:, -1:]], 1)
-        return self.linear(torch.cat([before, x_BFhwC, after], -1))
+        out: Tensor = self.linear(torch.cat([before, x_BFhwC, after], -1))
+        return out
 
 
 class ResBlock(nn.Module):
@@ -59,7 +60,8 @@ class ResBlock(nn.Module):
 
     def forward(self, x_BFhwC: Tensor) -> Tensor:
         h = self.space(F.silu(self.norm1(x_BFhwC)).flatten(0, 1)).unflatten(0, x_BFhwC.shape[:2])
-        return x_BFhwC + self.time(F.silu(self.norm2(h)))
+        out: Tensor = x_BFhwC + self.time(F.silu(self.norm2(h)))
+        return out
 
 
 def fold(x_BFhwC: Tensor, block: tuple[int, ...]) -> Tensor:
