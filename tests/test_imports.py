@@ -14,7 +14,7 @@ PACKAGE = Path(syncflow.__file__).parent
 
 # From the ground up: a room imports from lower levels alone, in functions too. "" is the package.
 LEVELS = (
-    {"noise_steps"},
+    {"coupling", "noise_steps"},
     {"clip", "flow", "ops", "sampling"},
     {"config", "detect", "impacts"},
     {"models"},

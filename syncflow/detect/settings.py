@@ -90,6 +90,7 @@ class Detectors:
     fitted: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path = PATH) -> None:
+        """Writes them as JSON, whole or not at all."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         temporary.write_text(json.dumps(asdict(self), indent=2) + "\n")
         os.replace(temporary, path)

@@ -157,8 +157,10 @@ class Scene:
 
     @property
     def num_frames(self) -> int:
+        """Frames of the picture, ``seconds`` at ``fps``."""
         return round(self.seconds * self.fps)
 
     @property
     def num_samples(self) -> int:
+        """Samples of the sound, ``seconds`` at ``sample_rate``."""
         return round(self.seconds * self.sample_rate)

@@ -71,6 +71,7 @@ def _skip_failures(
     for the floor, one fraction; the second takes the other half.
     """
     bits = rng.bit_generator
+    assert isinstance(bits, np.random.PCG64)  # of NumPy's, not all can be moved ahead
     colours = np.array(things)[:, None]
     while True:
         before = bits.state

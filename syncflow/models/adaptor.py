@@ -7,6 +7,7 @@ C width, D head dim.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +32,9 @@ class Adaptor(nn.Module):
     def __init__(self, config: AdaptorConfig, video_width: int, audio_width: int) -> None:
         super().__init__()
         self.axis, self.num_heads = config.axis, config.num_heads
-        self.attend = self_attention  # training may share it among processes
+        self.attend: Callable[[Tensor], Tensor] = (
+            self_attention  # training may share it among processes
+        )
         self.linear: nn.Linear | nn.Identity
         if config.axis == "none":
             same = video_width == audio_width

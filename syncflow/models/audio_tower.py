@@ -265,6 +265,18 @@ class AudioLayer(nn.Module):
         text: AudioText | None,
         index: int,
     ) -> Tensor:
+        """One layer: x [B*K, A, C] -> the same.
+
+        Args:
+            x_BAC: the tokens of all draws.
+            self_rotation_AP2: of self-attention, [A, D/2, 2].
+            t_BC: the embedded flow time of every draw, [B*K, C].
+            keys_values: of the context, each [B, H, M, D].
+            score_term: added to a key's scores, [B, M]; None adds nothing.
+            cross_rotation_AP2: of cross-attention's queries; None turns nothing.
+            text: the captions, where this layer reads them beside the picture.
+            index: of this layer, to find its part of ``text``.
+        """
         x_BAC = self.self_norm(x_BAC, self.self_attention(x_BAC, self_rotation_AP2))
         # The flow time of every draw is one more token of its context.
         time = self.cross_attn.keys_values(t_BC[:, None])
@@ -278,16 +290,19 @@ class AudioLayer(nn.Module):
         return out_BAC
 
     def self_attention(self, x_BAC: Tensor, rotation_AP2: Tensor) -> Tensor:
+        """[B*K, A, C] -> the same; every token turned to its time by a rotation [A, D/2, 2]."""
         qkv_BA3HD = self.qkv(x_BAC).unflatten(-1, (3, self.num_heads, -1))
         y_BAC = self_attention(qkv_BA3HD, rotation_NP2=rotation_AP2, interleaved=False)
         out_BAC: Tensor = self.proj(y_BAC)
         return out_BAC
 
     def reads_text(self, text_BLC: Tensor) -> KeysValues:
+        """Keys and values, each [B, H, L, D], of the captions' tokens [B, L, C]."""
         attn = self.cross_attn if self.text_attn is None else self.text_attn
         return attn.keys_values(text_BLC)
 
     def reads_video(self, tokens_BMC: Tensor) -> KeysValues:
+        """Keys and values, each [B, H, M, D], of the adaptor's tokens [B, M, C]."""
         return self.cross_attn.keys_values(tokens_BMC)
 
 
@@ -300,4 +315,5 @@ class PostNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """x [..., C] and what a transformation made of it, y [..., C] -> [..., C]."""
         return residual_layernorm(x, y, self.weight, self.bias)

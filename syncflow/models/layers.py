@@ -65,6 +65,7 @@ class ScalarEmbedder(nn.Module):
                 nn.init.zeros_(linear.bias)
 
     def forward(self, value_B: Tensor) -> Tensor:
+        """[B] -> [B, C], of the weights' dtype."""
         table = sinusoid(value_B, self.num_frequencies)
         out: Tensor = self.mlp(table.to(next(self.mlp.parameters()).dtype))
         return out
@@ -79,6 +80,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, out or width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., C_in] -> [..., C_out]."""
         if is_plain(self.fc1):
             hidden = linear_gelu(x, self.fc1.weight, self.fc1.bias)
         else:
@@ -117,6 +119,7 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x_BTSC: Tensor) -> Tensor:
+        """[B, T, S, C] -> the same, over S or, in a temporal block, over T."""
         qkv_BTS3HD = self.qkv(x_BTSC).unflatten(-1, (3, self.num_heads, -1))
         weights: tuple[Tensor | None, Tensor | None] = (None, None)
         if self.q_norm is not None and self.k_norm is not None:

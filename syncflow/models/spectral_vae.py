@@ -42,6 +42,7 @@ class ConvNeXtBlock(nn.Module):
         nn.init.zeros_(self.fc2.bias)
 
     def forward(self, x_BAC: Tensor) -> Tensor:
+        """[B, A, C] -> the same."""
         h = self.depthwise(x_BAC.mT).mT
         out: Tensor = x_BAC + self.fc2(F.gelu(self.fc1(self.norm(h)), approximate="tanh"))
         return out
@@ -76,6 +77,7 @@ class Synthesis(nn.Module):
 
     @property
     def num_coefficients(self) -> int:
+        """Channels that a synthesis frame is made of."""
         return 2 * len(self.omega_O) + _FRAME
 
     def forward(self, coefficient_BKC: Tensor) -> Tensor:

@@ -75,6 +75,7 @@ class ResBlock(nn.Module):
             self.conv3 = CausalConv3d(in_channels, out_channels, 1, bias=False)
 
     def forward(self, x_BCFhw: Tensor) -> Tensor:
+        """[B, C, F, h, w] -> [B, C', F, h, w]."""
         hidden = self.conv1.after(self.norm1, x_BCFhw)
         hidden = self.conv2.after(self.norm2, hidden)
         return hidden + (x_BCFhw if self.conv3 is None else self.conv3(x_BCFhw))

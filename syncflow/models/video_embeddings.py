@@ -31,6 +31,7 @@ class PatchEmbedding(nn.Module):
             nn.init.zeros_(self.proj.bias)
 
     def forward(self, x_BCTHW: Tensor, positions_SC: Tensor) -> Tensor:
+        """Latents, and positions [S, C] that every frame gets -> tokens [B, T, S, C]."""
         weight = self.proj.weight
         return patchify3d(x_BCTHW.to(weight.dtype), weight, self.proj.bias, positions_SC)
 
@@ -52,6 +53,8 @@ class CaptionEmbedding(nn.Module):
 
 class RotaryFrequencies(nn.Module):
     """Holds ``rope.freqs`` of the released layout; the temporal attention computes its own."""
+
+    freqs: Tensor  # [D/2]
 
     def __init__(self, head_dim: int) -> None:
         super().__init__()

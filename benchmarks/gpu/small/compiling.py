@@ -52,9 +52,11 @@ def compile_only(device: torch.device, tiny: bool, init: Path | None) -> None:
     plan_ = plan.TINY if tiny else plan.FULL
     config = plan.model_config(tiny) if init is None else folder.read(init)[0]
     towers = Towers(
-        folder.modules(config)["ddit"].to(device).train(), _noise(config, device),
-        plan_.tower_batch, dtype_on(device),
-    )  # fmt: skip
+        folder.modules(config)["ddit"].to(device).train(),
+        _noise(config, device),
+        plan_.tower_batch,
+        dtype_on(device),
+    )
     use(towers)
 
 

@@ -68,9 +68,11 @@ class Run:
                 module.load_state_dict(states[name])
             module.to(self.device)
         self.encoders = pool.Encoders(
-            self.parts["video_vae"], self.parts["audio_vae"], self.parts["text_encoder"],
+            self.parts["video_vae"],
+            self.parts["audio_vae"],
+            self.parts["text_encoder"],
             self.device,
-        )  # fmt: skip
+        )
         self.ready = states is not None
         if self.ready:
             self.encoders.adopt(config)
@@ -159,9 +161,11 @@ class Run:
 
     def _towers(self, until: float) -> None:
         self.towers = Towers(
-            self.parts["ddit"].train(), self.latents, self.plan.tower_batch,
+            self.parts["ddit"].train(),
+            self.latents,
+            self.plan.tower_batch,
             compiling.dtype_on(self.device),
-        )  # fmt: skip
+        )
         self.tell("compiled", self._compile())
         use_graph = self.settings.use_graph
         video = Step(self.towers.video_step, self.device, use_graph)

@@ -34,8 +34,16 @@ _AUDIO = (SPEC.num_samples,)
 _BYTES = CLIPS * (int(np.prod(_VIDEO)) + 2 * int(np.prod(_AUDIO)))
 _SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ of Linux
 _PLAIN_KINDS = ("bounce", "roll", "pair")
-_NUMERALS = {"once": "1 time", "twice": "2 times", "thrice": "3 times", "one": "1", "two": "2",
-             "three": "3", "four": "4", "a single": "one"}  # fmt: skip
+_NUMERALS = {
+    "once": "1 time",
+    "twice": "2 times",
+    "thrice": "3 times",
+    "one": "1",
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "a single": "one",
+}
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,16 @@ EXPLAINED = (
 )
 #: Shown below every table where there is something to show.
 MORE = (
-    "AV-Align", "AV-Align, shuffled", "DeSync", "F1 at 50 ms", "F1 at 100 ms", "median ms",
-    "FD (material probe)", "KL (material probe)", "FD (colour probe)",
-)  # fmt: skip
+    "AV-Align",
+    "AV-Align, shuffled",
+    "DeSync",
+    "F1 at 50 ms",
+    "F1 at 100 ms",
+    "median ms",
+    "FD (material probe)",
+    "KL (material probe)",
+    "FD (colour probe)",
+)
 _ARROW = {"lower": "↓", "higher": "↑"}
 
 

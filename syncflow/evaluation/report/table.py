@@ -16,9 +16,11 @@ class Cell(NamedTuple):
     high: str = ""
 
     def markdown(self) -> str:
+        """As it stands between two bars of a Markdown table."""
         return f"{self.value} [{self.low}, {self.high}]" if self.low else self.value
 
     def html(self) -> str:
+        """As it stands inside a ``td``."""
         span = f" <small>{escape(self.low)} to {escape(self.high)}</small>" if self.low else ""
         return escape(self.value) + span
 

@@ -117,8 +117,11 @@ def fit(
         ]
 
     ranges = {
-        "sigma": (0.6, 2.5), "penalty": (0.5, 3.0), "impulse": (0.5, 2.0), "speed": (0.5, 2.5),
-    }  # fmt: skip
+        "sigma": (0.6, 2.5),
+        "penalty": (0.5, 3.0),
+        "impulse": (0.5, 2.0),
+        "speed": (0.5, 2.5),
+    }
     picture, picture_value = _search(picture, ranges, look, seen, trials, rng)
     picture = _rounded(picture, list(ranges))
 
@@ -132,9 +135,13 @@ def fit(
     clean = [i for i, s in enumerate(data) if not s.worn]
     found = look(picture), listen(sound)
     report: dict[str, Any] = {
-        "split": split, "clips": clips, "levels": list(levels), "seed": seed, "trials": trials,
+        "split": split,
+        "clips": clips,
+        "levels": list(levels),
+        "seed": seed,
+        "trials": trials,
         "objective": {"contacts": round(picture_value, 4), "onsets": round(sound_value, 4)},
-    }  # fmt: skip
+    }
     bias = []
     for name, times, true in zip(("contacts", "onsets"), found, (seen, heard), strict=True):
         for part, rows in (

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from syncflow.config import Config
 from syncflow.evaluation.metrics.metric import Metric, Pair
@@ -144,9 +144,11 @@ def measure(
         try:
             for result in metric.results():
                 found[result.name] = {
-                    "value": result.value, "better": result.better, "clips": result.clips,
+                    "value": result.value,
+                    "better": result.better,
+                    "clips": result.clips,
                     "facts": result.facts,
-                }  # fmt: skip
+                }
         except _USER_ERRORS as error:
             missing[name] = f"not run: {_reason(error)}"
     return found, missing
@@ -163,10 +165,13 @@ def averaged(parts: Sequence[dict[str, dict[str, Any]]]) -> dict[str, dict[str, 
     names = [name for name in parts[0] if all(name in part for part in parts)]
     return {
         name: parts[0][name]
-        | {"value": [sum(v) / len(parts) for v in zip(*(p[name]["value"] for p in parts),
-                                                      strict=True)]}
+        | {
+            "value": [
+                sum(v) / len(parts) for v in zip(*(p[name]["value"] for p in parts), strict=True)
+            ]
+        }
         for name in names
-    }  # fmt: skip
+    }
 
 
 def loss_curves(runs: Mapping[str, str | Path]) -> dict[str, dict[str, list[list[float]]]]:
@@ -202,7 +207,7 @@ def settings_of(
         System(f"at {size}x{size}", ("1", "2"), (text(model, height=size, width=size),))
         for size in sizes
     ]
-    ways = ("paper", "one-pass")
+    ways: tuple[Literal["paper", "one-pass"], ...] = ("paper", "one-pass")
     rows += [System(f"video to audio, {way}", ("3",), (v2a(model, way),)) for way in ways]
     for weight in guidances:
         guided = text(model, guidance=weight, audio_guidance=weight)
@@ -279,9 +284,11 @@ def run(
         ]
         rows.append(System(name, ("4",), tuple(makes)))
     facts = {
-        **named, "data": f"{len(items)} clips of {data}" + (f", {split}" if on_impacts else ""),
-        "seed": seed, **circumstances(command),
-    }  # fmt: skip
+        **named,
+        "data": f"{len(items)} clips of {data}" + (f", {split}" if on_impacts else ""),
+        "seed": seed,
+        **circumstances(command),
+    }
     report: dict[str, Any] = {"facts": facts, "rows": [], "curves": curves}
     for row in rows:
         done = _row(row, items, size, metrics, networks, seed, batch, progress)
@@ -307,15 +314,25 @@ def _row(
     try:
         for make in system.makes:
             found, absent = measure(
-                make, items, size, metrics, networks, seed=seed, batch=batch, label=system.name,
+                make,
+                items,
+                size,
+                metrics,
+                networks,
+                seed=seed,
+                batch=batch,
+                label=system.name,
                 progress=progress,
-            )  # fmt: skip
+            )
             parts.append(found)
             missing |= absent
     except _USER_ERRORS as error:
         return row | {"not_run": f"not run: {_reason(error)}"}
     seconds = (time.perf_counter() - begun) / len(items) / len(system.makes)
     return row | {
-        "clips": len(items), "checkpoints": len(parts), "metrics": averaged(parts),
-        "metrics_not_run": missing, "seconds a clip": round(seconds, 3),
-    }  # fmt: skip
+        "clips": len(items),
+        "checkpoints": len(parts),
+        "metrics": averaged(parts),
+        "metrics_not_run": missing,
+        "seconds a clip": round(seconds, 3),
+    }

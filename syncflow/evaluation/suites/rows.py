@@ -70,16 +70,26 @@ def records(cases: Sequence[Case], seen: dict[str, list[Observation]]) -> list[d
     """A row of the CSV per clip and system."""
     return [
         {
-            "system": name, "seed": case.seed, "level": case.level, "kind": case.kind,
-            "made_of": case.made_of, "outside": case.outside, "prompt": case.prompt,
-            "count": case.count, "material": case.material, "colour": case.colour,
-            "contacts": o.contacts, "onsets": o.onsets,
+            "system": name,
+            "seed": case.seed,
+            "level": case.level,
+            "kind": case.kind,
+            "made_of": case.made_of,
+            "outside": case.outside,
+            "prompt": case.prompt,
+            "count": case.count,
+            "material": case.material,
+            "colour": case.colour,
+            "contacts": o.contacts,
+            "onsets": o.onsets,
             "matched_50": len(matching.match(o.contacts, o.onsets, 0.05)),
             "matched_100": len(matching.match(o.contacts, o.onsets, 0.1)),
             "offsets": [float(v) for v in matching.nearest(o.contacts, o.onsets)],
-            "correlation": round(o.correlation, 4), "loudness": round(o.loudness, 2),
-            "found_material": o.material, "found_colour": o.colour,
+            "correlation": round(o.correlation, 4),
+            "loudness": round(o.loudness, 2),
+            "found_material": o.material,
+            "found_colour": o.colour,
         }
         for name, found in seen.items()
         for case, o in zip(cases, found, strict=True)
-    ]  # fmt: skip
+    ]

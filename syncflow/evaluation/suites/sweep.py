@@ -68,9 +68,14 @@ def sweep(
         label = ", ".join(f"{key} {value}" for key, value in options.items())
         begun = time.perf_counter()
         made = systems.generated(
-            loaded, [case.prompt for case in captions], seed=seed, batch=batch, options=options,
-            label=label, progress=progress,
-        )  # fmt: skip
+            loaded,
+            [case.prompt for case in captions],
+            seed=seed,
+            batch=batch,
+            options=options,
+            label=label,
+            progress=progress,
+        )
         took = (time.perf_counter() - begun) / len(captions)
         row = rows.measured(label, captions, systems.observe(made, heard, looked), seed)[0]
         parts = [row[name][0] for name in ("f1_50", "count_picture", "material") if name in row]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 import torch
 from torch import Tensor
@@ -14,14 +14,17 @@ from syncflow.clip import Clip
 from syncflow.detect import contacts, envelopes, onsets
 from syncflow.evaluation.probes import looks, materials
 from syncflow.evaluation.probes.probe import Probe, ProbeSettings
+from syncflow.generation.request import GenerateOptions
 
 
 class Model(Protocol):
     """What is asked of a model: ``syncflow.load`` returns one."""
 
-    def generate(self, prompts: list[str], **options: Any) -> list[Clip]: ...
+    def generate(self, prompt: list[str], /, **options: Unpack[GenerateOptions]) -> list[Clip]:
+        """A clip for every prompt."""
 
-    def reconstruct(self, clip: Clip) -> Clip: ...
+    def reconstruct(self, clip: Clip) -> Clip:
+        """What its VAEs leave of a clip."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def cases(split: str, clips: int, levels: Sequence[int]) -> list[Case]:
                     **said,
                     made_of=_made_of(scene.attributes),
                     outside=any(c.audible and not c.visible for c in scene.contacts),
-                )  # fmt: skip
+                )
             )
     return result
 
@@ -151,7 +154,7 @@ def generated(
     takes = options.get("audio_takes", 1)
     for first in _steps(len(prompts), batch, label, progress):
         part = slice(first, first + batch)
-        extra = {} if video is None else {"video": list(video[part])}
+        extra: dict[str, Any] = {} if video is None else {"video": list(video[part])}
         made = model.generate(
             list(prompts[part]), seed=seed + first, progress=False, **options, **extra
         )

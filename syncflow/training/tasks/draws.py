@@ -38,6 +38,7 @@ class Draws:
     seconds: float = 0.0
 
     def to(self, device: torch.device) -> Draws:
+        """The same with its tensors on a device."""
         return _moved(self, device)
 
 

@@ -28,9 +28,13 @@ def sample(
     sources = noise.generators(0, count)
     start = noise.start(sources, batch["video"].shape[1:], batch["audio"].shape[1:], device)
     captions = encode_captions(
-        model, _Read(batch), ["-"] * count, spec, batch["text"].dtype,
+        model,
+        _Read(batch),
+        ["-"] * count,
+        spec,
+        batch["text"].dtype,
         null_caption=sampling.null_caption,
-    )  # fmt: skip
+    )
     interval = sampling.guidance_start, sampling.guidance_end
     velocity = GuidedVelocity(
         model, captions, asked.guidance, asked.audio_guidance, interval=interval
