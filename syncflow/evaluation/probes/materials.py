@@ -110,7 +110,7 @@ def load(cache: str | Path | None, settings: probe.ProbeSettings | None = None) 
     from syncflow import impacts
 
     settings = settings or probe.ProbeSettings()
-    labels = impacts.attribute_values(max(settings.levels))["material"]
+    labels = [str(value) for value in impacts.attribute_values(max(settings.levels))["material"]]
     heard = [
         round(float(impacts.sound(impacts.sample_scene(seed, level)).std()), 6)
         for level in settings.levels

@@ -5,12 +5,15 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from syncflow.clip import Clip
 from syncflow.data import media
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw
 
 _PAPER, _INK, _WAVE, _RULE = (255, 255, 255), (32, 32, 36), (70, 90, 120), (214, 216, 222)
 _CONTACT, _ONSET = (214, 39, 40), (31, 90, 220)
@@ -84,7 +87,7 @@ def contact_sheet(
 
 
 def _draw_frames(
-    sheet: Any, clip: Clip, left: int, top: int, frames: int, cell: int, height: int
+    sheet: Image.Image, clip: Clip, left: int, top: int, frames: int, cell: int, height: int
 ) -> None:
     from PIL import Image
 
@@ -97,7 +100,9 @@ def _draw_frames(
         sheet.paste(resized, (left + column * cell, top + (height - shown) // 2))
 
 
-def _draw_wave(draw: Any, clip: Clip, left: int, top: int, width: int, height: int) -> None:
+def _draw_wave(
+    draw: ImageDraw.ImageDraw, clip: Clip, left: int, top: int, width: int, height: int
+) -> None:
     middle = top + height // 2
     draw.line((left, middle, left + width - 1, middle), _RULE, 1)
     # The sound's own length against the picture's: the two share one time axis.

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+#: A report or a part of it, as its JSON file holds it.
+Json = dict[str, Any]
 
 
 class Cell(NamedTuple):

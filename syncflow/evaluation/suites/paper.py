@@ -11,13 +11,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from syncflow.config import Config
 from syncflow.evaluation.metrics.metric import Metric, Pair
+from syncflow.evaluation.probes.probe import ProbeSettings
 from syncflow.evaluation.report import paper_page
+from syncflow.evaluation.report.table import Json
 from syncflow.evaluation.suites import datasets, paper_systems
 from syncflow.evaluation.suites.paper_systems import System
+from syncflow.evaluation.suites.systems import Model
 
 #: The paper's zero-shot resolutions (Table 1), and the guidance weights that figure 5 is drawn at
 #: here (the paper's own cannot be read off its image).
@@ -85,7 +88,9 @@ def factories(networks: Networks, device: str = "cpu") -> list[Factory]:
     ]  # fmt: skip
 
 
-def world_factories(out: Path, levels: Sequence[int], settings: Any = None) -> list[Factory]:
+def world_factories(
+    out: Path, levels: Sequence[int], settings: tuple[ProbeSettings, ProbeSettings] | None = None
+) -> list[Factory]:
     """What needs the synthetic world and no download: its probes, kept beside ``out``, and sync."""
     from syncflow.evaluation.metrics import event_sync, probe_distance
     from syncflow.evaluation.suites.systems import load_probes
@@ -109,7 +114,7 @@ def measure(
     batch: int = 8,
     label: str = "",
     progress: bool = True,
-) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+) -> tuple[dict[str, Json], dict[str, str]]:
     """All metrics of one system on ``items``: name -> value, better, clips and facts, and name ->
     why it was not run. A metric that refuses the clips is left out; a system that cannot make them
     raises."""
@@ -160,7 +165,7 @@ def _reason(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def averaged(parts: Sequence[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+def averaged(parts: Sequence[dict[str, Json]]) -> dict[str, Json]:
     """The mean over checkpoints of every value and bound; metrics that all of them have."""
     names = [name for name in parts[0] if all(name in part for part in parts)]
     return {
@@ -195,7 +200,7 @@ def loss_curves(runs: Mapping[str, str | Path]) -> dict[str, dict[str, list[list
 
 
 def settings_of(
-    model: Any, sizes: Sequence[int], guidances: Sequence[float], wanted: Sequence[str]
+    model: Model, sizes: Sequence[int], guidances: Sequence[float], wanted: Sequence[str]
 ) -> list[System]:
     """A model's own rows: tables 1 to 3 and figure 5."""
     text, v2a = paper_systems.text_to_clip, paper_systems.video_to_audio
@@ -217,7 +222,7 @@ def settings_of(
 
 
 def run(
-    model: Any = None,
+    model: Model | str | Path | None = None,
     data: str | Path = "impacts",
     out: str | Path = "runs/paper",
     *,
@@ -234,10 +239,10 @@ def run(
     seed: int = 0,
     batch: int = 8,
     device: str = "cpu",
-    probe_settings: Any = None,
+    probe_settings: tuple[ProbeSettings, ProbeSettings] | None = None,
     command: str | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> Json:
     """Measures every setting and writes ``report.json`` and ``report.md`` into ``out``.
 
     Args:
@@ -289,7 +294,7 @@ def run(
         "seed": seed,
         **circumstances(command),
     }
-    report: dict[str, Any] = {"facts": facts, "rows": [], "curves": curves}
+    report: Json = {"facts": facts, "rows": [], "curves": curves}
     for row in rows:
         done = _row(row, items, size, metrics, networks, seed, batch, progress)
         report["rows"].append(done)
@@ -306,11 +311,11 @@ def _row(
     seed: int,
     batch: int,
     progress: bool,
-) -> dict[str, Any]:
+) -> Json:
     begun = time.perf_counter()
-    parts: list[dict[str, Any]] = []
+    parts: list[Json] = []
     missing: dict[str, str] = {}
-    row: dict[str, Any] = {"system": system.name, "tables": list(system.tables), "at": system.at}
+    row: Json = {"system": system.name, "tables": list(system.tables), "at": system.at}
     try:
         for make in system.makes:
             found, absent = measure(

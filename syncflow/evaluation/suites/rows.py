@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from syncflow.detect import matching
+from syncflow.evaluation.report.table import Json
 from syncflow.evaluation.suites.systems import Case, Observation
 
 #: Rounds of shuffling that chance is averaged over.
@@ -44,7 +44,7 @@ def groups_of(cases: Sequence[Case]) -> dict[str, list[int]]:
 
 def measured(
     name: str, cases: Sequence[Case], seen: Sequence[Observation], seed: int, shuffled: bool = False
-) -> list[dict[str, Any]]:
+) -> list[Json]:
     """One row per group. Shuffled rows are about sync alone, and shuffle within their group."""
     result = []
     for group, members in groups_of(cases).items():
@@ -66,7 +66,7 @@ def measured(
     return result
 
 
-def records(cases: Sequence[Case], seen: dict[str, list[Observation]]) -> list[dict[str, Any]]:
+def records(cases: Sequence[Case], seen: dict[str, list[Observation]]) -> list[Json]:
     """A row of the CSV per clip and system."""
     return [
         {

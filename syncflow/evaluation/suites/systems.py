@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Unpack
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from syncflow.detect import contacts, envelopes, onsets
 from syncflow.evaluation.probes import looks, materials
 from syncflow.evaluation.probes.probe import Probe, ProbeSettings
 from syncflow.generation.request import GenerateOptions
+
+if TYPE_CHECKING:
+    from syncflow.impacts.scene import Attributes, Scene
 
 
 class Model(Protocol):
@@ -42,7 +45,7 @@ class Case:
     prompt: str
     seen: tuple[float, ...]
     heard: tuple[float, ...]
-    scene: Any
+    scene: Scene
     count: int | None
     material: str | None
     colour: str | None
@@ -93,10 +96,10 @@ def cases(split: str, clips: int, levels: Sequence[int]) -> list[Case]:
     return result
 
 
-def _said(attributes: dict[str, Any]) -> dict[str, Any]:
+def _said(attributes: Attributes) -> dict[str, Any]:
     """Count, material and colour as far as the caption mentions them; two things add up, and have
     no one material or colour, and a splash sounds of water."""
-    said = {
+    said: dict[str, Any] = {
         name: attributes[name] if name in attributes["mentioned"] else None
         for name in ("count", "material", "colour")
     }
@@ -109,7 +112,7 @@ def _said(attributes: dict[str, Any]) -> dict[str, Any]:
     return said
 
 
-def _made_of(attributes: dict[str, Any]) -> str:
+def _made_of(attributes: Attributes) -> str:
     if "second" in attributes:
         return "two things"
     return "water" if attributes["kind"] == "splash" else attributes["material"]

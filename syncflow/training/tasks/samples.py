@@ -10,6 +10,7 @@ from torch import Tensor
 from syncflow import flow
 from syncflow.clip import Clip, ClipSpec
 from syncflow.config import SamplingConfig
+from syncflow.data.latents import Latents
 from syncflow.generation import noise
 from syncflow.generation.request import resolve
 from syncflow.generation.sampler import GuidedVelocity, advance, encode_captions
@@ -61,7 +62,7 @@ class _Read:
         return self.read
 
 
-def decode(video: Tensor, audio: Tensor, latents: Any, config: SamplesConfig) -> list[Clip]:
+def decode(video: Tensor, audio: Tensor, latents: Latents, config: SamplesConfig) -> list[Clip]:
     """Latents -> clips; the VAEs are there only meanwhile. ``latents`` has scale and geometry."""
     spec: ClipSpec = latents.spec
     vae = export.load_part(config.video_vae, "video_vae").to(video.device)
