@@ -73,6 +73,7 @@ class Part:
     bytes_attention: int = 0
 
     def add(self, other: Part) -> None:
+        """Adds what another has asked for."""
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 
@@ -86,6 +87,7 @@ class Memory:
     sizes: dict[int, int] = field(default_factory=dict)
 
     def keep(self, tensor: Tensor) -> None:
+        """Counts a storage from now until it is freed, once."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self.sizes:

@@ -287,4 +287,5 @@ def _size(tensor: Tensor) -> int:
 
 
 def gib(value: float) -> float:
+    """Bytes as GiB, to a ten-thousandth."""
     return round(value / GIB, 4)

@@ -3,8 +3,9 @@
     python tools/docstrings.py                          # below 95 % it fails and lists the rest
     python tools/docstrings.py syncflow/ops --least 1   # of some folders or files
 
-Not counted: names that begin with an underscore, what is defined inside functions, and typing
-overloads. A method that overrides one of the package's has that one's docstring.
+Not counted: names that begin with an underscore, what is defined inside functions, typing
+overloads, and `main`, of which the module's docstring tells. A method that overrides one of the
+package's has that one's docstring.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def public(tree: ast.Module, classes: Classes) -> Iterator[tuple[str, int, bool]
 
 def _defined(body: list[ast.stmt]) -> Iterator[Definition]:
     for node in body:
-        if isinstance(node, Definition) and not node.name.startswith("_"):
+        if isinstance(node, Definition) and not node.name.startswith("_") and node.name != "main":
             if not any("overload" in ast.unparse(d) for d in node.decorator_list):
                 yield node
 

@@ -221,6 +221,7 @@ def _ends(C, draw, size, device, dry) -> Iterator[Case]:
 
 
 def key(case: Case, backward: bool) -> str:
+    """Name of the row."""
     return f"op {case.op} {case.shape} {('forward', 'forward+backward')[backward]}"
 
 
@@ -271,6 +272,7 @@ def freshly_compiled(function: Run, mode: str | None = None) -> Run:
 
 
 def assert_compiled(label: str) -> None:
+    """AssertionError where some of what was compiled fell back to eager calls."""
     frames = torch._dynamo.utils.counters["frames"]
     assert frames["ok"] and frames["ok"] == frames["total"], f"{label} ran eagerly: {dict(frames)}"
 

@@ -39,6 +39,7 @@ class OneOfMany(Group):
     for every shape."""
 
     def gather(self, value: torch.Tensor) -> torch.Tensor:
+        """Every process's value [many * n, ...]; the others' are made up, once."""
         many = _MANY[0]
         if many == 1:
             return value
@@ -50,6 +51,7 @@ class OneOfMany(Group):
         return torch.cat([value, _OTHERS[key]])
 
     def rows(self, total: int) -> slice:
+        """This process's share of a batch of all."""
         return slice(0, total // _MANY[0]) if total in _GATHERED else super().rows(total)
 
 

@@ -42,6 +42,7 @@ class Ahead:
         return self.process.poll() == 0
 
     def stop(self) -> None:
+        """Ends the process, finished or not."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()

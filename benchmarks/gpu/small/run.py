@@ -91,6 +91,7 @@ class Run:
         self._steps_told: dict[str, int] = {}
 
     def go(self) -> None:
+        """Everything in turn, until the time is up."""
         share = 60 * self.settings.minutes
         self.tell("started", {"device": self._device_name(), "workers": self.world.workers})
         if self.plan.text:
@@ -235,6 +236,7 @@ class Run:
     def between(
         self, phase: str, steps: dict[str, Step], read: Callable[[], dict[str, float]]
     ) -> None:
+        """Between steps: takes clips in and tells how it goes, now and then."""
         now = time.monotonic()
         if now - self._polled > 0.1:
             self._polled = now
@@ -301,6 +303,7 @@ class Run:
             self.tell("not written: a weight is not finite", {})
 
     def tell(self, phase: str, values: dict[str, Any]) -> None:
+        """A row of the log, printed and kept."""
         row = {"s": round(time.monotonic() - self.settings.began, 1), "phase": phase, **values}
         self.rows.append(row)
         print(json.dumps(row), flush=True)

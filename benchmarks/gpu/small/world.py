@@ -134,9 +134,11 @@ class World:
         return ready()
 
     def release(self, arrival: Arrival) -> None:
+        """Gives an arrival's memory back to the workers."""
         self._free.put(arrival.slot)
 
     def stop(self) -> None:
+        """Ends the workers."""
         for process in self._processes:
             process.kill()
         for process in self._processes:

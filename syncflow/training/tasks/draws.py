@@ -117,7 +117,7 @@ class Coupling:
 
 def _moved(value: Tensors, device: torch.device) -> Tensors:
     """A dataclass with its tensors on a device."""
-    out = {}
+    out: dict[str, Any] = {}
     for each in fields(value):
         found = getattr(value, each.name)
         if isinstance(found, Tensor):
