@@ -19,7 +19,6 @@ workspaces that kernels allocate for themselves.
 
 from __future__ import annotations
 
-import math
 import weakref
 from collections import Counter as Numbers
 from collections.abc import Callable, Iterator
@@ -37,22 +36,20 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 
+from benchmarks.operator_costs import (
+    ATTENTION,
+    EMPTY,
+    PRODUCTS,
+    is_view,
+    launches,
+    num_bytes,
+    own_flops,
+)
 from syncflow.ops import native
 
 GIB = 2**30
 _BLOCK = 512  # bytes; the caching allocator's smallest
 aten = torch.ops.aten
-#: Operators whose operations fill tensor cores: "products", and attention's.
-PRODUCTS = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.convolution,
-            aten.convolution_backward, aten._addmm_activation, aten._scaled_mm}  # fmt: skip
-ATTENTION = {
-    aten._scaled_dot_product_flash_attention, aten._scaled_dot_product_flash_attention_backward,
-    aten._scaled_dot_product_efficient_attention,
-    aten._scaled_dot_product_efficient_attention_backward,
-}  # fmt: skip
-_EMPTY = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided,
-          aten._unsafe_view, aten.detach, aten.lift_fresh,
-          aten._has_same_storage_numel}  # fmt: skip
 _READS = {aten._local_scalar_dense, aten.is_nonzero, aten.nonzero, aten.equal}
 #: With a CUDA kernel in csrc/cuda; each with its backward.
 KERNELS = (
@@ -76,6 +73,7 @@ class Part:
     bytes_attention: int = 0
 
     def add(self, other: Part) -> None:
+        """Adds what another has asked for."""
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 
@@ -89,6 +87,7 @@ class Memory:
     sizes: dict[int, int] = field(default_factory=dict)
 
     def keep(self, tensor: Tensor) -> None:
+        """Counts a storage from now until it is freed, once."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self.sizes:
@@ -168,7 +167,7 @@ class Counter(TorchDispatchMode):
             if tensor.device.type == self.device:
                 self.memory.keep(tensor)
         found = Part(calls=int(not self._composite))
-        if not _is_view(operator) and packet not in _EMPTY:
+        if not is_view(operator) and packet not in EMPTY:
             self._measure(found, operator, packet, args, kwargs, given, made, out)
         self.total.add(found)
         name = self._inside[-1] if self._inside else ""
@@ -207,14 +206,14 @@ class Counter(TorchDispatchMode):
         if len(places) > 1 and packet in (aten._to_copy, aten.copy_):
             way = "to the host" if made[0].device.type == "cpu" else "to the device"
             self.transfers[way] += 1
-        found.launches = _launches(packet, args)
+        found.launches = launches(packet, args)
         self.operators[str(packet)] += found.launches
-        touched = {id(tensor): _bytes(tensor) for tensor in (*given, *made)}
+        touched = {id(tensor): num_bytes(tensor) for tensor in (*given, *made)}
         found.bytes = sum(touched.values())
         if packet in flop_registry:
             flops = int(flop_registry[packet](*args, **kwargs, out_val=out))
         else:
-            flops = _own_flops(packet, given, made)
+            flops = own_flops(packet, given, made)
         found.flops = flops
         if packet in ATTENTION or "attention" in str(packet):
             found.attention_flops, found.bytes_attention = flops, found.bytes
@@ -222,54 +221,11 @@ class Counter(TorchDispatchMode):
             found.bytes_outside_products = found.bytes
 
 
-def _is_view(operator: Any) -> bool:
-    """Whether it hands out memory that was there, unwritten."""
-    returns = operator._schema.returns
-    return bool(returns) and all(
-        r.alias_info is not None and not r.alias_info.is_write for r in returns
-    )
-
-
 def _some_number(tensor: Tensor) -> bool | int | float:
     """In place of a number that no fake tensor has: True, 1 or 1.0, all finite and no zero."""
     if tensor.dtype == torch.bool:
         return True
     return 1.0 if tensor.dtype.is_floating_point else 1
-
-
-def _bytes(tensor: Tensor) -> int:
-    """Of its elements, expanded ones once."""
-    numbers = 1
-    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
-        numbers *= size if stride else min(size, 1)
-    return numbers * tensor.element_size()
-
-
-def _launches(packet: Any, args: tuple) -> int:
-    """Of an operator over lists of tensors several: the chunks of a launch are counted."""
-    name = packet._qualified_op_name.split("::")[1]
-    if not name.startswith(("_foreach", "_fused_adam")):
-        return 1
-    tensors = [t for t in args[0] if isinstance(t, Tensor)]
-    lists = sum(isinstance(a, (list, tuple)) and len(a) == len(args[0]) for a in args)
-    most_tensors = (110, 64, 48, 36, 30)[min(lists, 5) - 1]
-    chunks = sum(-(-t.numel() // 65536) for t in tensors)
-    return max(1, math.ceil(len(tensors) / most_tensors), math.ceil(chunks / 320))
-
-
-def _own_flops(packet: Any, given: list[Tensor], made: list[Tensor]) -> int:
-    """Of operators with matrix products that PyTorch's own table does not have."""
-    name = packet._qualified_op_name
-    if name == "aten::_addmm_activation":
-        (rows, inner), columns = given[1].shape, given[2].shape[1]
-        return 2 * rows * inner * columns
-    if name == "syncflow::temporal_attention":
-        B, T, S, _, H, D = given[0].shape
-        return 4 * B * S * H * T * T * D
-    if name == "syncflow::temporal_attention_backward":
-        B, T, S, _, H, D = given[1].shape
-        return 10 * B * S * H * T * T * D
-    return 0
 
 
 def _attention(

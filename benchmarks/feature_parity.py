@@ -43,11 +43,23 @@ PACKAGES = {
 LIMIT = 1e-5
 # Imported by those packages for files, plots, training or tokens; none of it is called here.
 _UNUSED = (
-    "resampy", "soundfile", "matplotlib", "matplotlib.pyplot", "torchvision", "ftfy", "regex",
-    "pytorchvideo", "pytorchvideo.data", "pytorchvideo.data.clip_sampling",
-    "pytorchvideo.data.encoded_video", "iopath", "iopath.common", "iopath.common.file_io", "timm",
+    "resampy",
+    "soundfile",
+    "matplotlib",
+    "matplotlib.pyplot",
+    "torchvision",
+    "ftfy",
+    "regex",
+    "pytorchvideo",
+    "pytorchvideo.data",
+    "pytorchvideo.data.clip_sampling",
+    "pytorchvideo.data.encoded_video",
+    "iopath",
+    "iopath.common",
+    "iopath.common.file_io",
+    "timm",
     "pkg_resources",
-)  # fmt: skip
+)
 
 
 class _Unused:
@@ -140,8 +152,11 @@ def imagebind_rows(folder: Path) -> Iterator[tuple[str, float]]:
     ours = imagebind.load(folder / "imagebind.pth")
     tokens = torch.randint(1, 400, (2, 77))
     tokens[:, 6], tokens[:, 7:] = 49407, 0
-    inputs = {"vision": torch.randn(2, 3, 2, 224, 224), "text": tokens,
-              "audio": torch.randn(2, 1, 128, 204)}  # fmt: skip
+    inputs = {
+        "vision": torch.randn(2, 3, 2, 224, 224),
+        "text": tokens,
+        "audio": torch.randn(2, 1, 128, 204),
+    }
     theirs = network({**inputs, "vision": inputs["vision"][:, None]})
     for sense, value in inputs.items():
         unit = torch.nn.functional.normalize(theirs[sense], dim=-1)

@@ -81,5 +81,6 @@ def extract(sdist: Path, path: Path, expected: str = FILM_SHA256) -> Path:
 
 
 def sha256(path: Path) -> str:
+    """Of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

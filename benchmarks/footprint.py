@@ -60,8 +60,14 @@ class Footprint:
 def with_batch(config: Any, batch: int, **changes: Any) -> Any:
     """A flow config with that many clips a pass on this GPU."""
     loop = config.loop.model_copy(update={"batch_size": batch, "prefetch": 0})
-    kept = {"init": None, "init_video": None, "statistics": "data", "samples": None,
-            "coupling": "none", "loop": loop}  # fmt: skip
+    kept = {
+        "init": None,
+        "init_video": None,
+        "statistics": "data",
+        "samples": None,
+        "coupling": "none",
+        "loop": loop,
+    }
     return config.model_copy(update={**kept, **changes})
 
 
@@ -205,9 +211,12 @@ def _generation(model: str, frames: tuple, seconds: float) -> tuple[float, Part]
             ddit = DDiT(model_config).eval()
         to(ddit, torch.bfloat16)
         text = torch.empty(
-            2, model_config.video.model_max_length, model_config.video.caption_channels,
-            dtype=torch.bfloat16, device=CUDA,
-        )  # fmt: skip
+            2,
+            model_config.video.model_max_length,
+            model_config.video.caption_channels,
+            dtype=torch.bfloat16,
+            device=CUDA,
+        )
         ddit.fold()
         # Of all its tokens: the sampler then has no mask.
         captions = Captions(ddit.prepare(text, None, spec), 1)
@@ -278,4 +287,5 @@ def _size(tensor: Tensor) -> int:
 
 
 def gib(value: float) -> float:
+    """Bytes as GiB, to a ten-thousandth."""
     return round(value / GIB, 4)

@@ -40,23 +40,30 @@ def report(config: Any, gpus: int) -> dict[str, Any]:
     }
     block = config.loop.deepspeed
     return {
-        "gpus": gpus, "batch_per_gpu": batch, "draws": config.draws,
+        "gpus": gpus,
+        "batch_per_gpu": batch,
+        "draws": config.draws,
         "recompute": config.loop.recompute,
         "zero": block["zero_optimization"]["stage"] if block else 0,
         "peak_gib": {name: footprint.gib(size) for name, size in sizes.items()},
         "parts_gib": {name: footprint.gib(size) for name, size in found.parts.items()},
         "step": {
-            "flops": found.step.flops, "launches": found.step.launches,
-            "bytes": found.step.bytes, "dispatcher_calls": found.step.calls,
+            "flops": found.step.flops,
+            "launches": found.step.launches,
+            "bytes": found.step.bytes,
+            "dispatcher_calls": found.step.calls,
             "bytes_outside_products": found.step.bytes_outside_products,
-            "copies": found.transfers, "waits": found.reads,
+            "copies": found.transfers,
+            "waits": found.reads,
         },
         "guided_step": {
-            "launches": guided.launches, "dispatcher_calls": guided.calls, "flops": guided.flops,
+            "launches": guided.launches,
+            "dispatcher_calls": guided.calls,
+            "flops": guided.flops,
             "bytes_outside_products": guided.bytes_outside_products,
             "bytes_attention": guided.bytes_attention,
         },
-    }  # fmt: skip
+    }
 
 
 def main() -> int:
@@ -76,16 +83,22 @@ def main() -> int:
         print(f"memory: error: {error}", file=sys.stderr)
         return 2
     zero = f"ZeRO {found['zero']}" if found["zero"] else "no ZeRO"
-    print(f"{options.config}: {options.gpus} GPUs, {found['batch_per_gpu']} clips a GPU, {zero}, "
-          f"recompute {found['recompute']}")  # fmt: skip
+    print(
+        f"{options.config}: {options.gpus} GPUs, {found['batch_per_gpu']} clips a GPU, {zero}, "
+        f"recompute {found['recompute']}"
+    )
     for title in ("peak_gib", "parts_gib"):
         print(f"  {title}: " + "  ".join(f"{k} {v:.2f}" for k, v in found[title].items()))
     step, guided = found["step"], found["guided_step"]
-    print(f"  a training pass: {step['flops'] / 1e12:.2f} TFLOP, {step['launches']} launches, "
-          f"{step['bytes'] / 1e9:.0f} GB")  # fmt: skip
-    print(f"  a guided step of 2 s: {guided['flops'] / 1e12:.2f} TFLOP, {guided['launches']} "
-          f"launches, {guided['dispatcher_calls']} dispatcher calls, "
-          f"{guided['bytes_outside_products'] / 1e9:.1f} GB outside products")  # fmt: skip
+    print(
+        f"  a training pass: {step['flops'] / 1e12:.2f} TFLOP, {step['launches']} launches, "
+        f"{step['bytes'] / 1e9:.0f} GB"
+    )
+    print(
+        f"  a guided step of 2 s: {guided['flops'] / 1e12:.2f} TFLOP, {guided['launches']} "
+        f"launches, {guided['dispatcher_calls']} dispatcher calls, "
+        f"{guided['bytes_outside_products'] / 1e9:.1f} GB outside products"
+    )
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0

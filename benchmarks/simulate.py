@@ -41,6 +41,7 @@ class Measured:
 
     @property
     def seconds(self) -> float:
+        """Of a step."""
         passes = self.accumulate * (self.data + self.forward + self.backward)
         return passes + self.optimizer
 
@@ -60,6 +61,7 @@ class Network:
     jitter: float = 0.01
 
     def bandwidth(self, gpus: int) -> float:
+        """Bytes a second and GPU between so many."""
         link = self.inside if gpus <= self.per_node else self.between
         return link * self.efficiency
 

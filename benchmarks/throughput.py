@@ -262,14 +262,18 @@ def _train(args: argparse.Namespace) -> int:
 
 def _compare(args: argparse.Namespace) -> int:
     variants: list[dict[str, Any]] = [
-        {"recompute": "none", "draws": 1}, {"recompute": "blocks", "draws": 1},
-        {"recompute": "selective", "draws": 1}, {"draws": 2, "recompute": "none"},
+        {"recompute": "none", "draws": 1},
+        {"recompute": "blocks", "draws": 1},
+        {"recompute": "selective", "draws": 1},
+        {"draws": 2, "recompute": "none"},
         {"draws": 4, "recompute": "none"},
-    ]  # fmt: skip
+    ]
     batch = args.batch or 4
     variants.append({"draws": 1, "recompute": "none", "batch": batch // 2, "accumulate": 2})
-    print("| recompute | batch x accumulate | draws | activations, MiB | CPU s / clip "
-          "| CPU s / audio draw |\n|---|---|---|---|---|---|")  # fmt: skip
+    print(
+        "| recompute | batch x accumulate | draws | activations, MiB | CPU s / clip "
+        "| CPU s / audio draw |\n|---|---|---|---|---|---|"
+    )
     results = []
     for changes in variants:
         result = _measure(args, {"batch": batch, "accumulate": 1, **changes})

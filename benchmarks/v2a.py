@@ -124,9 +124,13 @@ def xl2(axis: str) -> dict[str, Any]:
             if given:
                 video_vae.encode(torch.empty(1, 3, spec.num_frames, spec.height, spec.width))
             velocity = GuidedVelocity(
-                ddit, captions, PAPER.guidance, PAPER.guidance, None,
+                ddit,
+                captions,
+                PAPER.guidance,
+                PAPER.guidance,
+                None,
                 video if given and video_moves else None,
-            )  # fmt: skip
+            )
             flow.integrate(velocity, (video, audio), path)
             if not given:
                 video_vae.decode(video, num_frames=spec.num_frames)
@@ -169,15 +173,15 @@ def measured(
     cases = systems.cases("test", clips, levels)
     real = [systems.rendered(case, spec.height, spec.width) for case in cases]
     seen = [contacts.times(clip.video, clip.fps) for clip in real]
-    ways: dict[str, dict[str, Any]] = {
-        "v2a one-pass": {}, "v2a one-pass, 25 guided steps": GUIDED,
-    }  # fmt: skip
+    ways: dict[str, dict[str, Any]] = {"v2a one-pass": {}, "v2a one-pass, 25 guided steps": GUIDED}
     for steps in paper_steps:
         ways[f"v2a paper, {steps} steps"] = {"v2a": "paper", "steps": steps}
     ways["v2a paper, its own settings"] = {
-        "v2a": "paper", "steps": PAPER.steps, "guidance": PAPER.guidance,
+        "v2a": "paper",
+        "steps": PAPER.steps,
+        "guidance": PAPER.guidance,
         "audio_guidance": PAPER.guidance,
-    }  # fmt: skip
+    }
     costs, table = {}, {}
     for name, options in ways.items():
         begun, heard = time.process_time(), []
@@ -265,13 +269,16 @@ def main() -> None:
     models = [] if args.model else args.models or ["shipped", "xl2"]
     result: dict[str, Any] = {
         "facts": {
-            "command": shlex.join(["python", *sys.argv]), "clips": args.clips,
-            "levels": args.levels, "torch": torch.__version__, "threads": 1,
+            "command": shlex.join(["python", *sys.argv]),
+            "clips": args.clips,
+            "levels": args.levels,
+            "torch": torch.__version__,
+            "threads": 1,
             "machine": provenance.circumstances(None)["machine"],
             "seconds": "processor time a clip, one thread; generate: the best of four runs",
             "costs": "FLOPs; matrix products, convolutions and attention, without text encoder",
-        },
-    }  # fmt: skip
+        }
+    }
     folders = {"shipped model": None} if "shipped" in models else {}
     folders |= {args.model: args.model} if args.model else {}
     for name, folder in folders.items():

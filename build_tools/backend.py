@@ -39,8 +39,10 @@ def _ninja() -> list[str]:
 
 
 def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
+    """As PEP 517 has it; with ninja where none is installed."""
     return [*build_meta.get_requires_for_build_wheel(config_settings), *_ninja()]
 
 
 def get_requires_for_build_editable(config_settings: Any = None) -> list[str]:
+    """As PEP 660 has it; with ninja where none is installed."""
     return [*build_meta.get_requires_for_build_editable(config_settings), *_ninja()]

@@ -25,6 +25,7 @@ class Cuda:
     skipped: str = ""
 
     def targets(self) -> str:
+        """nvcc's flags for all architectures."""
         flags = []
         for arch in self.archs:
             number = arch.removesuffix("+PTX").replace(".", "")
@@ -82,6 +83,7 @@ def targets(named: str) -> tuple[tuple[str, ...], str]:
 
 
 def capability(arch: str) -> tuple[int, int]:
+    """Of an architecture such as "9.0" or "9.0+PTX": (9, 0)."""
     major, minor = re.match(r"(\d+)\.(\d)", arch).groups()
     return int(major), int(minor)
 

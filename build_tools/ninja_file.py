@@ -85,8 +85,10 @@ def ninja_file(root: Path, cxx: str, torch: Path, output: Path, gpu: Cuda | None
 
 
 def escape(path: Path) -> str:
+    """A path as a build file has it."""
     return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
 
 def quote(path: Path | str) -> str:
+    """A path as a command in a build file has it."""
     return "'" + str(path).replace("$", "$$") + "'"

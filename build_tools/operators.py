@@ -127,10 +127,12 @@ class BuildOperators(build_ext):
     """`build` as a step of an installation."""
 
     def run(self) -> None:
+        """Builds into the sources for an editable installation, else into the wheel's folder."""
         inplace = self.inplace or getattr(self, "editable_mode", False)
         build((ROOT if inplace else Path(self.build_lib)).resolve() / "syncflow")
 
     def get_outputs(self) -> list[str]:
+        """What was built, for setuptools to pack."""
         package = Path(self.build_lib) / "syncflow"
         return [] if self.inplace else [str(p) for p in package.glob("_C*")]
 

@@ -12,6 +12,7 @@ class BuildPackage(build_py):
     """Puts configs/ into a wheel, as `syncflow/configs`: a clone has them beside the package."""
 
     def run(self) -> None:
+        """The configs go into the wheel beside the modules."""
         super().run()
         if not getattr(self, "editable_mode", False):
             package = Path(self.build_lib) / "syncflow" / "configs"

@@ -48,6 +48,7 @@ def installed_torch() -> Path | None:
 
 
 def torch_version(version_py: str) -> str:
+    """Of the text of PyTorch's version.py."""
     return re.search(r"^__version__ = ['\"](.+)['\"]", version_py, re.M).group(1)
 
 

@@ -1,4 +1,4 @@
-"""Rectified flow: paths, loss, times, couplings, solvers and guidance (paper sections 3.1, 3.2).
+"""Rectified flow: paths, loss, times, solvers and guidance (paper sections 3.1, 3.2).
 
 The convention of the whole package, stated here: **t = 0 is noise x_0, t = 1 is data x_1**,
 
@@ -20,9 +20,13 @@ import torch
 from torch import Tensor
 
 from syncflow import noise_steps
+from syncflow.coupling import Coupling as Coupling
+from syncflow.coupling import assign as assign
+from syncflow.coupling import conditional_cost as conditional_cost
+from syncflow.coupling import couple as couple
+from syncflow.coupling import transport_cost as transport_cost
 from syncflow.held import Held
 
-Coupling = Literal["none", "ot", "c2ot"]
 Solver = Literal["euler", "midpoint", "heun", "ab2", "2m"]
 #: A path on which one modality alone moves.
 Leg = Literal["video", "audio"]
@@ -43,6 +47,7 @@ class Guided:
     weight: float
 
     def velocity(self) -> Tensor:
+        """The guided velocity, of the conditional one's shape."""
         return guide(self.conditional, self.null, self.weight)
 
 
@@ -134,81 +139,6 @@ def resolution_shift(height: float, width: float, latent_frames: int) -> float:
     return math.sqrt(height * width / 512**2 * latent_frames)
 
 
-def couple(
-    x_0: Tensor,
-    x_1: Tensor,
-    kind: Coupling = "none",
-    condition: Tensor | None = None,
-    condition_weight: float | None = None,
-    condition_share: float = 0.02,
-) -> Tensor:
-    """Which noise goes with which data: indices [B] so that ``x_0[indices]`` pairs with ``x_1``.
-
-    "ot" is the minibatch optimal transport of the squared distance. It pairs noise with data by the
-    data's condition too, which a sampler cannot do, and so skews conditional training; "c2ot" adds
-    to the cost of a pair the cosine distance of the conditions that noise and data were drawn with
-    (arXiv 2503.10636). Give the batch gathered from all ranks; ties and rounding aside the result
-    does not depend on its order.
-
-    Args:
-        x_0, x_1: [B, ...].
-        condition: [B, ...], for "c2ot".
-        condition_weight: of the condition's cost, in units of the mean squared distance; None
-            chooses it by ``condition_share``.
-        condition_share: see ``conditional_cost``.
-    """
-    if kind == "none":
-        return torch.arange(len(x_1), device=x_1.device)
-    if kind not in ("ot", "c2ot"):
-        raise ValueError(f"unknown coupling {kind!r}; known are none, ot, c2ot")
-    cost_BB = transport_cost(x_0, x_1)
-    if kind == "c2ot":
-        if condition is None:
-            raise ValueError("coupling 'c2ot' needs the batch's condition")
-        cost_BB = conditional_cost(cost_BB, condition, condition_weight, condition_share)
-    return assign(cost_BB).to(x_1.device)
-
-
-def transport_cost(x_0: Tensor, x_1: Tensor) -> Tensor:
-    """Squared distances of data (rows, any number) and noise (columns), float64."""
-    a, b = x_0.flatten(1).double(), x_1.flatten(1).double()
-    # |a|^2 + |b|^2 - 2 a.b needs no tensor of all the differences.
-    return b.square().sum(1)[:, None] + a.square().sum(1)[None] - 2 * b @ a.T
-
-
-def conditional_cost(
-    cost_BB: Tensor, condition: Tensor, weight: float | None = None, share: float = 0.02
-) -> Tensor:
-    """Transport costs with those of leaving the condition added.
-
-    Distances between noise and data hardly differ in many dimensions, so no fixed weight fits: in
-    units of their mean it lets nothing move. Without a ``weight`` it is the one with which a
-    ``share`` of all pairs would still cost less than the noise that the data were drawn with. Where
-    more than that are of one condition exactly, nothing leaves its condition.
-    """
-    c = torch.nn.functional.normalize(condition.flatten(1).double(), dim=1)
-    apart_BB = (1 - c @ c.T).clamp(min=0)
-    if weight is not None:
-        return cost_BB + weight * cost_BB.mean() * apart_BB
-    apart_BB = torch.where(apart_BB < 1e-9, 0.0, apart_BB)
-    gain_BB = cost_BB.diagonal()[:, None] - cost_BB
-    # The weight up to which a pair beats the data's own noise; none does where there is no gain.
-    limit_BB = torch.where(gain_BB > 0, gain_BB / apart_BB, 0.0)
-    limits = limit_BB.flatten().sort(descending=True).values
-    chosen = limits[min(len(limits) - 1, round(share * len(limits)))]
-    if chosen.isinf():
-        return cost_BB + (apart_BB > 0) * (1 + len(cost_BB) * (cost_BB.max() - cost_BB.min()))
-    return cost_BB + chosen * apart_BB
-
-
-def assign(cost_BB: Tensor) -> Tensor:
-    """The column of every row so that the sum of the costs is least, [B] on the CPU."""
-    from scipy.optimize import linear_sum_assignment
-
-    _, columns = linear_sum_assignment(cost_BB.cpu().numpy())
-    return torch.from_numpy(columns)
-
-
 # Sampling
 
 
@@ -255,7 +185,7 @@ def schedule(
 
 def advance(x: Tensor, v: Tensor | Guided, h: float) -> Tensor:
     """x + h v."""
-    return x + h * _velocity(v)
+    return x + h * _applied(v)
 
 
 def integrate(
@@ -298,11 +228,12 @@ def integrate(
 
     def moved(x: State, v: Sequence[Tensor | Guided | None], h: Sequence[float]) -> State:
         parts = zip(x, v, h, strict=True)
-        return tuple(advance(x_m, v_m, h_m) if h_m and v_m is not None else x_m
-                     for x_m, v_m, h_m in parts)  # fmt: skip
+        return tuple(
+            advance(x_m, v_m, h_m) if h_m and v_m is not None else x_m for x_m, v_m, h_m in parts
+        )
 
     rows = [tuple(row) for row in path.tolist()]
-    last: list[tuple[Tensor, float] | None] = [None] * len(x)
+    last: list[noise_steps.Seen | None] = [None] * len(x)
     for step, (t, t_next) in enumerate(zip(rows[:-1], rows[1:], strict=True), start=1):
         h = tuple(b - a for a, b in zip(t, t_next, strict=True))
         moving = tuple(h_m != 0 for h_m in h)
@@ -312,10 +243,10 @@ def integrate(
             v = velocity(moved(x, v, tuple(h_m / 2 for h_m in h)), middle, moving)
         elif solver == "heun":
             v_next = velocity(moved(x, v, h), t_next, moving)
-            pairs = zip(map(_velocity, v), map(_velocity, v_next), strict=True)
+            pairs = zip(_plain(v), _plain(v_next), strict=True)
             v = [None if a is None or b is None else (a + b) / 2 for a, b in pairs]
         elif solver == "ab2":
-            plain = [_velocity(v_m) for v_m in v]
+            plain = _plain(v)
             here = [
                 (v_m, h_m) if h_m and v_m is not None else None
                 for v_m, h_m in zip(plain, h, strict=True)
@@ -329,15 +260,23 @@ def integrate(
             last = here
         if solver == "2m" or any(etas):
             order = 2 if solver == "2m" else 1
-            steps = [
-                noise_steps.step(
-                    advance(x_m, v_m, 1 - t[m]), advance(x_m, v_m, -t[m]), t[m], t_next[m],
-                    eta=etas[m], noise=partial(noise, m) if noise and etas[m] else None,
-                    last=last[m], order=order,
-                ) if h[m] and v_m is not None else (x_m, None)
-                for m, (x_m, v_m) in enumerate(zip(x, v, strict=True))
-            ]  # fmt: skip
-            end, last = tuple(x_m for x_m, _ in steps), [seen for _, seen in steps]
+            ends, before, last = list(x), last, [None] * len(x)
+            for m, (x_m, v_m) in enumerate(zip(x, v, strict=True)):
+                if not h[m] or v_m is None:
+                    continue
+                data, rest = advance(x_m, v_m, 1 - t[m]), advance(x_m, v_m, -t[m])
+                fresh = partial(noise, m) if noise and etas[m] else None
+                ends[m], last[m] = noise_steps.step(
+                    data,
+                    rest,
+                    t[m],
+                    t_next[m],
+                    eta=etas[m],
+                    noise=fresh,
+                    last=before[m],
+                    order=order,
+                )
+            end = tuple(ends)
         else:
             end = moved(x, v, h)
         if held is not None:
@@ -352,5 +291,9 @@ def integrate(
     return x
 
 
-def _velocity(v: Tensor | Guided | None) -> Tensor | None:
+def _applied(v: Tensor | Guided) -> Tensor:
     return v.velocity() if isinstance(v, Guided) else v
+
+
+def _plain(parts: Sequence[Tensor | Guided | None]) -> list[Tensor | None]:
+    return [None if v is None else _applied(v) for v in parts]

@@ -4,7 +4,7 @@ import json
 
 from benchmarks.evidence import MARK, ROOT, remember, source_hash, stale_quotes, with_tables
 from benchmarks.gpu.results import environment
-from syncflow.ops import native
+from syncflow.ops import extension
 
 
 def test_no_quoted_result_is_stale():
@@ -80,6 +80,6 @@ def test_hash_knows_names_and_contents(tmp_path):
 
 
 def test_what_is_told_of_the_machine_names_no_folder_of_it(monkeypatch):
-    monkeypatch.setattr(native, "_find", lambda: ROOT / "syncflow" / "_C.so")
+    monkeypatch.setattr(extension, "find", lambda: ROOT / "syncflow" / "_C.so")
     told = environment()
     assert told["kernels"]["path"] == "_C.so" and str(ROOT) not in json.dumps(told)

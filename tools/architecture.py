@@ -18,6 +18,7 @@ _OUT_X = _LAYER_X + len(_LAYERS) * _STEP
 
 
 def text(x: float, y: float, words: str, size: int = 13, extra: str = "") -> str:
+    """Words at a point, in pixels."""
     return f'<text x="{x:g}" y="{y:g}" font-size="{size}" {extra}>{words}</text>'
 
 
@@ -34,15 +35,18 @@ def box(x: float, y: float, width: float, height: float, fill: str, *lines: str)
 
 
 def line(*points: tuple[float, float], kind: str = "line") -> str:
+    """Through points, in pixels."""
     path = " L".join(f"{x:g},{y:g}" for x, y in points)
     return f'<path d="M{path}" class="{kind}"/>'
 
 
 def arrow(*points: tuple[float, float]) -> str:
+    """A line with a head at its end."""
     return line(*points, kind="line arrow")
 
 
 def draw() -> str:
+    """The figure as SVG."""
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
         f'width="{_WIDTH}" height="{_HEIGHT}">',

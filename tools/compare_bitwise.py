@@ -39,8 +39,11 @@ print(json.dumps({
 def run(tree: Path, folder: Path, *command: str) -> str:
     """What Python prints that finds the package in ``tree`` and nowhere else."""
     environment = {
-        **os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
-    }  # fmt: skip
+        **os.environ,
+        "PYTHONPATH": str(tree),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     done = subprocess.run(
         [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True
     )
@@ -88,8 +91,8 @@ def prints(tree: Path, folder: Path) -> dict[str, str]:
             config["loop"] |= {"threads": 1, "log_every": 1}
         path = configs / f"{name}.json"
         path.write_text(json.dumps(config))
-        run(tree, folder, "-m", "syncflow", "train", "--config", str(path), "--no-progress",
-            "--device", "cpu")  # fmt: skip
+        train = ["-m", "syncflow", "train", "--no-progress", "--device", "cpu"]
+        run(tree, folder, *train, "--config", str(path))
     runs = folder / "runs" / "tiny"
     for shard in sorted((runs / "latents_train").glob("*.safetensors")):
         found[f"latents, {shard.stem}"] = tensors(shard)

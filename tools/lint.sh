@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks the form of every Python, C++ and CUDA file; --fix rewrites them.
+# Checks the form of every Python, C++ and CUDA file, and that what is public says what it is; --fix
+# rewrites the form.
 #
 #   pip install -e '.[lint]'   the versions that this is checked with
 #   bash tools/lint.sh
@@ -16,7 +17,7 @@ for tool in ruff clang-format; do
 done
 
 # Said by whatever fails below.
-trap '[ $? -eq 0 ] || echo "lint: not clean; bash tools/lint.sh --fix mends all but what ruff check lists" >&2' EXIT
+trap '[ $? -eq 0 ] || echo "lint: not clean; bash tools/lint.sh --fix mends all but what ruff check and the docstrings list" >&2' EXIT
 
 files() { git ls-files --cached --others --exclude-standard -- "$@"; }
 
@@ -24,5 +25,6 @@ ruff check --quiet ${1:+--fix} .
 ruff format --quiet "${check[@]}" .
 # Timings of the kernels remain those of the kernels that are only laid out anew.
 [ -z "${1:-}" ] || python3 benchmarks/evidence.py --remember
+python3 tools/docstrings.py
 files '*.cpp' '*.h' '*.cu' '*.cuh' | xargs clang-format "${dry[@]}"
 echo "lint: clean"

@@ -20,6 +20,7 @@ _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 
 
 def on_files(files: Any, config: Any) -> Any:
+    """MkDocs' hook: adds the generated pages."""
     from mkdocs.structure.files import File
 
     for name, text in pages().items():
@@ -78,6 +79,7 @@ def moved(path: Path) -> str:
 
 
 def python_api() -> str:
+    """The page of the Python interface."""
     import syncflow
 
     pipeline = syncflow.load.__module__
@@ -105,6 +107,7 @@ def modules(title: str, package: str) -> str:
 
 
 def command_line() -> str:
+    """The page of all commands and their options."""
     from syncflow import cli
 
     parts = [
@@ -137,6 +140,7 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParse
 
 
 def names(action: argparse.Action) -> str:
+    """An option as it is typed, with its value."""
     value = action.metavar or action.dest.upper()
     value = " ".join(value) if isinstance(value, tuple) else str(value)
     if action.choices:
@@ -185,6 +189,7 @@ def schemas(package: str) -> list[Any]:
 
 
 def schema_section(schema: Any) -> str:
+    """One schema as a table of its fields."""
     text = re.sub(r"``(.+?)``", r"`\1`", schema.__doc__ or "")
     lines = [line.strip() for line in text.splitlines()]
     fields = schema.model_fields.items()
@@ -204,11 +209,13 @@ def schema_section(schema: Any) -> str:
 
 
 def shown(field: Any) -> str:
+    """A default as the table has it."""
     value = field.get_default(call_default_factory=True)
     return f"{type(value).__name__}()" if hasattr(value, "model_dump") else repr(value)
 
 
 def bound(rule: Any) -> str:
+    """What a constraint asks of a number, in words."""
     if isinstance(rule, Range):
         return str(rule).partition(" number")[2].lstrip(" ,")
     signs = {"gt": ">", "ge": "at least", "lt": "<", "le": "at most"}

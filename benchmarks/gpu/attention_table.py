@@ -57,8 +57,9 @@ def attention(results: Results, device: torch.device, tiny: bool) -> None:
             mask = torch.zeros(B, 1, 1, M, device=device, dtype=dtype)
             mask[:, ..., M * 3 // 4 :] = torch.finfo(dtype).min
 
-        def make(core: Callable, draw: Callable = draw, mask: Tensor | None = mask,
-                 bytes_: int = bytes_) -> object:  # fmt: skip
+        def make(
+            core: Callable, draw: Callable = draw, mask: Tensor | None = mask, bytes_: int = bytes_
+        ) -> object:
             with torch.inference_mode():
                 sets = [draw() for _ in range(sets_for(bytes_, tiny))]
                 arguments = () if mask is None else (mask,)
@@ -125,17 +126,27 @@ def eighths(pairs: list[tuple[Tensor, Tensor]], bias: Tensor) -> dict[str, list[
 
     def product(xq: Tensor, xs: Tensor, wq: Tensor, ws: Tensor) -> Tensor:
         return torch._scaled_mm(
-            xq, wq.t(), scale_a=xs, scale_b=ws.t(), bias=bias, out_dtype=torch.bfloat16,
+            xq,
+            wq.t(),
+            scale_a=xs,
+            scale_b=ws.t(),
+            bias=bias,
+            out_dtype=torch.bfloat16,
             use_fast_accum=True,
-        )  # fmt: skip
+        )
 
     one = torch.ones((), device=bias.device)
 
     def whole(xq: Tensor, wq: Tensor) -> Tensor:
         return torch._scaled_mm(
-            xq, wq.t(), scale_a=one, scale_b=one, bias=bias, out_dtype=torch.bfloat16,
+            xq,
+            wq.t(),
+            scale_a=one,
+            scale_b=one,
+            bias=bias,
+            out_dtype=torch.bfloat16,
             use_fast_accum=True,
-        )  # fmt: skip
+        )
 
     return {
         "float8 by row": [lambda r=r: product(*r) for r in ready],

@@ -17,11 +17,13 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 def gate_residual_modulate(x, y, gate, shift, scale) -> tuple[Tensor, Tensor]:
+    """x [B, N, C] + gate y, and its modulated norm; the others [B, C]."""
     x = x + gate[:, None] * y
     return x, modulate(x, shift, scale)
 
 
 def residual_layernorm(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x + LN(y), both [B, N, C]."""
     return x + F.layer_norm(y, y.shape[-1:], weight, bias, 1e-5)
 
 
@@ -40,6 +42,7 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 
 
 def naive(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention by two products around a softmax, [B, H, N, D]."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     return scores.float().softmax(-1).to(v.dtype) @ v
 
@@ -55,6 +58,7 @@ def temporal_attention(qkv_BTS3HD, q_weight, k_weight, table, core: Callable = n
 
 
 def spatial_attention(qkv_BTS3HD, q_weight, k_weight, core: Callable) -> Tensor:
+    """The same within each frame: [B, T, S, H D]."""
     B, T, S, _, H, D = qkv_BTS3HD.shape
     q, k, v = qkv_BTS3HD.reshape(B * T, S, 3, H, D).permute(2, 0, 3, 1, 4).unbind(0)
     out = core(rms_norm(q, q_weight), rms_norm(k, k_weight), v)

@@ -49,16 +49,19 @@ def tests(results: Results, tiny: bool) -> dict[str, object]:
         log = Path(folder) / "errors.jsonl"
         command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
         command += ["--collect-only"] if tiny else []
-        if not tiny and workers > 1 and subprocess.run(
-            [sys.executable, "-c", "import xdist"], capture_output=True
-        ).returncode == 0:  # fmt: skip
+        seek = [sys.executable, "-c", "import xdist"]
+        if not tiny and workers > 1 and not subprocess.run(seek, capture_output=True).returncode:
             command += ["-n", str(workers)]
         environment = {**os.environ, "SYNCFLOW_ERROR_LOG": str(log), "OMP_NUM_THREADS": "1"}
         try:
             done = subprocess.run(
-                [*command, *TESTS], capture_output=True, text=True, cwd=ROOT, env=environment,
+                [*command, *TESTS],
+                capture_output=True,
+                text=True,
+                cwd=ROOT,
+                env=environment,
                 timeout=max(20, results.clock.left() - 10),
-            )  # fmt: skip
+            )
             out, code = done.stdout, done.returncode
         except subprocess.TimeoutExpired as stopped:
             out, code = (stopped.stdout or b"").decode(errors="replace"), -1
@@ -71,9 +74,11 @@ def tests(results: Results, tiny: bool) -> dict[str, object]:
     (ROOT / "build").mkdir(exist_ok=True)
     (ROOT / "build" / "off").write_text(",".join(off))
     return {
-        "exit": code, "summary": lines[-1] if lines else "", "failures": failures[:80],
+        "exit": code,
+        "summary": lines[-1] if lines else "",
+        "failures": failures[:80],
         "switched_off": off,
-    }  # fmt: skip
+    }
 
 
 def by_test(rows: list[dict]) -> dict[str, dict]:
@@ -87,9 +92,12 @@ def by_test(rows: list[dict]) -> dict[str, dict]:
         ratio = row["error"] / row["bound"] if row["bound"] else 0.0
         if entry["worst"] is None or ratio > entry["worst"]["of_bound"]:
             entry["worst"] = {
-                "of_bound": ratio, "error": row["error"], "eager": row["eager"],
-                "result": row["result"], "test": row["test"].rsplit("::", 1)[-1],
-            }  # fmt: skip
+                "of_bound": ratio,
+                "error": row["error"],
+                "eager": row["eager"],
+                "result": row["result"],
+                "test": row["test"].rsplit("::", 1)[-1],
+            }
     return found
 
 
@@ -125,8 +133,11 @@ def sanitizer(tool: str, tiny: bool) -> Iterator[subprocess.Popen | None]:
         return
     process = subprocess.Popen(
         [command, "--tool", tool, sys.executable, "-m", "benchmarks.gpu.small_shapes"],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     try:
         yield process
     finally:

@@ -72,6 +72,7 @@ class CachedText(nn.Module):
         self.mask = torch.arange(length, device=device)[None] < tokens
 
     def encode(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        """The same tokens [B, L, E] and mask [B, L] for every prompt."""
         count = len(prompts)
         return self.states.expand(count, -1, -1), self.mask.expand(count, -1)
 

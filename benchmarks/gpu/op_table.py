@@ -41,8 +41,11 @@ def cases(device: torch.device, dry: bool) -> Iterator[Case]:
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     size = dtype.itemsize
     draw = functools.partial(torch.randn, device=device, dtype=dtype)
-    frames = [(2, 8, 4)] if dry else [(2, 8, 256), (16, 8, 256), (2, 8, 1024), (2, 16, 256),
-                                      (2, 32, 256), (2, 8, 64)]  # fmt: skip
+    frames = (
+        [(2, 8, 4)]
+        if dry
+        else [(2, 8, 256), (16, 8, 256), (2, 8, 1024), (2, 16, 256), (2, 32, 256), (2, 8, 64)]
+    )
     for index, (B, T, S) in enumerate(frames):
         yield _temporal(B, T, S, H, D, draw, size, device, libraries=not index)
     for B, N in [(2, 32)] if dry else [(2, 2048), (16, 2048)]:
@@ -69,10 +72,14 @@ def _temporal(B, T, S, H, D, draw, size, device, libraries: bool) -> Case:
         found = baselines.attention_libraries()
         others |= {n: core and with_core(core) for n, core in found.items()}
     return Case(
-        "temporal_attention", f"{B}x{T}x{S}x{H}x{D}",
+        "temporal_attention",
+        f"{B}x{T}x{S}x{H}x{D}",
         lambda: [draw(B, T, S, 3, H, D), 1 + 0.1 * draw(D), 1 + 0.1 * draw(D)],
-        temporal_attention, with_core(baselines.naive), (4 * one, 11 * one), others,
-    )  # fmt: skip
+        temporal_attention,
+        with_core(baselines.naive),
+        (4 * one, 11 * one),
+        others,
+    )
 
 
 def _norms(B, N, C, draw, size) -> Iterator[Case]:
@@ -87,29 +94,50 @@ def _norms(B, N, C, draw, size) -> Iterator[Case]:
         return lambda x, shift, scale: norm(x) * (1 + scale[:, None]) + shift[:, None]
 
     yield Case(
-        "adaln", shape, lambda: [draw(B, N, C), *rows()[:2]], adaln.adaln, baselines.modulate,
-        (2 * one, 5 * one), {n: norm and modulated(norm) for n, norm in libraries.items()},
-    )  # fmt: skip
+        "adaln",
+        shape,
+        lambda: [draw(B, N, C), *rows()[:2]],
+        adaln.adaln,
+        baselines.modulate,
+        (2 * one, 5 * one),
+        {n: norm and modulated(norm) for n, norm in libraries.items()},
+    )
     yield Case(
-        "gate_residual_adaln", shape, lambda: [draw(B, N, C), draw(B, N, C), *rows()],
-        adaln.gate_residual_adaln, baselines.gate_residual_modulate, (4 * one, 10 * one),
-    )  # fmt: skip
+        "gate_residual_adaln",
+        shape,
+        lambda: [draw(B, N, C), draw(B, N, C), *rows()],
+        adaln.gate_residual_adaln,
+        baselines.gate_residual_modulate,
+        (4 * one, 10 * one),
+    )
     yield Case(
-        "gate_residual", shape, lambda: [draw(B, N, C), draw(B, N, C), rows()[0]],
-        adaln.gate_residual, lambda x, y, gate: x + gate[:, None] * y, (3 * one, 6 * one),
-    )  # fmt: skip
+        "gate_residual",
+        shape,
+        lambda: [draw(B, N, C), draw(B, N, C), rows()[0]],
+        adaln.gate_residual,
+        lambda x, y, gate: x + gate[:, None] * y,
+        (3 * one, 6 * one),
+    )
     yield Case(
-        "residual_layernorm", shape, lambda: [draw(B, N, C), draw(B, N, C), draw(C), draw(C)],
-        adaln.residual_layernorm, baselines.residual_layernorm, (3 * one, 6 * one),
-    )  # fmt: skip
+        "residual_layernorm",
+        shape,
+        lambda: [draw(B, N, C), draw(B, N, C), draw(C), draw(C)],
+        adaln.residual_layernorm,
+        baselines.residual_layernorm,
+        (3 * one, 6 * one),
+    )
 
 
 def _gelu(N, C, draw, size) -> Case:
     one = N * C * size
     return Case(
-        "bias_gelu", f"{N}x{C}", lambda: [draw(N, C), draw(C)], gelu.bias_gelu,
-        lambda x, bias: F.gelu(x + bias, approximate="tanh"), (2 * one, 5 * one),
-    )  # fmt: skip
+        "bias_gelu",
+        f"{N}x{C}",
+        lambda: [draw(N, C), draw(C)],
+        gelu.bias_gelu,
+        lambda x, bias: F.gelu(x + bias, approximate="tanh"),
+        (2 * one, 5 * one),
+    )
 
 
 def _packed(B, N, H, D, draw, size) -> Case:
@@ -121,10 +149,13 @@ def _packed(B, N, H, D, draw, size) -> Case:
 
     # Without a gradient the operator works in place, on two thirds of the tensor.
     return Case(
-        "qk_norm_rope", f"{B}x{N}x{H}x{D}",
+        "qk_norm_rope",
+        f"{B}x{N}x{H}x{D}",
         lambda: [draw(B, N, 3, H, D), 1 + 0.1 * draw(D), 1 + 0.1 * draw(D)],
-        qk_norm_rope.qk_norm_rope, eager, (4 * one, 14 * one),
-    )  # fmt: skip
+        qk_norm_rope.qk_norm_rope,
+        eager,
+        (4 * one, 14 * one),
+    )
 
 
 def _group_norms(N, C, side, draw, size) -> Iterator[Case]:
@@ -135,17 +166,21 @@ def _group_norms(N, C, side, draw, size) -> Iterator[Case]:
         return draw(N, C, side, side).contiguous(memory_format=torch.channels_last)
 
     yield Case(
-        "group_norm_silu", shape, lambda: [picture(), draw(C), draw(C)],
+        "group_norm_silu",
+        shape,
+        lambda: [picture(), draw(C), draw(C)],
         lambda x, w, b: group_norm.group_norm_silu(x, 32, w, b),
-        lambda x, w, b: F.silu(F.group_norm(x, 32, w, b)), (3 * one, None),
-    )  # fmt: skip
+        lambda x, w, b: F.silu(F.group_norm(x, 32, w, b)),
+        (3 * one, None),
+    )
     yield Case(
-        "sum_group_norm_silu", shape,
+        "sum_group_norm_silu",
+        shape,
         lambda: [picture(), picture(), draw(C), draw(C), draw(C)],
         lambda x, y, c, w, b: group_norm.sum_group_norm_silu(x, y, c, 32, w, b),
         lambda x, y, c, w, b: F.silu(F.group_norm(x + c.view(-1, 1, 1) + y, 32, w, b)),
         (5 * one, None),
-    )  # fmt: skip
+    )
 
 
 def _ends(C, draw, size, device, dry) -> Iterator[Case]:
@@ -160,24 +195,33 @@ def _ends(C, draw, size, device, dry) -> Iterator[Case]:
         return out.flatten(3).permute(0, 2, 3, 1) + positions
 
     yield Case(
-        "patchify3d", f"{B}x{Z}x{T}x{L}x{L}->{C}",
+        "patchify3d",
+        f"{B}x{Z}x{T}x{L}x{L}->{C}",
         lambda: [f32(B, Z, T, L, L), draw(C, Z, 1, 2, 2), draw(C), draw(S, C)],
-        patchify3d.patchify3d, eager_patches, (latents + tokens, None),
-    )  # fmt: skip
+        patchify3d.patchify3d,
+        eager_patches,
+        (latents + tokens, None),
+    )
     yield Case(
-        "unpatchify3d", f"{B}x{T}x{S}x{8 * Z}", lambda: [draw(B, T, S, 8 * Z)],
+        "unpatchify3d",
+        f"{B}x{T}x{S}x{8 * Z}",
+        lambda: [draw(B, T, S, 8 * Z)],
         lambda x: patchify3d.unpatchify3d(x, (1, 2, 2), Z, (T, L, L)),
         lambda x: patchify3d.unpatchify3d_reference(x, (1, 2, 2), Z, (T, L, L)),
         (latents * size // 4 + latents, None),
-    )  # fmt: skip
+    )
     yield Case(
-        "euler_cfg", f"{B}x{Z}x{T}x{L}x{L}", lambda: [f32(B, Z, T, L, L) for _ in range(3)],
+        "euler_cfg",
+        f"{B}x{Z}x{T}x{L}x{L}",
+        lambda: [f32(B, Z, T, L, L) for _ in range(3)],
         lambda x, c, n: euler_cfg.euler_cfg(x, c, n, 6.0, 0.02),
-        lambda x, c, n: x + 0.02 * (n + 6.0 * (c - n)), (4 * latents, None),
-    )  # fmt: skip
+        lambda x, c, n: x + 0.02 * (n + 6.0 * (c - n)),
+        (4 * latents, None),
+    )
 
 
 def key(case: Case, backward: bool) -> str:
+    """Name of the row."""
     return f"op {case.op} {case.shape} {('forward', 'forward+backward')[backward]}"
 
 
@@ -228,6 +272,7 @@ def freshly_compiled(function: Run, mode: str | None = None) -> Run:
 
 
 def assert_compiled(label: str) -> None:
+    """AssertionError where some of what was compiled fell back to eager calls."""
     frames = torch._dynamo.utils.counters["frames"]
     assert frames["ok"] and frames["ok"] == frames["total"], f"{label} ran eagerly: {dict(frames)}"
 

@@ -32,6 +32,7 @@ class Clock:
         self.end = time.monotonic() + seconds
 
     def left(self) -> float:
+        """Seconds that are left."""
         return self.end - time.monotonic()
 
 
@@ -59,9 +60,11 @@ class Results:
 
     @property
     def rows(self) -> dict[str, Any]:
+        """The rows so far, by name."""
         return self.content["rows"]
 
     def add(self, key: str, value: object) -> None:
+        """Takes a row in and writes the file anew, whole."""
         self.rows[key] = value
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text(json.dumps(self.content, indent=1) + "\n")

@@ -9,6 +9,7 @@ from syncflow.ops.temporal_attention import temporal_attention
 
 
 def run(device: str) -> None:
+    """Calls every operator at sizes that are no multiples of a tile, forward and backward."""
     for dtype in (torch.bfloat16, torch.float32):
 
         def draw(*size: int, dtype: torch.dtype = dtype) -> torch.Tensor:

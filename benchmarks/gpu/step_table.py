@@ -38,9 +38,11 @@ def _wall(call: Callable[[], object], repeats: int, warm: int = 2) -> dict[str, 
         _synchronize()
         whole.append(1e3 * (time.perf_counter() - begun))
     return {
-        "ms": statistics.median(whole), "ms_least": min(whole), "host_ms": statistics.median(host),
+        "ms": statistics.median(whole),
+        "ms_least": min(whole),
+        "host_ms": statistics.median(host),
         "repeats": repeats,
-    }  # fmt: skip
+    }
 
 
 def _synchronize() -> None:
@@ -160,9 +162,13 @@ def clip(
         seconds.append(time.perf_counter() - begun)
     best = statistics.median(seconds[1:] or seconds)
     return {
-        "seconds": best, "seconds_first": seconds[0], "steps": steps,
-        "clip_seconds": made.seconds, "real_time_factor": best / made.seconds, **memory,
-    }  # fmt: skip
+        "seconds": best,
+        "seconds_first": seconds[0],
+        "steps": steps,
+        "clip_seconds": made.seconds,
+        "real_time_factor": best / made.seconds,
+        **memory,
+    }
 
 
 @torch.inference_mode()
@@ -176,9 +182,7 @@ def decode(model: SyncFlow, repeats: int) -> dict[str, object]:
     tensors, rest = (video,), (model.video_vae, spec.num_frames)
     replayed = _wall(lambda: model.steps(pixels_of, tensors, Fixed(), *rest), few)
     heard = _wall(lambda: model.audio_vae.decode(audio, num_samples=spec.num_samples), few)
-    found = {
-        "video_ms": shown["ms"], "video_graph_ms": replayed["ms"], "audio_ms": heard["ms"],
-    }  # fmt: skip
+    found = {"video_ms": shown["ms"], "video_graph_ms": replayed["ms"], "audio_ms": heard["ms"]}
     with torch.backends.cudnn.flags(enabled=True, benchmark=True):
         searched = _wall(lambda: model.video_vae.decode(video, num_frames=spec.num_frames), few)
     return found | {"video_searched_ms": searched["ms"]}

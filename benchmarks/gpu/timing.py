@@ -21,6 +21,7 @@ class Time:
     how: str
 
     def as_json(self) -> dict[str, float | str]:
+        """The fields, numbers to a thousandth."""
         return {k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(self).items()}
 
 

@@ -43,13 +43,18 @@ def predict(row: Row) -> dict[str, Any]:
     host = CALL * step.calls
     seconds = max(device, host)
     return {
-        "seconds": round(seconds, 4), "seconds_device": round(device, 4),
-        "seconds_host": round(host, 4), "samples_per_second": round(row.batch / seconds, 2),
+        "seconds": round(seconds, 4),
+        "seconds_device": round(device, 4),
+        "seconds_host": round(host, 4),
+        "samples_per_second": round(row.batch / seconds, 2),
         "peak_gib": footprint.gib(found.train),
         "parts_gib": {name: footprint.gib(size) for name, size in found.parts.items()},
-        "tflop": round(step.flops / 1e12, 2), "launches": step.launches, "calls": step.calls,
-        "waits": found.reads, "copies": found.transfers,
-    }  # fmt: skip
+        "tflop": round(step.flops / 1e12, 2),
+        "launches": step.launches,
+        "calls": step.calls,
+        "waits": found.reads,
+        "copies": found.transfers,
+    }
 
 
 def main() -> None:

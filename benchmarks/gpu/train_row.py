@@ -39,6 +39,7 @@ class OneOfMany(Group):
     for every shape."""
 
     def gather(self, value: torch.Tensor) -> torch.Tensor:
+        """Every process's value [many * n, ...]; the others' are made up, once."""
         many = _MANY[0]
         if many == 1:
             return value
@@ -50,6 +51,7 @@ class OneOfMany(Group):
         return torch.cat([value, _OTHERS[key]])
 
     def rows(self, total: int) -> slice:
+        """This process's share of a batch of all."""
         return slice(0, total // _MANY[0]) if total in _GATHERED else super().rows(total)
 
 
@@ -201,27 +203,39 @@ class Measurement:
         on_gpu = device.type == "cuda"
         split = {k: statistics.median(p[k] for p in phases) for k in phases[0]}
         return {
-            "batch": loop_config.batch_size, "draws": row.draws, "engine": row.engine,
-            "stage": row.stage, "recompute": row.recompute, "coupling": row.coupling,
-            "gpus_of_coupling": row.gpus, "width": self.config.model.video.hidden_size,
-            "depth": self.config.model.video.depth, "precision": loop_config.precision,
-            "optimizer": loop_config.optimizer, "ema": loop_config.ema,
+            "batch": loop_config.batch_size,
+            "draws": row.draws,
+            "engine": row.engine,
+            "stage": row.stage,
+            "recompute": row.recompute,
+            "coupling": row.coupling,
+            "gpus_of_coupling": row.gpus,
+            "width": self.config.model.video.hidden_size,
+            "depth": self.config.model.video.depth,
+            "precision": loop_config.precision,
+            "optimizer": loop_config.optimizer,
+            "ema": loop_config.ema,
             "samples_per_second": speed,
             "step_seconds": {
-                "median": middle, "p20": ordered[len(ordered) // 5],
-                "p80": ordered[-1 - len(ordered) // 5], "all": seconds,
+                "median": middle,
+                "p20": ordered[len(ordered) // 5],
+                "p80": ordered[-1 - len(ordered) // 5],
+                "all": seconds,
             },
             "split_seconds": split,
-            "tflop_per_sample": self.flops / 1e12, "tflops": speed * self.flops / 1e12,
+            "tflop_per_sample": self.flops / 1e12,
+            "tflops": speed * self.flops / 1e12,
             "mfu": speed * self.flops / peak if peak else None,
             "memory_gib": {
                 "peak": logging.memory_gib(device),
                 "reserved": torch.cuda.max_memory_reserved(device) / GIB if on_gpu else None,
                 "total": torch.cuda.mem_get_info(device)[1] / GIB if on_gpu else None,
             },
-            "losses": [float(loss) for loss in self.losses], "gradient_norms": self.norms,
-            "coupling_seconds": self.coupling_seconds, **self.notes,
-        }  # fmt: skip
+            "losses": [float(loss) for loss in self.losses],
+            "gradient_norms": self.norms,
+            "coupling_seconds": self.coupling_seconds,
+            **self.notes,
+        }
 
     def profile(self) -> dict[str, Any]:
         """One step by PyTorch's profiler: what the device was busy with, longest first."""

@@ -55,7 +55,7 @@ ROWS = {
     "stage2_zero1_draws4_ot32": Row(2, "zero1", 16, draws=4, coupling="ot", gpus=32, steps=8),
     "stage2_plain_draws4_blocks": Row(2, "plain", 16, draws=4, recompute="blocks", steps=6),
     "stage3_plain_selective": Row(3, "plain", 2, recompute="selective", steps=8),
-}  # fmt: skip
+}
 
 
 def main() -> int:
@@ -73,8 +73,9 @@ def main() -> int:
     names = options.rows.split(",") if options.rows else list(ROWS)
     for name in names:
         if name not in ROWS:
-            print(f"train_table: error: no row {name!r}; there are {', '.join(ROWS)}",
-                  file=sys.stderr)  # fmt: skip
+            print(
+                f"train_table: error: no row {name!r}; there are {', '.join(ROWS)}", file=sys.stderr
+            )
             return 2
     options.out.mkdir(parents=True, exist_ok=True)
     return _Table(options, names).run()
@@ -167,8 +168,11 @@ class _Table:
         if row is None:
             log = (self.options.out / f"{name}.log").read_text(errors="replace")
             why = f"ended with {process.returncode} and without a result"
-            row = {"row": name, "error": f"{why} (limit {self.options.row_seconds:g} s)",
-                   "log": log[-1500:]}  # fmt: skip
+            row = {
+                "row": name,
+                "error": f"{why} (limit {self.options.row_seconds:g} s)",
+                "log": log[-1500:],
+            }
             write(path, row)
         return row
 
@@ -235,8 +239,13 @@ def _environment(device: str) -> dict[str, str]:
     out.setdefault("OMP_NUM_THREADS", str(max(1, min(8, cores // 2))))
     out["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), out.get("PYTHONPATH"))))
     # All five, or DeepSpeed asks MPI.
-    out |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": "29517"}  # fmt: skip
+    out |= {
+        "RANK": "0",
+        "WORLD_SIZE": "1",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29517",
+    }
     for folder in ("/usr/local/cuda", *sorted(map(str, Path("/usr/local").glob("cuda-*")))):
         if (Path(folder) / "bin" / "nvcc").exists():
             out.setdefault("CUDA_HOME", folder)

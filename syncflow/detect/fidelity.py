@@ -39,12 +39,14 @@ def spectral_distance(out_BM: Tensor, audio_BM: Tensor) -> float:
     """Mean difference of log magnitudes in dB, over all bins; [M] or [B,M], in [-1,1]."""
     window = torch.hann_window(_WINDOW)
     levels = [
-        20 * torch.log10(
+        20
+        * torch.log10(
             torch.stft(x.float(), _WINDOW, _HOP, window=window, return_complex=True).abs()
-            * (2 / window.sum()) + _FLOOR
+            * (2 / window.sum())
+            + _FLOOR
         )
         for x in (out_BM, audio_BM)
-    ]  # fmt: skip
+    ]
     return float((levels[0] - levels[1]).abs().mean())
 
 

@@ -133,9 +133,16 @@ def tally(
         pair_rows += [row] * len(pairs)
     picture_N, sound_N = np.array(pairs_of_clips, int).reshape(-1, 2).T
     return Tally(
-        picture_N, sound_N, contacts_N, onsets_N, hits_KN, np.concatenate(offsets),
-        np.concatenate(rows), np.array(matched), np.array(pair_rows, dtype=int),
-    )  # fmt: skip
+        picture_N,
+        sound_N,
+        contacts_N,
+        onsets_N,
+        hits_KN,
+        np.concatenate(offsets),
+        np.concatenate(rows),
+        np.array(matched),
+        np.array(pair_rows, dtype=int),
+    )
 
 
 def weighted_quantile(values_E: np.ndarray, weights_RE: np.ndarray, q: float) -> np.ndarray:

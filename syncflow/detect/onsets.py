@@ -51,9 +51,14 @@ def flux(audio_M: Tensor, rate: int = SAMPLE_RATE, settings: OnsetSettings | Non
     settings = settings or OnsetSettings()
     window = torch.hann_window(settings.window)
     spectrum = torch.stft(
-        audio_M.float(), settings.window, settings.hop, window=window, center=True,
-        pad_mode="constant", return_complex=True,
-    ).abs() * (2 / window.sum())  # fmt: skip
+        audio_M.float(),
+        settings.window,
+        settings.hop,
+        window=window,
+        center=True,
+        pad_mode="constant",
+        return_complex=True,
+    ).abs() * (2 / window.sum())
     filters = _filters(settings.bands, settings.window, settings.low, settings.high, rate)
     energy_KN = filters @ spectrum.square()
     quiet_K1 = energy_KN.quantile(0.1, dim=1, keepdim=True)

@@ -91,6 +91,7 @@ class Detectors:
     fitted: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path = PATH) -> None:
+        """Writes them as JSON, whole or not at all."""
         durable.write_text(path, json.dumps(asdict(self), indent=2) + "\n")
 
 

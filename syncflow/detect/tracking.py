@@ -142,7 +142,7 @@ def _stick(
     is not the hinge. While it rests as part of the background nothing of it is seen: it is then
     where it rests.
     """
-    solid_FHW = weight_FHW > 0.5
+    solid_FHW = np.greater(weight_FHW, 0.5)
     shapes = []
     for f in np.flatnonzero(mass_F > 0.5 * typical):
         columns = np.flatnonzero(weight_FHW[f].sum(0) > 0.5)

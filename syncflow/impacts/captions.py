@@ -9,13 +9,17 @@ is left out, still reads well.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
-MAX_LENGTH = 110
+from syncflow.impacts.scene import Attributes
 
-WORDS: dict[str, dict[Any, tuple[str, ...]]] = {
+MAX_LENGTH = 110
+#: Attributes whose values have words of their own.
+Worded = Literal["material", "shape", "size", "count", "floor", "ambience"]
+
+WORDS: dict[str, dict[str | int, tuple[str, ...]]] = {
     "material": {
         "metal": ("metal", "metal", "steel", "metallic"),
         "wood": ("wooden", "wooden", "wood"),
@@ -177,7 +181,7 @@ SURROUNDINGS = {
 
 
 def caption(
-    attributes: dict[str, Any], seed: int | np.random.Generator, split: str = "train"
+    attributes: Attributes, seed: int | np.random.Generator, split: str = "train"
 ) -> tuple[str, list[str]]:
     """A sentence of at most 110 characters, and which of the attributes it mentions.
 
@@ -199,7 +203,7 @@ def caption(
 
 
 def _fill(
-    pattern: str, attributes: dict[str, Any], said: set[str], voice: str, rng: np.random.Generator
+    pattern: str, attributes: Attributes, said: set[str], voice: str, rng: np.random.Generator
 ) -> tuple[str, list[str]]:
     if attributes["kind"] == "splash":
         said.add("floor")
@@ -242,12 +246,12 @@ def _fill(
     return text, sorted(said)
 
 
-def _pick(name: str, attributes: dict[str, Any], rng: np.random.Generator) -> str:
+def _pick(name: Worded, attributes: Attributes, rng: np.random.Generator) -> str:
     words = WORDS[name][attributes[name]]
     return words[rng.integers(len(words))]
 
 
-def _number(attributes: dict[str, Any], rng: np.random.Generator) -> str:
+def _number(attributes: Attributes, rng: np.random.Generator) -> str:
     count = attributes["count"]
     noun = ("bounce", "hit")[rng.integers(2)]
     if attributes["kind"] == "strike":
@@ -257,7 +261,7 @@ def _number(attributes: dict[str, Any], rng: np.random.Generator) -> str:
     return f"{NUMBERS[count]} {noun}s"
 
 
-def _noun(attributes: dict[str, Any], said: set[str], rng: np.random.Generator) -> str:
+def _noun(attributes: Attributes, said: set[str], rng: np.random.Generator) -> str:
     size = [_pick("size", attributes, rng)] if "size" in said else []
     colour = [attributes["colour"]] if "colour" in said else []
     # A ball has one name and draws nothing: level 1 says what it always said.
@@ -280,7 +284,7 @@ def _noun(attributes: dict[str, Any], said: set[str], rng: np.random.Generator) 
     return " ".join([article, *words])
 
 
-def _nouns(attributes: dict[str, Any], said: set[str], rng: np.random.Generator) -> str:
+def _nouns(attributes: Attributes, said: set[str], rng: np.random.Generator) -> str:
     """Several equal things: "three small red metal balls"."""
     words = [NUMBERS[attributes["count"]] if "count" in said else "some"]
     for name in ("size", "colour", "material"):

@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from syncflow.impacts import materials
-from syncflow.impacts.scene import Contact, Noise, Piece, Stage, Thing
+from syncflow.impacts.scene import Attributes, Contact, Noise, Piece, Stage, Thing
 from syncflow.impacts.stages import stage
 
 MIN_GAP = 0.20
@@ -59,16 +58,14 @@ def bounce_times(
         return [float(t) for t in times], float(flight), float(gravity), [float(v) for v in e]
 
 
-def bounce(
-    what: dict[str, Any], rng: _Rng, look: _Rng, seconds: float, through: float = 0.5
-) -> Event:
+def bounce(what: Attributes, rng: _Rng, look: _Rng, seconds: float, through: float = 0.5) -> Event:
     """One thing that falls and bounces, seen from the side; `through` as for `stage`."""
     scenery = stage(look, [what], through)
     thing, contacts = _bouncer(what, 0, rng, seconds, scenery.ground)
     return (thing,), contacts, scenery, ()
 
 
-def pair(what: dict[str, Any], rng: _Rng, look: _Rng, seconds: float) -> Event:
+def pair(what: Attributes, rng: _Rng, look: _Rng, seconds: float) -> Event:
     """Two things of different materials that bounce side by side, never within 0.2 s of each
     other.
     """
@@ -85,7 +82,7 @@ def pair(what: dict[str, Any], rng: _Rng, look: _Rng, seconds: float) -> Event:
 
 
 def _bouncer(
-    what: dict[str, Any],
+    what: Attributes,
     index: int,
     rng: _Rng,
     seconds: float,
@@ -143,7 +140,7 @@ def _bouncer(
     return _thing(what, radius, pieces, ground), tuple(contacts)
 
 
-def strike(what: dict[str, Any], rng: _Rng, look: _Rng, seconds: float) -> Event:
+def strike(what: Attributes, rng: _Rng, look: _Rng, seconds: float) -> Event:
     """A stick swings down on a thing that stands on the floor, `count` times, harder and softer."""
     scenery = stage(look, [what])
     radius = 1.25 * materials.SIZES[what["size"]] * rng.uniform(0.94, 1.06)
@@ -191,7 +188,7 @@ def strike(what: dict[str, Any], rng: _Rng, look: _Rng, seconds: float) -> Event
     return (target, stick), tuple(contacts), scenery, ()
 
 
-def roll(what: dict[str, Any], rng: _Rng, look: _Rng, seconds: float) -> Event:
+def roll(what: Attributes, rng: _Rng, look: _Rng, seconds: float) -> Event:
     """A round thing rolls along a shelf, falls off its end and bounces on the floor."""
     scenery = stage(look, [what])
     count = what["count"]
@@ -243,7 +240,7 @@ def roll(what: dict[str, Any], rng: _Rng, look: _Rng, seconds: float) -> Event:
     return (thing, shelf), tuple(contacts), scenery, (rumble,)
 
 
-def splash(what: dict[str, Any], rng: _Rng, look: _Rng, seconds: float) -> Event:
+def splash(what: Attributes, rng: _Rng, look: _Rng, seconds: float) -> Event:
     """`count` equal things fall into a pool one after another, throw up drops and sink."""
     scenery = stage(look, [what])
     level = rng.uniform(0.30, 0.40)
@@ -298,7 +295,7 @@ def _drops(
     return drops
 
 
-def _thing(what: dict[str, Any], radius: float, pieces: list[Piece], ground: float | None) -> Thing:
+def _thing(what: Attributes, radius: float, pieces: list[Piece], ground: float | None) -> Thing:
     stretch = {"drum": 1.35}.get(what["shape"], 1.0)
     return Thing(
         what["shape"],
@@ -323,14 +320,14 @@ def _mirror(pieces: list[Piece]) -> list[Piece]:
     ]
 
 
-def first_bounce(what: dict[str, Any], rng: _Rng, look: _Rng, seconds: float) -> Event:
+def first_bounce(what: Attributes, rng: _Rng, look: _Rng, seconds: float) -> Event:
     """Level 1's bounce: its distance of walls from glass is kept, since data sets are made from
     it.
     """
     return bounce(what, rng, look, seconds, through=0.65)
 
 
-KINDS: dict[str, Callable[[dict[str, Any], _Rng, _Rng, float], Event]] = {
+KINDS: dict[str, Callable[[Attributes, _Rng, _Rng, float], Event]] = {
     "bounce": bounce,
     "strike": strike,
     "roll": roll,

@@ -69,6 +69,7 @@ class Camera:
         return x.astype(np.float32), y.astype(np.float32), float(scale)
 
     def light_at(self, time_s: np.ndarray) -> shapes.Light:
+        """Direction towards the light, a unit vector, at each time in seconds."""
         if self.lit_the_same:
             return self.light
         part = np.clip(time_s / self.seconds, 0, 1).astype(np.float32)
@@ -180,7 +181,7 @@ def _composite(image: np.ndarray, thing: Thing, time_FK: np.ndarray, camera: Cam
     kept = np.nonzero(seen_F)[0]
     column, row, angle = column[kept].reshape(-1), row[kept].reshape(-1), angle[kept].reshape(-1)
     radius = thing.radius * scale
-    if np.ndim(radius):
+    if isinstance(radius, np.ndarray):
         radius = radius[kept].reshape(-1, 1, 1).astype(np.float32)
     light = camera.light_at(time_FK[kept].reshape(-1, 1, 1))
     left, top = np.floor(column).astype(int) - half, np.floor(row).astype(int) - half
@@ -226,10 +227,10 @@ def _water(image: np.ndarray, scene: Scene, time_F: np.ndarray, camera: Camera) 
     for f, time in enumerate(time_F):
         x, y, scale = camera.grid(time)
         surface = stage.water + 0.004 * np.sin(17 * x + 5 * time)
-        for contact, where in splashes:
+        for contact, place in splashes:
             age = time - contact.time_s
             if age > 0:
-                away = np.abs(x - where)
+                away = np.abs(x - place)
                 front = np.clip((0.9 * age + 0.03 - away) / 0.05, 0, 1)
                 wave = np.cos(55 * away - 30 * age) * np.exp(-3.0 * age - 2.5 * away)
                 surface = surface + 0.03 * front * wave

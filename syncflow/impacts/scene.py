@@ -4,9 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
+
+
+class Attributes(TypedDict, total=False):
+    """What a clip shows, in the words that captions choose theirs by.
+
+    Attributes:
+        kind: of what happens, one of `events.KINDS`.
+        shape, material, colour, size: of the thing; of both of a pair where the size is the same.
+        count: contacts that can be told apart.
+        floor: what is fallen on, rolled on or splashed into.
+        ambience: what is heard beside it.
+        second: the other thing of a pair.
+        mentioned: which of these the caption says.
+    """
+
+    kind: str
+    shape: str
+    material: str
+    colour: str
+    size: str
+    count: int
+    floor: str
+    ambience: str
+    second: Attributes
+    mentioned: list[str]
 
 
 @dataclass(frozen=True)
@@ -146,7 +171,7 @@ class Scene:
     fps: float
     sample_rate: int
     caption: str
-    attributes: dict[str, Any]
+    attributes: Attributes
     contacts: tuple[Contact, ...]
     things: tuple[Thing, ...]
     stage: Stage
@@ -157,8 +182,10 @@ class Scene:
 
     @property
     def num_frames(self) -> int:
+        """Frames of the picture, ``seconds`` at ``fps``."""
         return round(self.seconds * self.fps)
 
     @property
     def num_samples(self) -> int:
+        """Samples of the sound, ``seconds`` at ``sample_rate``."""
         return round(self.seconds * self.sample_rate)

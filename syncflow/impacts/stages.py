@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import cos, dist, pi
-from typing import Any
 
 import numpy as np
 
 from syncflow.impacts import materials
-from syncflow.impacts.scene import Stage
+from syncflow.impacts.scene import Attributes, Stage
 
 _FLOOR_RGB = {
     "concrete": (0.46, 0.46, 0.47),
@@ -19,7 +18,7 @@ _FLOOR_RGB = {
 }
 
 
-def stage(rng: np.random.Generator, whats: list[dict[str, Any]], through: float = 0.5) -> Stage:
+def stage(rng: np.random.Generator, whats: list[Attributes], through: float = 0.5) -> Stage:
     """Wall, floor and light, muted, and far from the things' colours; `through` is how far where
     things are of glass.
     """
@@ -71,6 +70,7 @@ def _skip_failures(
     for the floor, one fraction; the second takes the other half.
     """
     bits = rng.bit_generator
+    assert isinstance(bits, np.random.PCG64)  # of NumPy's, not all can be moved ahead
     colours = np.array(things)[:, None]
     while True:
         before = bits.state

@@ -15,13 +15,12 @@ pairs. 4: also camera angles and moves, moving light, and sounds from outside th
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
 from syncflow.clip import FPS, SAMPLE_RATE, SECONDS
 from syncflow.impacts import captions, events, materials
-from syncflow.impacts.scene import Contact, Noise, Scene, Stage, View
+from syncflow.impacts.scene import Attributes, Contact, Noise, Scene, Stage, View
 
 SEEDS = {
     "train": range(0, 10_000_000),
@@ -47,10 +46,10 @@ _WHAT, MOTION, LOOK, _SOUND, CAPTION, _VIEW, _AMBIENCE = range(7)
 attribute_names = ("kind", "shape", "material", "colour", "size", "count", "floor", "ambience")
 
 
-def attribute_values(level: int = 4) -> dict[str, tuple[Any, ...]]:
+def attribute_values(level: int = 4) -> dict[str, tuple[str | int, ...]]:
     """The labels of each attribute that can occur at a level, for classifiers."""
     _check_level(level)
-    values: dict[str, tuple[Any, ...]] = {
+    values: dict[str, tuple[str | int, ...]] = {
         "kind": LEVEL_KINDS[level],
         "shape": ("ball",) if level == 1 else ("ball", "box", "disc", "drum"),
         "material": materials.LEVEL_MATERIALS[level],
@@ -112,7 +111,7 @@ def sample_scene(
     )
     loudness = float(sound.uniform(-10.0, -3.0))
     floor = "water" if what["kind"] == "splash" else stage.floor
-    attributes = {**what, "floor": floor}
+    attributes: Attributes = {**what, "floor": floor}
     views = None
     if level == 4:
         stage, views = _sample_view(stream(_VIEW), stage)
@@ -165,15 +164,13 @@ def _check(
         raise ValueError(f"sample_rate must be in [8000, 192000] Hz, got {sample_rate!r}")
 
 
-def _sample_what(
-    rng: np.random.Generator, level: int, split: str, seconds: float
-) -> dict[str, Any]:
+def _sample_what(rng: np.random.Generator, level: int, split: str, seconds: float) -> Attributes:
     """Kind, material, colour, size and count, each close to uniform, so that no label can be
     guessed.
     """
     kinds = LEVEL_KINDS[level]
     kind = kinds[rng.integers(len(kinds))] if len(kinds) > 1 else kinds[0]
-    what = {"kind": kind, **_sample_thing(rng, level, split, seconds, kind)}
+    what: Attributes = {"kind": kind, **_sample_thing(rng, level, split, seconds, kind)}
     if kind == "pair":
         while True:
             other = _sample_thing(rng, level, split, seconds, kind)
@@ -185,12 +182,12 @@ def _sample_what(
 
 def _sample_thing(
     rng: np.random.Generator, level: int, split: str, seconds: float, kind: str
-) -> dict[str, Any]:
+) -> Attributes:
     most = MOST[kind] if seconds >= 1.6 else (MOST[kind] + 1) // 2
     kept = split == "test" and rng.random() < 0.5
     choices = materials.pairs(level, kept, drums=kind == "strike")
     colour, material = choices[rng.integers(len(choices))]
-    what = {
+    what: Attributes = {
         "shape": "ball",
         "material": material,
         "colour": colour,

@@ -35,6 +35,7 @@ class Source:
 
     @property
     def is_pickled(self) -> bool:
+        """Whether it is a PyTorch file and not safetensors."""
         return self.files[0].suffix in _PICKLES
 
     @property

@@ -157,6 +157,8 @@ def _write(module: nn.Module, layer: Mapping[str, Tensor]) -> None:
         # Assigning to a parametrized weight sets the gain and direction behind it; plain tensors
         # are filled in place.
         if leaf == "weight" and hasattr(module, "parametrizations"):
-            module.weight = value.to(module.weight)
+            stored = module.weight
+            assert isinstance(stored, Tensor)
+            module.weight = value.to(stored)
         else:
             getattr(module, leaf).copy_(value)

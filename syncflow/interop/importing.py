@@ -132,8 +132,11 @@ def opensora_folder(
         sampling=_sampling(compat),
     )
     parts: dict[str, nn.Module | None] = {
-        "ddit": ddit, "video_vae": video_vae, "audio_vae": audio_vae, "text_encoder": None,
-    }  # fmt: skip
+        "ddit": ddit,
+        "video_vae": video_vae,
+        "audio_vae": audio_vae,
+        "text_encoder": None,
+    }
 
     say(f"writing {out}")
     text_dtype = torch.float32 if precision == "float32" else torch.bfloat16
@@ -147,9 +150,12 @@ def opensora_folder(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     counted = {
-        "video tower": tower, "adaptors": ddit.adaptors, "audio tower": ddit.audio_tower,
-        "video VAE": video_vae, "audio VAE": audio_vae,
-    }  # fmt: skip
+        "video tower": tower,
+        "adaptors": ddit.adaptors,
+        "audio tower": ddit.audio_tower,
+        "video VAE": video_vae,
+        "audio VAE": audio_vae,
+    }
     counts = {name: sum(p.numel() for p in m.parameters()) for name, m in counted.items()}
     return ImportReport(out, counts, report)
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from syncflow.config import OpenSoraVAEConfig, VideoTowerConfig
 from syncflow.interop.opensora_sampler import Compat
-from syncflow.models.video_tower import RotaryFrequencies, VideoTower
+from syncflow.models.video_embeddings import RotaryFrequencies
+from syncflow.models.video_tower import VideoTower
 from syncflow.models.video_vae import VideoVAE
 
 Module = TypeVar("Module", bound=nn.Module)

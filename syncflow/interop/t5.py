@@ -23,9 +23,12 @@ from syncflow.models.published import NO_CODE, without_code
 FOLDER = "text_encoder"
 
 _TOKENIZER = (
-    "spiece.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "spiece.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
     "added_tokens.json",
-)  # fmt: skip
+)
 #: One table under two names in some files: either will do.
 _TABLES = ("shared.weight", "encoder.embed_tokens.weight")
 

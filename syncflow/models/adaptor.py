@@ -1,19 +1,24 @@
-"""From the video tower to the audio tower: the modality adaptor and the aligned path.
+"""From the video tower to the audio tower: the modality adaptor, the aligned path, and the clock in
+seconds on which the tokens of both meet.
 
 Axis letters: B batch, T latent frames, S patches of a frame, M adaptor tokens, A audio latents,
-C width.
+C width, D head dim.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from syncflow.clip import ClipSpec
-from syncflow.config import AdaptorConfig
-from syncflow.models.layers import Mlp
+from syncflow.config import AdaptorConfig, AudioTowerConfig
+from syncflow.models.layers import Mlp, seconds_rotation
 from syncflow.ops.adaln import layernorm_of_sum
+from syncflow.ops.kept import kept
 from syncflow.ops.self_attention import self_attention
 
 
@@ -27,7 +32,10 @@ class Adaptor(nn.Module):
     def __init__(self, config: AdaptorConfig, video_width: int, audio_width: int) -> None:
         super().__init__()
         self.axis, self.num_heads = config.axis, config.num_heads
-        self.attend = self_attention  # training may share it among processes
+        self.attend: Callable[[Tensor], Tensor] = (
+            self_attention  # training may share it among processes
+        )
+        self.linear: nn.Linear | nn.Identity
         if config.axis == "none":
             same = video_width == audio_width
             self.linear = nn.Identity() if same else nn.Linear(video_width, audio_width)
@@ -47,7 +55,8 @@ class Adaptor(nn.Module):
 
     def forward(self, features_BTSC: Tensor) -> Tensor:
         """[B, T, S, C_video] -> [B, M, C_audio]; M is T*S, or T for the axis "temporal"."""
-        return self.linear(self.tokens(features_BTSC))
+        tokens_BMC: Tensor = self.linear(self.tokens(features_BTSC))
+        return tokens_BMC
 
     def tokens(self, features_BTSC: Tensor) -> Tensor:
         """All but the last Linear: [B, T, S, C_video] -> [B, M, C_video]."""
@@ -108,7 +117,8 @@ class TemporalUpsampler(nn.Module):
         if abs(lasting - self.tokens_per_group) > 1e-6:
             x_BAC = _resample(x_BAC, length, self.tokens_per_group / lasting)
         x_BAC = F.pad(x_BAC, (0, 0, 0, max(0, length - x_BAC.shape[1])))[:, :length]
-        return self.norm(x_BAC)
+        normed_BAC: Tensor = self.norm(x_BAC)
+        return normed_BAC
 
 
 def _resample(x_BAC: Tensor, length: int, rate: float) -> Tensor:
@@ -119,3 +129,68 @@ def _resample(x_BAC: Tensor, length: int, rate: float) -> Tensor:
     low = at.floor().long()
     high = (low + 1).clamp(max=x_BAC.shape[1] - 1)
     return torch.lerp(x_BAC[:, low], x_BAC[:, high], (at - low).to(x_BAC.dtype)[:, None])
+
+
+#: Seconds, frames and samples a second; head dim, frequency and theta of the rotation; device.
+MadeOf = tuple[float, float, int, int, float, float, torch.device]
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Rotations [A, D/2, 2] of a clip's audio latents, and where those of the video's keys come
+    from; ``aligned``: cross-attention turns queries and keys by them."""
+
+    audio_AP2: Tensor
+    aligned: bool
+    made_of: MadeOf
+
+    @classmethod
+    def of(cls, spec: ClipSpec, config: AudioTowerConfig, device: torch.device) -> Clock:
+        """Of a clip, for a tower of this config on this device."""
+        head_dim = config.hidden_size // config.num_heads
+        rates = (head_dim, config.rope_frequency, config.rope_theta, device)
+        made_of = (spec.seconds, spec.fps, spec.sample_rate, *rates)
+        return cls(_audio_rotation(*made_of), config.align == "rope", made_of)
+
+    @property
+    def cross_AP2(self) -> Tensor | None:
+        """Rotations of cross-attention's queries, [A, D/2, 2]; None where it turns nothing."""
+        return self.audio_AP2 if self.aligned else None
+
+    def keys(self, tokens: int) -> Tensor:
+        """Rotations [M, D/2, 2] of M tokens, the same number of every latent frame."""
+        return _key_rotation(*self.made_of, tokens)
+
+
+@kept
+def _audio_rotation(
+    seconds: float,
+    fps: float,
+    sample_rate: int,
+    head_dim: int,
+    frequency: float,
+    theta: float,
+    device: torch.device,
+) -> Tensor:
+    """Of a clip's audio latents; not to be changed."""
+    spec = ClipSpec(seconds=seconds, fps=fps, sample_rate=sample_rate)
+    clock = (head_dim, frequency, theta, torch.float32)
+    return seconds_rotation(spec.audio_latent_times(device), *clock)
+
+
+@kept
+def _key_rotation(
+    seconds: float,
+    fps: float,
+    sample_rate: int,
+    head_dim: int,
+    frequency: float,
+    theta: float,
+    device: torch.device,
+    tokens: int,
+) -> Tensor:
+    """Of so many tokens of a clip's latent frames; not to be changed."""
+    spec = ClipSpec(seconds=seconds, fps=fps, sample_rate=sample_rate)
+    clock = (head_dim, frequency, theta, torch.float32)
+    frame_TP2 = seconds_rotation(spec.video_latent_times(device), *clock)
+    return frame_TP2.repeat_interleave(tokens // len(frame_TP2), 0)

@@ -16,16 +16,16 @@ from torch import Tensor, nn
 
 from syncflow.clip import ClipSpec
 from syncflow.config import AudioTowerConfig
+from syncflow.models.adaptor import Clock
 from syncflow.models.layers import (
     CrossAttention,
     Mlp,
+    ModuleList,
     ScalarEmbedder,
     additive_mask,
-    seconds_rotation,
 )
 from syncflow.ops.adaln import adaln, residual_layernorm
 from syncflow.ops.cross_attention import KeysValues
-from syncflow.ops.kept import kept
 from syncflow.ops.rotation import turned
 from syncflow.ops.self_attention import self_attention
 
@@ -59,24 +59,6 @@ class AudioContext:
 
 
 @dataclass(frozen=True)
-class Clock:
-    """Rotations [A, D/2, 2] of a clip's audio latents, and where those of the video's keys come
-    from; ``aligned``: cross-attention turns queries and keys by them."""
-
-    audio_AP2: Tensor
-    aligned: bool
-    made_of: tuple
-
-    @property
-    def cross_AP2(self) -> Tensor | None:
-        return self.audio_AP2 if self.aligned else None
-
-    def keys(self, tokens: int) -> Tensor:
-        """Rotations [M, D/2, 2] of M tokens, the same number of every latent frame."""
-        return _key_rotation(*self.made_of, tokens)
-
-
-@dataclass(frozen=True)
 class AudioState:
     """Between two layers: the tokens, the embedded flow time and the aligned path."""
 
@@ -101,7 +83,7 @@ class AudioTower(nn.Module):
         self.x_embedder = nn.Linear(config.in_channels, C)
         self.t_embedder = ScalarEmbedder(C)
         self.text_in = nn.Linear(text_width, C) if config.condition != "video" else None
-        self.layers = nn.ModuleList(AudioLayer(config) for _ in range(depth))
+        self.layers = ModuleList(AudioLayer(config) for _ in range(depth))
         self.aligned_scale = (
             nn.Parameter(torch.full((depth, C), 0.1)) if config.upsampler_patches else None
         )
@@ -117,15 +99,12 @@ class AudioTower(nn.Module):
         for linear in (cast(nn.Linear, self.final_modulation[1]), self.final_linear):
             nn.init.zeros_(linear.weight)
 
-    def _layers(self) -> list[AudioLayer]:
-        return [cast(AudioLayer, layer) for layer in self.layers]
-
     def prepare(self, text_BLC: Tensor, mask_BL: Tensor | None) -> AudioText | None:
         """Once per prompt: the captions' keys and values, or None where they are not read."""
         if self.text_in is None:
             return None
         text_BLC = self.text_in(text_BLC)
-        keys_values = [layer.reads_text(text_BLC) for layer in self._layers()]
+        keys_values = [layer.reads_text(text_BLC) for layer in self.layers]
         return AudioText(keys_values, additive_mask(mask_BL, keys_values[0][0].dtype))
 
     def context(
@@ -146,17 +125,15 @@ class AudioTower(nn.Module):
         """
         clock = self.clock(spec)
         if self.config.condition == "text":
+            assert text is not None, "a tower that reads text alone needs it"
             return AudioContext(text.keys_values, text.score_term, None, clock.audio_AP2, None)
+        assert tokens is not None, "a tower that reads the picture needs its tokens"
         pairs = [self.reads_video(i, x, clock) for i, x in enumerate(tokens)]
         return AudioContext(pairs, None, aligned_BAC, clock.audio_AP2, clock.cross_AP2)
 
     def clock(self, spec: ClipSpec) -> Clock:
         """Rotations of a clip's audio latents and latent frames."""
-        config, device = self.config, self.x_embedder.weight.device
-        head_dim = config.hidden_size // config.num_heads
-        rates = (head_dim, config.rope_frequency, config.rope_theta, device)
-        made_of = (spec.seconds, spec.fps, spec.sample_rate, *rates)
-        return Clock(_audio_rotation(*made_of), config.align == "rope", made_of)
+        return Clock.of(spec, self.config, self.x_embedder.weight.device)
 
     def reads_video(self, index: int, tokens_BMC: Tensor, clock: Clock) -> KeysValues:
         """Keys, turned to their frame's time, and values of one layer for the adaptor's tokens."""
@@ -237,6 +214,7 @@ class AudioTower(nn.Module):
         """Layer ``index``; ``rotations`` of its self-attention and of its cross-attention."""
         layer, x_BAC = self.layers[index], state.x_BAC
         if state.aligned_BAC is not None:
+            assert self.aligned_scale is not None, "made without an aligned path"
             scale_C = self.aligned_scale[index].to(x_BAC.dtype)
             x_BAC = torch.addcmul(x_BAC, state.aligned_BAC, scale_C)
         x_BAC = layer(
@@ -254,7 +232,8 @@ class AudioTower(nn.Module):
     def finish(self, state: AudioState) -> Tensor:
         """The velocity, float32."""
         shift_BC, scale_BC = self.final_modulation(state.t_BC).chunk(2, dim=-1)
-        return self.final_linear(adaln(state.x_BAC, shift_BC, scale_BC)).float()
+        velocity_BAD: Tensor = self.final_linear(adaln(state.x_BAC, shift_BC, scale_BC))
+        return velocity_BAD.float()
 
 
 class AudioLayer(nn.Module):
@@ -286,6 +265,18 @@ class AudioLayer(nn.Module):
         text: AudioText | None,
         index: int,
     ) -> Tensor:
+        """One layer: x [B*K, A, C] -> the same.
+
+        Args:
+            x_BAC: the tokens of all draws.
+            self_rotation_AP2: of self-attention, [A, D/2, 2].
+            t_BC: the embedded flow time of every draw, [B*K, C].
+            keys_values: of the context, each [B, H, M, D].
+            score_term: added to a key's scores, [B, M]; None adds nothing.
+            cross_rotation_AP2: of cross-attention's queries; None turns nothing.
+            text: the captions, where this layer reads them beside the picture.
+            index: of this layer, to find its part of ``text``.
+        """
         x_BAC = self.self_norm(x_BAC, self.self_attention(x_BAC, self_rotation_AP2))
         # The flow time of every draw is one more token of its context.
         time = self.cross_attn.keys_values(t_BC[:, None])
@@ -295,18 +286,23 @@ class AudioLayer(nn.Module):
             assert self.text_attn is not None and self.text_norm is not None
             y_BAC = self.text_attn(x_BAC, text.keys_values[index], text.score_term)
             x_BAC = self.text_norm(x_BAC, y_BAC)
-        return self.mlp_norm(x_BAC, self.mlp(x_BAC))
+        out_BAC: Tensor = self.mlp_norm(x_BAC, self.mlp(x_BAC))
+        return out_BAC
 
     def self_attention(self, x_BAC: Tensor, rotation_AP2: Tensor) -> Tensor:
+        """[B*K, A, C] -> the same; every token turned to its time by a rotation [A, D/2, 2]."""
         qkv_BA3HD = self.qkv(x_BAC).unflatten(-1, (3, self.num_heads, -1))
-        out = self_attention(qkv_BA3HD, rotation_NP2=rotation_AP2, interleaved=False)
-        return self.proj(out)
+        y_BAC = self_attention(qkv_BA3HD, rotation_NP2=rotation_AP2, interleaved=False)
+        out_BAC: Tensor = self.proj(y_BAC)
+        return out_BAC
 
     def reads_text(self, text_BLC: Tensor) -> KeysValues:
+        """Keys and values, each [B, H, L, D], of the captions' tokens [B, L, C]."""
         attn = self.cross_attn if self.text_attn is None else self.text_attn
         return attn.keys_values(text_BLC)
 
     def reads_video(self, tokens_BMC: Tensor) -> KeysValues:
+        """Keys and values, each [B, H, M, D], of the adaptor's tokens [B, M, C]."""
         return self.cross_attn.keys_values(tokens_BMC)
 
 
@@ -319,38 +315,5 @@ class PostNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """x [..., C] and what a transformation made of it, y [..., C] -> [..., C]."""
         return residual_layernorm(x, y, self.weight, self.bias)
-
-
-@kept
-def _audio_rotation(
-    seconds: float,
-    fps: float,
-    sample_rate: int,
-    head_dim: int,
-    frequency: float,
-    theta: float,
-    device: torch.device,
-) -> Tensor:
-    """Of a clip's audio latents; not to be changed."""
-    spec = ClipSpec(seconds=seconds, fps=fps, sample_rate=sample_rate)
-    clock = (head_dim, frequency, theta, torch.float32)
-    return seconds_rotation(spec.audio_latent_times(device), *clock)
-
-
-@kept
-def _key_rotation(
-    seconds: float,
-    fps: float,
-    sample_rate: int,
-    head_dim: int,
-    frequency: float,
-    theta: float,
-    device: torch.device,
-    tokens: int,
-) -> Tensor:
-    """Of so many tokens of a clip's latent frames; not to be changed."""
-    spec = ClipSpec(seconds=seconds, fps=fps, sample_rate=sample_rate)
-    clock = (head_dim, frequency, theta, torch.float32)
-    frame_TP2 = seconds_rotation(spec.video_latent_times(device), *clock)
-    return frame_TP2.repeat_interleave(tokens // len(frame_TP2), 0)

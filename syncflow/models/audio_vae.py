@@ -115,4 +115,5 @@ class AudioVAE(AudioCodec):
             raise ValueError(
                 f"{latent_BAD.shape[1]} latents hold {available} samples, asked for {num_samples}"
             )
-        return self.decoder(latent_BAD.transpose(1, 2))[:, 0, :num_samples]
+        out: Tensor = self.decoder(latent_BAD.transpose(1, 2))[:, 0, :num_samples]
+        return out

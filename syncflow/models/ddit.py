@@ -15,8 +15,9 @@ L text tokens, E and C widths.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -24,16 +25,10 @@ from torch import Tensor, nn
 
 from syncflow.clip import ClipSpec
 from syncflow.config import DDiTConfig
-from syncflow.models.adaptor import Adaptor, TemporalUpsampler
-from syncflow.models.audio_tower import (
-    AudioContext,
-    AudioState,
-    AudioText,
-    AudioTower,
-    Clock,
-)
+from syncflow.models.adaptor import Adaptor, Clock, TemporalUpsampler
+from syncflow.models.audio_tower import AudioContext, AudioState, AudioText, AudioTower
 from syncflow.models.beside import Beside
-from syncflow.models.layers import ScalarEmbedder, is_plain
+from syncflow.models.layers import ModuleList, ScalarEmbedder, is_plain
 from syncflow.models.video_tower import TextContext, VideoTower
 from syncflow.ops.cross_attention import KeysValues
 
@@ -66,7 +61,7 @@ class DDiT(nn.Module):
         self.config = config
         self.video_tower = VideoTower(video) if video_tower is None else video_tower
         reads_video = audio.condition != "text"
-        self.adaptors = nn.ModuleList(
+        self.adaptors = ModuleList(
             Adaptor(config.adaptor, video.hidden_size, audio.hidden_size)
             for _ in range(depth if reads_video else 0)
         )
@@ -81,11 +76,12 @@ class DDiT(nn.Module):
             self.event_embedder = ScalarEmbedder(video.caption_channels)
         self._folded: list[tuple[Tensor, Tensor]] = []
 
-    def _apply(self, *arguments: Any, **named: Any) -> DDiT:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._folded.clear()
-        return super()._apply(*arguments, **named)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # PyTorch types none of these
+        return self
 
-    def _load_from_state_dict(self, *arguments: Any, **named: Any) -> None:
+    def _load_from_state_dict(self, *arguments: object, **named: object) -> None:
         self._folded.clear()
         super()._load_from_state_dict(*arguments, **named)
 
@@ -96,14 +92,15 @@ class DDiT(nn.Module):
         that change later are read again by another call; loading a state dict and moving the
         model undo it."""
         self._folded.clear()
-        layers = zip(self.adaptors, self.audio_tower.layers, strict=False)
-        pairs = [(adaptor.linear, layer.cross_attn.kv_linear) for adaptor, layer in layers]
-        if not all(type(linear) is nn.Linear for pair in pairs for linear in pair):
-            return
-        for first, second in pairs:
+        folded = []
+        for adaptor, layer in zip(self.adaptors, self.audio_tower.layers, strict=False):
+            first, second = adaptor.linear, layer.cross_attn.kv_linear
+            if type(first) is not nn.Linear or type(second) is not nn.Linear:
+                return
             weight, dtype = second.weight.float(), second.weight.dtype
             bias = weight @ first.bias.float() + second.bias.float()
-            self._folded.append(((weight @ first.weight.float()).to(dtype), bias.to(dtype)))
+            folded.append(((weight @ first.weight.float()).to(dtype), bias.to(dtype)))
+        self._folded += folded
 
     def _hears(self, index: int, features_BTSC: Tensor, clock: Clock) -> KeysValues:
         """Keys and values of layer ``index`` of the sound for the picture's features."""
@@ -184,6 +181,7 @@ class DDiT(nn.Module):
             )
         said_BN = ~events_BN.isnan()
         milliseconds_BN = 1000 * events_BN.float().nan_to_num()
+        assert self.event_embedder is not None, "made without times of contacts"
         tokens_BNE = self.event_embedder(milliseconds_BN.flatten()).unflatten(0, events_BN.shape)
         if mask_BL is None:
             mask_BL = torch.ones(text_BLE.shape[:2], dtype=torch.bool, device=text_BLE.device)
@@ -265,4 +263,7 @@ class DDiT(nn.Module):
     ) -> Tensor:
         """Once per audio step: the velocity [B*K, A, D]. ``repeat``, where given, must be K;
         ``latent_mask`` [B*K, A], False = this latent is data already."""
-        return self.audio_tower(x_t, t, context, condition.audio, repeat, latent_mask)
+        velocity_BAD: Tensor = self.audio_tower(
+            x_t, t, context, condition.audio, repeat, latent_mask
+        )
+        return velocity_BAD

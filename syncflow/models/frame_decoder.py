@@ -8,7 +8,8 @@ picture, with 4/9 of the operations: of the three taps along an axis two always 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,58 @@ from syncflow.ops.group_norm import (
 )
 
 PHASES = "phase_weight"
+
+
+class Resnet(Protocol):
+    """What is read of diffusers' `ResnetBlock2D`."""
+
+    norm1: nn.GroupNorm
+    conv1: nn.Conv2d
+    norm2: nn.GroupNorm
+    conv2: nn.Conv2d
+    conv_shortcut: nn.Conv2d | None
+
+
+class SelfAttention(Protocol):
+    """Of its `Attention` over the places of a picture."""
+
+    group_norm: nn.GroupNorm
+    heads: int
+    to_q: nn.Linear
+    to_k: nn.Linear
+    to_v: nn.Linear
+    to_out: nn.ModuleList
+
+
+class Upsampler(Protocol):
+    """Of its `Upsample2D`."""
+
+    conv: nn.Conv2d
+
+
+class Middle(Protocol):
+    """Of its `UNetMidBlock2D`: one residual block, then attention, where there is one, and another
+    for each."""
+
+    resnets: Sequence[Resnet]
+    attentions: Sequence[SelfAttention | None]
+
+
+class Up(Protocol):
+    """Of its `UpDecoderBlock2D`: residual blocks, then at most one doubling."""
+
+    resnets: Sequence[Resnet]
+    upsamplers: Sequence[Upsampler] | None
+
+
+class Decoder(Protocol):
+    """Of its VAE's `Decoder`."""
+
+    conv_in: nn.Conv2d
+    mid_block: Middle
+    up_blocks: Sequence[Up]
+    conv_norm_out: nn.GroupNorm
+    conv_out: nn.Conv2d
 
 
 class Pending(NamedTuple):
@@ -41,11 +94,12 @@ class Pending(NamedTuple):
         return sum_group_norm_silu(self.x, self.add, self.bias, *gains, silu=silu)
 
     def taken(self) -> Tensor:
+        """The sum, [N, C, h, w]; not for phases."""
         x = self.x if self.add is None else self.x + self.add
         return x if self.bias is None else x + self.bias.to(x.dtype).view(-1, 1, 1)
 
 
-def can_decode(decoder: nn.Module) -> bool:
+def can_decode(decoder: Any) -> TypeGuard[Decoder]:
     """Whether the decoder is of the parts that `decode` knows."""
     try:
         blocks = [*decoder.mid_block.resnets, *(r for up in decoder.up_blocks for r in up.resnets)]
@@ -63,7 +117,7 @@ def can_decode(decoder: nn.Module) -> bool:
         return False
 
 
-def prepare(decoder: nn.Module) -> None:
+def prepare(decoder: Decoder) -> None:
     """Keeps the phases' weights beside every upsampler's own; they are no part of the state dict
     and must be made again when weights are loaded."""
     for up in decoder.up_blocks:
@@ -82,8 +136,8 @@ def phase_weight(weight_OIkk: Tensor) -> Tensor:
     return wide.flatten(0, 2).to(weight_OIkk.dtype)
 
 
-def decode(decoder: nn.Module, z_NChw: Tensor) -> Tensor:
-    """`decoder(z)`."""
+def decode(decoder: Decoder, z_NChw: Tensor) -> Tensor:
+    """`decoder(z)`: latents [N, C, h, w] -> pictures, twice as high and wide for each upsampler."""
     state = Pending(decoder.conv_in(z_NChw))
     mid = decoder.mid_block
     state = _block(mid.resnets[0], state)
@@ -100,22 +154,22 @@ def decode(decoder: nn.Module, z_NChw: Tensor) -> Tensor:
     return _few_channels(decoder.conv_out, hidden)
 
 
-def _block(block: Any, state: Pending) -> Pending:
+def _block(block: Resnet, state: Pending) -> Pending:
     x, hidden = state.normed(block.norm1)
     norm = block.norm2
-    hidden = group_norm_silu(
-        _without_bias(block.conv1, hidden), norm.num_groups, norm.weight, norm.bias, norm.eps,
-        before_C=block.conv1.bias,
-    )  # fmt: skip
+    gains = (norm.num_groups, norm.weight, norm.bias, norm.eps)
+    convolved = _without_bias(block.conv1, hidden)
+    hidden = group_norm_silu(convolved, *gains, before_C=block.conv1.bias)
     shortcut, bias = x, block.conv2.bias
     if block.conv_shortcut is not None:
         shortcut = _without_bias(block.conv_shortcut, x)
         if block.conv_shortcut.bias is not None:
+            assert bias is not None  # `can_decode` has seen to it
             bias = bias.float() + block.conv_shortcut.bias.float()
     return Pending(_without_bias(block.conv2, hidden), shortcut, bias)
 
 
-def _attention(attention: Any, state: Pending) -> Pending:
+def _attention(attention: SelfAttention, state: Pending) -> Pending:
     x, hidden = state.normed(attention.group_norm, silu=False)
     N, C, h, w = x.shape
     hidden_NLC = hidden.flatten(2).transpose(1, 2)
@@ -144,7 +198,8 @@ def _few_channels(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Tensor cores want 8 channels to write; the rest are zeros and cut off."""
     missing = -conv.out_channels % 8
     if x.dtype == torch.float32 or not missing or conv.bias is None:
-        return conv(x)
+        picture: Tensor = conv(x)
+        return picture
     weight = F.pad(conv.weight, (0, 0, 0, 0, 0, 0, 0, missing))
     weight = weight.contiguous(memory_format=torch.channels_last)
     bias = F.pad(conv.bias, (0, missing))

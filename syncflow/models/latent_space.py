@@ -32,9 +32,11 @@ class Scale(NamedTuple):
         return cls(*(torch.tensor(value).reshape(1, 1, -1) for value in values))
 
     def normalize(self, latent: Tensor) -> Tensor:
+        """Latents of mean 0 and deviation 1 in every channel, float32, where they lie."""
         return (latent.float() - self.mean.to(latent.device)) / self.std.to(latent.device)
 
     def denormalize(self, latent: Tensor) -> Tensor:
+        """The VAE's own latents again, float32."""
         return latent.float() * self.std.to(latent.device) + self.mean.to(latent.device)
 
 

@@ -7,6 +7,8 @@ N or M tokens of any kind, H heads, D head dim, C width.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Generic, TypeGuard, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,23 @@ from syncflow.ops.kept import kept
 from syncflow.ops.rotation import rotation_table
 from syncflow.ops.self_attention import self_attention
 from syncflow.ops.temporal_attention import temporal_attention
+
+if TYPE_CHECKING:
+    Part = TypeVar("Part", bound=nn.Module)
+
+    class ModuleList(nn.ModuleList, Generic[Part]):
+        """PyTorch's list, whose elements a type checker knows."""
+
+        def __init__(self, modules: Iterable[Part] = ()) -> None: ...
+        @overload
+        def __getitem__(self, idx: slice) -> ModuleList[Part]: ...
+        @overload
+        def __getitem__(self, idx: int) -> Part: ...
+        def __getitem__(self, idx: int | slice) -> Part | ModuleList[Part]: ...
+        def __iter__(self) -> Iterator[Part]: ...
+
+else:
+    ModuleList = nn.ModuleList
 
 
 def sinusoid(value_B: Tensor, width: int = 256, max_period: float = 1e4) -> Tensor:
@@ -46,8 +65,10 @@ class ScalarEmbedder(nn.Module):
                 nn.init.zeros_(linear.bias)
 
     def forward(self, value_B: Tensor) -> Tensor:
+        """[B] -> [B, C], of the weights' dtype."""
         table = sinusoid(value_B, self.num_frequencies)
-        return self.mlp(table.to(next(self.mlp.parameters()).dtype))
+        out: Tensor = self.mlp(table.to(next(self.mlp.parameters()).dtype))
+        return out
 
 
 class Mlp(nn.Module):
@@ -59,12 +80,16 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, out or width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., C_in] -> [..., C_out]."""
         if is_plain(self.fc1):
-            return self.fc2(linear_gelu(x, self.fc1.weight, self.fc1.bias))
-        return self.fc2(bias_gelu(self.fc1(x)))
+            hidden = linear_gelu(x, self.fc1.weight, self.fc1.bias)
+        else:
+            hidden = bias_gelu(self.fc1(x))
+        out: Tensor = self.fc2(hidden)
+        return out
 
 
-def is_plain(linear: nn.Module) -> bool:
+def is_plain(linear: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether a layer is its weight and bias and no more: no adapter around it, no hook that
     gathers its weight, and no gradient wanted."""
     hooks = linear._forward_hooks or linear._forward_pre_hooks
@@ -94,14 +119,17 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x_BTSC: Tensor) -> Tensor:
+        """[B, T, S, C] -> the same, over S or, in a temporal block, over T."""
         qkv_BTS3HD = self.qkv(x_BTSC).unflatten(-1, (3, self.num_heads, -1))
         weights: tuple[Tensor | None, Tensor | None] = (None, None)
         if self.q_norm is not None and self.k_norm is not None:
             weights = (self.q_norm.weight, self.k_norm.weight)
         if self.is_temporal:
-            return self.proj(temporal_attention(qkv_BTS3HD, *weights))
-        out_NSC = self_attention(qkv_BTS3HD.flatten(0, 1), *weights)
-        return self.proj(out_NSC.view(x_BTSC.shape))
+            y_BTSC = temporal_attention(qkv_BTS3HD, *weights)
+        else:
+            y_BTSC = self_attention(qkv_BTS3HD.flatten(0, 1), *weights).view(x_BTSC.shape)
+        out_BTSC: Tensor = self.proj(y_BTSC)
+        return out_BTSC
 
 
 class CrossAttention(nn.Module):
@@ -139,7 +167,8 @@ class CrossAttention(nn.Module):
         """x [B*K, ..., C] -> the same; the other arguments are those of `ops.cross_attention`."""
         q_RNHD = self.q_linear(x).unflatten(-1, (self.num_heads, -1)).flatten(1, -3)
         out_RNC = cross_attention(q_RNHD, keys_values, term_BM, rotation_NP2, own)
-        return self.proj(out_RNC.view(x.shape))
+        out: Tensor = self.proj(out_RNC.view(x.shape))
+        return out
 
 
 def additive_mask(mask_BM: Tensor | None, dtype: torch.dtype) -> Tensor | None:

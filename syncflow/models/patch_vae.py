@@ -29,6 +29,7 @@ class SpatialConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x_NhwC: Tensor) -> Tensor:
+        """[N, h, w, C] -> the same."""
         channels = x_NhwC.shape[-1]
         weight = self.weight.view(channels, channels, 3, 3)
         return F.conv2d(x_NhwC.movedim(-1, 1), weight, self.bias, padding=1).movedim(1, -1)
@@ -44,9 +45,11 @@ class TemporalLinear(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, x_BFhwC: Tensor) -> Tensor:
+        """[B, F, h, w, C] -> the same."""
         before = torch.cat([x_BFhwC[:, :1], x_BFhwC[:, :-1]], 1)
         after = torch.cat([x_BFhwC[:, 1:], x_BFhwC[:, -1:]], 1)
-        return self.linear(torch.cat([before, x_BFhwC, after], -1))
+        out: Tensor = self.linear(torch.cat([before, x_BFhwC, after], -1))
+        return out
 
 
 class ResBlock(nn.Module):
@@ -58,8 +61,10 @@ class ResBlock(nn.Module):
         self.space, self.time = SpatialConv(channels), TemporalLinear(channels)
 
     def forward(self, x_BFhwC: Tensor) -> Tensor:
+        """[B, F, h, w, C] -> the same."""
         h = self.space(F.silu(self.norm1(x_BFhwC)).flatten(0, 1)).unflatten(0, x_BFhwC.shape[:2])
-        return x_BFhwC + self.time(F.silu(self.norm2(h)))
+        out: Tensor = x_BFhwC + self.time(F.silu(self.norm2(h)))
+        return out
 
 
 def fold(x_BFhwC: Tensor, block: tuple[int, ...]) -> Tensor:

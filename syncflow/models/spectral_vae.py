@@ -42,8 +42,10 @@ class ConvNeXtBlock(nn.Module):
         nn.init.zeros_(self.fc2.bias)
 
     def forward(self, x_BAC: Tensor) -> Tensor:
+        """[B, A, C] -> the same."""
         h = self.depthwise(x_BAC.mT).mT
-        return x_BAC + self.fc2(F.gelu(self.fc1(self.norm(h)), approximate="tanh"))
+        out: Tensor = x_BAC + self.fc2(F.gelu(self.fc1(self.norm(h)), approximate="tanh"))
+        return out
 
 
 class Synthesis(nn.Module):
@@ -75,6 +77,7 @@ class Synthesis(nn.Module):
 
     @property
     def num_coefficients(self) -> int:
+        """Channels that a synthesis frame is made of."""
         return 2 * len(self.omega_O) + _FRAME
 
     def forward(self, coefficient_BKC: Tensor) -> Tensor:
@@ -97,7 +100,8 @@ class Synthesis(nn.Module):
         left, right = (mdct @ self.mdct_basis).chunk(2, -1)
         overlap = torch.cat([left[:, 1:], torch.zeros_like(left[:, :1])], 1)
         # The half window before the first frame has no partner and is dropped.
-        return (tonal + right + overlap).reshape(batch, frames * _FRAME)
+        samples_BM: Tensor = (tonal + right + overlap).reshape(batch, frames * _FRAME)
+        return samples_BM
 
 
 def _frequencies(sample_rate: int, oscillators: int) -> Tensor:
@@ -184,4 +188,5 @@ class SpectralAudioVAE(AudioCodec):
         x = self.decoder["out"](self.decoder["norm"](self.decoder["upper"](x))).float()
         # Squaring gives the coefficients the dynamic range of sound.
         with torch.autocast(x.device.type, enabled=False):
-            return self.synthesis(x * x.abs())[:, :num_samples]
+            audio_BM: Tensor = self.synthesis(x * x.abs())
+            return audio_BM[:, :num_samples]

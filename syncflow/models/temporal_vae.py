@@ -49,14 +49,16 @@ class CausalConv3d(nn.Module):
         """`[B, C, F, h, w]` to `[B, C', F / time_stride, h, w]`."""
         if self.past:
             x_BCFhw = F.pad(x_BCFhw, (0, 0, 0, 0, self.past, 0))
-        return self.conv(x_BCFhw)
+        out: Tensor = self.conv(x_BCFhw)
+        return out
 
     def after(self, norm: nn.GroupNorm, x_BCFhw: Tensor) -> Tensor:
         """The convolution of silu(norm(x)): the norm puts the zeros in front itself."""
         normed = group_norm_silu(
             x_BCFhw, norm.num_groups, norm.weight, norm.bias, norm.eps, front=self.past
         )
-        return self.conv(normed)
+        out: Tensor = self.conv(normed)
+        return out
 
 
 class ResBlock(nn.Module):
@@ -73,6 +75,7 @@ class ResBlock(nn.Module):
             self.conv3 = CausalConv3d(in_channels, out_channels, 1, bias=False)
 
     def forward(self, x_BCFhw: Tensor) -> Tensor:
+        """[B, C, F, h, w] -> [B, C', F, h, w]."""
         hidden = self.conv1.after(self.norm1, x_BCFhw)
         hidden = self.conv2.after(self.norm2, hidden)
         return hidden + (x_BCFhw if self.conv3 is None else self.conv3(x_BCFhw))
@@ -171,8 +174,9 @@ def _depth_to_time(x_BCFhw: Tensor) -> Tensor:
     if x_BCFhw.is_contiguous(memory_format=torch.channels_last_3d) and not x_BCFhw.is_contiguous():
         # The layout stays as it is, which flattening would not see to.
         x_BFhwC2 = x_BCFhw.movedim(1, -1).unflatten(-1, (-1, 2))
-        return x_BFhwC2.movedim(-1, 2).flatten(1, 2).movedim(-1, 1)
-    x_BC2Fhw = x_BCFhw.unflatten(1, (-1, 2))
+        x_BFhwC: Tensor = x_BFhwC2.movedim(-1, 2).flatten(1, 2)
+        return x_BFhwC.movedim(-1, 1)
+    x_BC2Fhw: Tensor = x_BCFhw.unflatten(1, (-1, 2))
     return x_BC2Fhw.movedim(2, 3).flatten(2, 3)
 
 
@@ -213,7 +217,7 @@ class TemporalVAE(nn.Module):
             )
         widths = [filters * multiplier for multiplier in channel_multipliers]
         rest = (widths, temporal_downsample, num_res_blocks, num_groups)
-        self.time_stride = 2 ** sum(map(bool, temporal_downsample))
+        self.time_stride: int = 2 ** sum(map(bool, temporal_downsample))
         self.encoder = TemporalEncoder(in_out_channels, 2 * latent_embed_dim, *rest)
         self.quant_conv = CausalConv3d(2 * latent_embed_dim, 2 * embed_dim, 1)
         self.post_quant_conv = CausalConv3d(embed_dim, latent_embed_dim, 1)
@@ -230,4 +234,5 @@ class TemporalVAE(nn.Module):
     def decode(self, z_BCThw: Tensor, num_frames: int) -> Tensor:
         """The last `num_frames` of the decoded `[B, C, T * time_stride, h, w]`."""
         x_BCFhw = self.decoder(self.post_quant_conv(z_BCThw))
-        return x_BCFhw[:, :, x_BCFhw.shape[2] - num_frames :]
+        out: Tensor = x_BCFhw[:, :, x_BCFhw.shape[2] - num_frames :]
+        return out

@@ -17,16 +17,22 @@ from syncflow.config import VideoTowerConfig
 from syncflow.models.layers import (
     CrossAttention,
     Mlp,
+    ModuleList,
     ScalarEmbedder,
     SelfAttention,
     additive_mask,
     plane_positions,
 )
+from syncflow.models.video_embeddings import (
+    EPS,
+    CaptionEmbedding,
+    FinalLayer,
+    PatchEmbedding,
+    RotaryFrequencies,
+)
 from syncflow.ops.adaln import adaln, gate_residual, gate_residual_adaln
 from syncflow.ops.cross_attention import KeysValues
-from syncflow.ops.patchify3d import patchify3d, unpatchify3d
-
-EPS = 1e-6
+from syncflow.ops.patchify3d import unpatchify3d
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,8 @@ class VideoTower(nn.Module):
         self.fps_embedder = ScalarEmbedder(C)
         self.t_block = nn.Sequential(nn.SiLU(), nn.Linear(C, 6 * C))
         self.y_embedder = CaptionEmbedding(config)
-        self.spatial_blocks = nn.ModuleList(Block(config, False) for _ in range(config.depth))
-        self.temporal_blocks = nn.ModuleList(Block(config, True) for _ in range(config.depth))
+        self.spatial_blocks = ModuleList(Block(config, False) for _ in range(config.depth))
+        self.temporal_blocks = ModuleList(Block(config, True) for _ in range(config.depth))
         self.final_layer = FinalLayer(config, self.out_channels)
         self._initialise()
 
@@ -187,7 +193,7 @@ class VideoTower(nn.Module):
     def _blocks(self) -> list[Block]:
         """Spatial and temporal blocks in turn, in the order of the forward pass."""
         pairs = zip(self.spatial_blocks, self.temporal_blocks, strict=True)
-        return [cast(Block, block) for pair in pairs for block in pair]
+        return [block for pair in pairs for block in pair]
 
     def _modulations(
         self, t_B: Tensor, fps: float | Tensor, frame_mask: Tensor | None
@@ -220,7 +226,8 @@ class VideoTower(nn.Module):
         elif fps.ndim == 0:
             fps = fps.expand_as(t_B)
         # Open-Sora's clock runs the other way, 1000 = noise; nothing else here knows it.
-        return self.t_embedder(1000 * (1 - t_B.float())) + self.fps_embedder(fps)
+        clock_BC: Tensor = self.t_embedder(1000 * (1 - t_B.float())) + self.fps_embedder(fps)
+        return clock_BC
 
     def _modulate_clean_frames_twice(
         self, x_BTSC: Tensor, t_B: Tensor, fps: float | Tensor, frame_mask: Tensor
@@ -295,58 +302,3 @@ class Block(nn.Module):
         if following is None:
             return gate_residual(x_BTSC, y_BTSC, gate_mlp), None
         return gate_residual_adaln(x_BTSC, y_BTSC, gate_mlp, *following, EPS)
-
-
-class PatchEmbedding(nn.Module):
-    """Latents to tokens: [B, C_in, T, H, W] -> [B, T, S, C]; the parameters are a Conv3d's."""
-
-    def __init__(self, config: VideoTowerConfig) -> None:
-        super().__init__()
-        self.proj = nn.Conv3d(
-            config.in_channels, config.hidden_size, config.patch_size, config.patch_size
-        )
-        nn.init.xavier_uniform_(self.proj.weight.view(config.hidden_size, -1))
-        if self.proj.bias is not None:
-            nn.init.zeros_(self.proj.bias)
-
-    def forward(self, x_BCTHW: Tensor, positions_SC: Tensor) -> Tensor:
-        weight = self.proj.weight
-        return patchify3d(x_BCTHW.to(weight.dtype), weight, self.proj.bias, positions_SC)
-
-
-class CaptionEmbedding(nn.Module):
-    """Text tokens to the tower's width, and the learned null caption for guidance."""
-
-    def __init__(self, config: VideoTowerConfig) -> None:
-        super().__init__()
-        E = config.caption_channels
-        self.y_embedding = nn.Parameter(torch.randn(config.model_max_length, E) / E**0.5)
-        self.y_proj = Mlp(E, config.hidden_size, config.hidden_size)
-
-    def forward(self, text_BLE: Tensor) -> Tensor:
-        return self.y_proj(text_BLE.to(self.y_embedding.dtype))
-
-
-class RotaryFrequencies(nn.Module):
-    """Holds ``rope.freqs`` of the released layout; the temporal attention computes its own."""
-
-    def __init__(self, head_dim: int) -> None:
-        super().__init__()
-        freqs = 1e4 ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
-        self.register_buffer("freqs", freqs)
-
-
-class FinalLayer(nn.Module):
-    """Modulated norm and the projection to patches, channels last within one: the velocity, then
-    what else was predicted."""
-
-    def __init__(self, config: VideoTowerConfig, out_channels: int) -> None:
-        super().__init__()
-        C = config.hidden_size
-        pt, ph, pw = config.patch_size
-        self.scale_shift_table = nn.Parameter(torch.randn(2, C) / C**0.5)
-        self.linear = nn.Linear(C, pt * ph * pw * out_channels)
-
-    def forward(self, x_BTSC: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        """[B, T, S, C] -> [B, T, S, patch * out_channels]."""
-        return self.linear(adaln(x_BTSC, shift, scale, EPS))

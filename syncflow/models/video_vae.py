@@ -70,15 +70,17 @@ class FrameVAE(nn.Module):
 
     def _decode_frames(self, z_NChw: Tensor) -> Tensor:
         if not self.fused or torch.is_grad_enabled():
-            return self.module.decode(z_NChw).sample
+            frames: Tensor = self.module.decode(z_NChw).sample
+            return frames
         if self.module.post_quant_conv is not None:
             z_NChw = self.module.post_quant_conv(z_NChw)
         return frame_decoder.decode(self.module.decoder, z_NChw)
 
     def _per_frame(self, function: Callable[[Tensor], Tensor], x_BCFHW: Tensor) -> Tensor:
         frames = x_BCFHW.transpose(1, 2).flatten(0, 1).split(self.micro_batch_size)
-        out = torch.cat([function(part) for part in frames])
-        return out.unflatten(0, (x_BCFHW.shape[0], -1)).transpose(1, 2)
+        out_NCHW = torch.cat([function(part) for part in frames])
+        out_BFCHW: Tensor = out_NCHW.unflatten(0, (x_BCFHW.shape[0], -1))
+        return out_BFCHW.transpose(1, 2)
 
 
 class VideoVAE(VideoCodec):
@@ -120,9 +122,9 @@ class VideoVAE(VideoCodec):
     def for_gpu(self, device: torch.device, dtype: torch.dtype) -> None:
         """Moves the weights, and lays them out as a GPU's convolutions want them; the state dict
         stays what it is."""
-        self.spatial_vae.to(device, dtype, memory_format=torch.channels_last)
-        self.temporal_vae.to(device, dtype, memory_format=torch.channels_last_3d)
         self.to(device, dtype)
+        self.spatial_vae.to(memory_format=torch.channels_last)
+        self.temporal_vae.to(memory_format=torch.channels_last_3d)
         self.spatial_vae.micro_batch_size = 16
         self.spatial_vae.fuse()
 

@@ -26,6 +26,7 @@ Data = TypeVar("Data")
 # Ops and their formulas have signatures of their own: that of an op is stated in csrc/bindings.cpp.
 Kernel = Callable[..., Any]
 Inputs = tuple[Any, ...]
+Setup = Callable[[Any, Inputs, Any], None]
 #: How a call goes to the kernel; see `Operator.plan`.
 Plan = tuple[Callable[..., Out], Callable[..., None] | None, Data]
 
@@ -97,7 +98,7 @@ def register(
     name: str,
     fake: Kernel,
     backward: Kernel,
-    setup_context: Callable[[Any, Inputs, Any], None],
+    setup_context: Setup,
     backward_fake: Kernel | None = None,
 ) -> None:
     """Tell tracing and autograd about the compiled op `name`, where the extension has it.
@@ -172,9 +173,7 @@ def _without_gradient(name: str) -> Kernel:
     return call
 
 
-def _function(
-    name: str, backward: Kernel, setup_context: Callable[[Any, Inputs, Any], None]
-) -> type[torch.autograd.Function]:
+def _function(name: str, backward: Kernel, setup_context: Setup) -> type[torch.autograd.Function]:
     """Autograd around the compiled op `name`, not inside it."""
     call = _without_gradient(name)
 

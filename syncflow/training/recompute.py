@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import nn
@@ -18,6 +18,8 @@ from syncflow.models.adaptor import Adaptor
 from syncflow.models.audio_tower import AudioLayer
 from syncflow.models.video_tower import Block
 
+Result = TypeVar("Result")
+
 _KEPT = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default}
 
 
@@ -29,9 +31,10 @@ def recompute(module: nn.Module, kind: Literal["none", "blocks", "selective"]) -
     """
     if kind == "none":
         return 0
-    options: dict[str, Any] = {"use_reentrant": False}
+    twice = partial(checkpoint, use_reentrant=False)
     if kind == "selective":
-        options["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
+        contexts = partial(create_selective_checkpoint_contexts, _policy)
+        twice = partial(checkpoint, use_reentrant=False, context_fn=contexts)
     blocks = [
         block
         for block in module.modules()
@@ -40,11 +43,12 @@ def recompute(module: nn.Module, kind: Literal["none", "blocks", "selective"]) -
     ]
     for block in blocks:
         # On the instance, so that the names of the weights stay what they are.
-        block.forward = partial(checkpoint, partial(_uncached, block.forward), **options)
+        again = partial(twice, partial(_uncached, block.forward))
+        block.forward = again  # type: ignore[method-assign]  # of one instance
     return len(blocks)
 
 
-def _uncached(forward: Callable, *arguments: Any) -> Any:
+def _uncached(forward: Callable[..., Result], *arguments: object) -> Result:
     """A weight that autocast had cast for another block is cast again here: otherwise the second
     pass, which finds no such cache, would run other operators than the first."""
     cached = torch.is_autocast_cache_enabled()
@@ -55,6 +59,8 @@ def _uncached(forward: Callable, *arguments: Any) -> Any:
         torch.set_autocast_cache_enabled(cached)
 
 
-def _policy(_: Any, operation: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
+def _policy(
+    _: object, operation: object, *arguments: object, **options: object
+) -> CheckpointPolicy:
     keep = operation in _KEPT
     return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE

@@ -36,9 +36,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="another one for other clips")
     parser.add_argument("--eager", action="store_true", help="no CUDA graphs")
     parser.add_argument(
-        "--compile", choices=("auto", "on", "off"), default="auto",
+        "--compile",
+        choices=("auto", "on", "off"),
+        default="auto",
         help="torch.compile of the video tower's blocks; auto: on a GPU",
-    )  # fmt: skip
+    )
     parser.add_argument("--compile-only", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--join", type=Path, metavar="FOLDER", help="make a model of these weights")
     parser.add_argument("--model", type=Path, help="the model folder that --join makes")
@@ -77,9 +79,16 @@ def _train(args: argparse.Namespace) -> int:
             model = ["--tiny"] * args.tiny + (["--init", str(args.init)] if args.init else [])
             ahead = Ahead(["--device", str(device), *model])
         settings = Settings(
-            args.minutes, args.out, BEGAN, device, args.tiny, args.init, not args.eager, ahead,
+            args.minutes,
+            args.out,
+            BEGAN,
+            device,
+            args.tiny,
+            args.init,
+            not args.eager,
+            ahead,
             args.seed,
-        )  # fmt: skip
+        )
         Run(settings, plan, world).go()
     finally:
         world.stop()

@@ -42,6 +42,7 @@ class Ahead:
         return self.process.poll() == 0
 
     def stop(self) -> None:
+        """Ends the process, finished or not."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -52,9 +53,11 @@ def compile_only(device: torch.device, tiny: bool, init: Path | None) -> None:
     plan_ = plan.TINY if tiny else plan.FULL
     config = plan.model_config(tiny) if init is None else folder.read(init)[0]
     towers = Towers(
-        folder.modules(config)["ddit"].to(device).train(), _noise(config, device),
-        plan_.tower_batch, dtype_on(device),
-    )  # fmt: skip
+        folder.modules(config)["ddit"].to(device).train(),
+        _noise(config, device),
+        plan_.tower_batch,
+        dtype_on(device),
+    )
     use(towers)
 
 

@@ -38,6 +38,7 @@ class TextSteps:
         self.right: dict[str, float] = {}
 
     def step(self, lessons: list[Lesson]) -> None:
+        """One update on captions drawn from the lessons."""
         rows = self.rng.integers(len(lessons), size=self.batch)
         labels = torch.tensor([lessons[i].labels for i in rows])
         loss, self.right = self.module.loss([lessons[i].caption for i in rows], labels)
@@ -63,6 +64,7 @@ class VideoVAESteps:
         self.tally = Tally(("loss", "moving_mse", "kl"), self.device)
 
     def step(self) -> None:
+        """One update on pieces of raw clips."""
         video, moving = self.raw.video(self.raw.rows(self.batch), _FRAMES)
         with autocast(self.device):
             posterior = self.vae.encode(video)
@@ -79,6 +81,7 @@ class VideoVAESteps:
         self.tally.add(loss, moving_error(out, video, moving), kl)
 
     def finish(self) -> None:
+        """The averaged weights become the VAE's, and stay."""
         freeze(self.vae, self.optimizer)
 
 
@@ -101,6 +104,7 @@ class AudioVAESteps:
         self.wave_weight.fill_(0.3 if share < 0.4 else 0.0)
 
     def step(self) -> None:
+        """One update on raw sounds."""
         audio = self.raw.audio(self.raw.rows(self.batch), self.samples)
         with autocast(self.device):
             posterior = self.vae.encode(audio)
@@ -120,6 +124,7 @@ class AudioVAESteps:
         self.tally.add(loss, spectra, loudness.mean(), kl)
 
     def finish(self) -> None:
+        """The averaged weights become the VAE's, and stay."""
         freeze(self.vae, self.optimizer)
 
 

@@ -80,6 +80,7 @@ class Tally:
         self._sums = torch.zeros(len(names) + 1, device=device)
 
     def add(self, *values: torch.Tensor) -> None:
+        """Scalars of one step, in the order of the names; no copy to the host."""
         one = torch.ones_like(self._sums[0])
         self._sums += torch.stack([*(v.detach().float() for v in values), one])
 

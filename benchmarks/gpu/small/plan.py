@@ -74,18 +74,35 @@ def model_config(tiny: bool = False) -> ModelConfig:
         upsampler, vae_width, audio_width, audio_depth, oscillators = 16, 16, 64, 1, 32
         layers, hidden = 2, 64
     encoder = BytesTextConfig(
-        max_length=128, d_model=text, d_kv=text // 4, d_ff=hidden,
-        num_layers=layers, num_heads=4, pool="word", casefold=True,
-    )  # fmt: skip
+        max_length=128,
+        d_model=text,
+        d_kv=text // 4,
+        d_ff=hidden,
+        num_layers=layers,
+        num_heads=4,
+        pool="word",
+        casefold=True,
+    )
     video = VideoTowerConfig(
-        hidden_size=width, depth=depth, num_heads=heads, in_channels=video_channels,
-        caption_channels=text, model_max_length=encoder.max_length // 2 + 1, pred_sigma=False,
+        hidden_size=width,
+        depth=depth,
+        num_heads=heads,
+        in_channels=video_channels,
+        caption_channels=text,
+        model_max_length=encoder.max_length // 2 + 1,
+        pred_sigma=False,
         input_sq_size=64,
-    )  # fmt: skip
+    )
     audio = AudioTowerConfig(
-        hidden_size=width, num_heads=heads, in_channels=audio_channels, mlp_ratio=3.0,
-        condition="both", norm_init=0.3, upsampler_patches=16, upsampler_width=upsampler,
-    )  # fmt: skip
+        hidden_size=width,
+        num_heads=heads,
+        in_channels=audio_channels,
+        mlp_ratio=3.0,
+        condition="both",
+        norm_init=0.3,
+        upsampler_patches=16,
+        upsampler_width=upsampler,
+    )
     adaptor = AdaptorConfig(axis="full", num_heads=heads)
     return ModelConfig(
         name="impacts-64-second" if not tiny else "impacts-64-tiny",
@@ -93,17 +110,25 @@ def model_config(tiny: bool = False) -> ModelConfig:
         ddit=DDiTConfig(video=video, adaptor=adaptor, audio=audio, event_tokens=EVENTS),
         video_vae=PatchVAEConfig(latent_channels=video_channels, width=vae_width),
         audio_vae=SpectralVAEConfig(
-            latent_channels=audio_channels, width=audio_width, depth=audio_depth,
+            latent_channels=audio_channels,
+            width=audio_width,
+            depth=audio_depth,
             oscillators=oscillators,
         ),
         text_encoder=encoder,
         # What measured best on the first small model (benchmarks/results/sampler-impacts-64.json);
         # these weights' own settings are for a sweep to choose.
         sampling=SamplingConfig(
-            steps=40, audio_steps=6, guidance=2.0, audio_guidance=1.0, eta=1000.0,
-            schedule="cascade", shift=3.0, null_caption="prompt",
+            steps=40,
+            audio_steps=6,
+            guidance=2.0,
+            audio_guidance=1.0,
+            eta=1000.0,
+            schedule="cascade",
+            shift=3.0,
+            null_caption="prompt",
         ),
-    )  # fmt: skip
+    )
 
 
 def going_on(plan: Plan) -> Plan:

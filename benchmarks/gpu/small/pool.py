@@ -34,9 +34,11 @@ class Raw:
 
     @property
     def room(self) -> int:
+        """Clips that still fit."""
         return len(self.video_NF3HW) - len(self.records)
 
     def add(self, video_nF3HW: Tensor, audio_nM: Tensor, records: list[Record]) -> None:
+        """Takes clips in: uint8 pictures, float sounds, and what is known of them."""
         first, last = len(self), len(self) + len(records)
         self.video_NF3HW[first:last] = video_nF3HW
         self.audio_NM[first:last] = audio_nM
@@ -45,6 +47,7 @@ class Raw:
         self.count.fill_(len(self))
 
     def rows(self, batch: int) -> Tensor:
+        """Numbers of ``batch`` clips at random, on the device."""
         return random_rows(batch, self.count)
 
     def video(self, rows_B: Tensor, frames: int) -> tuple[Tensor, Tensor]:
@@ -96,11 +99,13 @@ class Latents:
 
     @property
     def room(self) -> int:
+        """Clips that still fit."""
         return len(self.level_N) - self.size
 
     def add(
         self, video: Tensor, audio: Tensor, text: Tensor, mask: Tensor, records: list[Record]
     ) -> None:
+        """Takes latents in, with the tokens [n, K, L, E] and masks of K captions each."""
         rows = slice(self.size, self.size + len(records))
         self.video_NCTHW[rows] = video.half()
         self.audio_NAD[rows] = audio.half()
@@ -121,6 +126,7 @@ class Latents:
         return self.take(rows_B, which_B)
 
     def take(self, rows_B: Tensor, which_B: Tensor) -> Batch:
+        """The clips ``rows_B``, each with its caption number ``which_B``, float32."""
         return Batch(
             self.video_NCTHW[rows_B].float(),
             self.audio_NAD[rows_B].float(),
@@ -173,11 +179,13 @@ class Encoders:
             self.scale[kind] = tuple(torch.tensor(v, device=self.device) for v in values)
 
     def normal(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents of mean 0 and deviation 1 in every channel."""
         mean, std = (x[:, None, None, None] for x in self.scale["video"])
         audio_mean, audio_std = self.scale["audio"]
         return (video - mean) / std, (audio - audio_mean) / audio_std
 
     def raw_video(self, latent_BCTHW: Tensor) -> Tensor:
+        """The VAE's own latents again."""
         mean, std = (x[:, None, None, None] for x in self.scale["video"])
         return latent_BCTHW * std + mean
 

@@ -68,9 +68,11 @@ class Run:
                 module.load_state_dict(states[name])
             module.to(self.device)
         self.encoders = pool.Encoders(
-            self.parts["video_vae"], self.parts["audio_vae"], self.parts["text_encoder"],
+            self.parts["video_vae"],
+            self.parts["audio_vae"],
+            self.parts["text_encoder"],
             self.device,
-        )  # fmt: skip
+        )
         self.ready = states is not None
         if self.ready:
             self.encoders.adopt(config)
@@ -89,6 +91,7 @@ class Run:
         self._steps_told: dict[str, int] = {}
 
     def go(self) -> None:
+        """Everything in turn, until the time is up."""
         share = 60 * self.settings.minutes
         self.tell("started", {"device": self._device_name(), "workers": self.world.workers})
         if self.plan.text:
@@ -159,9 +162,11 @@ class Run:
 
     def _towers(self, until: float) -> None:
         self.towers = Towers(
-            self.parts["ddit"].train(), self.latents, self.plan.tower_batch,
+            self.parts["ddit"].train(),
+            self.latents,
+            self.plan.tower_batch,
             compiling.dtype_on(self.device),
-        )  # fmt: skip
+        )
         self.tell("compiled", self._compile())
         use_graph = self.settings.use_graph
         video = Step(self.towers.video_step, self.device, use_graph)
@@ -231,6 +236,7 @@ class Run:
     def between(
         self, phase: str, steps: dict[str, Step], read: Callable[[], dict[str, float]]
     ) -> None:
+        """Between steps: takes clips in and tells how it goes, now and then."""
         now = time.monotonic()
         if now - self._polled > 0.1:
             self._polled = now
@@ -297,6 +303,7 @@ class Run:
             self.tell("not written: a weight is not finite", {})
 
     def tell(self, phase: str, values: dict[str, Any]) -> None:
+        """A row of the log, printed and kept."""
         row = {"s": round(time.monotonic() - self.settings.began, 1), "phase": phase, **values}
         self.rows.append(row)
         print(json.dumps(row), flush=True)

@@ -47,6 +47,7 @@ class Towers:
         self.tally_audio = Tally(("audio",), self.device)
 
     def video_step(self) -> None:
+        """One update of the video tower."""
         batch = self.latents.draw(self.batch)
         text, mask = self._text(batch)
         x_1, B = batch.video_BCTHW, self.batch
@@ -68,6 +69,7 @@ class Towers:
         self.tally_video.add(loss_B.mean(), (loss_B * early).sum() / early.sum().clamp(min=1))
 
     def audio_step(self) -> None:
+        """One update of the audio tower and the adaptors, on clean pictures."""
         batch = self.latents.draw(self.batch)
         text, mask = self._text(batch)
         y_1, B = batch.audio_BAD, self.batch
@@ -214,6 +216,7 @@ class DecoderSteps:
         return torch.where(plain_B[:, None, None, None, None], x_1 + noise, x)
 
     def step(self) -> None:
+        """One update of the decoder on latents as a sampler leaves them."""
         rows_B = self.raw.rows(self.batch)
         latent = self.encoders.raw_video(self.worn(rows_B))
         video, moving = self.raw.video(rows_B, SPEC.num_frames)
@@ -224,5 +227,6 @@ class DecoderSteps:
         self.tally.add(loss, moving_error(out, video, moving))
 
     def finish(self) -> None:
+        """The averaged weights become the decoder's."""
         self.vae.load_state_dict(self.optimizer.averaged(), strict=False)
         self.vae.requires_grad_(False)

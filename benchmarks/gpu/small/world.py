@@ -34,8 +34,16 @@ _AUDIO = (SPEC.num_samples,)
 _BYTES = CLIPS * (int(np.prod(_VIDEO)) + 2 * int(np.prod(_AUDIO)))
 _SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ of Linux
 _PLAIN_KINDS = ("bounce", "roll", "pair")
-_NUMERALS = {"once": "1 time", "twice": "2 times", "thrice": "3 times", "one": "1", "two": "2",
-             "three": "3", "four": "4", "a single": "one"}  # fmt: skip
+_NUMERALS = {
+    "once": "1 time",
+    "twice": "2 times",
+    "thrice": "3 times",
+    "one": "1",
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "a single": "one",
+}
 
 
 @dataclass(frozen=True)
@@ -126,9 +134,11 @@ class World:
         return ready()
 
     def release(self, arrival: Arrival) -> None:
+        """Gives an arrival's memory back to the workers."""
         self._free.put(arrival.slot)
 
     def stop(self) -> None:
+        """Ends the workers."""
         for process in self._processes:
             process.kill()
         for process in self._processes:

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from syncflow.evaluation.metrics import metric
-from syncflow.evaluation.metrics.metric import Mean, Pair, Result
+from syncflow.evaluation.metrics.metric import Mean, Metric, Pair, Result
 
 RATE = 22050
 _FLOW = (0.5, 3, 15, 3, 5, 1.2, 0)  # Farneback: scale, levels, window, iterations, n, sigma, flags
@@ -55,7 +55,7 @@ def overlap(sounds: Sequence[float], motions: Sequence[float], fps: float) -> fl
     return hits / union if union else 0.0
 
 
-class AVAlign:
+class AVAlign(Metric):
     """``AV-Align``; higher is better. ``shuffled`` also sets every picture beside the sound of
     another clip: ``AV-Align, shuffled``, which is chance. Which one follows from the clips alone,
     not from their batches or order."""
@@ -67,10 +67,11 @@ class AVAlign:
         self.mean, self.shuffled = Mean(), shuffled
         self._seen: list[tuple[list[float], list[float], float]] = []
         self.facts = {
-            "network": "none", "sample_rate": f"{RATE} Hz mono, librosa {librosa.__version__}",
+            "network": "none",
+            "sample_rate": f"{RATE} Hz mono, librosa {librosa.__version__}",
             "picture": f"the clip's own frames, Farneback flow, OpenCV {cv2.__version__}",
             "definition": "intersection over union, within one frame, mean over clips",
-        }  # fmt: skip
+        }
 
     def update(self, pairs: Sequence[Pair]) -> None:
         clips = [pair.generated for pair in pairs]

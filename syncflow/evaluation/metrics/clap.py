@@ -8,16 +8,23 @@ same every time.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch.nn import functional as F
 
 from syncflow.evaluation.metrics import metric
-from syncflow.evaluation.metrics.metric import Mean, Pair, Result
+from syncflow.evaluation.metrics.metric import Mean, Metric, Pair, Result
 from syncflow.models.published import NO_CODE, without_code
 
 
-class CLAP:
+class _Pooled(Protocol):
+    """What some versions of transformers return in place of the vectors themselves."""
+
+    pooler_output: torch.Tensor
+
+
+class CLAP(Metric):
     """``CLAP``: Gen-A & GT-T; higher is better. ``folder``: a model folder or hub id, such as
     ``laion/clap-htsat-unfused``."""
 
@@ -42,12 +49,13 @@ class CLAP:
         self.rate = extractor.sampling_rate
         self.longest = int(extractor.max_length_s * self.rate)
         self.facts = {
-            "network": "CLAP, transformers", "weights": str(folder),
+            "network": "CLAP, transformers",
+            "weights": str(folder),
             "sample_rate": f"{self.rate} Hz mono",
             "preprocessing": f"first {extractor.max_length_s:g} s, shorter ones as the model's "
             f"extractor pads ({extractor.padding})",
             "definition": "cosine of sound and caption, mean over clips",
-        }  # fmt: skip
+        }
 
     @torch.inference_mode()
     def update(self, pairs: Sequence[Pair]) -> None:
@@ -68,5 +76,5 @@ class CLAP:
         return [Result("CLAP", self.mean.value(), "higher", self.mean.count, self.facts)]
 
 
-def _vectors(output: object) -> torch.Tensor:
-    return output if torch.is_tensor(output) else output.pooler_output
+def _vectors(output: torch.Tensor | _Pooled) -> torch.Tensor:
+    return output if isinstance(output, torch.Tensor) else output.pooler_output

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from syncflow.clip import Clip
 from syncflow.evaluation.metrics import metric
-from syncflow.evaluation.metrics.metric import Mean, Pair, Result
+from syncflow.evaluation.metrics.metric import Mean, Metric, Pair, Result
 from syncflow.evaluation.metrics.networks import files
 
 NAME = "Synchformer (synchformer.pt, TorchScript)"
@@ -49,7 +49,7 @@ def sounds(clip: Clip) -> Tensor:
     return ((values - _MEL_MEAN) / (2 * _MEL_STD))[:, None]
 
 
-class DeSync:
+class DeSync(Metric):
     """``DeSync``: mean |offset| in s over the first and the last 4.8 s of every clip; lower is
     better.
 
@@ -63,10 +63,12 @@ class DeSync:
         self.device = device
         self.mean = Mean()
         self.facts = {
-            "network": "Synchformer, TorchScript", "weights": files.digest(weights),
-            "picture": f"{FPS} fps, {SIZE} px", "sample_rate": f"{RATE} Hz mono",
+            "network": "Synchformer, TorchScript",
+            "weights": files.digest(weights),
+            "picture": f"{FPS} fps, {SIZE} px",
+            "sample_rate": f"{RATE} Hz mono",
             "definition": f"|argmax| over {len(OFFSETS)} offsets, first and last {SECONDS:g} s",
-        }  # fmt: skip
+        }
 
     @torch.inference_mode()
     def update(self, pairs: Sequence[Pair]) -> None:

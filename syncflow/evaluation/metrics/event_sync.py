@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from syncflow.detect import contacts, matching, onsets
-from syncflow.evaluation.metrics.metric import Pair, Result
+from syncflow.evaluation.metrics.metric import Metric, Pair, Result
 
 #: Name in ``sync.measure`` -> heading, and which way is better.
 NAMES: dict[str, tuple[str, Literal["lower", "higher"]]] = {
@@ -18,7 +18,7 @@ NAMES: dict[str, tuple[str, Literal["lower", "higher"]]] = {
 }
 
 
-class EventSync:
+class EventSync(Metric):
     """F1 and median distance of contacts and onsets. Fitted to the synthetic world: elsewhere the
     contacts mean nothing. Keeps the times of every clip, a few numbers each."""
 

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from syncflow.evaluation.metrics import metric
 from syncflow.evaluation.metrics.frechet import Statistics, between
-from syncflow.evaluation.metrics.metric import Pair, Result
+from syncflow.evaluation.metrics.metric import Metric, Pair, Result
 from syncflow.evaluation.metrics.networks import files, vggish
 
 
-class FAD:
+class FAD(Metric):
     """``FAD`` over the sounds of the pairs; lower is better.
 
     Args:
@@ -40,12 +40,13 @@ class FAD:
         self.network, self.device = vggish.load(weights).to(device), device
         self.hop_seconds = hop_seconds
         self.facts = {
-            "network": "VGGish", "weights": files.digest(weights),
+            "network": "VGGish",
+            "weights": files.digest(weights),
             "sample_rate": f"{vggish.RATE} Hz mono, loudness as it is",
             "preprocessing": f"log-mel {vggish.BANDS} bands, examples of 0.96 s every "
             f"{hop_seconds:g} s",
             "features": "128, before the last ReLU, no whitening",
-        }  # fmt: skip
+        }
         self.generated = Statistics(self.facts, replicas)
         self.fixed = reference is not None
         self.real = reference or Statistics(self.facts, replicas, seed=1)

@@ -147,10 +147,13 @@ class Statistics:
         card = {
             name: getattr(self, name) for name in ("facts", "replicas", "seed", "clips", "samples")
         }
-        arrays = {
-            "origin": self._origin, "count": self._count_R, "sum": self._sum_RD,
+        assert self._origin is not None  # `moments` has seen to it
+        arrays: dict[str, np.ndarray] = {
+            "origin": self._origin,
+            "count": self._count_R,
+            "sum": self._sum_RD,
             "square": self._square_RDD,
-        }  # fmt: skip
+        }
         with durable.replacing(path) as part:
             save_file(arrays, part, {"statistics": json.dumps(card)})
         return path

@@ -17,7 +17,7 @@ from torch import Tensor
 from syncflow.clip import Clip
 from syncflow.evaluation.metrics import metric
 from syncflow.evaluation.metrics.frechet import Statistics, between
-from syncflow.evaluation.metrics.metric import Pair, Result
+from syncflow.evaluation.metrics.metric import Metric, Pair, Result
 from syncflow.evaluation.metrics.networks import files
 
 NAME = "I3D (i3d_torchscript.pt)"
@@ -27,7 +27,7 @@ FEWEST = 10
 _FLAGS = ("rescale", "resize", "return_features")
 
 
-class FVD:
+class FVD(Metric):
     """``FVD`` over the pictures of the pairs; lower is better.
 
     ``fps``: the rate at which frames are taken (default: the clips' own). ``reference``: statistics
@@ -47,13 +47,14 @@ class FVD:
     ) -> None:
         self.network = files.script(weights, NAME, allow_torchscript).to(device)
         self.device, self.fps = device, fps
-        takes = {argument.name for argument in self.network.forward.schema.arguments}
+        takes = files.parameters(self.network)
         self.flags = {name: True for name in _FLAGS} if takes >= set(_FLAGS) else None
         by = "the network" if self.flags else "bilinear, short side and centre"
         self.facts = {
-            "network": "I3D, TorchScript", "weights": files.digest(weights),
+            "network": "I3D, TorchScript",
+            "weights": files.digest(weights),
             "preprocessing": f"{SIZE} x {SIZE} by {by}, [-1, 1]",
-        }  # fmt: skip
+        }
         self.replicas, self.fixed = replicas, reference is not None
         self.generated: Statistics | None = None
         self.real = reference

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from syncflow.clip import Clip
 from syncflow.evaluation.metrics import metric
-from syncflow.evaluation.metrics.metric import Mean, Pair, Result
+from syncflow.evaluation.metrics.metric import Mean, Metric, Pair, Result
 from syncflow.evaluation.metrics.networks import files
 from syncflow.evaluation.metrics.networks import imagebind as network
 from syncflow.models.published import NO_CODE
@@ -79,14 +79,21 @@ def banks(clip: Clip) -> Tensor:
         first = round(start * RATE)
         part = audio_M[first : first + round(WINDOW * RATE)]
         values = fbank(
-            (part - part.mean())[None], htk_compat=True, sample_frequency=RATE, use_energy=False,
-            window_type="hanning", num_mel_bins=BANDS, dither=0.0, frame_length=25, frame_shift=10,
-        ).T[:, :FRAMES]  # fmt: skip
+            (part - part.mean())[None],
+            htk_compat=True,
+            sample_frequency=RATE,
+            use_energy=False,
+            window_type="hanning",
+            num_mel_bins=BANDS,
+            dither=0.0,
+            frame_length=25,
+            frame_shift=10,
+        ).T[:, :FRAMES]
         out.append(F.pad(values, (0, FRAMES - values.shape[1])))
     return (torch.stack(out)[:, None] - _AUDIO_MEAN) / _AUDIO_STD
 
 
-class ImageBindScores:
+class ImageBindScores(Metric):
     """All of ``PAIRS`` (or those given); higher is better.
 
     Args:
@@ -115,11 +122,12 @@ class ImageBindScores:
             raise FileNotFoundError(f"no CLIP tokenizer at '{tokenizer}': {reason}") from error
         self.means = {name: Mean() for name in names}
         self.facts = {
-            "network": "ImageBind", "weights": files.digest(weights),
+            "network": "ImageBind",
+            "weights": files.digest(weights),
             "picture": f"2 frames of every {WINDOW:g} s window, {SIZE} px",
             "sound": f"{RATE} Hz mono, {BANDS} filter banks x {FRAMES}",
             "definition": "cosine, mean over clips",
-        }  # fmt: skip
+        }
 
     @torch.inference_mode()
     def update(self, pairs: Sequence[Pair]) -> None:
@@ -140,7 +148,7 @@ class ImageBindScores:
         return read(make(clip).to(self.device)).mean(0)
 
     def _tokens(self, text: str) -> Tensor:
-        length = self.network.modality_preprocessors["text"].pos_embed.shape[1]
+        length = self.network.num_tokens
         ids = self.tokenizer(text, truncation=True, max_length=length)["input_ids"]
         return torch.tensor([ids + [0] * (length - len(ids))], device=self.device)
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from syncflow.clip import Clip
 from syncflow.evaluation.metrics import metric
-from syncflow.evaluation.metrics.metric import Mean, Pair, Result
+from syncflow.evaluation.metrics.metric import Mean, Metric, Pair, Result
 from syncflow.evaluation.metrics.networks import cnn14, files, vggish
 from syncflow.models.published import NO_CODE, without_code
 
@@ -54,9 +54,11 @@ def by_vggish(weights: str | Path, head: str | Path, device: str = "cpu") -> Cla
         return linear(embeddings).mean(0)
 
     facts = {
-        "network": "VGGish and a linear layer", "weights": files.digest(weights),
-        "head": files.digest(head), "windows": "logits of 0.96 s examples averaged",
-    }  # fmt: skip
+        "network": "VGGish and a linear layer",
+        "weights": files.digest(weights),
+        "head": files.digest(head),
+        "windows": "logits of 0.96 s examples averaged",
+    }
     return Classifier("VGGish", vggish.RATE, logits, facts)
 
 
@@ -91,7 +93,7 @@ def by_transformers(folder: str, device: str = "cpu") -> Classifier:
     return Classifier(type(network).__name__, rate, logits, facts)
 
 
-class KL:
+class KL(Metric):
     """``KL`` (VGGish) or ``KL (classifier)``; lower is better."""
 
     def __init__(self, classifier: Classifier) -> None:

@@ -48,9 +48,11 @@ class Result:
 class Metric(Protocol):
     """One metric, or several from one network; made anew for every system."""
 
-    def update(self, pairs: Sequence[Pair]) -> None: ...
+    def update(self, pairs: Sequence[Pair]) -> None:
+        """Adds some pairs; ValueError where they cannot be measured, as without a real clip."""
 
-    def results(self) -> list[Result]: ...
+    def results(self) -> list[Result]:
+        """Of all pairs so far: one result for each of its names."""
 
 
 class Mean:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from syncflow.clip import Clip
 from syncflow.evaluation.metrics.frechet import Statistics, between
-from syncflow.evaluation.metrics.metric import Mean, Pair, Result
+from syncflow.evaluation.metrics.metric import Mean, Metric, Pair, Result
 from syncflow.evaluation.probes import looks, materials
 from syncflow.evaluation.probes.probe import Probe
 
@@ -32,7 +32,7 @@ def read(probe: Probe, features: Tensor) -> tuple[Tensor, Tensor]:
     return seen[0], logits
 
 
-class ProbeDistance:
+class ProbeDistance(Metric):
     """``FD (name probe)``, lower is better; with ``classes`` also ``KL (name probe)``."""
 
     def __init__(
@@ -49,8 +49,9 @@ class ProbeDistance:
         self.facts = {
             "network": f"the {name} probe, trained on the synthetic world",
             "weights": str(probe.facts.get("fingerprint", "")),
-            "accuracy": f"{probe.accuracy:.3f} on its validation clips", **what,
-        }  # fmt: skip
+            "accuracy": f"{probe.accuracy:.3f} on its validation clips",
+            **what,
+        }
         self.generated = Statistics(self.facts, replicas)
         self.real = Statistics(self.facts, replicas, seed=1)
 

@@ -65,7 +65,7 @@ def load(cache: str | Path | None, settings: probe.ProbeSettings | None = None) 
     from syncflow import impacts
 
     settings = settings or probe.ProbeSettings(clips=800, epochs=20, rate=5e-3)
-    labels = impacts.attribute_values(max(settings.levels))["colour"]
+    labels = [str(value) for value in impacts.attribute_values(max(settings.levels))["colour"]]
     seen = [
         round(float(impacts.render(impacts.sample_scene(seed, level), 32, 32).mean()), 4)
         for level in settings.levels

@@ -55,15 +55,22 @@ class MaterialNet(nn.Module):
     def __init__(self, labels: int, width: int = 32) -> None:
         super().__init__()
         self.conv = nn.Sequential(
-            nn.Conv2d(1, width // 2, 5, (2, 2), 2), nn.BatchNorm2d(width // 2), nn.ReLU(),
-            nn.Conv2d(width // 2, width, 3, (2, 2), 1), nn.BatchNorm2d(width), nn.ReLU(),
-            nn.Conv2d(width, width, 3, (2, 1), 1), nn.BatchNorm2d(width), nn.ReLU(),
-        )  # fmt: skip
+            nn.Conv2d(1, width // 2, 5, (2, 2), 2),
+            nn.BatchNorm2d(width // 2),
+            nn.ReLU(),
+            nn.Conv2d(width // 2, width, 3, (2, 2), 1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, (2, 1), 1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+        )
         self.score = nn.Linear(width * BANDS // 8, 1)
         self.mix = nn.Linear(width * BANDS // 8, 64)
         self.head = nn.Linear(64, labels)
 
     def forward(self, mel_BKN: Tensor) -> Tensor:
+        """Log-mel spectra [B, bands, frames] -> logits [B, labels]."""
         hidden_BNC = self.conv(mel_BKN[:, None]).flatten(1, 2).transpose(1, 2)
         weight_BN1 = self.score(hidden_BNC).softmax(1)
         return self.head(F.relu(self.mix((weight_BN1 * hidden_BNC).sum(1))))
@@ -103,7 +110,7 @@ def load(cache: str | Path | None, settings: probe.ProbeSettings | None = None) 
     from syncflow import impacts
 
     settings = settings or probe.ProbeSettings()
-    labels = impacts.attribute_values(max(settings.levels))["material"]
+    labels = [str(value) for value in impacts.attribute_values(max(settings.levels))["material"]]
     heard = [
         round(float(impacts.sound(impacts.sample_scene(seed, level)).std()), 6)
         for level in settings.levels

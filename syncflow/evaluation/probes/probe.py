@@ -58,7 +58,7 @@ class Probe:
         return [self.labels[i] for i in logits.argmax(1)]
 
 
-def fingerprint(settings: ProbeSettings, modules: Sequence[ModuleType], *more: Any) -> str:
+def fingerprint(settings: ProbeSettings, modules: Sequence[ModuleType], *more: object) -> str:
     """Names a probe: a hash of its settings, of the code in ``modules`` that it is learned and read
     by (and of this module), and of everything else that it depends on."""
     code = [inspect.getsource(module) for module in (sys.modules[__name__], *modules)]

@@ -50,8 +50,10 @@ def chart(
     def y_at(y: float) -> float:
         return _HEIGHT - _BOTTOM - (y - y_low) / (y_high - y_low) * (_HEIGHT - _TOP - _BOTTOM)
 
-    parts = [f'<rect class="plot" x="{_LEFT}" y="{_TOP}" width="{_WIDTH - _LEFT - _RIGHT}"'
-             f' height="{_HEIGHT - _TOP - _BOTTOM}"/>']  # fmt: skip
+    parts = [
+        f'<rect class="plot" x="{_LEFT}" y="{_TOP}" width="{_WIDTH - _LEFT - _RIGHT}"'
+        f' height="{_HEIGHT - _TOP - _BOTTOM}"/>'
+    ]
     for y in np.linspace(y_low, y_high, 5):
         parts.append(
             f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}"'
@@ -118,9 +120,11 @@ def histogram(
     width, height, bottom = _WIDTH, 120, 26
     wide = (width - _LEFT - _RIGHT) / len(counts)
     tallest = max(1, int(counts.max(initial=0)))
-    parts = [f'<line class="floor-line" x1="{width / 2 + (_LEFT - _RIGHT) / 2}"'
-             f' x2="{width / 2 + (_LEFT - _RIGHT) / 2}" y1="{_TOP}" y2="{height - bottom}"/>',
-             f'<text x="{_LEFT - 4}" y="{_TOP + 8}" class="end">{tallest}</text>']  # fmt: skip
+    parts = [
+        f'<line class="floor-line" x1="{width / 2 + (_LEFT - _RIGHT) / 2}"'
+        f' x2="{width / 2 + (_LEFT - _RIGHT) / 2}" y1="{_TOP}" y2="{height - bottom}"/>',
+        f'<text x="{_LEFT - 4}" y="{_TOP + 8}" class="end">{tallest}</text>',
+    ]
     for i, count in enumerate(counts):
         tall = count / tallest * (height - bottom - _TOP)
         parts.append(

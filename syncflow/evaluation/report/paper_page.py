@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from syncflow.evaluation.report import figures, page, paper_tables, table, tables
+from syncflow.evaluation.report.table import Json
 
 
-def write(folder: Path, report: dict[str, Any]) -> None:
+def write(folder: Path, report: Json) -> None:
     """``report.json``, ``report.md`` and ``index.html``."""
     _html(folder, report)
     tables.write_json(folder / "report.json", report)
     tables.write_text(folder / "report.md", paper_tables.page(report))
 
 
-def _html(folder: Path, report: dict[str, Any]) -> Path:
+def _html(folder: Path, report: Json) -> Path:
     """Tables 1 to 4, figure 5 drawn over its guidance weights and figure 6 over steps."""
     parts = ["<h1>The paper's tables and figures</h1>", page.facts(report)]
     for key, (title, columns) in paper_tables.TABLES.items():
@@ -35,7 +35,7 @@ def _html(folder: Path, report: dict[str, Any]) -> Path:
     return page.document(folder / "index.html", "syncflow: the paper's tables", parts)
 
 
-def _guidance(rows: Sequence[dict[str, Any]]) -> str:
+def _guidance(rows: Sequence[Json]) -> str:
     """One chart a metric, over the weights of the rows that were run."""
     run = sorted((row for row in rows if "metrics" in row), key=lambda row: row["at"])
     names = dict.fromkeys(name for row in run for name in row["metrics"])

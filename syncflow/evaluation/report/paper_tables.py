@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from syncflow.evaluation.report import table
-from syncflow.evaluation.report.table import Cell, cell
+from syncflow.evaluation.report.table import Cell, Json, cell
 
 #: Columns of each table; what the paper's tables hold besides (section 4) is an image and not read.
 TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -38,14 +37,21 @@ EXPLAINED = (
 )
 #: Shown below every table where there is something to show.
 MORE = (
-    "AV-Align", "AV-Align, shuffled", "DeSync", "F1 at 50 ms", "F1 at 100 ms", "median ms",
-    "FD (material probe)", "KL (material probe)", "FD (colour probe)",
-)  # fmt: skip
+    "AV-Align",
+    "AV-Align, shuffled",
+    "DeSync",
+    "F1 at 50 ms",
+    "F1 at 100 ms",
+    "median ms",
+    "FD (material probe)",
+    "KL (material probe)",
+    "FD (colour probe)",
+)
 _ARROW = {"lower": "↓", "higher": "↑"}
 
 
 def grid(
-    rows: Sequence[dict[str, Any]], columns: Sequence[str], published: str = ""
+    rows: Sequence[Json], columns: Sequence[str], published: str = ""
 ) -> list[list[str | Cell]]:
     """Heading and lines of all columns of a table of the paper's (``published``), else of those
     that any row has; empty where there is nothing to show."""
@@ -77,7 +83,7 @@ def losses(series: dict[str, dict[str, list[list[float]]]]) -> list[list[str | C
     return lines
 
 
-def page(report: dict[str, Any]) -> str:
+def page(report: Json) -> str:
     """``report.md``."""
     facts = "\n".join(f"- {key}: {value}" for key, value in report["facts"].items())
     parts = [f"# The paper's tables\n\n{facts}\n"]
@@ -93,7 +99,7 @@ def page(report: dict[str, Any]) -> str:
     missing = [f"- {line}\n" for line in not_run(report)]
     if missing:
         parts.append("## Not run\n\n" + "".join(missing))
-    made: dict[str, dict[str, Any]] = {}
+    made: dict[str, Json] = {}
     for row in report["rows"]:
         for name, value in row.get("metrics", {}).items():
             made.setdefault(name, value["facts"])
@@ -105,7 +111,7 @@ def page(report: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def not_run(report: dict[str, Any]) -> list[str]:
+def not_run(report: Json) -> list[str]:
     """What was left out, and why, each once."""
     missing = {
         f"{name}: {reason}"

@@ -10,9 +10,10 @@ from typing import Any
 
 from syncflow.clip import Clip
 from syncflow.evaluation.report import page, tables
+from syncflow.evaluation.report.table import Json
 
 
-def redraw(folder: Path, out: Path, more: dict[str, Any] | None = None) -> Path:
+def redraw(folder: Path, out: Path, more: Json | None = None) -> Path:
     """The page of a report that is there, its players as they are, with ``more`` parts of a report
     ("calibration", "guidance", "training") beside its own; returns the new page's path.
 
@@ -51,10 +52,10 @@ def _numbers(data: Any) -> Any:
 
 def curves(
     calibrations: Sequence[Path] = (), sweep: Path | None = None, training: Path | None = None
-) -> dict[str, Any]:
+) -> Json:
     """Parts of a report that were measured apart: response curves, a sweep over guidance and
     validation losses, from their JSON files."""
-    more: dict[str, Any] = {}
+    more: Json = {}
     for file in calibrations:
         found = _numbers(json.loads(file.read_text()))
         more.setdefault("calibration", {})[found["what"]] = found
@@ -65,7 +66,7 @@ def curves(
     return more
 
 
-def _along_guidance(sweep: dict[str, Any]) -> dict[str, Any]:
+def _along_guidance(sweep: Json) -> Json:
     """The rows that differ from the best in guidance alone."""
     fixed = {key: value for key, value in sweep["best"].items() if key != "guidance"}
     rows = [

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+#: A report or a part of it, as its JSON file holds it.
+Json = dict[str, Any]
 
 
 class Cell(NamedTuple):
@@ -16,9 +19,11 @@ class Cell(NamedTuple):
     high: str = ""
 
     def markdown(self) -> str:
+        """As it stands between two bars of a Markdown table."""
         return f"{self.value} [{self.low}, {self.high}]" if self.low else self.value
 
     def html(self) -> str:
+        """As it stands inside a ``td``."""
         span = f" <small>{escape(self.low)} to {escape(self.high)}</small>" if self.low else ""
         return escape(self.value) + span
 

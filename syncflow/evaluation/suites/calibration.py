@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ import torch
 from syncflow.clip import FPS, Clip
 from syncflow.detect import contacts, envelopes, matching, onsets
 from syncflow.evaluation.metrics import av_align, metric
+from syncflow.evaluation.report.table import Json
 from syncflow.generation import ranking
 from syncflow.progress import bar
 
@@ -166,7 +166,7 @@ def calibrate(
     seed: int = 0,
     with_av_align: bool | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> Json:
     """Response curves of all metrics on real clips.
 
     Args:
@@ -190,15 +190,18 @@ def calibrate(
         seen = [contacts.times(clip.video, clip.fps) for clip in clips]
     pictures = [envelopes.picture(clip.video, clip.fps) for clip in clips]
     metrics = dict(METRICS)
-    motions: list[Any] = [None] * len(clips)
+    motions: list[Sequence[float] | None] = [None] * len(clips)
     if with_av_align is None:
         with_av_align = all(find_spec(name) for name in ("cv2", "librosa"))
     if with_av_align:
         metrics["av_align"] = AV_ALIGN
         motions = [av_align.peaks(av_align.flow(clip.video), clip.fps) for clip in clips]
-    rows: list[Any] = list(zip(clips, seen, pictures, motions, strict=True))
+    rows = list(zip(clips, seen, pictures, motions, strict=True))
     shown = bar(offsets_ms, desc="calibrate", shown=progress, leave=False)
-    moved_clips = {ms: [evidence(clip, ms / 1000, *known) for clip, *known in rows] for ms in shown}
+    moved_clips = {
+        ms: [evidence(clip, ms / 1000, times, curve, peaks) for clip, times, curve, peaks in rows]
+        for ms in shown
+    }
     right = moved_clips[0]
     rng = np.random.default_rng(seed)
     orders = [matching.derangement(len(clips), rng) for _ in range(_SHUFFLES)]
@@ -231,7 +234,7 @@ def _estimate(values_R: np.ndarray) -> list[float]:
     return [float(values_R[0]), *matching.interval(values_R[1:])]
 
 
-def _verdict(of: Metric, values: dict[int, np.ndarray], chance_R: np.ndarray) -> dict[str, Any]:
+def _verdict(of: Metric, values: dict[int, np.ndarray], chance_R: np.ndarray) -> Json:
     """Whether the curve falls on both sides, why not, and how small an offset it notices."""
     sign = 1 if of.better == "high" else -1
 

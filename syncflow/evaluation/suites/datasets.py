@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -38,7 +37,7 @@ def impacts(split: str, clips: int, levels: Sequence[int]) -> list[Item]:
     ]
 
 
-def _renderer(case: Any) -> Callable[[int, int], Clip]:
+def _renderer(case: systems.Case) -> Callable[[int, int], Clip]:
     return lambda height, width: systems.rendered(case, height, width)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from syncflow.detect import contacts, matching, onsets
 from syncflow.detect.settings import ContactSettings, Detectors, OnsetSettings
 from syncflow.detect.tracking import tracks
 from syncflow.evaluation.probes import wear
+from syncflow.evaluation.report.table import Json
 from syncflow.evaluation.suites import systems
 
 
@@ -62,17 +63,20 @@ def samples(split: str, clips: int, levels: Sequence[int], size: int = 64) -> li
     return result
 
 
+Settings = TypeVar("Settings", ContactSettings, OnsetSettings)
+
+
 def _search(
-    start: Any,
+    start: Settings,
     ranges: dict[str, tuple[float, float]],
-    run: Callable[[Any], list[list[float]]],
+    run: Callable[[Settings], list[list[float]]],
     true: list[list[float]],
     trials: int,
     rng: np.random.Generator,
-) -> tuple[Any, float]:
+) -> tuple[Settings, float]:
     """Random search in factors around ``start``; the start wins ties."""
 
-    def value(settings: Any) -> float:
+    def value(settings: Settings) -> float:
         result = matching.score(run(settings), true)
         return (result["f1_50"] + result["count_accuracy"]) / 2 - 1e-3 * result["median_ms"] / 10
 
@@ -90,8 +94,9 @@ def _search(
     return best, best_value
 
 
-def _rounded(settings: Any, names: Sequence[str]) -> Any:
-    return replace(settings, **{n: float(f"{getattr(settings, n):.3g}") for n in names})
+def _rounded(settings: Settings, names: Sequence[str]) -> Settings:
+    rounded: dict[str, Any] = {n: float(f"{getattr(settings, n):.3g}") for n in names}
+    return replace(settings, **rounded)
 
 
 def fit(
@@ -117,8 +122,11 @@ def fit(
         ]
 
     ranges = {
-        "sigma": (0.6, 2.5), "penalty": (0.5, 3.0), "impulse": (0.5, 2.0), "speed": (0.5, 2.5),
-    }  # fmt: skip
+        "sigma": (0.6, 2.5),
+        "penalty": (0.5, 3.0),
+        "impulse": (0.5, 2.0),
+        "speed": (0.5, 2.5),
+    }
     picture, picture_value = _search(picture, ranges, look, seen, trials, rng)
     picture = _rounded(picture, list(ranges))
 
@@ -131,10 +139,14 @@ def fit(
 
     clean = [i for i, s in enumerate(data) if not s.worn]
     found = look(picture), listen(sound)
-    report: dict[str, Any] = {
-        "split": split, "clips": clips, "levels": list(levels), "seed": seed, "trials": trials,
+    report: Json = {
+        "split": split,
+        "clips": clips,
+        "levels": list(levels),
+        "seed": seed,
+        "trials": trials,
         "objective": {"contacts": round(picture_value, 4), "onsets": round(sound_value, 4)},
-    }  # fmt: skip
+    }
     bias = []
     for name, times, true in zip(("contacts", "onsets"), found, (seen, heard), strict=True):
         for part, rows in (

@@ -11,15 +11,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 
 from syncflow.config import Config
 from syncflow.evaluation.metrics.metric import Metric, Pair
+from syncflow.evaluation.probes.probe import ProbeSettings
 from syncflow.evaluation.report import paper_page
+from syncflow.evaluation.report.table import Json
 from syncflow.evaluation.suites import datasets, paper_systems
 from syncflow.evaluation.suites.paper_systems import System
+from syncflow.evaluation.suites.systems import Model
 from syncflow.progress import bar
 
 #: The paper's zero-shot resolutions (Table 1), and the guidance weights that figure 5 is drawn at
@@ -90,7 +93,9 @@ def factories(
     ]  # fmt: skip
 
 
-def world_factories(out: Path, levels: Sequence[int], settings: Any = None) -> list[Factory]:
+def world_factories(
+    out: Path, levels: Sequence[int], settings: tuple[ProbeSettings, ProbeSettings] | None = None
+) -> list[Factory]:
     """What needs the synthetic world and no download: its probes, kept beside ``out``, and sync."""
     from syncflow.evaluation.metrics import event_sync, probe_distance
     from syncflow.evaluation.suites.systems import load_probes
@@ -114,7 +119,7 @@ def measure(
     batch: int = 8,
     label: str = "",
     progress: bool = True,
-) -> tuple[dict[str, dict[str, Any]], dict[str, str], dict[str, str]]:
+) -> tuple[dict[str, Json], dict[str, str], dict[str, str]]:
     """All metrics of one system on ``items``: name -> value, better, clips and facts; name -> why
     it was not run; and key of an item -> why no metric sees it (a damaged film, a sound that is not
     finite). A metric that refuses the clips is left out; a system that cannot make them raises."""
@@ -160,23 +165,28 @@ def measure(
         try:
             for result in metric.results():
                 found[result.name] = {
-                    "value": result.value, "better": result.better, "clips": result.clips,
+                    "value": result.value,
+                    "better": result.better,
+                    "clips": result.clips,
                     "facts": result.facts,
-                }  # fmt: skip
+                }
         except datasets.USER_ERRORS as error:
             missing[name] = f"not run: {datasets.reason(error)}"
     return found, missing, left_out
 
 
-def averaged(parts: Sequence[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+def averaged(parts: Sequence[dict[str, Json]]) -> dict[str, Json]:
     """The mean over checkpoints of every value and bound; metrics that all of them have."""
     names = [name for name in parts[0] if all(name in part for part in parts)]
     return {
         name: parts[0][name]
-        | {"value": [sum(v) / len(parts) for v in zip(*(p[name]["value"] for p in parts),
-                                                      strict=True)]}
+        | {
+            "value": [
+                sum(v) / len(parts) for v in zip(*(p[name]["value"] for p in parts), strict=True)
+            ]
+        }
         for name in names
-    }  # fmt: skip
+    }
 
 
 def loss_curves(runs: Mapping[str, str | Path]) -> dict[str, dict[str, list[list[float]]]]:
@@ -200,7 +210,7 @@ def loss_curves(runs: Mapping[str, str | Path]) -> dict[str, dict[str, list[list
 
 
 def settings_of(
-    model: Any, sizes: Sequence[int], guidances: Sequence[float], wanted: Sequence[str]
+    model: Model, sizes: Sequence[int], guidances: Sequence[float], wanted: Sequence[str]
 ) -> list[System]:
     """A model's own rows: tables 1 to 3 and figure 5."""
     text, v2a = paper_systems.text_to_clip, paper_systems.video_to_audio
@@ -212,7 +222,7 @@ def settings_of(
         System(f"at {size}x{size}", ("1", "2"), (text(model, height=size, width=size),))
         for size in sizes
     ]
-    ways = ("paper", "one-pass")
+    ways: tuple[Literal["paper", "one-pass"], ...] = ("paper", "one-pass")
     rows += [System(f"video to audio, {way}", ("3",), (v2a(model, way),)) for way in ways]
     for weight in guidances:
         guided = text(model, guidance=weight, audio_guidance=weight)
@@ -222,7 +232,7 @@ def settings_of(
 
 
 def run(
-    model: Any = None,
+    model: Model | str | Path | None = None,
     data: str | Path = "impacts",
     out: str | Path = "runs/paper",
     *,
@@ -240,10 +250,10 @@ def run(
     batch: int = 8,
     device: str = "cpu",
     allow_torchscript: bool = False,
-    probe_settings: Any = None,
+    probe_settings: tuple[ProbeSettings, ProbeSettings] | None = None,
     command: str | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> Json:
     """Measures every setting and writes ``report.json`` and ``report.md`` into ``out``.
 
     Args:
@@ -291,10 +301,12 @@ def run(
         ]
         rows.append(System(name, ("4",), tuple(makes)))
     facts = {
-        **named, "data": f"{len(items)} clips of {data}" + (f", {split}" if on_impacts else ""),
-        "seed": seed, **circumstances(command),
-    }  # fmt: skip
-    report: dict[str, Any] = {"facts": facts, "rows": [], "curves": curves}
+        **named,
+        "data": f"{len(items)} clips of {data}" + (f", {split}" if on_impacts else ""),
+        "seed": seed,
+        **circumstances(command),
+    }
+    report: Json = {"facts": facts, "rows": [], "curves": curves}
     for row in rows:
         done = _row(row, items, size, metrics, networks, seed, batch, progress)
         report["rows"].append(done)
@@ -311,18 +323,25 @@ def _row(
     seed: int,
     batch: int,
     progress: bool,
-) -> dict[str, Any]:
+) -> Json:
     begun = time.perf_counter()
-    parts: list[dict[str, Any]] = []
+    parts: list[Json] = []
     missing: dict[str, str] = {}
     left_out: dict[str, str] = {}
-    row: dict[str, Any] = {"system": system.name, "tables": list(system.tables), "at": system.at}
+    row: Json = {"system": system.name, "tables": list(system.tables), "at": system.at}
     try:
         for make in system.makes:
             found, absent, left = measure(
-                make, items, size, metrics, networks, seed=seed, batch=batch, label=system.name,
+                make,
+                items,
+                size,
+                metrics,
+                networks,
+                seed=seed,
+                batch=batch,
+                label=system.name,
                 progress=progress,
-            )  # fmt: skip
+            )
             parts.append(found)
             missing |= absent
             left_out |= left
@@ -330,6 +349,10 @@ def _row(
         return row | {"not_run": f"not run: {datasets.reason(error)}"}
     seconds = (time.perf_counter() - begun) / len(items) / len(system.makes)
     return row | {
-        "clips": len(items) - len(left_out), "left_out": left_out, "checkpoints": len(parts),
-        "metrics": averaged(parts), "metrics_not_run": missing, "seconds a clip": round(seconds, 3),
-    }  # fmt: skip
+        "clips": len(items) - len(left_out),
+        "left_out": left_out,
+        "checkpoints": len(parts),
+        "metrics": averaged(parts),
+        "metrics_not_run": missing,
+        "seconds a clip": round(seconds, 3),
+    }

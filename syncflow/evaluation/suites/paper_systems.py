@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ def text_to_clip(model: Model, **options: Any) -> Make:
     return make
 
 
-def video_to_audio(model: Model, v2a: str, **options: Any) -> Make:
+def video_to_audio(model: Model, v2a: Literal["one-pass", "paper"], **options: Any) -> Make:
     """Sound for the real picture, without training for it: ``v2a`` "paper" or "one-pass"."""
 
     def make(items: Sequence[Item], real: Sequence[Clip], seed: int) -> list[Clip]:
@@ -81,14 +81,21 @@ def cascade(videos: str | Path, sound: SoundGenerator | str | Path) -> Make:
         clips = []
         for index, (item, truth) in enumerate(zip(items, real, strict=True)):
             seen = Clip.load(
-                _file(videos, item.key), truth.fps, truth.sample_rate, 0.0, truth.seconds,
+                _file(videos, item.key),
+                truth.fps,
+                truth.sample_rate,
+                0.0,
+                truth.seconds,
                 *truth.video.shape[2:],
-            )  # fmt: skip
+            )
             if callable(sound):
                 audio = sound(
-                    seen.video, item.prompt, fps=seen.fps, sample_rate=seen.sample_rate,
+                    seen.video,
+                    item.prompt,
+                    fps=seen.fps,
+                    sample_rate=seen.sample_rate,
                     seed=seed + index,
-                )  # fmt: skip
+                )
             else:
                 audio = read_sound(_file(Path(sound), item.key), seen.sample_rate)
             samples = round(seen.seconds * seen.sample_rate)
@@ -126,8 +133,10 @@ def read_sound(path: Path, sample_rate: int) -> Tensor:
     try:
         with wave.open(str(path)) as source:
             width, channels, rate = (
-                source.getsampwidth(), source.getnchannels(), source.getframerate(),
-            )  # fmt: skip
+                source.getsampwidth(),
+                source.getnchannels(),
+                source.getframerate(),
+            )
             data = source.readframes(source.getnframes())
     except (wave.Error, EOFError) as error:
         raise ValueError(f"'{path}' is not a wav file: {error}") from error

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from syncflow.detect import matching
+from syncflow.evaluation.report.table import Json
 from syncflow.evaluation.suites.systems import Case, Observation
 
 #: Rounds of shuffling that chance is averaged over.
@@ -97,7 +97,7 @@ def groups_of(cases: Sequence[Case]) -> dict[str, list[int]]:
 
 def measured(
     name: str, cases: Sequence[Case], seen: Sequence[Observation], seed: int, shuffled: bool = False
-) -> list[dict[str, Any]]:
+) -> list[Json]:
     """One row per group. Shuffled rows are about sync alone, and shuffle within their group."""
     result = []
     for group, members in groups_of(cases).items():
@@ -121,23 +121,34 @@ def measured(
     return result
 
 
-def records(cases: Sequence[Case], seen: dict[str, list[Observation]]) -> list[dict[str, Any]]:
+def records(cases: Sequence[Case], seen: dict[str, list[Observation]]) -> list[Json]:
     """A row of the CSV per clip and system."""
     return [
         {
-            "system": name, "seed": case.seed, "level": case.level, "kind": case.kind,
-            "made_of": case.made_of, "outside": case.outside, "prompt": case.prompt,
-            "count": case.count, "material": case.material, "colour": case.colour,
-            "contacts": o.contacts, "onsets": o.onsets,
+            "system": name,
+            "seed": case.seed,
+            "level": case.level,
+            "kind": case.kind,
+            "made_of": case.made_of,
+            "outside": case.outside,
+            "prompt": case.prompt,
+            "count": case.count,
+            "material": case.material,
+            "colour": case.colour,
+            "contacts": o.contacts,
+            "onsets": o.onsets,
             "matched_50": len(matching.match(o.contacts, o.onsets, 0.05)),
             "matched_100": len(matching.match(o.contacts, o.onsets, 0.1)),
             "offsets": [float(v) for v in matching.nearest(o.contacts, o.onsets)],
-            "correlation": round(o.correlation, 4), "loudness": round(o.loudness, 2),
-            "lufs": round(o.lufs, 2), "whole": wholly_right(case, o),
+            "correlation": round(o.correlation, 4),
+            "loudness": round(o.loudness, 2),
+            "lufs": round(o.lufs, 2),
+            "whole": wholly_right(case, o),
             "contacts_second": o.second[0] if o.second else [],
             "onsets_second": o.second[1] if o.second else [],
-            "found_material": o.material, "found_colour": o.colour,
+            "found_material": o.material,
+            "found_colour": o.colour,
         }
         for name, found in seen.items()
         for case, o in zip(cases, found, strict=True)
-    ]  # fmt: skip
+    ]

@@ -6,19 +6,20 @@ import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from syncflow.data import media
 from syncflow.evaluation.probes.probe import ProbeSettings
 from syncflow.evaluation.report import tables
+from syncflow.evaluation.report.table import Json
 from syncflow.evaluation.suites import provenance, rows, systems
 from syncflow.evaluation.suites.systems import Model
 from syncflow.sampling import OPTIONS
 
+Grid = dict[str, Sequence[str | float | bool]]
 #: What a sweep tries when it is given no grid.
-GRID: dict[str, Sequence[Any]] = {
+GRID: Grid = {
     "schedule": ("cascade", "joint"),
     "guidance": (1.0, 2.0, 3.0, 4.5),
     "steps": (10, 25),
@@ -29,7 +30,7 @@ def sweep(
     model: Model | str | Path | None = None,
     split: str = "val",
     clips: int = 64,
-    grid: dict[str, Sequence[Any]] | Sequence[dict[str, Sequence[Any]]] | None = None,
+    grid: Grid | Sequence[Grid] | None = None,
     *,
     levels: Sequence[int] = (1,),
     out: str | Path | None = None,
@@ -38,7 +39,7 @@ def sweep(
     probe_settings: tuple[ProbeSettings, ProbeSettings] | None = None,
     cache: str | Path | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> Json:
     """Generates the same captions with every combination of ``grid`` (option -> values; or of each
     of several grids) and writes ``sweep.json`` and ``sweep.md``, best first.
 
@@ -68,9 +69,14 @@ def sweep(
         label = ", ".join(f"{key} {value}" for key, value in options.items())
         begun = time.perf_counter()
         made = systems.generated(
-            loaded, [case.prompt for case in captions], seed=seed, batch=batch, options=options,
-            label=label, progress=progress,
-        )  # fmt: skip
+            loaded,
+            [case.prompt for case in captions],
+            seed=seed,
+            batch=batch,
+            options=options,
+            label=label,
+            progress=progress,
+        )
         took = (time.perf_counter() - begun) / len(captions)
         row = rows.measured(label, captions, systems.observe(made, heard, looked), seed)[0]
         parts = [row[name][0] for name in ("f1_50", "count_picture", "material") if name in row]

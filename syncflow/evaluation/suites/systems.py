@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 import torch
 from torch import Tensor
@@ -14,15 +14,21 @@ from syncflow.clip import Clip
 from syncflow.detect import contacts, envelopes, loudness, onsets, second
 from syncflow.evaluation.probes import looks, materials
 from syncflow.evaluation.probes.probe import Probe, ProbeSettings
+from syncflow.generation.request import GenerateOptions
 from syncflow.progress import bar
+
+if TYPE_CHECKING:
+    from syncflow.impacts.scene import Attributes, Scene
 
 
 class Model(Protocol):
     """What is asked of a model: ``syncflow.load`` returns one."""
 
-    def generate(self, prompts: list[str], **options: Any) -> list[Clip]: ...
+    def generate(self, prompt: list[str], /, **options: Unpack[GenerateOptions]) -> list[Clip]:
+        """A clip for every prompt."""
 
-    def reconstruct(self, clip: Clip) -> Clip: ...
+    def reconstruct(self, clip: Clip) -> Clip:
+        """What its VAEs leave of a clip."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Case:
     prompt: str
     seen: tuple[float, ...]
     heard: tuple[float, ...]
-    scene: Any
+    scene: Scene
     count: int | None
     material: str | None
     colour: str | None
@@ -94,10 +100,10 @@ def case(scene: Any) -> Case:
     )
 
 
-def _said(attributes: dict[str, Any]) -> dict[str, Any]:
+def _said(attributes: Attributes) -> dict[str, Any]:
     """Count, material and colour as far as the caption mentions them; two things add up, and have
     no one material or colour, and a splash sounds of water."""
-    said = {
+    said: dict[str, Any] = {
         name: attributes[name] if name in attributes["mentioned"] else None
         for name in ("count", "material", "colour")
     }
@@ -110,7 +116,7 @@ def _said(attributes: dict[str, Any]) -> dict[str, Any]:
     return said
 
 
-def _made_of(attributes: dict[str, Any]) -> str:
+def _made_of(attributes: Attributes) -> str:
     if "second" in attributes:
         return "two things"
     return "water" if attributes["kind"] == "splash" else attributes["material"]
@@ -153,7 +159,7 @@ def generated(
     takes = options.get("audio_takes", 1)
     for first in _steps(len(prompts), batch, label, progress):
         part = slice(first, first + batch)
-        extra = {} if video is None else {"video": list(video[part])}
+        extra: dict[str, Any] = {} if video is None else {"video": list(video[part])}
         made = model.generate(
             list(prompts[part]), seed=seed + first, progress=False, **options, **extra
         )

@@ -12,15 +12,16 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from enum import Enum
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from syncflow import extras
 from syncflow.training.distributed.groups import Group, meet_alone
-from syncflow.training.distributed.replicas import Replicas, State
+from syncflow.training.distributed.replicas import Replicas, State, Told, Trained
 from syncflow.training.optim import optimizer
 from syncflow.training.optim.ema import decay_at
 from syncflow.training.settings import LoopConfig
@@ -30,9 +31,24 @@ _COLLECTIVES = (
     "broadcast", "all_gather", "all_gather_into_tensor", "all_gather_base", "all_gather_coalesced",
     "all_to_all_single",
 )  # fmt: skip
+_SHARED_MEMORY = "build_shm_op"  # what compiles DeepSpeed's extension for CPUs
 
 
-def build(task: Any, config: LoopConfig, group: Group) -> Replicas:
+class _ZeroParameter(Protocol):
+    """A weight as ZeRO-3 has changed it: this process's share, and whether the rest is here."""
+
+    ds_tensor: Tensor
+    ds_status: Enum
+    ds_persist: bool
+
+    def partition(self) -> None:
+        """Lets go of all but this process's share."""
+
+    def all_gather(self, parameters: list[_ZeroParameter]) -> None:
+        """Puts these together, in every process."""
+
+
+def build(task: Trained, config: LoopConfig, group: Group) -> Replicas:
     """The engine that a loop's config asks for; it moves the task's module to the device."""
     return (Replicas if config.deepspeed is None else ZeroEngine)(task, config, group)
 
@@ -40,11 +56,11 @@ def build(task: Any, config: LoopConfig, group: Group) -> Replicas:
 class _Objective(nn.Module):
     """The loss as a module's forward, which is what DeepSpeed wraps."""
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: Trained) -> None:
         super().__init__()
         self.module, self._task = task.module, [task]
 
-    def forward(self, what: str, *arguments: Any) -> Any:
+    def forward(self, what: str, *arguments: object) -> object:
         return getattr(self._task[0], what)(*arguments)
 
 
@@ -57,6 +73,8 @@ class ZeroEngine(Replicas):
                 f"optimizer {self.config.optimizer!r} needs whole matrices, which ZeRO splits; "
                 "use adamw, or leave out the deepspeed block"
             )
+        block = self.config.deepspeed
+        assert block is not None  # `build` has looked
         deepspeed = _import_deepspeed()
         group = self.group
         meet_alone()
@@ -73,9 +91,9 @@ class ZeroEngine(Replicas):
         # lr 0: a version of ZeRO-3 may make the optimizer's state by a step of its own.
         (adamw,) = optimizer.build(self.module, self.config.model_copy(update={"lr": 0.0}))
         self.engine, self.zero, _, _ = deepspeed.initialize(
-            model=_Objective(self.task), optimizer=adamw, config=self._deepspeed_config()
+            model=_Objective(self.task), optimizer=adamw, config=self._deepspeed_config(block)
         )
-        self.stage = self.config.deepspeed["zero_optimization"]["stage"]
+        self.stage: int = block["zero_optimization"]["stage"]
         self.shards: list[Tensor] = list(
             self.zero.fp32_partitioned_groups_flat
             if self.stage == 3
@@ -85,10 +103,11 @@ class ZeroEngine(Replicas):
         self._make_moments()
         self._set_updates(0)
 
-    def _deepspeed_config(self) -> dict[str, Any]:
+    def _deepspeed_config(self, block: dict[str, Any]) -> dict[str, Any]:
+        """The user's block with what the loop's config says already."""
         config = self.config
-        block = {k: v for k, v in config.deepspeed.items()}
-        block |= {
+        block = {
+            **block,
             "train_micro_batch_size_per_gpu": config.batch_size // self.group.replicas,
             "gradient_accumulation_steps": config.accumulate,
             "gradient_clipping": config.clip,
@@ -115,11 +134,12 @@ class ZeroEngine(Replicas):
         for values in self.zero.optimizer.state.values():
             values["step"] = torch.full_like(values["step"], float(updates))
 
-    def autocast(self) -> AbstractContextManager:
+    def autocast(self) -> AbstractContextManager[object]:
         return nullcontext()  # the weights themselves are bfloat16
 
-    def loss(self, batch: Any, source: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.engine("loss", batch, source)
+    def loss(self, batch: object, source: object) -> tuple[Tensor, Told]:
+        found: tuple[Tensor, Told] = self.engine("loss", batch, source)
+        return found
 
     def backward(self, loss: Tensor) -> None:
         self.engine.backward(loss)
@@ -169,11 +189,12 @@ class ZeroEngine(Replicas):
             return
         from deepspeed.utils import safe_get_local_fp32_param
 
-        for parameter in self.named.values():
+        shared = [cast(_ZeroParameter, parameter) for parameter in self.named.values()]
+        for parameter in shared:
             parameter.ds_tensor.data.copy_(safe_get_local_fp32_param(parameter).view(-1))
         # Those that are whole, and only those: before the first pass none is, and the first
         # backward pass would miss the hooks of those that a forward pass has not put together.
-        whole = [p for p in self.named.values() if p.ds_persist and _is_whole(p)]
+        whole = [p for p in shared if p.ds_persist and _is_whole(p)]
         for parameter in whole:
             parameter.partition()
         if whole:
@@ -240,7 +261,7 @@ class ZeroEngine(Replicas):
             put(parameter, value.float(), *key)
             return
         put = safe_set_local_optimizer_state if kind else safe_set_local_fp32_param
-        size = parameter.ds_tensor.numel()
+        size = cast(_ZeroParameter, parameter).ds_tensor.numel()
         flat = nn.functional.pad(value.float().flatten(), (0, size * self.group.world))
         put(parameter, flat[self.group.rank * size :][:size], *key)
 
@@ -261,7 +282,7 @@ class ZeroEngine(Replicas):
         return out if self.group.leads else {}
 
 
-def _is_whole(parameter: nn.Parameter) -> bool:
+def _is_whole(parameter: _ZeroParameter) -> bool:
     """Whether ZeRO-3 has all of a parameter here."""
     return parameter.ds_status.name == "AVAILABLE"
 
@@ -287,5 +308,5 @@ def _import_deepspeed() -> Any:
         "ignore", message=".*(all_gather_into|reduce_scatter)_tensor.*", category=FutureWarning
     )
     # Otherwise the first start on a CPU compiles an extension of which nothing here makes use.
-    sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None
+    setattr(sys.modules["deepspeed.comm.torch"], _SHARED_MEMORY, lambda: None)
     return deepspeed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,22 @@ State = Mapping[str, Tensor]
 _BUCKET = 32 * 1024 * 1024  # numbers in one message of gradients
 
 
+Told = dict[str, Tensor | float]
+
+
+class Trained(Protocol):
+    """What an engine asks of a task (``tasks.Task``); it hands the batch and the randomness on."""
+
+    module: nn.Module
+
+    def loss(self, batch: Any, source: Any) -> tuple[Tensor, Told]:
+        """The scalar to minimise and what is told beside it."""
+
+
 class Replicas:
     """Full weights in every process; replicas average their gradients."""
 
-    def __init__(self, task: Any, config: LoopConfig, group: Group) -> None:
+    def __init__(self, task: Trained, config: LoopConfig, group: Group) -> None:
         self.task, self.config, self.group = task, config, group
         self.module: nn.Module = task.module.to(group.device).train()
         self.named = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
@@ -35,16 +47,19 @@ class Replicas:
         self.optimizers = optimizer.build(self.module, self.config)
         self.average = Average(self.module, self.config.ema)
 
-    def autocast(self) -> AbstractContextManager:
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision of the forward pass, around it."""
         if self.config.precision == "bf16":
             return torch.autocast(self.group.device.type, torch.bfloat16)
         return nullcontext()
 
-    def loss(self, batch: Any, source: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: object, source: object) -> tuple[Tensor, Told]:
+        """The task's loss of a batch, a scalar, and what is told beside it."""
         with self.autocast():
             return self.task.loss(batch, source)
 
     def backward(self, loss: Tensor) -> None:
+        """Adds a batch's share to the gradients: one of ``accumulate``."""
         (loss / self.config.accumulate).backward()
 
     def synchronise(self) -> None:
@@ -144,7 +159,7 @@ class Replicas:
         parameters = {name for name, _ in self.module.named_parameters()}
         return {k: v for k, v in state.items() if k in self.named or k not in parameters}
 
-    def _name_of(self, parameter: nn.Parameter) -> str:
+    def _name_of(self, parameter: Tensor) -> str:
         if not hasattr(self, "_names"):
             self._names = {id(p): n for n, p in self.named.items()}
         return self._names[id(parameter)]

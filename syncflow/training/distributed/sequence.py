@@ -17,15 +17,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from syncflow.clip import ClipSpec
 from syncflow.config import DDiTConfig
 from syncflow.models.ddit import DDiT
+from syncflow.models.video_tower import TextContext
 from syncflow.training.distributed.groups import Group
+
+KeysValues = tuple[Tensor, Tensor]
+Gather = Callable[[Tensor, int], Tensor]
+
+
+class _ExchangeContext(Protocol):
+    #: Arguments of the exchange back.
+    about: tuple[Group, int, list[int], int, list[int]]
+
+
+class _GatherContext(Protocol):
+    #: The group, the axis and its size here.
+    about: tuple[Group, int, int]
 
 
 def check(config: DDiTConfig, spec: ClipSpec, group: Group) -> None:
@@ -52,27 +66,35 @@ def share(model: DDiT, group: Group) -> None:
         return
     gather = partial(_gather, group)
     tower = model.video_tower
-    tower.step = partial(_step, tower.step, group)
+    _put(tower, "step", partial(_step, tower.step, group))
     for block in tower.temporal_blocks:
-        block.attn.forward = _around(block.attn.forward, group, mixed=1, spare=2, joined=2)
+        mixed = _around(block.attn.forward, group, mixed=1, spare=2, joined=2)
+        _put(block.attn, "forward", mixed)
     for adaptor in model.adaptors:
         if adaptor.axis != "none":
             adaptor.attend = _around(adaptor.attend, group, mixed=1, spare=3, joined=2)
     for layer in model.audio_tower.layers:
-        layer.reads_video = partial(_reads_video, layer.reads_video, gather)
+        _put(layer, "reads_video", partial(_reads_video, layer.reads_video, gather))
     if model.upsampler is not None:
-        model.upsampler.forward = partial(_upsample, model.upsampler.forward, gather)
+        upsample = partial(_upsample, model.upsampler.forward, gather)
+        _put(model.upsampler, "forward", upsample)
+
+
+def _put(module: nn.Module, name: str, method: Callable[..., object]) -> None:
+    """In place of a method of this one module; the class is as it was."""
+    assert callable(getattr(module, name))
+    setattr(module, name, method)
 
 
 def _step(
-    step: Callable,
+    step: Callable[..., tuple[Tensor, list[Tensor]]],
     group: Group,
     x_BCTHW: Tensor,
     t_B: Tensor,
-    text: Any,
+    text: TextContext,
     *,
     frame_mask: Tensor | None = None,
-    **geometry: Any,
+    **geometry: object,
 ) -> tuple[Tensor, list[Tensor]]:
     """The video tower on this process's frames: the velocity of all, the features of its own."""
     rank = group.rank % group.sequence
@@ -83,7 +105,9 @@ def _step(
     return _gather(group, velocity, 2), features
 
 
-def _around(attention: Callable, group: Group, mixed: int, spare: int, joined: int) -> Callable:
+def _around(
+    attention: Callable[[Tensor], Tensor], group: Group, mixed: int, spare: int, joined: int
+) -> Callable[[Tensor], Tensor]:
     """``attention`` over the whole of axis ``mixed``, of which each process has its part, for a
     part of axis ``spare``, which is ``joined`` in the result."""
 
@@ -98,12 +122,19 @@ def _around(attention: Callable, group: Group, mixed: int, spare: int, joined: i
     return forward
 
 
-def _reads_video(reads: Callable, gather: Callable, x_BMC: Tensor) -> tuple[Tensor, ...]:
+def _reads_video(
+    reads: Callable[[Tensor], KeysValues], gather: Gather, x_BMC: Tensor
+) -> tuple[Tensor, ...]:
     """Keys and values [B, H, M, D] of all tokens, from this process's."""
     return gather(torch.stack(reads(x_BMC)), 3).unbind(0)
 
 
-def _upsample(forward: Callable, gather: Callable, features_BTSC: Tensor, spec: ClipSpec) -> Tensor:
+def _upsample(
+    forward: Callable[[Tensor, ClipSpec], Tensor],
+    gather: Gather,
+    features_BTSC: Tensor,
+    spec: ClipSpec,
+) -> Tensor:
     return forward(gather(features_BTSC, 1), spec)
 
 
@@ -118,7 +149,7 @@ class _Exchange(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: _ExchangeContext,
         x: Tensor,
         group: Group,
         split: int,
@@ -130,7 +161,7 @@ class _Exchange(torch.autograd.Function):
         return _exchanged(x, group, split, splits, join, joins)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _ExchangeContext, grad: Tensor) -> tuple[Tensor | None, ...]:
         return _exchanged(grad, *ctx.about), None, None, None, None, None
 
 
@@ -138,7 +169,7 @@ class _Gather(torch.autograd.Function):
     """Its adjoint sums what the neighbours say of one's own part."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Group, axis: int) -> Tensor:
+    def forward(ctx: _GatherContext, x: Tensor, group: Group, axis: int) -> Tensor:
         ctx.about = group, axis, x.shape[axis]
         parts = [x.new_empty(x.shape) for _ in range(group.sequence)]
         gather = group.watch.communicating(torch.distributed.all_gather)
@@ -146,7 +177,7 @@ class _Gather(torch.autograd.Function):
         return torch.cat(parts, axis)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _GatherContext, grad: Tensor) -> tuple[Tensor | None, ...]:
         group, axis, size = ctx.about
         parts = grad.split(size, axis)
         return torch.stack(_sent(group, parts, [part.shape for part in parts])).sum(0), None, None

@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 import torch
+
+Work = TypeVar("Work")  # what a collective returns: a handle, or nothing
 
 PHASES = ("data", "forward", "backward", "communication", "optimizer")
 
@@ -27,6 +29,7 @@ class Stopwatch:
         self._since = 0.0
 
     def begin(self, timed: bool) -> None:
+        """A step begins; whether it is ``timed``."""
         self.timed, self.seconds = timed, dict.fromkeys(PHASES, 0.0)
         self._running = []
 
@@ -36,6 +39,7 @@ class Stopwatch:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
+        """What happens within belongs to one of ``PHASES``."""
         if not self.timed:
             yield
             return
@@ -47,15 +51,18 @@ class Stopwatch:
             self._charge()
             self._running.pop()
 
-    def communicating(self, collective: Callable) -> Callable:
+    def communicating(self, collective: Callable[..., Work]) -> Callable[..., Work]:
         """``collective``, the time of which is communication: with that of waiting for others, and
         waited for at once in a step that is timed."""
         return partial(self._communicate, collective)
 
     def split(self) -> dict[str, float]:
+        """Seconds of each phase of the timed step, as ``time/PHASE``."""
         return {f"time/{name}": seconds for name, seconds in self.seconds.items()}
 
-    def _communicate(self, collective: Callable, *arguments: Any, **options: Any) -> Any:
+    def _communicate(
+        self, collective: Callable[..., Work], *arguments: object, **options: object
+    ) -> Work:
         if not self.timed:
             return collective(*arguments, **options)
         with self.phase("communication"):

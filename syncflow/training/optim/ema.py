@@ -22,6 +22,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
+        """Takes in the module's weights after its update ``step``, counted from 0."""
         if not self.decay:
             return
         new = module.state_dict()

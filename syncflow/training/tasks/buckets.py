@@ -48,6 +48,7 @@ class Bucket:
 
     @property
     def spec(self) -> ClipSpec:
+        """Lengths and sizes of its clips."""
         return self.latents.spec
 
 

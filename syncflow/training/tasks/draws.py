@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from copy import copy
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from syncflow.training.settings import FlowTask
 from syncflow.training.tasks import randomness, timesteps
 from syncflow.training.tasks.randomness import Source
 from syncflow.training.tasks.timesteps import Clocks
+
+Tensors = TypeVar("Tensors", "Draws", Clocks)
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Draws:
     seconds: float = 0.0
 
     def to(self, device: torch.device) -> Draws:
+        """The same with its tensors on a device."""
         return _moved(self, device)
 
 
@@ -112,9 +115,9 @@ class Coupling:
         return torch.stack([self.paired(y, y_1, caption) for y in draws], dim=1).flatten(0, 1)
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def _moved(value: Tensors, device: torch.device) -> Tensors:
     """A dataclass with its tensors on a device."""
-    out = {}
+    out: dict[str, Any] = {}
     for each in fields(value):
         found = getattr(value, each.name)
         if isinstance(found, Tensor):

@@ -165,7 +165,7 @@ class FlowTraining(Task):
         return {**batch, "draws": made.to(self.device)}
 
     def _on_device(self, values: dict[str, Tensor], bucket: Bucket) -> Batch:
-        there = {k: value.to(self.device, non_blocking=True) for k, value in values.items()}
+        there: Batch = {k: value.to(self.device, non_blocking=True) for k, value in values.items()}
         if self.config.coupling != "none":  # noise is paired with what the CPU has
             there["host"] = values
         return {**there, "bucket": bucket}
@@ -187,6 +187,7 @@ class FlowTraining(Task):
             total, out["video"] = total + video, video.detach()
             out["video_at"] = _by_time(losses["video"], when.video_B, moving)
         if self.trains_audio:
+            assert found.t_N is not None  # drawn where sound is trained
             audio = losses["audio"].mean()
             total, out["audio"] = total + audio, audio.detach()
             out["audio_at"] = _by_time(losses["audio"], found.t_N)
@@ -211,6 +212,7 @@ class FlowTraining(Task):
         )
         losses = {"video": video}
         if self.trains_audio:
+            assert drawn.y_0 is not None and drawn.t_N is not None
             context = self.module.audio_context(features, condition)
             losses["audio"] = self._sound(batch["audio"], drawn.y_0, drawn.t_N, context, condition)
         return losses

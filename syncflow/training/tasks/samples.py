@@ -29,9 +29,13 @@ def sample(
     sources = noise.generators(range(count))
     start = noise.start(sources, batch["video"].shape[1:], batch["audio"].shape[1:], device)
     captions = encode_captions(
-        model, _Read(batch), ["-"] * count, spec, batch["text"].dtype,
+        model,
+        _Read(batch),
+        ["-"] * count,
+        spec,
+        batch["text"].dtype,
         null_caption=sampling.null_caption,
-    )  # fmt: skip
+    )
     interval = sampling.guidance_start, sampling.guidance_end
     velocity = GuidedVelocity(
         model, captions, asked.guidance, asked.audio_guidance, interval=interval
@@ -83,7 +87,7 @@ def check(config: SamplesConfig, latents: Latents) -> None:
             )
 
 
-def decode(video: Tensor, audio: Tensor, latents: Any, config: SamplesConfig) -> list[Clip]:
+def decode(video: Tensor, audio: Tensor, latents: Latents, config: SamplesConfig) -> list[Clip]:
     """Latents -> clips; the VAEs are there only meanwhile. ``latents`` has scale and geometry."""
     spec: ClipSpec = latents.spec
     vae = export.load_part(config.video_vae, "video_vae").to(video.device)

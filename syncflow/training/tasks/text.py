@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -63,7 +64,7 @@ class TextTraining(Task):
             rows.append([self._label(name, said) for name in self.labels])
         return texts, torch.tensor(rows)
 
-    def _label(self, name: str, attributes: dict[str, Any]) -> int:
+    def _label(self, name: str, attributes: Mapping[str, Any]) -> int:
         if name not in attributes["mentioned"] or attributes[name] not in self.labels[name]:
             return _NOT_MENTIONED
         return self.labels[name].index(attributes[name])

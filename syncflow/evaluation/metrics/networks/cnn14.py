@@ -77,6 +77,7 @@ class Cnn14(nn.Module):
         return 10 * torch.log10((power @ self.logmel_extractor.melW).clamp_min(1e-10))
 
     def forward(self, audio_BM: Tensor) -> Tensor:
+        """Logits of AudioSet's classes [B, 527] of mono sound [B, M] at the network's rate."""
         x = self.logmel(audio_BM)[:, None]
         x = self.bn0(x.transpose(1, 3)).transpose(1, 3)
         for index in range(1, _BLOCKS + 1):
@@ -98,7 +99,10 @@ def load(path: str | Path) -> Cnn14:
         known = ", ".join(map(str, _VARIANTS))
         raise ValueError(f"'{path}' is not {NAME}: its window is {window}, known are {known}")
     network = Cnn14(
-        window, weights[_MEL].shape[1], [len(weights[key]) for key in convolutions],
-        len(weights["fc1.weight"]), len(weights["fc_audioset.weight"]),
-    )  # fmt: skip
+        window,
+        weights[_MEL].shape[1],
+        [len(weights[key]) for key in convolutions],
+        len(weights["fc1.weight"]),
+        len(weights["fc_audioset.weight"]),
+    )
     return files.fill(network, weights, path, NAME)

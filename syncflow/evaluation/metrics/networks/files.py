@@ -82,6 +82,12 @@ def fill(module: M, weights: dict[str, Tensor], path: str | Path, what: str) -> 
     return module.float().eval().requires_grad_(False)
 
 
+def parameters(network: torch.jit.ScriptModule) -> set[str]:
+    """Names of what a TorchScript program's forward takes."""
+    forward: Any = network.forward
+    return {argument.name for argument in forward.schema.arguments}
+
+
 def script(path: str | Path, what: str, allow_torchscript: bool) -> torch.jit.ScriptModule:
     """A TorchScript file, on the CPU.
 

@@ -66,7 +66,8 @@ def _patches(sense: str, weights: dict[str, Tensor]) -> nn.Module:
         stem.proj = nn.Sequential(nn.Identity(), conv)  # the release repeats single images here
     else:
         shape = weights[f"{key}rgbt_stem.proj.weight"].shape
-        stem.proj = nn.Conv2d(1, shape[0], shape[2:], _AUDIO_STRIDE, bias=False)
+        kernel = (shape[2], shape[3])
+        stem.proj = nn.Conv2d(1, shape[0], kernel, _AUDIO_STRIDE, bias=False)
         stem.norm_layer = nn.LayerNorm(shape[0])
     table = weights[f"{key}pos_embedding_helper.pos_embed"]
     positions.pos_embed = nn.Parameter(torch.zeros(table.shape))
@@ -93,6 +94,8 @@ class ImageBind(nn.Module):
         super().__init__()
         inputs = {sense: _patches(sense, weights) for sense in ("vision", "audio")}
         self.modality_preprocessors = nn.ModuleDict(inputs | {"text": _words(weights)})
+        #: Tokens of a caption, the start and end tokens among them.
+        self.num_tokens = weights["modality_preprocessors.text.pos_embed"].shape[1]
         trunks, heads = {}, {}
         for sense in SENSES:
             blocks = f"modality_trunks.{sense}.blocks."
@@ -101,9 +104,13 @@ class ImageBind(nn.Module):
             )
             hidden, width = weights[f"{blocks}0.mlp.fc1.weight"].shape
             trunks[sense] = _Trunk(
-                width, depth, width // _HEAD_WIDTH[sense], hidden, sense == "vision",
+                width,
+                depth,
+                width // _HEAD_WIDTH[sense],
+                hidden,
+                sense == "vision",
                 sense == "audio",
-            )  # fmt: skip
+            )
             index = "proj.1" if sense == "text" else "2"
             out = len(weights[f"modality_heads.{sense}.{index}.weight"])
             norm, project = nn.LayerNorm(width, eps=1e-6), nn.Linear(width, out, bias=False)
@@ -157,11 +164,14 @@ def load(path: str | Path) -> ImageBind:
     sizes = [
         f"modality_preprocessors.{name}"
         for name in (
-            "vision.rgbt_stem.proj.1.weight", "vision.pos_embedding_helper.pos_embed",
-            "audio.rgbt_stem.proj.weight", "audio.pos_embedding_helper.pos_embed",
-            "text.token_embedding.weight", "text.pos_embed",
+            "vision.rgbt_stem.proj.1.weight",
+            "vision.pos_embedding_helper.pos_embed",
+            "audio.rgbt_stem.proj.weight",
+            "audio.pos_embedding_helper.pos_embed",
+            "text.token_embedding.weight",
+            "text.pos_embed",
         )
-    ]  # fmt: skip
+    ]
     for sense in SENSES:
         head = "proj.1" if sense == "text" else "2"
         sizes += [f"modality_trunks.{sense}.blocks.0.mlp.fc1.weight"]

@@ -74,11 +74,15 @@ class VGGish(nn.Module):
         flat = before * (FRAMES // 16) * (BANDS // 16)
         sizes = [flat, *widths]
         self.embeddings = nn.Sequential(
-            nn.Linear(sizes[0], sizes[1]), nn.ReLU(), nn.Linear(sizes[1], sizes[2]), nn.ReLU(),
+            nn.Linear(sizes[0], sizes[1]),
+            nn.ReLU(),
+            nn.Linear(sizes[1], sizes[2]),
+            nn.ReLU(),
             nn.Linear(sizes[2], sizes[3]),
-        )  # fmt: skip
+        )
 
     def forward(self, examples_N1FB: Tensor) -> Tensor:
+        """Log-mel examples [N, 1, frames, bands] -> embeddings [N, E]."""
         # Channels last, as the TensorFlow original flattens.
         hidden = self.features(examples_N1FB).permute(0, 2, 3, 1).flatten(1)
         return self.embeddings(hidden)
