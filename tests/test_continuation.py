@@ -60,8 +60,7 @@ def test_a_file_goes_on(model, clip, tmp_path):
 
 @pytest.mark.parametrize("way", ["clean", "noised"])
 def test_given_frames_bear_on_the_new_ones(model, clip, way, monkeypatch):
-    sampling = model.config.sampling.model_copy(update={"given_frames": way})
-    config = model.config.model_copy(update={"sampling": sampling})
+    config = model.config.model_copy(update={"given_frames": way})
     monkeypatch.setattr(model, "config", config)
     dark = Clip(clip.video // 8, clip.audio)
     made = [model.generate(PROMPT, extend=c, seconds=1, **FEW) for c in (clip, dark)]

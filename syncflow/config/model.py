@@ -170,13 +170,10 @@ class SamplingConfig(_Sampling):
 
     ``null_caption``: what guidance leads away from, all of the learned null caption ("full"), or as
     many of its tokens as the prompt has ("prompt": Open-Sora's way, and what a model needs whose
-    captions were dropped so in training). ``given_frames``: how the video tower sees latent frames
-    of a clip that goes on or is drawn anew in part, with a time of their own ("clean", for towers
-    trained with frame masks) or as noisy as the rest ("noised").
+    captions were dropped so in training).
     """
 
     null_caption: Literal["full", "prompt"] = "full"
-    given_frames: Literal["clean", "noised"] = "clean"
 
 
 class GeometryConfig(Config):
@@ -208,8 +205,10 @@ class VocabularyConfig(Config):
 class ModelConfig(Config):
     """config.json of a model folder: everything that ``syncflow.load`` needs beside the weights.
 
-    ``format``: of the folder; a folder without one is of the first. ``vocabulary``: None = English
-    at large.
+    ``given_frames``: how the video tower sees latent frames of a clip that goes on or is drawn anew
+    in part, with a time of their own ("clean", for towers trained with frame masks) or as noisy as
+    the rest ("noised"). ``format``: of the folder; a folder without one is of the first.
+    ``vocabulary``: None = English at large.
     """
 
     format: Count = FORMAT
@@ -220,6 +219,7 @@ class ModelConfig(Config):
     audio_vae: AudioVAEConfig = EncodecVAEConfig()
     text_encoder: TextEncoderConfig = T5TextConfig()
     sampling: SamplingConfig = SamplingConfig()
+    given_frames: Literal["clean", "noised"] = "clean"
     vocabulary: VocabularyConfig | None = None
     latent_mean_video: list[Latent] | None = None
     latent_std_video: list[Deviation] | None = None

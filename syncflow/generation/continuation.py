@@ -272,7 +272,7 @@ def _drawn(
     start = Start(x_video, x_audio, still=still)
     if still:
         start = replace(start, video=window.video)
-    elif window.frames.any() and asked.sampling.given_frames == "clean":
+    elif window.frames.any() and model.config.given_frames == "clean":
         video = torch.where(mask, window.video, x_video)
         frame_mask = ~window.frames[None].to(model.device)
         start = replace(start, video=video, frame_mask=frame_mask, held=(Held(mask), None))

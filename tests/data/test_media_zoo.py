@@ -10,8 +10,9 @@ import torch
 from syncflow import Clip
 from syncflow.clip import ClipSpec
 from syncflow.data import media
-from syncflow.data.prepare.decoding import KEEPABLE, Decoder
+from syncflow.data.prepare.decoding import Decoder
 from syncflow.data.prepare.sources import Source
+from syncflow.data.prepare_options import KEEPABLE
 from tests import media_zoo
 from tests.ffmpeg_films import FLASH, RATE, Film, Shown, click, onset, shown, write_inputs
 
