@@ -17,7 +17,7 @@ from syncflow.config import T5TextConfig
 from syncflow.interop.checkpoints import Source
 from syncflow.interop.opensora import check_layout
 from syncflow.model_io import tensors
-from syncflow.models.published import NO_CODE, without_code
+from syncflow.published import NO_CODE, without_code
 
 #: Name of T5's folder inside a model's.
 FOLDER = "text_encoder"

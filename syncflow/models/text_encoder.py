@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from syncflow.config import BytesTextConfig, T5TextConfig, TextEncoderConfig
-from syncflow.models.published import NO_CODE, without_code
 from syncflow.models.text.byte_encoder import ByteEncoder
 from syncflow.models.text.int8 import quantize_linears
+from syncflow.published import NO_CODE, without_code
 
 PAD, EOS, UNK = 0, 1, 2
 _NUM_SPECIAL = 3

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from syncflow.detect import loudness, matching, second
+from syncflow import loudness
+from syncflow.detect import matching, second
 from syncflow.evaluation.suites import rows, systems
 from syncflow.evaluation.suites.systems import Observation
 

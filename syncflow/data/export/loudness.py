@@ -1,4 +1,4 @@
-"""Sound at an asked-for loudness: ITU-R BS.1770-4, integrated, with true peaks that do not clip."""
+"""Sound at an asked-for loudness: ITU-R BS.1770, integrated, with true peaks that do not clip."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 
 import torch
 from torch import Tensor
+
+from syncflow import loudness
 
 #: LUFS that can be asked for.
 LEAST, MOST = -70.0, -5.0
@@ -17,12 +19,10 @@ _OVERSAMPLING = 4
 
 def measure(audio_M: Tensor, sample_rate: int) -> float:
     """Integrated loudness of float [M] in LUFS; -inf for silence and for less than 0.4 s."""
-    from torchaudio.functional import loudness
-
     if len(audio_M) < math.ceil(_BLOCK_SECONDS * sample_rate):
         return -math.inf
-    found = float(loudness(audio_M.detach().cpu().double()[None], sample_rate))
-    return found if math.isfinite(found) else -math.inf
+    found = loudness.lufs(audio_M, sample_rate)
+    return found if found > loudness.SILENCE else -math.inf
 
 
 def true_peak(audio_M: Tensor, sample_rate: int) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 
 from syncflow import plain_text
 from syncflow.data.prepare import lists
-from syncflow.models.published import NO_CODE, without_code
+from syncflow.published import NO_CODE, without_code
 from syncflow.ranges import Real
 
 #: Longer ones are cut: no text encoder here reads more, and a sidecar may be anything.

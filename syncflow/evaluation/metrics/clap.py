@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from syncflow.evaluation.metrics import metric
 from syncflow.evaluation.metrics.metric import Mean, Metric, Pair, Result
-from syncflow.models.published import NO_CODE, without_code
+from syncflow.published import NO_CODE, without_code
 
 
 class _Pooled(Protocol):

@@ -19,7 +19,7 @@ from syncflow.evaluation.metrics import metric
 from syncflow.evaluation.metrics.metric import Mean, Metric, Pair, Result
 from syncflow.evaluation.metrics.networks import files
 from syncflow.evaluation.metrics.networks import imagebind as network
-from syncflow.models.published import NO_CODE
+from syncflow.published import NO_CODE
 
 RATE, WINDOW, SIZE = 16000, 2.0, 224
 BANDS, FRAMES = 128, 204

@@ -22,7 +22,7 @@ from syncflow.clip import Clip
 from syncflow.evaluation.metrics import metric
 from syncflow.evaluation.metrics.metric import Mean, Metric, Pair, Result
 from syncflow.evaluation.metrics.networks import cnn14, files, vggish
-from syncflow.models.published import NO_CODE, without_code
+from syncflow.published import NO_CODE, without_code
 
 HEAD = "VGGish classification layer (weight [classes, 128], bias [classes])"
 

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from syncflow import loudness
 from syncflow.clip import Clip
 from syncflow.data import media
-from syncflow.detect import contacts, fidelity, loudness, matching, onsets, settings
+from syncflow.detect import contacts, fidelity, matching, onsets, settings
 from syncflow.evaluation.probes.probe import ProbeSettings
 from syncflow.evaluation.report import page, tables
 from syncflow.evaluation.suites import calibration, provenance, recordings, rows, systems

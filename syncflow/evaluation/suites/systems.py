@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Unpack
 import torch
 from torch import Tensor
 
+from syncflow import loudness
 from syncflow.clip import Clip
-from syncflow.detect import contacts, envelopes, loudness, onsets, second
+from syncflow.detect import contacts, envelopes, onsets, second
 from syncflow.evaluation.probes import looks, materials
 from syncflow.evaluation.probes.probe import Probe, ProbeSettings
 from syncflow.generation.request import GenerateOptions
