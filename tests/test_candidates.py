@@ -150,7 +150,7 @@ def test_each_candidate_keeps_its_prompts_contacts() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (dict(candidates=0), "candidates must be a whole number of at least 1, got 0"),
+        (dict(candidates=0), "candidates must be a whole number between 1 and 100, got 0"),
         (dict(candidates=2, audio_takes=2), "candidates is 2, and candidates have one take"),
         (dict(candidates=2, video=torch.zeros(16, 3, 32, 32, dtype=torch.uint8)), "stays as it is"),
     ],

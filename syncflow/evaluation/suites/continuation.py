@@ -77,9 +77,9 @@ def run(
         prompt = cases[index].prompt
         given = {"seed": seed + index, "progress": False, **asked}
         more = {"extend": first[index], "seconds": seconds - window}
-        longer.append(loaded.generate(prompt, **more, **given))  # type: ignore[arg-type]
+        longer.append(loaded.generate(prompt, **more, **given))  # type: ignore[arg-type]  # options by name
         again = {"retake": first[index], "span": span, "part": "audio"}
-        retaken.append(loaded.generate(prompt, **again, **given))  # type: ignore[arg-type]
+        retaken.append(loaded.generate(prompt, **again, **given))  # type: ignore[arg-type]  # options by name
     real = [
         systems.rendered(systems.case(impacts.sample_scene(n, 1, split, seconds)), 64, 64)
         for n in impacts.SEEDS[split][:clips]
