@@ -161,7 +161,7 @@ def check_copy(path: str | Path, source: str | Path) -> None:
     import av
 
     path = check_writable(path)
-    with _open(source) as film:
+    with open_file(source) as film:
         codec = film.streams.video[0].codec_context.name
         try:
             out = av.open(io.BytesIO(), "w", format=_FORMATS[path.suffix.lower()][0])
@@ -202,7 +202,7 @@ def add_sound(
     try:
         with (
             replacing(path) as temporary,
-            _open(source) as film,
+            open_file(source) as film,
             _create(temporary, container, sample_rate) as out,
         ):
             picture = out.add_stream_from_template(film.streams.video[0])
@@ -232,7 +232,7 @@ def write_wav(path: str | Path, audio: Tensor, sample_rate: int = SAMPLE_RATE) -
 
 def probe(path: str | Path) -> MediaInfo:
     """Reads the headers of ``path``. Raises as ``read`` does."""
-    with _open(path) as source:
+    with open_file(path) as source:
         picture = source.streams.video[0]
         sound = source.streams.audio[0] if source.streams.audio else None
         rate = picture.average_rate or picture.guessed_rate or picture.base_rate
@@ -285,11 +285,11 @@ def read(
     size = None if height is None or width is None else (height, width)
     count = None if seconds is None else max(1, round(seconds * fps))
     try:
-        with _open(path) as source:
+        with open_file(path) as source:
             frames, origin = decode.video(source, path, fps, start, count, size)
         video_F3HW = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
         samples = round(len(frames) / fps * sample_rate)
-        with _open(path) as source:
+        with open_file(path) as source:
             if not source.streams.audio:
                 return video_F3HW, None
             audio_M = decode.audio(source, origin + start, samples, sample_rate)
@@ -310,7 +310,8 @@ def _create(path: Path, container: str, sample_rate: int) -> Any:
 
 
 @contextmanager
-def _open(path: str | Path) -> Iterator[Any]:
+def open_file(path: str | Path, picture: bool = True) -> Iterator[Any]:
+    """The container of ``path``. Raises as ``read`` does; without ``picture`` a sound is enough."""
     import av
 
     path = Path(path)
@@ -325,7 +326,7 @@ def _open(path: str | Path) -> Iterator[Any]:
             raise PermissionError(f"no permission to read '{path}'") from error
         raise ValueError(f"'{path}' is not a media file, or it is truncated") from error
     with source:
-        if not source.streams.video:
+        if picture and not source.streams.video:
             raise ValueError(f"'{path}' has no video stream")
         yield source
 

@@ -16,6 +16,9 @@ from syncflow.training.distributed.groups import Group
 from syncflow.training.settings import TrainConfig
 from syncflow.training.tasks.task import Task
 
+# What several processes can train together.
+_SHARED = (settings.FlowTask, settings.AudioVAETask, settings.VideoVAETask)
+
 
 def read(path: Path) -> settings.AnyTask:
     """The task of a config file; ValueError or FileNotFoundError name what is wrong."""
@@ -49,7 +52,7 @@ def run(
                 print(f"{path.name}: {step}", flush=True)
             run(path.parent / step, progress=progress, group=group)
         return
-    if group.world > 1 and not isinstance(config, settings.FlowTask):
+    if group.world > 1 and not isinstance(config, _SHARED):
         raise ValueError(
             f"{path}: task {config.task!r} runs in one process, and there are {group.world}; "
             "start it without a launcher"
@@ -86,8 +89,10 @@ def _render(config: settings.RenderTask, group: Group, progress: bool) -> None:
 def _fit(config: settings.TrainedTask, group: Group, progress: bool) -> None:
     from syncflow.training import loop
 
-    if config.loop.randomness == "sample" and not isinstance(config, settings.FlowTask):
-        raise ValueError(f"loop.randomness 'sample' is for flow tasks, not for {config.task!r}")
+    if config.loop.randomness == "sample" and not isinstance(config, _SHARED):
+        raise ValueError(f"loop.randomness 'sample' is not for the task {config.task!r}")
+    if config.loop.sequence_parallel > 1 and not isinstance(config, settings.FlowTask):
+        raise ValueError(f"loop.sequence_parallel is for flow tasks, not for {config.task!r}")
     group = group.of_neighbours(config.loop.sequence_parallel)
     torch.manual_seed(config.loop.seed)
     task = _training(config, group)
@@ -112,11 +117,13 @@ def _training(config: settings.TrainedTask, group: Group) -> Task:
         from syncflow.training.tasks.flow import FlowTraining
 
         return FlowTraining(config, group=group)
-    from syncflow.training.tasks import vae
-
     if isinstance(config, settings.VideoVAETask):
-        return vae.VideoVAETraining(config, str(group.device))
-    return vae.AudioVAETraining(config, str(group.device))
+        from syncflow.training.tasks.video_vae import VideoVAETraining
+
+        return VideoVAETraining(config, group=group)
+    from syncflow.training.tasks.audio_vae import AudioVAETraining
+
+    return AudioVAETraining(config, group=group)
 
 
 def _latents(config: settings.LatentsTask, group: Group, progress: bool) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 from syncflow.data import json_lines
 from syncflow.data.prepare import captions
+from syncflow.data.recordings import FILM_SUFFIXES as SUFFIXES
 
-SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 #: Column of a list -> the names it may have.
 _COLUMNS = {
     "file": ("file", "file_name", "path", "video", "video_path", "filename"),

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from syncflow.training.distributed.critic import Adversarial
 from syncflow.training.distributed.groups import Group, meet_alone
 from syncflow.training.distributed.replicas import Replicas, State
 from syncflow.training.optim import optimizer
@@ -31,9 +32,10 @@ _COLLECTIVES = (
 )  # fmt: skip
 
 
-def build(task: Any, config: LoopConfig, group: Group) -> Replicas:
+def build(task: Any, config: LoopConfig, group: Group) -> Replicas | Adversarial:
     """The engine that a loop's config asks for; it moves the task's module to the device."""
-    return (Replicas if config.deepspeed is None else ZeroEngine)(task, config, group)
+    engine = (Replicas if config.deepspeed is None else ZeroEngine)(task, config, group)
+    return engine if task.critic is None else Adversarial(engine)
 
 
 class _Objective(nn.Module):

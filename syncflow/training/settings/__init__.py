@@ -1,6 +1,7 @@
 """Schemas of the training configs (configs/**/*.json): what to train, on what, how long."""
 
 from syncflow.training.settings.loop import LoopConfig
+from syncflow.training.settings.losses import AdversarialConfig, PerceptualConfig
 from syncflow.training.settings.tasks import (
     AnyTask,
     AudioVAETask,
@@ -20,6 +21,7 @@ from syncflow.training.settings.tasks import (
 )
 
 __all__ = [
+    "AdversarialConfig",
     "AnyTask",
     "AudioVAETask",
     "BucketConfig",
@@ -28,6 +30,7 @@ __all__ = [
     "LatentsTask",
     "LoopConfig",
     "LoraConfig",
+    "PerceptualConfig",
     "RecipeTask",
     "RenderTask",
     "SamplesConfig",

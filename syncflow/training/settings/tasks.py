@@ -6,15 +6,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from syncflow.clip import FPS
 from syncflow.config import (
     AudioVAEConfig,
     BytesTextConfig,
     Config,
     DDiTConfig,
+    EncodecVAEConfig,
     SamplingConfig,
     VideoVAEConfig,
 )
 from syncflow.training.settings.loop import LoopConfig
+from syncflow.training.settings.losses import AdversarialConfig, PerceptualConfig
 
 
 class TextTask(Config):
@@ -30,8 +33,10 @@ class TextTask(Config):
 class VAETask(Config):
     """What both VAEs' training has.
 
-    ``init`` starts from another run's weights; ``freeze_encoder`` trains the decoder alone, on
-    latents with ``latent_noise`` (in standard deviations) added, as a sampler's latents have.
+    ``data`` and ``validation`` are folders of impacts shards, or of any recordings. ``init`` starts
+    from another run's weights; ``freeze_encoder`` trains the decoder alone, on latents with
+    ``latent_noise`` (in standard deviations) added, as a sampler's latents have. Every
+    ``samples_every`` steps (0: never) a few reconstructions are written, originals beside them.
     """
 
     out: str
@@ -40,34 +45,67 @@ class VAETask(Config):
     init: str | None = None
     freeze_encoder: bool = False
     latent_noise: float = 0.0
+    adversarial: AdversarialConfig | None = None
+    samples_every: int = Field(0, ge=0)
     loop: LoopConfig
 
 
 class AudioVAETask(VAETask):
     """Trains the audio VAE on crops of ``seconds``.
 
-    ``band_weight`` weighs the energy of frequency bands, ``wave_weight`` the waveform itself, whose
-    phases an encoder of magnitudes cannot know: where it counts much, the sound comes out too
-    quiet.
+    ``reconstruction`` "spectral" compares magnitudes and weighs them, for the small VAE;
+    ``band_weight`` then adds the energy of frequency bands. "mel" is Encodec's: mel spectra at
+    several scales. ``wave_weight`` weighs the waveform itself (with "spectral" relative to its
+    size), whose phases an encoder of magnitudes cannot know: where it counts much, the sound comes
+    out too quiet. ``windows``: samples of the discriminator's spectra. ``init_encodec``: a file,
+    folder or hub id of a published Encodec, whose encoder and decoder it starts from.
     """
 
     task: Literal["audio_vae"]
     model: AudioVAEConfig
     seconds: float = 1.0
     kl_weight: float = 1e-4
+    reconstruction: Literal["spectral", "mel"] = "spectral"
     band_weight: float = 0.0
     wave_weight: float = 0.3
+    windows: list[Annotated[int, Field(ge=16)]] = Field([2048, 1024, 512, 256, 128], min_length=1)
+    init_encodec: str | None = None
+
+    @model_validator(mode="after")
+    def _check_start_and_crops(self) -> AudioVAETask:
+        if self.init_encodec and self.init:
+            raise ValueError("init and init_encodec both say what to start from; leave one out")
+        if self.init_encodec and not isinstance(self.model, EncodecVAEConfig):
+            raise ValueError(f'init_encodec is for model.kind "encodec", not {self.model.kind!r}')
+        if self.reconstruction == "mel" and self.band_weight:
+            raise ValueError('band_weight is of reconstruction "spectral"; "mel" has its own bands')
+        samples = self.seconds * self.model.sample_rate
+        if self.adversarial and samples < max(self.windows):
+            raise ValueError(
+                f"windows has {max(self.windows)} samples, and a crop of {self.seconds} s only "
+                f"{samples:.0f}; make seconds longer or the windows shorter"
+            )
+        return self
 
 
 class VideoVAETask(VAETask):
-    """Trains the video VAE on crops of ``frames``; ``moving_weight`` is how much more a moving
-    pixel counts."""
+    """Trains the video VAE on crops of ``frames``.
+
+    ``reconstruction`` "moving" weighs moving pixels ``moving_weight`` more, for the small VAE; "l1"
+    is the plain distance. ``perceptual`` adds LPIPS of every frame. ``fps``, ``height`` and
+    ``width`` are for folders of recordings; shards have their own.
+    """
 
     task: Literal["video_vae"]
     model: VideoVAEConfig
     frames: int = 16
     kl_weight: float = 3e-4
+    reconstruction: Literal["moving", "l1"] = "moving"
     moving_weight: float = 8.0
+    perceptual: PerceptualConfig | None = None
+    fps: float = Field(FPS, gt=0, le=1000, allow_inf_nan=False)
+    height: int = Field(256, gt=0, multiple_of=16)
+    width: int = Field(256, gt=0, multiple_of=16)
 
 
 class LatentsTask(Config):
@@ -143,6 +181,9 @@ class FlowTask(Config):
     within the batch of all processes, each draw by itself; "c2ot" weighs captions so that a
     ``condition_share`` of all pairs stays open to it (``flow.conditional_cost``).
 
+    ``loss_weighting``: the mean errors of both velocities are added ("equal"), or together they are
+    the mean over all numbers, as in the paper, where a modality with more of them counts for more.
+
     ``time_kind``, ``time_mean``, ``time_std`` and ``time_shift`` say where training times fall
     (``flow.sample_times``): "uniform" is the paper's; a mean below 0 or a shift above 1 moves
     logit-normal times towards noise. ``uniform_share`` of logit-normal times are uniform all the
@@ -175,10 +216,20 @@ class FlowTask(Config):
     draws: int = Field(1, gt=0)
     coupling: Literal["none", "ot", "c2ot"] = "none"
     condition_share: float = Field(0.02, gt=0, le=1)
+    loss_weighting: Literal["paper", "equal"] = "equal"
     statistics: Literal["data", "init"] = "data"
     lora: LoraConfig | None = None
     samples: SamplesConfig | None = None
     loop: LoopConfig
+
+    @model_validator(mode="after")
+    def _check_weighting(self) -> FlowTask:
+        if self.loss_weighting == "paper" and self.train != "both":
+            raise ValueError(
+                f'loss_weighting "paper" is between two modalities, and train {self.train!r} has '
+                'one; leave it out, or train "both"'
+            )
+        return self
 
     @property
     def clean_share(self) -> float:

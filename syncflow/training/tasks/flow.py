@@ -165,17 +165,17 @@ class FlowTraining(Task):
         text, mask = self._dropped(batch["text"], batch["mask"].bool(), found.drop_B)
         losses = self._losses(batch, text, mask, found)
         out: dict[str, Tensor | float] = {}
-        total = torch.zeros((), device=self.device)
+        total, shares = torch.zeros((), device=self.device), self._shares(batch)
         if self.trains_video:
             moving = ~when.clean_B
             # Over all processes, or else a process with few moving videos would count for more.
             counted = self.group.sum(moving.sum().float()) / self.group.world
             video = (losses["video"] * moving).sum() / counted.clamp(min=1 / self.group.world)
-            total, out["video"] = total + video, video.detach()
+            total, out["video"] = total + shares["video"] * video, video.detach()
             out["video_at"] = _by_time(losses["video"], when.video_B, moving)
         if self.trains_audio:
             audio = losses["audio"].mean()
-            total, out["audio"] = total + audio, audio.detach()
+            total, out["audio"] = total + shares["audio"] * audio, audio.detach()
             out["audio_at"] = _by_time(losses["audio"], found.t_N)
         if self.config.coupling != "none":
             out["time/coupling"] = found.seconds
@@ -183,6 +183,14 @@ class FlowTraining(Task):
             name = batch["bucket"].name
             out |= {f"{kind}/{name}": out[kind] for kind in ("video", "audio") if kind in out}
         return total, out
+
+    def _shares(self, batch: Batch) -> dict[str, float]:
+        """What each modality's mean error counts for. "paper": as in one norm over both velocities,
+        each as many times as it has numbers, 32,768 : 12,800 in the paper's clips."""
+        if self.config.loss_weighting == "equal":
+            return {"video": 1.0, "audio": 1.0}
+        numbers = {kind: batch[kind][0].numel() for kind in ("video", "audio")}
+        return {kind: count / sum(numbers.values()) for kind, count in numbers.items()}
 
     def _dropped(self, text: Tensor, mask: Tensor, drop_B: Tensor) -> tuple[Tensor, Tensor]:
         """The null caption in place of some; the batch is then as long as the longest."""
