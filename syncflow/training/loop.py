@@ -132,7 +132,8 @@ class _Run:
                 checkpoint.save_weights(out / checkpoint.FROZEN, frozen, {})
             self.log = logging.Log(out, start.step, config.wandb, metadata.get("config"))
             if start.step:
-                print(f"{out}: resumed at step {start.step}", flush=True)
+                told = "; ".join(["", *start.changed])
+                print(f"{out}: resumed at step {start.step}{told}", flush=True)
         group.barrier()
         self.watch = group.watch
         self.pace = logging.Pace()
@@ -278,8 +279,9 @@ class _Run:
             self.writer.wait()
             self._close()
             raise Diverged(
-                f"{self.skipped} steps had a loss or gradient that is not finite; lower lr (now "
-                f"{self.config.lr}) or resume from an earlier checkpoint in {self.out}"
+                f"{self.skipped} steps had a loss or gradient that is not finite, or a spike; "
+                f'lower lr (now {self.config.lr}), say so ("changed": ["lr"] in loop) and resume, '
+                f"from an earlier checkpoint in {self.out} if need be"
             )
 
     def _speed(self) -> dict[str, float]:

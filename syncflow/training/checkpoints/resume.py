@@ -21,7 +21,7 @@ _FREE = {"out", "validation", "samples"}
 _FREE_LOOP = {
     "steps", "threads", "checkpoint_minutes", "checkpoint_every", "keep_last", "keep_every",
     "log_every", "validate_every", "max_nonfinite", "prefetch", "recompute", "wandb",
-    "peak_tflops", "deepspeed", "sequence_parallel",
+    "peak_tflops", "deepspeed", "sequence_parallel", "changed",
 }  # fmt: skip
 
 
@@ -33,6 +33,8 @@ class Start:
     skipped: int = 0
     seconds: float = 0.0
     state: Mapping[str, Tensor] = field(default_factory=dict)
+    #: Settings that are other ones from here on, as ``loop.changed`` allows.
+    changed: list[str] = field(default_factory=list)
 
 
 def find(out: Path, config: str | None) -> Start:
@@ -45,13 +47,13 @@ def find(out: Path, config: str | None) -> Start:
     if saved is None:
         return Start()
     about = saved.about
-    changed = differing(about.get("config"), config)
+    changed, allowed = _differences(about.get("config"), config)
     if changed:
         raise ValueError(
             f"{out} was started with another config: {'; '.join(changed)}. Give another out, "
             "restore the config, or start from its weights with init"
         )
-    return Start(about["step"], about["skipped"], about["seconds"], saved)
+    return Start(about["step"], about["skipped"], about["seconds"], saved, allowed)
 
 
 def goes_on(final: Path, config: settings.LoopConfig, text: str | None, tells: bool) -> bool:
@@ -84,12 +86,22 @@ def drop_damaged(out: Path, step: int) -> None:
 
 
 def differing(before: str | None, now: str | None) -> list[str]:
-    """The keys in which two configs differ, with both values; [] where one is not known."""
+    """The keys in which two configs differ, with both values; [] where one is not known. What the
+    present one names in ``loop.changed`` may differ."""
+    return _differences(before, now)[0]
+
+
+def _differences(before: str | None, now: str | None) -> tuple[list[str], list[str]]:
+    """Those that are refused, and those that are allowed."""
     if not before or not now:
-        return []
+        return [], []
     old, new = _flat(_decisive(before)), _flat(_decisive(now))
-    keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    return [f"{key} was {old.get(key)!r} and is {new.get(key)!r}" for key in keys]
+    free = {f"loop.{name}" for name in json.loads(now).get("loop", {}).get("changed", [])}
+    found: tuple[list[str], list[str]] = [], []
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            found[key in free].append(f"{key} was {old.get(key)!r} and is {new.get(key)!r}")
+    return found
 
 
 def _decisive(text: str) -> dict[str, Any]:

@@ -85,6 +85,25 @@ class ZeroEngine(Replicas):
         self.ema = [s.detach().clone() for s in self.shards] if self.config.ema else []
         self._make_moments()
         self._set_updates(0)
+        if self.config.max_spike:
+            self._watch_norms()
+
+    def _watch_norms(self) -> None:
+        """A spike's norm is given as one that is not valid, and ZeRO leaves out the step: it tells
+        a norm only after the step, when it is too late to ask."""
+        name = "_get_norm_groups" if self.stage == 3 else "scaled_global_norm"
+        plain = getattr(self.zero, name)
+
+        def guarded(*arguments: Any, **options: Any) -> Any:
+            found = plain(*arguments, **options)
+            each = found if self.stage == 3 else [found]
+            norms = torch.stack([torch.as_tensor(norm).float() for norm in each])
+            # DeepSpeed's -1 stands for one that was not finite.
+            if bool((norms < 0).any()) or self.guard.allows(norms.norm().item()):
+                return found
+            return [torch.full_like(n, -1) for n in found] if self.stage == 3 else -1.0
+
+        setattr(self.zero, name, guarded)
 
     def _deepspeed_config(self) -> dict[str, Any]:
         config = self.config
@@ -210,6 +229,7 @@ class ZeroEngine(Replicas):
                     keep("ema", index, name, weight(parameter))
         if self.group.leads:
             out |= {f"model/{k}": v.detach().cpu().clone() for k, v in self.module.named_buffers()}
+            out |= self.guard.state()
         return out
 
     def restore(self, state: State, updates: int) -> None:
@@ -224,6 +244,7 @@ class ZeroEngine(Replicas):
                 if f"{kind}/{name}" in state:
                     self._put(parameter, state[f"{kind}/{name}"], kind)
         self._set_updates(updates)
+        self.guard.restore(state)
         self._refresh()
 
     def _put(self, parameter: nn.Parameter, value: Tensor, kind: str | None = None) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from syncflow.training.distributed.groups import Group
+from syncflow.training.distributed.spikes import SpikeGuard
 from syncflow.training.optim import optimizer
 from syncflow.training.optim.ema import Average
 from syncflow.training.settings import LoopConfig
@@ -26,6 +27,7 @@ class Replicas:
         self.task, self.config, self.group = task, config, group
         self.module: nn.Module = task.module.to(group.device).train()
         self.named = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
+        self.guard = SpikeGuard(config.max_spike)
         self._prepare()
 
     def _prepare(self) -> None:
@@ -71,10 +73,11 @@ class Replicas:
 
     def step(self, lr: float, number: int, loss: Tensor) -> float | None:
         """One update, the ``number``-th from 0; its gradient norm, or None where something was not
-        finite and nothing was changed."""
+        finite, or a spike, and nothing was changed."""
         most = self.config.clip or math.inf
         norm = torch.nn.utils.clip_grad_norm_(list(self.named.values()), most)
         finite = bool(torch.isfinite(norm)) and bool(torch.isfinite(loss))
+        finite = finite and self.guard.allows(norm.item())
         if self.group.world > 1:
             finite = not self.group.any(not finite)[0]
         for each in self.optimizers:
@@ -110,13 +113,15 @@ class Replicas:
             for parameter, values in each.state.items():
                 name = self._name_of(parameter)
                 out |= {f"{k}/{name}": values[k] for k in optimizer.STATES if k in values}
-        return {name: value.detach().to("cpu", copy=True) for name, value in out.items()}
+        copies = {name: value.detach().to("cpu", copy=True) for name, value in out.items()}
+        return {**copies, **self.guard.state()}
 
     def restore(self, state: State, updates: int) -> None:
         """Takes over a state after that many updates."""
         own = self.module.state_dict()
         own |= {k: state[f"model/{k}"] for k in own if f"model/{k}" in state}
         self.module.load_state_dict(own)
+        self.guard.restore(state)
         for name, value in self.average.weights.items():
             value.copy_(state.get(f"ema/{name}", own[name]))
         for each in self.optimizers:

@@ -26,6 +26,8 @@ _DEEPSPEED_KEYS = {
     "memory_breakdown", "steps_per_print", "data_types", "activation_checkpointing",
 }  # fmt: skip
 
+_Changeable = Literal["lr", "warmup", "decay", "weight_decay", "clip", "betas", "max_spike"]
+
 
 class LoopConfig(Config):
     """The loop that every task shares.
@@ -34,6 +36,9 @@ class LoopConfig(Config):
     them. The learning rate warms up over ``warmup`` steps, stays, and falls to zero over the last
     ``decay`` share. ``optimizer`` "muon" trains the matrices inside the network with Muon and the
     rest with AdamW. ``clip``: the largest norm of a gradient, 0 = any. ``ema`` 0 keeps no average.
+    ``max_spike``: a step whose gradient norm is more than so many times the median of the last 101
+    is left out, and counts as one that is not finite; 0 = none is. ``changed``: the settings of the
+    optimizer that a resumed run may have otherwise than its checkpoint.
     ``randomness`` "sample" numbers the draws by clip, so that they do not depend on how a batch is
     shared; several processes need it.
 
@@ -68,6 +73,8 @@ class LoopConfig(Config):
     log_every: int = 20
     validate_every: int = 500
     max_nonfinite: int = 20
+    max_spike: float = Field(0.0, ge=0, allow_inf_nan=False)
+    changed: list[_Changeable] = []
     wandb: str | None = None
     peak_tflops: float | None = Field(None, gt=0)
     sequence_parallel: int = Field(1, gt=0)
