@@ -2,6 +2,8 @@
 
 python tools/paper_table.py
 
+Beside it goes what the configs of one card take, from benchmarks/results/counted.json.
+
 Compares configs/NAME.json with configs/paper/NAME.json, defaults among them. A difference without a
 reason in ``REASONS`` is an error, and so is a reason that nothing needs any more.
 """
@@ -75,6 +77,30 @@ def table() -> str:
     return "\n".join(lines)
 
 
+#: A GeForce RTX 4090's dense bfloat16 TFLOP/s, and the share of them that is assumed.
+_PEAK, _SHARE = 165.2, 0.4
+
+
+def one_card() -> str:
+    """Memory and predicted hours of configs/one_gpu, as Markdown."""
+    counted = json.loads((ROOT / "benchmarks" / "results" / "counted.json").read_text())
+    lines = [
+        "| config | clips a step | steps | TFLOP a step | GiB | hours |", "|---" * 6 + "|",
+    ]  # fmt: skip
+    total = 0.0
+    for name in ("stage1", "stage2", "stage3"):
+        loop = runner.read(ROOT / "configs" / "one_gpu" / f"{name}.json").loop
+        found = counted[f"one_gpu/{name}"]
+        tflop = found["step"]["flops"] * loop.accumulate / 1e12
+        hours = tflop * loop.steps / (_PEAK * _SHARE) / 3600
+        total += hours
+        peak = max(found["peak_gib"].values())
+        file = f"[one_gpu/{name}.json](../configs/one_gpu/{name}.json)"
+        cells = [file, loop.batch_size, f"{loop.steps:,}", f"{tflop:.1f}", f"{peak:.1f}"]
+        lines.append(f"| {' | '.join(map(str, cells))} | {hours:.1f} |")
+    return "\n".join([*lines, f"| together | | | | | {total:.0f} |"])
+
+
 def _shown(value: Any) -> str:
     return "none" if value is None else str(value).replace("|", "\\|")
 
@@ -95,15 +121,17 @@ def _flat(path: Path) -> dict[str, Any]:
 
 
 def filled() -> str:
-    """The page with the table of now."""
+    """The page with the tables of now."""
     path = ROOT / "tools" / "update_numbers.py"
     spec = importlib.util.spec_from_file_location("update_numbers", path)
     assert spec is not None and spec.loader is not None
     update = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(update)
-    text, times = update.fill(PAGE.read_text(), "paper", table())
-    if times != 1:
-        raise ValueError(f"{PAGE} must have the comments paper:begin and paper:end once")
+    text = PAGE.read_text()
+    for name, block in (("paper", table()), ("one_gpu", one_card())):
+        text, times = update.fill(text, name, block)
+        if times != 1:
+            raise ValueError(f"{PAGE} must have the comments {name}:begin and {name}:end once")
     return text
 
 

@@ -143,6 +143,13 @@ def _latents(config: settings.LatentsTask, group: Group, progress: bool) -> None
     )
 
 
+def _features(config: settings.FeaturesTask, group: Group, progress: bool) -> None:
+    from syncflow.training.tasks import alignment, export
+
+    codec = export.load_part(config.audio_vae, "audio_vae")
+    alignment.make_features(config, codec, group.device)
+
+
 def _export(config: settings.ExportTask, group: Group, progress: bool) -> None:
     from syncflow.training.tasks import export
 
@@ -156,5 +163,6 @@ _RUNNERS: dict[type[Config], Callable[[Any, Group, bool], None]] = {
     settings.VideoVAETask: _fit,
     settings.FlowTask: _fit,
     settings.LatentsTask: _latents,
+    settings.FeaturesTask: _features,
     settings.ExportTask: _export,
 }

@@ -14,6 +14,8 @@ from syncflow.model_io import model_folder
 from syncflow.training.checkpoints import checkpoint
 
 FINAL = "model.safetensors"
+#: What training hangs on a model and no model has (``tasks/alignment``).
+ALIGNMENT = "alignment"
 
 
 def load(folder: str | Path, part: str = "ddit") -> dict[str, Tensor]:
@@ -32,7 +34,8 @@ def load(folder: str | Path, part: str = "ddit") -> dict[str, Tensor]:
     if (folder / FINAL).exists():
         return load_file(folder / FINAL)
     if (folder / checkpoint.MANIFEST).exists():
-        return checkpoint.Saved(folder).weights()
+        found = checkpoint.Saved(folder).weights()
+        return {k: v for k, v in found.items() if not k.startswith(f"{ALIGNMENT}.")}
     saved = checkpoint.folders(folder)
     if saved:
         raise FileNotFoundError(

@@ -1,12 +1,17 @@
 """Schemas of the training configs (configs/**/*.json): what to train, on what, how long."""
 
 from syncflow.training.settings.loop import LoopConfig
-from syncflow.training.settings.losses import AdversarialConfig, PerceptualConfig
+from syncflow.training.settings.losses import (
+    AdversarialConfig,
+    AlignmentConfig,
+    PerceptualConfig,
+)
 from syncflow.training.settings.tasks import (
     AnyTask,
     AudioVAETask,
     BucketConfig,
     ExportTask,
+    FeaturesTask,
     FlowTask,
     LatentsTask,
     LoraConfig,
@@ -22,10 +27,12 @@ from syncflow.training.settings.tasks import (
 
 __all__ = [
     "AdversarialConfig",
+    "AlignmentConfig",
     "AnyTask",
     "AudioVAETask",
     "BucketConfig",
     "ExportTask",
+    "FeaturesTask",
     "FlowTask",
     "LatentsTask",
     "LoopConfig",

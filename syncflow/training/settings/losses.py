@@ -38,3 +38,13 @@ class PerceptualConfig(Config):
     backbone: str
     heads: str | None = None
     weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+
+
+class AlignmentConfig(Config):
+    """Representation alignment: the tokens after audio layer ``layer`` (from 1) are to show,
+    through a small head, what a frozen audio encoder hears. ``features`` is a folder that a task
+    "features" made of the same latents; ``weight`` beside the losses of the velocities."""
+
+    features: str
+    layer: int = Field(4, ge=1)
+    weight: float = Field(0.5, gt=0, allow_inf_nan=False)

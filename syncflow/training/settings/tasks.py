@@ -17,7 +17,7 @@ from syncflow.config import (
     VideoVAEConfig,
 )
 from syncflow.training.settings.loop import LoopConfig
-from syncflow.training.settings.losses import AdversarialConfig, PerceptualConfig
+from syncflow.training.settings.losses import AdversarialConfig, AlignmentConfig, PerceptualConfig
 
 
 class TextTask(Config):
@@ -120,6 +120,20 @@ class LatentsTask(Config):
     batch_size: int = 16
 
 
+class FeaturesTask(Config):
+    """What a frozen audio encoder hears in the clips of a folder of latents, for ``alignment``.
+
+    ``audio_vae`` is a trained run or a model folder, ``encoder`` the folder of a transformers model
+    that reads waveforms (wav2vec2, HuBERT, WavLM).
+    """
+
+    task: Literal["features"]
+    out: str
+    latents: str
+    audio_vae: str
+    encoder: str
+
+
 class LoraConfig(Config):
     """Low-rank additions to the linear layers of ``towers``; nothing else is trained."""
 
@@ -191,7 +205,8 @@ class FlowTask(Config):
     the video tower alone from there, and the statistics that its latents had. ``statistics``: all
     other latents are normalised by those of the data, or by those that ``init`` was trained with,
     which is right where its weights are to be kept.
-    ``data`` and ``validation`` may be lists of folders, each of one size and duration.
+    ``data`` and ``validation`` may be lists of folders, each of one size and duration; with
+    ``alignment`` there is one.
     """
 
     task: Literal["flow"]
@@ -219,6 +234,7 @@ class FlowTask(Config):
     loss_weighting: Literal["paper", "equal"] = "equal"
     statistics: Literal["data", "init"] = "data"
     lora: LoraConfig | None = None
+    alignment: AlignmentConfig | None = None
     samples: SamplesConfig | None = None
     loop: LoopConfig
 
@@ -229,6 +245,16 @@ class FlowTask(Config):
                 f'loss_weighting "paper" is between two modalities, and train {self.train!r} has '
                 'one; leave it out, or train "both"'
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_alignment(self) -> FlowTask:
+        if self.alignment and self.train == "video":
+            raise ValueError('alignment is of an audio layer, and train is "video"; leave it out')
+        if self.alignment and not isinstance(self.data, str):
+            raise ValueError("alignment needs data to be one folder, whose features there are")
+        if self.alignment and self.lora:
+            raise ValueError("alignment trains a head, and lora its matrices alone; choose one")
         return self
 
     @property
@@ -283,6 +309,7 @@ AnyTask = Annotated[
     | AudioVAETask
     | VideoVAETask
     | LatentsTask
+    | FeaturesTask
     | FlowTask
     | RenderTask
     | ExportTask

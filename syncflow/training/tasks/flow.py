@@ -25,6 +25,7 @@ from syncflow.training.distributed import sequence
 from syncflow.training.distributed.groups import Group
 from syncflow.training.settings import FlowTask
 from syncflow.training.tasks import buckets, draws, lora, randomness, validation
+from syncflow.training.tasks.alignment import Alignment, without_head
 from syncflow.training.tasks.buckets import Bucket, stacked
 from syncflow.training.tasks.draws import Coupling, Draws
 from syncflow.training.tasks.randomness import Source
@@ -64,6 +65,10 @@ class FlowTraining(Task):
             self.module.upsampler.requires_grad_(self.trains_audio)
         if config.lora is not None:
             lora.inject(self.module, config.lora)
+        self.alignment: Alignment | None = None
+        if config.alignment is not None:
+            latents = self.plan.buckets[0].latents
+            self.alignment = Alignment(config.alignment, self.module, latents, str(config.data))
         for bucket in self.plan.buckets:
             self._check(bucket)
         sequence.share(self.module, self.group)
@@ -138,13 +143,17 @@ class FlowTraining(Task):
         loop, seen = self.config.loop, self.plan.at(index)
         latents = seen.bucket.latents
         if loop.randomness == "batch":
-            values = latents.batch(seen.rows, np.random.default_rng([loop.seed, 2, index]))
+            rows = seen.rows
+            values = latents.batch(rows, np.random.default_rng([loop.seed, 2, index]))
         else:
             share = self.group.rows(len(seen.places))
-            clips = zip(seen.rows[share], seen.places[share], strict=True)
+            rows = seen.rows[share]
+            clips = zip(rows, seen.places[share], strict=True)
             values = stacked(
                 [latents.batch(np.array([r]), randomness.data_rng(loop.seed, p)) for r, p in clips]
             )
+        if self.alignment is not None:
+            values["heard"] = self.alignment.rows(rows)
         return self._on_device(values, seen.bucket)
 
     def drawn(self, batch: Batch, source: Source) -> Batch:
@@ -177,6 +186,10 @@ class FlowTraining(Task):
             audio = losses["audio"].mean()
             total, out["audio"] = total + shares["audio"] * audio, audio.detach()
             out["audio_at"] = _by_time(losses["audio"], found.t_N)
+        if self.alignment is not None:
+            apart = self.alignment.loss(batch["heard"])
+            total = total + self.alignment.config.weight * apart
+            out["alignment"] = apart.detach()
         if self.config.coupling != "none":
             out["time/coupling"] = found.seconds
         if len(self.plan.buckets) > 1:
@@ -269,6 +282,8 @@ class FlowTraining(Task):
 
     def finish(self, values: dict[str, Tensor], out: Path) -> dict[str, Tensor]:
         """The final weights as a d-DiT's: additions of low rank are kept apart and merged in."""
+        if self.alignment is not None:
+            values = without_head(values)
         if self.config.lora is None:
             return values
         return lora.finish(values, self.config.lora, out)
