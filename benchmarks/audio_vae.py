@@ -30,6 +30,7 @@ from syncflow.data import media  # noqa: E402
 from syncflow.detect import fidelity, onsets  # noqa: E402
 from syncflow.model_io import model_folder  # noqa: E402
 from syncflow.models.codec import AudioCodec  # noqa: E402
+from syncflow.models.posterior import DiagonalGaussian  # noqa: E402
 from syncflow.training import runner  # noqa: E402
 from syncflow.training.tasks import export  # noqa: E402
 
@@ -114,6 +115,7 @@ def main() -> int:
     }
     _, parts = model_folder.load_encoders(model_folder.find(None))
     each["package"] = judged(parts["audio_vae"], audio)
+    each["silence"] = judged(_Silence(), audio)
     rows = {name: {key: interval(v) for key, v in found.items()} for name, found in each.items()}
     gain = {
         key: interval([a - b for a, b in zip(each["with"][key], each["without"][key], strict=True)])
@@ -128,6 +130,16 @@ def main() -> int:
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0
+
+
+class _Silence(AudioCodec):
+    """What a VAE that has learned nothing but the loudness of most of a clip scores."""
+
+    def encode(self, audio_BM: Tensor) -> DiagonalGaussian:
+        return DiagonalGaussian(audio_BM[..., None] * 0, audio_BM[..., None] * 0)
+
+    def decode(self, latent_BAD: Tensor, num_samples: int | None = None) -> Tensor:
+        return latent_BAD[:, :num_samples, 0]
 
 
 def _wav(path: Path) -> Tensor:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from syncflow.data import lock
 from syncflow.training import logging
 from syncflow.training.checkpoints import checkpoint, resume, weights
+from syncflow.training.compiling import compile_blocks
 from syncflow.training.distributed import engine
 from syncflow.training.distributed.groups import Group
 from syncflow.training.optim import optimizer
@@ -114,6 +115,7 @@ class _Run:
             own = task.module.state_dict()
             own |= {k: start.state[f"model/{k}"] for k in own if f"model/{k}" in start.state}
             task.module.load_state_dict(own)
+        compile_blocks(task.module, config.compile)
         recompute(task.module, config.recompute)
         self.engine = engine.build(task, config, group)
         self.step, self.skipped = start.step, start.skipped
@@ -228,6 +230,7 @@ class _Run:
             self._tell(values)
         if self.step % config.validate_every == 0 or self.step == config.steps:
             self._validate()
+        self.engine.snapshot(self.out, self.step, self.metadata)
         samples = self.task.clips_every
         if samples and (self.step % samples == 0 or self.step == config.steps):
             self._clips()

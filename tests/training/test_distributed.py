@@ -69,7 +69,7 @@ def audio_vae_config(sounds: Path, out: Path) -> dict:
     return {
         "task": "audio_vae", "out": str(out), "data": str(sounds), "validation": str(sounds),
         "model": model, "seconds": 0.1, "reconstruction": "mel", "windows": [256],
-        "adversarial": {"filters": 4, "start": 1}, "samples_every": 5, "loop": loop,
+        "adversarial": {"filters": 4, "start": 1, "lr": 2e-5}, "samples_every": 5, "loop": loop,
     }  # fmt: skip
 
 
@@ -150,7 +150,9 @@ def test_two_processes_learn_what_one_does(folder, name):
 @pytest.mark.parametrize("name", ["vae_two", "vae_zero2"])
 def test_two_processes_train_a_vae_against_one_discriminator(folder, name):
     one, two = (losses(folder / run) for run in ("vae_one", name))
-    assert len(one) == 5 and one == pytest.approx(two, abs=1e-4)
+    # Adam turns a gradient that is nothing but rounding into a step of lr: a discriminator has many
+    # such at first, where what it says of both kinds cancels. Hence its small lr here.
+    assert len(one) == 5 and one == pytest.approx(two, abs=2e-4)
     for key in ("adversarial", "features", "val_mel_db", "val_si_sdr_db"):
         expected = told(folder / "vae_one", key)
         assert expected == pytest.approx(told(folder / name, key), abs=2e-3), key
@@ -158,7 +160,8 @@ def test_two_processes_train_a_vae_against_one_discriminator(folder, name):
     critic = [key for key in mine if key.startswith("critic")]
     assert critic and set(mine) == set(theirs)
     for key in critic:
-        torch.testing.assert_close(mine[key], theirs[key], rtol=1e-3, atol=3e-4)
+        torch.testing.assert_close(mine[key], theirs[key], rtol=1e-2, atol=2e-4)
+    assert any(mine[key].abs().max() > 1e-2 for key in critic if key.startswith("critic_exp_avg/"))
     assert len(list((folder / name / "samples").iterdir())) == 4
 
 

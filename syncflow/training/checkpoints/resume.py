@@ -21,7 +21,8 @@ _FREE = {"out", "validation", "samples"}
 _FREE_LOOP = {
     "steps", "threads", "checkpoint_minutes", "checkpoint_every", "keep_last", "keep_every",
     "log_every", "validate_every", "max_nonfinite", "prefetch", "recompute", "wandb",
-    "peak_tflops", "deepspeed", "sequence_parallel", "changed",
+    "peak_tflops", "deepspeed", "sequence_parallel", "changed", "average_every",
+    "compile",
 }  # fmt: skip
 
 

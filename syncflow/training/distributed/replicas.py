@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from syncflow.training.checkpoints import checkpoint
 from syncflow.training.distributed.groups import Group
 from syncflow.training.distributed.spikes import SpikeGuard
-from syncflow.training.optim import optimizer
+from syncflow.training.optim import optimizer, power_ema
 from syncflow.training.optim.ema import Average
 from syncflow.training.settings import LoopConfig
 
@@ -36,6 +38,36 @@ class Replicas:
                 torch.distributed.broadcast(value, 0)
         self.optimizers = optimizer.build(self.module, self.config)
         self.average = Average(self.module, self.config.ema)
+        self.powers = [self._copy() for _ in self._gammas()]
+
+    def _gammas(self) -> list[float]:
+        """Of the averages that snapshots are written of."""
+        lengths = self.config.average_lengths if self.config.average_every else ()
+        return [power_ema.gamma_of(length) for length in lengths]
+
+    def _copy(self) -> dict[str, Tensor]:
+        return {n: p.detach().clone().float() for n, p in self.named.items()}
+
+    def _update_powers(self, number: int) -> None:
+        for gamma, average in zip(self._gammas(), self.powers, strict=True):
+            own = [self.named[name].float() for name in average]
+            weight = 1 - power_ema.decay_at(gamma, number + 1)
+            torch._foreach_lerp_(list(average.values()), own, weight)
+
+    def _power(self, index: int) -> dict[str, Tensor]:
+        """One of those averages, whole, in the process that leads."""
+        return self.powers[index] if self.group.leads else {}
+
+    def snapshot(self, out: Path, step: int, about: dict[str, str]) -> None:
+        """Writes the power function averages, where it is time."""
+        every = self.config.average_every
+        if not every or step % every:
+            return
+        for index, length in enumerate(self.config.average_lengths):
+            values = power_ema.half(self._power(index))
+            if self.group.leads:
+                path = power_ema.path_of(out, step, length)
+                checkpoint.save_weights(path, values, {**about, "steps": str(step)})
 
     def autocast(self) -> AbstractContextManager:
         if self.config.precision == "bf16":
@@ -89,6 +121,8 @@ class Replicas:
         if not finite:
             return None
         self.average.update(self.module, number)
+        with torch.no_grad():
+            self._update_powers(number)
         return norm.item()
 
     @torch.no_grad()
@@ -109,6 +143,8 @@ class Replicas:
             return {}
         out = {f"model/{k}": v for k, v in self._trained(self.module.state_dict()).items()}
         out |= {f"ema/{k}": v for k, v in self._trained(self.average.weights).items()}
+        for index, average in enumerate(self.powers):
+            out |= {f"power{index}/{k}": v for k, v in average.items()}
         for each in self.optimizers:
             for parameter, values in each.state.items():
                 name = self._name_of(parameter)
@@ -124,6 +160,9 @@ class Replicas:
         self.guard.restore(state)
         for name, value in self.average.weights.items():
             value.copy_(state.get(f"ema/{name}", own[name]))
+        for index, average in enumerate(self.powers):
+            for name, value in average.items():
+                value.copy_(state.get(f"power{index}/{name}", own[name]))
         for each in self.optimizers:
             for group in each.param_groups:
                 for parameter in group["params"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -26,6 +26,7 @@ _DEEPSPEED_KEYS = {
     "memory_breakdown", "steps_per_print", "data_types", "activation_checkpointing",
 }  # fmt: skip
 
+_Length = Annotated[float, Field(ge=0.005, le=0.28)]
 _Changeable = Literal["lr", "warmup", "decay", "weight_decay", "clip", "betas", "max_spike"]
 
 
@@ -36,6 +37,8 @@ class LoopConfig(Config):
     them. The learning rate warms up over ``warmup`` steps, stays, and falls to zero over the last
     ``decay`` share. ``optimizer`` "muon" trains the matrices inside the network with Muon and the
     rest with AdamW. ``clip``: the largest norm of a gradient, 0 = any. ``ema`` 0 keeps no average.
+    ``average_every`` (0: never) steps two averages of the lengths ``average_lengths``, relative to
+    the run's, are written in float16, from which one of any length can be made (``power_ema.py``).
     ``max_spike``: a step whose gradient norm is more than so many times the median of the last 101
     is left out, and counts as one that is not finite; 0 = none is. ``changed``: the settings of the
     optimizer that a resumed run may have otherwise than its checkpoint.
@@ -44,7 +47,8 @@ class LoopConfig(Config):
 
     Checkpoints come every ``checkpoint_minutes`` and, where it is set, every ``checkpoint_every``
     steps; the newest ``keep_last`` stay and those of every ``keep_every`` steps. ``prefetch``
-    batches are made ahead. ``recompute``: see ``recompute.py``. ``wandb``: a project of Weights &
+    batches are made ahead. ``recompute``: see ``recompute.py``; ``compile``: the blocks that learn
+    run through torch.compile (``compiling.py``). ``wandb``: a project of Weights &
     Biases. ``peak_tflops``: of one device, for MFU where its name says nothing. ``deepspeed``:
     DeepSpeed's own block. ``sequence_parallel``: so many processes share every sample.
     """
@@ -66,6 +70,7 @@ class LoopConfig(Config):
     threads: int | None = None
     prefetch: int = Field(0, ge=0)
     recompute: Literal["none", "blocks", "selective"] = "none"
+    compile: bool = False
     checkpoint_minutes: float = 2.0
     checkpoint_every: int = Field(0, ge=0)
     keep_last: int = Field(2, gt=0)
@@ -73,6 +78,8 @@ class LoopConfig(Config):
     log_every: int = 20
     validate_every: int = 500
     max_nonfinite: int = 20
+    average_every: int = Field(0, ge=0)
+    average_lengths: tuple[_Length, _Length] = (0.05, 0.1)
     max_spike: float = Field(0.0, ge=0, allow_inf_nan=False)
     changed: list[_Changeable] = []
     wandb: str | None = None
