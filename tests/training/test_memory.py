@@ -21,6 +21,7 @@ from syncflow.training.settings import TrainConfig  # noqa: E402
 from syncflow.training.tasks.flow import FlowTraining  # noqa: E402
 
 LIMIT = 75.0  # GiB, of an H100 of 80 GB with its context and fragmentation
+ONE_CARD = 21.0  # GiB, of a card of 24 GB
 RECORDED = ROOT / "benchmarks" / "results" / "counted.json"
 # On as many GPUs as the paper: 16 clips a GPU in stage 2, 2 in stage 3.
 PAPER = {
@@ -43,8 +44,9 @@ def configs(*tasks: str) -> list[str]:
 def test_every_config_fits_its_gpu_and_launches_no_more_than_it_did(name):
     config = runner.read(ROOT / "configs" / f"{name}.json")
     found = memory.report(config, PAPER.get(name, 1))
+    limit = ONE_CARD if name.startswith("one_gpu/") else LIMIT
     for what, size in found["peak_gib"].items():
-        assert 0 < size <= LIMIT, f"{name}: {what} takes {size} GiB"
+        assert 0 < size <= limit, f"{name}: {what} takes {size} GiB"
     if name.endswith(("stage2", "stage3")) and name in PAPER:
         assert found["batch_per_gpu"] == {"2": 16, "3": 2}[name[-1]]
     before = json.loads(RECORDED.read_text())[name]

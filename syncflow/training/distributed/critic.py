@@ -33,6 +33,7 @@ class Adversarial:
             for value in self.critic.state_dict().values():
                 torch.distributed.broadcast(value, 0)
         self.named = dict(self.critic.named_parameters())
+        self._judged = False
         self.optimizer = torch.optim.AdamW(
             self.named.values(), lr=self.settings.lr, betas=self.settings.betas, weight_decay=0.0
         )
@@ -44,11 +45,12 @@ class Adversarial:
         self.engine.backward(loss)
         verdict = self.task.judge()
         if verdict is not None:
+            self._judged = True  # in all processes: it follows from the number of the pass
             (verdict / self.engine.config.accumulate).backward()
 
     def synchronise(self) -> None:
         self.engine.synchronise()
-        if self.group.world > 1:
+        if self.group.world > 1 and self._judged:
             for parameter in self.named.values():
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
@@ -56,7 +58,7 @@ class Adversarial:
 
     def step(self, lr: float, number: int, loss: Tensor) -> float | None:
         """The engine's step, and the critic's where that was one."""
-        judged = any(parameter.grad is not None for parameter in self.named.values())
+        judged, self._judged = self._judged, False
         limit = self.engine.config.clip or math.inf
         # Finite for all or for nobody: the gradients are averaged by now.
         norm = torch.nn.utils.clip_grad_norm_(list(self.named.values()), limit)
