@@ -2,7 +2,7 @@
 
 python tools/paper_table.py
 
-Beside it goes what the configs of one card take, from benchmarks/results/counted.json.
+Beside it go what one card and the other steps of the route take, from benchmarks/results.
 
 Compares configs/NAME.json with configs/paper/NAME.json, defaults among them. A difference without a
 reason in ``REASONS`` is an error, and so is a reason that nothing needs any more.
@@ -101,6 +101,20 @@ def one_card() -> str:
     return "\n".join([*lines, f"| together | | | | | {total:.0f} |"])
 
 
+def route() -> str:
+    """GPU-hours and terabytes of the steps that train nothing, as Markdown."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "route-cost.json").read_text())
+    return "\n".join(
+        [
+            "| step | of | H100-hours | TB |", "|---|---|---|---|",
+            f"| `prepare` | {found['clips']:,} clips of 10 s, {found['windows']:,} windows | "
+            f"{found['prepare_gpu_hours']:.1f} | {found['prepare_tb']:.2f} |",
+            f"| sampling for `evaluate paper` | {found['sampled']:,} clips of 2 s, "
+            f"{found['steps']} steps | {found['sample_gpu_hours']:.1f} | |",
+        ]
+    )  # fmt: skip
+
+
 def _shown(value: Any) -> str:
     return "none" if value is None else str(value).replace("|", "\\|")
 
@@ -128,7 +142,7 @@ def filled() -> str:
     update = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(update)
     text = PAGE.read_text()
-    for name, block in (("paper", table()), ("one_gpu", one_card())):
+    for name, block in (("paper", table()), ("one_gpu", one_card()), ("route", route())):
         text, times = update.fill(text, name, block)
         if times != 1:
             raise ValueError(f"{PAGE} must have the comments {name}:begin and {name}:end once")

@@ -22,7 +22,6 @@ from tqdm import tqdm
 from syncflow.data import lock
 from syncflow.training import logging
 from syncflow.training.checkpoints import checkpoint, resume, weights
-from syncflow.training.compiling import compile_blocks
 from syncflow.training.distributed import engine
 from syncflow.training.distributed.groups import Group
 from syncflow.training.optim import optimizer
@@ -115,7 +114,6 @@ class _Run:
             own = task.module.state_dict()
             own |= {k: start.state[f"model/{k}"] for k in own if f"model/{k}" in start.state}
             task.module.load_state_dict(own)
-        compile_blocks(task.module, config.compile)
         recompute(task.module, config.recompute)
         self.engine = engine.build(task, config, group)
         self.step, self.skipped = start.step, start.skipped

@@ -22,7 +22,6 @@ _FREE_LOOP = {
     "steps", "threads", "checkpoint_minutes", "checkpoint_every", "keep_last", "keep_every",
     "log_every", "validate_every", "max_nonfinite", "prefetch", "recompute", "wandb",
     "peak_tflops", "deepspeed", "sequence_parallel", "changed", "average_every",
-    "compile",
 }  # fmt: skip
 
 

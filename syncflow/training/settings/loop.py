@@ -47,8 +47,7 @@ class LoopConfig(Config):
 
     Checkpoints come every ``checkpoint_minutes`` and, where it is set, every ``checkpoint_every``
     steps; the newest ``keep_last`` stay and those of every ``keep_every`` steps. ``prefetch``
-    batches are made ahead. ``recompute``: see ``recompute.py``; ``compile``: the blocks that learn
-    run through torch.compile (``compiling.py``). ``wandb``: a project of Weights &
+    batches are made ahead. ``recompute``: see ``recompute.py``. ``wandb``: a project of Weights &
     Biases. ``peak_tflops``: of one device, for MFU where its name says nothing. ``deepspeed``:
     DeepSpeed's own block. ``sequence_parallel``: so many processes share every sample.
     """
@@ -70,7 +69,6 @@ class LoopConfig(Config):
     threads: int | None = None
     prefetch: int = Field(0, ge=0)
     recompute: Literal["none", "blocks", "selective"] = "none"
-    compile: bool = False
     checkpoint_minutes: float = 2.0
     checkpoint_every: int = Field(0, ge=0)
     keep_last: int = Field(2, gt=0)
