@@ -160,8 +160,8 @@ def test_two_processes_train_a_vae_against_one_discriminator(folder, name):
     critic = [key for key in mine if key.startswith("critic")]
     assert critic and set(mine) == set(theirs)
     for key in critic:
-        torch.testing.assert_close(mine[key], theirs[key], rtol=1e-2, atol=2e-4)
-    assert any(mine[key].abs().max() > 1e-2 for key in critic if key.startswith("critic_exp_avg/"))
+        torch.testing.assert_close(mine[key], theirs[key], rtol=1e-2, atol=1e-5)
+    assert any(mine[key].abs().max() > 1e-3 for key in critic if key.startswith("critic_exp_avg/"))
     assert len(list((folder / name / "samples").iterdir())) == 4
 
 
