@@ -84,7 +84,7 @@ def test_what_an_earlier_step_makes_need_not_be_there(folder, monkeypatch, capsy
         ({"a": {**RENDER, "clips": 10**9}}, r"a\.json: the train split has seeds"),
         ({"a": {**RENDER, "height": 8}}, r"a\.json: height and width must be at least 16"),
         ({"a": RENDER, "b": {**VAE, "out": "file/vae"}}, r"b\.json: out is .*file' is a file"),
-        ({"a": RENDER, "b": {**VAE, "loop": {**LOOP, "randomness": "sample"}}}, r"b\.json: loop"),
+        ({"a": RENDER, "b": {**VAE, "loop": {**LOOP, "sequence_parallel": 2}}}, r"b\.json: loop"),
     ],
 )  # fmt: skip
 def test_a_missing_input_of_any_step_is_told_before_the_first(folder, monkeypatch, steps, message):
