@@ -83,5 +83,7 @@ def test_a_jump_is_seen(reports):
 
 def test_lengths_that_are_no_windows_are_refused(tmp_path):
     with pytest.raises(ValueError, match="2 or more times 2, got 3"):
-        continuation.run(Renderer(False), CLIPS, 3.0, "val", tmp_path, progress=False,
-                         probe_settings=(ProbeSettings(clips=8, held=4, epochs=1),) * 2)  # fmt: skip
+        continuation.run(
+            Renderer(False), CLIPS, 3.0, "val", tmp_path, progress=False,
+            probe_settings=(ProbeSettings(clips=8, held=4, epochs=1),) * 2,
+        )  # fmt: skip

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from test_loop import Line, settings
 
+from syncflow.model_io import tensors
 from syncflow.training.checkpoints import checkpoint
 from syncflow.training.loop import fit
 from syncflow.training.optim import power_ema
@@ -78,5 +79,5 @@ def test_a_run_writes_snapshots_and_goes_on_with_them(tmp_path):
         power_ema.synthesise(tmp_path / "whole", 0.2, step=31)
     with pytest.raises(FileNotFoundError, match="loop.average_every"):
         power_ema.synthesise(tmp_path, 0.2)
-    about = checkpoint.metadata(files[-1])
+    about = tensors.about(files[-1])
     assert about["steps"] == "40" and json.dumps(about)
