@@ -15,7 +15,7 @@ from syncflow.clip import AUDIO_HOP, to_model
 from syncflow.detect.fidelity import spectral_distance
 from syncflow.models.patch_vae import PatchVideoVAE
 from syncflow.models.spectral_vae import SpectralAudioVAE
-from syncflow.models.text_encoder import TextEncoder, TextPretrainer
+from syncflow.models.text.encoder import TextEncoder, TextPretrainer
 from syncflow.training.losses import reconstruction
 
 _LATENT_NOISE = 0.08

@@ -14,7 +14,7 @@ from syncflow.data.latents import Latents
 from syncflow.model_io import model_card, model_folder
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.ddit import DDiT
-from syncflow.models.text_encoder import TextEncoder
+from syncflow.models.text.encoder import TextEncoder
 from syncflow.models.vae import build_audio_vae, build_video_vae
 from syncflow.training import settings
 from syncflow.training.checkpoints import weights
