@@ -9,9 +9,10 @@ import torch
 from syncflow.data import impacts_dataset
 from syncflow.data.made_latents import MadeLatents
 from syncflow.training import runner
+from syncflow.training.distributed.groups import Group
 from syncflow.training.losses import reconstruction
 from syncflow.training.settings import ClipsConfig, LoopConfig, TrainConfig
-from syncflow.training.tasks import export
+from syncflow.training.tasks import export, randomness
 from syncflow.training.tasks.clips import Sources
 from syncflow.training.tasks.video_vae import VideoVAETraining
 from tests import small_model
@@ -157,6 +158,26 @@ def test_frames_that_moved_away_count_less(folder):
         out, video, 8.0, counts_B1F11=torch.tensor([1.0, 0.5])[None, None, :, None, None]
     )  # noqa: E501
     assert half == 0.5 * reconstruction.video_reconstruction(out, video, 8.0)
+
+
+def test_processes_share_the_pieces_of_one(folder):
+    config = vae_config(folder, loop={**LOOP, "randomness": "sample"})
+    whole = VideoVAETraining(config)
+    index = next(i for i in range(8) if 0 < whole.batch(i).made_B.sum() < 4)
+    pieces = whole.batch(index)
+    latents, _ = whole._latents(pieces, randomness.SampleGenerators(0, range(4)))
+    for rank in range(2):
+        half = VideoVAETraining(config, group=Group(rank, 2))
+        rows = slice(2 * rank, 2 * rank + 2)
+        share = half.batch(index)
+        assert torch.equal(share.originals, pieces.originals[rows])
+        assert torch.equal(share.made_B, pieces.made_B[rows])
+        drawn, _ = half._latents(share, randomness.SampleGenerators(0, range(4)[rows]))
+        torch.testing.assert_close(drawn, latents[rows], atol=1e-5, rtol=1e-4)
+    some = np.array([1, 3])
+    each = randomness.normal((4, 5), randomness.SampleGenerators(0, range(4)))
+    of_them = randomness.of_rows(randomness.SampleGenerators(0, range(4)), some)
+    assert torch.equal(randomness.normal((2, 5), of_them), each[some])
 
 
 def test_kinds_come_as_often_as_asked(folder):
