@@ -126,7 +126,8 @@ def _with_zero(
     largest = max(p.numel() for p in task.module.parameters())
     copies = 1 + MOMENTS[config.loop.optimizer] + bool(config.loop.ema)
     shards = 4 * copies * trained / gpus
-    gradients = 2 * trained / (gpus if stage > 1 else 1)
+    whole = config.loop.deepspeed.get("data_types", {}).get("grad_accum_dtype") == "fp32"
+    gradients = (4 if whole else 2) * trained / (gpus if stage > 1 else 1)
     buckets = 2 * 2 * min(block.get("reduce_bucket_size", 5e8), trained)
     here = counter.memory.live
     weights = 2.0 * everything

@@ -17,12 +17,16 @@ from syncflow.data.latent_shards import MANIFEST, Rows, ShardWriter
 from syncflow.training.tasks import flow
 
 XL2_FRAMES = {"seconds": 2.0, "fps": 16, "height": 256, "width": 256, "sample_rate": 48000}
+MIDDLE_FRAMES = {**XL2_FRAMES, "height": 128, "width": 128}
 SMALL_FRAMES = {**XL2_FRAMES, "height": 64, "width": 64}
 
 
 def geometry(config: Any) -> dict[str, Any]:
     """Of the clips that a flow config is for."""
-    return XL2_FRAMES if config.model.video.hidden_size >= 1024 else SMALL_FRAMES
+    width = config.model.video.hidden_size
+    if width >= 1024:
+        return XL2_FRAMES
+    return MIDDLE_FRAMES if width >= 512 else SMALL_FRAMES
 
 
 @contextmanager

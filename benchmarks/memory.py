@@ -17,12 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import footprint
+import vae_footprint
 
 from syncflow.training import runner
 
+#: Tasks that can be counted.
+COUNTED = ("flow", "audio_vae", "video_vae")
+
 
 def report(config: Any, gpus: int) -> dict[str, Any]:
-    """Everything that ``--json`` writes, of a flow config."""
+    """Everything that ``--json`` writes, of a flow config or, less what generates, a VAE's."""
+    if config.task != "flow":
+        return vae_footprint.report(config, gpus)
     batch, left = divmod(config.loop.batch_size, gpus)
     if left or not batch:
         raise ValueError(
@@ -68,7 +74,7 @@ def report(config: Any, gpus: int) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("config", type=Path, help="a flow config, as configs/stage2.json")
+    parser.add_argument("config", type=Path, help="of a stage or a VAE, as configs/stage2.json")
     parser.add_argument("--gpus", type=int, default=32, help="that share its batch (default 32)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
     options = parser.parse_args()
@@ -76,29 +82,32 @@ def main() -> int:
         if options.gpus < 1:
             raise ValueError(f"--gpus must be at least 1, got {options.gpus}")
         config = runner.read(options.config)
-        if config.task != "flow":
-            raise ValueError(f"{options.config} is a {config.task!r} task; only flow is counted")
+        if config.task not in COUNTED:
+            raise ValueError(
+                f"{options.config} is a {config.task!r} task; counted are {', '.join(COUNTED)}"
+            )
         found = report(config, options.gpus)
     except (ValueError, FileNotFoundError) as error:
         print(f"memory: error: {error}", file=sys.stderr)
         return 2
-    zero = f"ZeRO {found['zero']}" if found["zero"] else "no ZeRO"
+    zero = f"ZeRO {found['zero']}" if found.get("zero") else "no ZeRO"
     print(
         f"{options.config}: {options.gpus} GPUs, {found['batch_per_gpu']} clips a GPU, {zero}, "
-        f"recompute {found['recompute']}"
+        f"recompute {config.loop.recompute}"
     )
     for title in ("peak_gib", "parts_gib"):
         print(f"  {title}: " + "  ".join(f"{k} {v:.2f}" for k, v in found[title].items()))
-    step, guided = found["step"], found["guided_step"]
+    step, guided = found["step"], found.get("guided_step")
     print(
         f"  a training pass: {step['flops'] / 1e12:.2f} TFLOP, {step['launches']} launches, "
         f"{step['bytes'] / 1e9:.0f} GB"
     )
-    print(
-        f"  a guided step of 2 s: {guided['flops'] / 1e12:.2f} TFLOP, {guided['launches']} "
-        f"launches, {guided['dispatcher_calls']} dispatcher calls, "
-        f"{guided['bytes_outside_products'] / 1e9:.1f} GB outside products"
-    )
+    if guided:
+        print(
+            f"  a guided step of 2 s: {guided['flops'] / 1e12:.2f} TFLOP, {guided['launches']} "
+            f"launches, {guided['dispatcher_calls']} dispatcher calls, "
+            f"{guided['bytes_outside_products'] / 1e9:.1f} GB outside products"
+        )
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0

@@ -9,10 +9,9 @@ import importlib.util
 EXTRAS = {
     "cv2": "metrics", "deepspeed": "train", "fastapi": "serve", "flash_attn": "flash",
     "ftfy": "t5", "google": "t5", "gradio": "demo", "gradio_client": "demo", "librosa": "metrics",
-    "peft": "lora",
-    "prometheus_client": "serve", "pyarrow": "prepare", "python_multipart": "serve",
-    "sentencepiece": "t5", "tensorboard": "train", "uvicorn": "serve", "wandb": "wandb",
-    "xformers": "xformers",
+    "peft": "lora", "prometheus_client": "serve", "pyarrow": "prepare",
+    "python_multipart": "serve", "sentencepiece": "t5", "tensorboard": "train",
+    "uvicorn": "serve", "wandb": "wandb", "xformers": "xformers",
 }  # fmt: skip
 
 

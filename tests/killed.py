@@ -49,7 +49,7 @@ def prepare(folder: Path, out: Path) -> None:
     from syncflow.data.encoders import Encoders
     from syncflow.data.prepare import Options, plan
     from syncflow.data.prepare import prepare as make
-    from syncflow.models.text_encoder import TextEncoder
+    from syncflow.models.text.encoder import TextEncoder
     from syncflow.models.vae import build_audio_vae, build_video_vae
     from tests.data.conftest import TOY
     from tests.data.made_clips import clip

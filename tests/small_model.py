@@ -51,7 +51,7 @@ PROMPT = "a metal ball bounces twice on stone"
 
 def build(seed: int = 0, **changes) -> pipeline.SyncFlow:
     from syncflow.models.ddit import DDiT
-    from syncflow.models.text_encoder import TextEncoder
+    from syncflow.models.text.encoder import TextEncoder
     from syncflow.models.vae import build_audio_vae, build_video_vae
 
     torch.manual_seed(seed)

@@ -292,3 +292,7 @@ def test_pages_have_a_place_for_the_numbers(update_numbers) -> None:
 def test_pictures_in_docs_are_small() -> None:
     for path in (ROOT / "docs").glob("*.png"):
         assert path.stat().st_size < 200_000, f"{path.name}: {path.stat().st_size} bytes"
+
+
+def test_the_papers_page_has_the_differences_of_now() -> None:
+    assert script("paper_table").filled() == (ROOT / "docs" / "paper.md").read_text()

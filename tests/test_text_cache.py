@@ -8,8 +8,8 @@ import torch
 
 from syncflow.config import T5TextConfig
 from syncflow.model_io.text_cache import PromptEncoder, cache_folder
+from syncflow.models.text.encoder import TextEncoder
 from syncflow.models.text.int8 import Int8Linear, quantize_linears
-from syncflow.models.text_encoder import TextEncoder
 
 T5 = {"d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 2, "num_heads": 4}
 

@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--vae", required=True, metavar="WHERE", help="video VAE: file, folder or hub id")
     add("--text", required=True, metavar="WHERE", help="T5: a folder or hub id")
     add("--out", required=True, metavar="DIR", help="model folder to create")
-    what = "'fresh' (default), or an Encodec to start the audio VAE from; the towers' audio side is"
-    add("--audio", default="fresh", metavar="WHERE", help=f"{what} always fresh")
+    what = "'fresh' (default), a finished run of an audio VAE, or an Encodec to start one from"
+    add("--audio", default="fresh", metavar="WHERE", help=what)
     what = "attention axis of the adaptors (default: full, the paper's)"
     add("--axis", choices=("full", "temporal", "none"), default="full", help=what)
     what = "precision of T5 (default: bfloat16, 9.5 GB for XXL; int8 is half of that)"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from pydantic import AfterValidator
+
 from syncflow.clip import RANGES
 from syncflow.ranges import Real, Whole
 
@@ -41,6 +43,8 @@ Total = Annotated[int, Whole(0, 2**53)]
 Seed = Annotated[int, Whole(0, 2**32 - 1)]
 
 Share = Annotated[float, Real(0, 1)]
+#: A share, or a flow time, that is neither end.
+Between = Annotated[float, Real(0, 1, above=True, below=True)]
 #: How much a term of a loss counts.
 Weight = Annotated[float, Real(0, 1e6)]
 #: Of an optimizer or an average: 1 would never learn.
@@ -50,3 +54,14 @@ LearningRate = Annotated[float, Real(0, 10)]
 Latent = Annotated[float, Real(-1e6, 1e6)]
 #: A standard deviation of latents, or a factor that divides them.
 Deviation = Annotated[float, Real(0, 1e6, above=True)]
+
+
+def multiple_of(number: int) -> AfterValidator:
+    """What an annotation has after its range, where a whole number must also be a multiple."""
+
+    def check(value: int) -> int:
+        if value % number:
+            raise ValueError(f"must be a multiple of {number}, got {value}")
+        return value
+
+    return AfterValidator(check)

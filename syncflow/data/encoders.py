@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from syncflow.clip import to_model
 from syncflow.data.latent_shards import Rows
 from syncflow.models.codec import AudioCodec, VideoCodec
-from syncflow.models.text_encoder import TextEncoder
+from syncflow.models.text.encoder import TextEncoder
 
 
 def weights_hash(module: nn.Module, parts: Collection[str] = ()) -> str:

@@ -28,7 +28,7 @@ from syncflow.data.manifest import read as read_manifest
 from syncflow.data.shards import ClipShards
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.latent_space import Scale
-from syncflow.models.text_encoder import TextEncoder
+from syncflow.models.text.encoder import TextEncoder
 from syncflow.progress import bar
 
 #: About as many clips in a shard of raw clips' latents.

@@ -10,8 +10,7 @@ from __future__ import annotations
 import heapq
 import os
 import wave
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -154,7 +153,7 @@ def write(
 def check_copy(path: str | Path, source: str | Path, until: float | None = None) -> None:
     """Raises unless a file named ``path`` can hold the picture of ``source`` as it is."""
     path = check_writable(path)
-    with _told(source):
+    with opener.decoding(source):
         _tag_of_copy(path, source, copying.plan(source, until))
 
 
@@ -289,7 +288,7 @@ def read(
         raise ValueError(f"fps and sample_rate must be positive, got {fps} and {sample_rate}")
     pictures = _pictures(path, fps, start, seconds, height, width, whole=True)
     samples = round(len(pictures.video) / fps * sample_rate)
-    with _told(path):
+    with opener.decoding(path):
         audio = decode.audio(path, pictures.origin + start, samples, sample_rate)
     return pictures.video, audio
 
@@ -329,17 +328,5 @@ def _pictures(
     count = None if seconds is None else max(1, round(seconds * fps))
     if size is not None and count is not None:
         limits.check_bytes(path, count, *size)
-    with _told(path):
+    with opener.decoding(path):
         return decode.video(path, fps, start, count, size, whole)
-
-
-@contextmanager
-def _told(path: str | Path) -> Iterator[None]:
-    import av
-
-    try:
-        yield
-    except av.FFmpegError as error:
-        raise ValueError(
-            f"cannot decode '{path}', it is damaged or cut short: {error.strerror}"
-        ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +37,7 @@ class ClipShards:
     @property
     def about(self) -> dict[str, Any]:
         """What decides the clips (``dataset.json``), but for how many there are."""
-        plan = dataclasses.asdict(self._shards.plan)
-        del plan["clips"]
-        return plan
+        return self._shards.plan.model_dump(exclude={"clips"})
 
     def kind(self, index: int) -> str:
         """The kind of event that a clip shows."""

@@ -6,14 +6,16 @@ The one owner of both for validation while a VAE trains, for reports and for ben
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from syncflow.clip import Clip, to_model
+from syncflow.clip import SAMPLE_RATE, Clip, to_model
 
 #: Window and hop of the spectra, samples; and the amplitude below which a bin is silent (-80 dB).
 _WINDOW, _HOP, _FLOOR = 1024, 256, 1e-4
+_MEL_BANDS = 80
 
 
 def moving_mask(video_BCFHW: Tensor, threshold: float = 0.16) -> Tensor:
@@ -48,6 +50,45 @@ def spectral_distance(out_BM: Tensor, audio_BM: Tensor) -> float:
         for x in (out_BM, audio_BM)
     ]
     return float((levels[0] - levels[1]).abs().mean())
+
+
+@lru_cache(maxsize=16)
+def mel_filters(sample_rate: int, window: int, bands: int) -> Tensor:
+    """Triangles of unit height on the mel scale (2595 log10(1 + f / 700)) from 0 to half the sample
+    rate, [bands, window // 2 + 1]."""
+    top = 2595 * math.log10(1 + sample_rate / 2 / 700)
+    edges = 700 * (10 ** (torch.linspace(0, top, bands + 2, dtype=torch.float64) / 2595) - 1)
+    bins = torch.linspace(0, sample_rate / 2, window // 2 + 1, dtype=torch.float64)
+    left, mid, right = (edges[i : i + bands, None] for i in range(3))
+    up, down = (bins - left) / (mid - left), (right - bins) / (right - mid)
+    return torch.minimum(up, down).clamp_min(0).float()
+
+
+def mel_distance(out_BM: Tensor, audio_BM: Tensor, sample_rate: int = SAMPLE_RATE) -> float:
+    """Mean difference in dB of 80 mel bands (amplitudes; below -80 dB is silence); [M] or [B,M]."""
+    window = torch.hann_window(_WINDOW)
+    filters = mel_filters(sample_rate, _WINDOW, _MEL_BANDS)
+    levels = [
+        20 * torch.log10(
+            filters
+            @ torch.stft(x.float(), _WINDOW, _HOP, window=window, return_complex=True).abs()
+            * (2 / window.sum()) + _FLOOR
+        )
+        for x in (out_BM, audio_BM)
+    ]  # fmt: skip
+    return float((levels[0] - levels[1]).abs().mean())
+
+
+def si_sdr(out_BM: Tensor, audio_BM: Tensor) -> Tensor:
+    """Scale-invariant signal-to-distortion ratio (arXiv 1811.02508) in dB of each sound [B],
+    between -60 and 60; both [B,M]. A silent original has none: nan."""
+    out_BM = out_BM.double() - out_BM.double().mean(1, keepdim=True)
+    audio_BM = audio_BM.double() - audio_BM.double().mean(1, keepdim=True)
+    power_B1 = audio_BM.square().sum(1, keepdim=True)
+    target_BM = (out_BM * audio_BM).sum(1, keepdim=True) / power_B1 * audio_BM
+    rest_B = (out_BM - target_BM).square().sum(1)
+    ratio_B = target_BM.square().sum(1) / (rest_B + 1e-20)
+    return (10 * torch.log10(ratio_B)).clamp(-60, 60).float()
 
 
 def measure(original: Clip, copy: Clip) -> dict[str, float]:

@@ -37,7 +37,7 @@ from syncflow.model_io.text_cache import PromptEncoder
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.ddit import DDiT
 from syncflow.models.latent_space import Scale
-from syncflow.models.text_encoder import TextEncoder
+from syncflow.models.text.encoder import TextEncoder
 from syncflow.sampling import SamplingOptions
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

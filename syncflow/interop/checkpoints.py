@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from syncflow.model_io import hub
@@ -40,14 +41,25 @@ class Source:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The config.json beside the weights, or nothing."""
+        """The config.json beside the weights; of a run of this package, what its weights say of
+        their model; or nothing."""
         path = self.folder / "config.json"
         if not path.is_file():
-            return {}
+            return self._of_run()
         try:
             return dict(json.loads(path.read_text()))
         except (ValueError, TypeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not a JSON object: {error}") from None
+
+    def _of_run(self) -> dict[str, Any]:
+        if self.files[0].suffix != _SAFE:
+            return {}
+        try:
+            with safe_open(self.files[0], "pt") as file:
+                said = json.loads((file.metadata() or {}).get("config", "{}"))
+            return dict(said.get("model", {}))
+        except (SafetensorError, ValueError, TypeError, AttributeError, OSError):
+            return {}  # whoever reads the weights says what is wrong with them
 
     @property
     def license(self) -> str | None:

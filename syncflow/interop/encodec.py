@@ -82,6 +82,22 @@ def init_audio_vae(vae: AudioVAE, source: Mapping[str, Tensor] | str | Path) -> 
     return report
 
 
+def trained_audio_vae(sizes: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> AudioVAE:
+    """The audio VAE that training made; ``sizes`` is its config.
+
+    Raises:
+        ValueError: the weights are another's.
+    """
+    config = EncodecVAEConfig.parse(dict(sizes), "the audio VAE's config")
+    vae = AudioVAE(config, norm=config.norm, causal=config.causal).eval()
+    try:
+        vae.load_state_dict(dict(state_dict))
+    except RuntimeError as error:
+        said = str(error).splitlines()[1].strip()
+        raise ValueError(f"the audio VAE's weights do not fit its config: {said}") from None
+    return vae
+
+
 def audio_vae_config(
     sizes: Mapping[str, Any], state_dict: Mapping[str, Tensor], hop: int
 ) -> EncodecVAEConfig:

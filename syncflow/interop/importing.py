@@ -75,8 +75,8 @@ def opensora_folder(
         stdit, vae, text: files, folders or hub ids (owner/name or owner/name@revision) in the
             layouts of `hpcai-tech/OpenSora-STDiT-v3`, `hpcai-tech/OpenSora-VAE-v1.2` and a T5.
         out: the folder to make; it must not exist, or be empty.
-        audio: "fresh" for an audio VAE with first weights, or an Encodec to start it from. The
-            audio tower and the adaptors always start fresh.
+        audio: "fresh" for an audio VAE with first weights, a run that trained one, or an Encodec to
+            start it from. The audio tower and the adaptors always start fresh.
         axis: of the adaptors.
         precision: of T5 when it is used.
         dtype: of the towers; as the video tower's is stored when not given.
@@ -174,6 +174,8 @@ def _audio_vae(
         config = EncodecVAEConfig()
         return AudioVAE(config, norm=config.norm, causal=config.causal).eval(), None
     weights = source.tensors()
+    if "moments.weight" in weights:
+        return encodec.trained_audio_vae(source.config, weights), None
     config = encodec.audio_vae_config(source.config, weights, AUDIO_HOP)
     vae = AudioVAE(config, norm=config.norm, causal=config.causal).eval()
     return vae, encodec.init_audio_vae(vae, weights)
@@ -220,6 +222,8 @@ def _card(
     assert isinstance(config.text_encoder, T5TextConfig)  # an import brings a T5
     text_file = config.text_encoder.name_or_path
     audio = model_card.Part("audio VAE", "audio_vae.safetensors", _OWN_FRESH, _APACHE)
+    if report is None and "audio" in sources:
+        audio = model_card.Part(audio.name, audio.file, origin("audio"), license_of("audio", None))
     if report is not None:
         what = f"{origin('audio')}, {len(report.taken)} layers; the rest {_OWN_FRESH}"
         audio = model_card.Part(audio.name, audio.file, what, license_of("audio", None))

@@ -21,7 +21,7 @@ from syncflow.config import BytesTextConfig, ModelConfig, OpenSoraVAEConfig, T5T
 from syncflow.model_io import hub, model_card, tensors
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.ddit import DDiT
-from syncflow.models.text_encoder import TextEncoder
+from syncflow.models.text.encoder import TextEncoder
 from syncflow.models.vae import build_audio_vae, build_video_vae
 
 M = TypeVar("M", bound=nn.Module)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from syncflow.config import T5TextConfig
 from syncflow.model_io import hub, tensors
-from syncflow.models.text_encoder import TextEncoder
+from syncflow.models.text.encoder import TextEncoder
 
 _WHOLE, _BLOCK, _BLOCKS = 1 << 20, 1 << 12, 64
 

@@ -9,7 +9,8 @@ Axis letters: B batch, M samples, A latent frames, D latent channels.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,11 @@ class AudioVAE(AudioCodec):
     ) -> None:
         super().__init__()
         from transformers import EncodecConfig
-        from transformers.models.encodec.modeling_encodec import EncodecDecoder, EncodecEncoder
+        from transformers.models.encodec.modeling_encodec import (
+            EncodecConv1d,
+            EncodecDecoder,
+            EncodecEncoder,
+        )
 
         if config.kind != "encodec":
             raise ValueError(f"AudioVAE is the kind 'encodec', got a config of {config.kind!r}")
@@ -68,6 +73,9 @@ class AudioVAE(AudioCodec):
         self.encoder = EncodecEncoder(encodec)
         self.moments = nn.Conv1d(channels, 2 * channels, 1)
         self.decoder = EncodecDecoder(encodec)
+        for part in self.modules():
+            if isinstance(part, EncodecConv1d):
+                _count_on_the_host(part)
         self._start_at_encodecs_latents()
 
     @torch.no_grad()
@@ -117,3 +125,20 @@ class AudioVAE(AudioCodec):
             )
         out: Tensor = self.decoder(latent_BAD.transpose(1, 2))[:, 0, :num_samples]
         return out
+
+
+def _count_on_the_host(convolution: Any) -> None:
+    """Lets an Encodec's convolution know its padding without asking the device: its sizes are
+    tensors there, for whose numbers every layer of every pass would wait."""
+    plain = convolution.conv
+    reach, stride = (plain.kernel_size[0] - 1) * plain.dilation[0] + 1, plain.stride[0]
+    sizes = {"stride": stride, "kernel_size": reach, "padding_total": reach - stride}
+    for name, size in sizes.items():
+        delattr(convolution, name)
+        setattr(convolution, name, size)
+    convolution._get_extra_padding_for_conv1d = partial(_extra_padding, stride)
+
+
+def _extra_padding(stride: int, x_BDM: Tensor) -> int:
+    """Zeros that fill up the last stride."""
+    return -x_BDM.shape[-1] % stride

@@ -7,12 +7,15 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from syncflow.config import find
+from syncflow.data import recordings
 from syncflow.data.manifest import MANIFEST
 from syncflow.model_io import model_folder
 from syncflow.training import settings
 from syncflow.training.checkpoints import checkpoint, weights
+from syncflow.training.tasks.alignment import FEATURES
 
 Step = tuple[Path, settings.AnyTask]
 
@@ -27,10 +30,19 @@ class _Input:
 
 
 _CLIPS, _LATENTS = ("render",), ("latents",)
+_MADE, _FEATURES = ("made_latents",), ("features",)
+_SOUNDS, _FILMS = ("render", "sound"), ("render", "picture")
+_RENDERED = "a folder of rendered clips (dataset.json and metadata.jsonl)"
 _WORDS = {
-    _CLIPS: "a folder of rendered clips (dataset.json and metadata.jsonl)",
+    _CLIPS: _RENDERED,
+    _SOUNDS: f"{_RENDERED} or of recordings with sound",
+    _FILMS: f"{_RENDERED} or of films",
     _LATENTS: f"a finished folder of latents ({MANIFEST})",
+    _MADE: f"a finished folder of made latents ({MANIFEST})",
+    _FEATURES: f"a finished folder of features ({FEATURES})",
 }
+#: What is in a folder that one of these tasks has finished.
+_MARKS = {_LATENTS: MANIFEST, _MADE: MANIFEST, _FEATURES: FEATURES}
 _PARTS = {"video_vae": "video_vae", "audio_vae": "audio_vae", "text_encoder": "text"}
 
 
@@ -55,12 +67,25 @@ _CLIP_FILES = ("dataset.json", "metadata.jsonl")
 
 def _inputs(config: settings.AnyTask) -> Iterator[_Input]:
     if isinstance(config, settings.AudioVAETask | settings.VideoVAETask):
-        yield _Input("data", config.data, _CLIPS)
-        yield _Input("validation", config.validation, _CLIPS)
+        raw = _SOUNDS if isinstance(config, settings.AudioVAETask) else _FILMS
+        if isinstance(config.data, str):
+            yield _Input("data", config.data, raw)
+        else:
+            for folder in config.data:
+                yield _Input("data", folder.data, _CLIPS)
+                if folder.made is not None:
+                    yield _Input("data.made", folder.made, _MADE)
+        yield _Input("validation", config.validation, raw)
         if config.init:
             yield _Input("init", config.init, (config.task,))
     elif isinstance(config, settings.LatentsTask):
         yield _Input("data", config.data, _CLIPS)
+    elif isinstance(config, settings.MadeLatentsTask):
+        yield _Input("data", config.data, _CLIPS)
+        yield _Input("model", config.model, ("export",))
+    elif isinstance(config, settings.FeaturesTask):
+        yield _Input("latents", config.latents, _LATENTS)
+        yield _Input("audio_vae", config.audio_vae, ("audio_vae",))
     elif isinstance(config, settings.ExportTask):
         yield _Input("latents", config.latents, _LATENTS)
         yield _Input("ddit", config.ddit, ("flow",))
@@ -73,6 +98,8 @@ def _inputs(config: settings.AnyTask) -> Iterator[_Input]:
         for key in ("init", "init_video"):
             if getattr(config, key):
                 yield _Input(key, getattr(config, key), ("flow",))
+        if config.alignment is not None:
+            yield _Input("alignment.features", config.alignment.features, _FEATURES)
         if config.samples is not None and config.samples.every:
             for key in ("video_vae", "audio_vae"):
                 yield _Input(f"samples.{key}", getattr(config.samples, key), (key,))
@@ -99,10 +126,15 @@ def _check_input(file: Path, wanted: _Input, made: dict[Path, str]) -> None:
 
 def _task_of(path: Path, tasks: tuple[str, ...]) -> str | None:
     """The task that made what is there, or None where it is none of what is wanted."""
-    if tasks == _CLIPS:
-        return tasks[0] if all((path / n).exists() for n in _CLIP_FILES) else None
-    if tasks == _LATENTS:
-        return tasks[0] if (path / MANIFEST).exists() else None
+    if "render" in tasks:
+        if all((path / n).exists() for n in _CLIP_FILES):
+            return "render"
+        for part in tasks[1:]:
+            if recordings.named(path, cast(recordings.Part, part)):
+                return part
+        return None
+    if tasks in _MARKS:
+        return tasks[0] if (path / _MARKS[tasks]).exists() else None
     if (path / model_folder.CONFIG).exists():
         return "export"
     if path.suffix == ".safetensors":

@@ -25,7 +25,7 @@ from syncflow.training.checkpoints import checkpoint, resume, weights
 from syncflow.training.checkpoints.writer import TAG, Writer
 from syncflow.training.distributed import engine
 from syncflow.training.distributed.groups import Group
-from syncflow.training.optim import optimizer, precision
+from syncflow.training.optim import optimizer, power_ema, precision
 from syncflow.training.recompute import recompute
 from syncflow.training.settings import LoopConfig
 from syncflow.training.stopping import StopOnSignal
@@ -143,7 +143,8 @@ class _Run:
                 self.writer.save_frozen(self.engine.frozen())
             self.log = logging.Log(out, start.step, config.wandb, metadata.get("config"))
             if start.step:
-                print(f"{out}: resumed at step {start.step}", flush=True)
+                told = "; ".join(["", *start.changed])
+                print(f"{out}: resumed at step {start.step}{told}", flush=True)
         group.barrier()
         self.watch = group.watch
         self.pace = logging.Pace()
@@ -201,6 +202,19 @@ class _Run:
                 f"they are kept in {kept}: make room and run this again"
             ) from failed
 
+    def _snapshot(self) -> None:
+        """Writes the power function averages."""
+        failed = None
+        for index, length in enumerate(self.config.average_lengths):
+            values = self.engine.power(index)
+            if self.group.leads and failed is None:
+                try:
+                    power_ema.write(self.out, self.step, length, values, self.metadata, TAG)
+                except OSError as error:
+                    failed = error
+        if self.group.any(failed is not None)[0]:  # all must hear of it, or they wait for this one
+            raise failed or OSError("the first process cannot write the averages")
+
     def _close(self) -> None:
         if self.log is not None:
             self.log.close()
@@ -250,6 +264,8 @@ class _Run:
             self._tell(values)
         if _due(self.step, config.validate_every, config.steps):
             self._validate()
+        if _due(self.step, config.average_every):
+            self._snapshot()
         if _due(self.step, self.task.clips_every, config.steps):
             self._clips()
 
@@ -299,15 +315,17 @@ class _Run:
         self.skipped += 1
         self.recent = [s for s in self.recent if s > self.step - _STRETCH] + [self.step]
         if self.group.leads:
-            self.bar.write(f"{self.out.name} {self.step}: not finite, left out{self._whose()}")
+            why = "not finite, or a spike" if self.config.max_spike else "not finite"
+            self.bar.write(f"{self.out.name} {self.step}: {why}, left out{self._whose()}")
         if len(self.recent) > self.config.max_nonfinite:
             self._save()
             self.writer.wait()
             self._close()
             raise Diverged(
                 f"{len(self.recent)} of the last {min(self.step, _STRETCH)} steps had a loss or "
-                f"gradient that is not finite; lower lr (now {self.config.lr}) or start from an "
-                f"earlier checkpoint in {self.out} with init; step {self.step} is saved"
+                f"gradient that is not finite, or a spike; lower lr (now {self.config.lr}), say so "
+                f'("changed": ["lr"] in loop) and resume, or start from an earlier checkpoint in '
+                f"{self.out} with init; step {self.step} is saved"
             )
 
     def _whose(self) -> str:

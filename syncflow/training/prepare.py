@@ -17,7 +17,7 @@ from syncflow.data.prepare.captions import Captioner
 from syncflow.data.prepare.films import look
 from syncflow.model_io import model_folder
 from syncflow.model_io.text_cache import PromptEncoder
-from syncflow.models.text_encoder import TextEncoder
+from syncflow.models.text.encoder import TextEncoder
 
 
 def prepare(

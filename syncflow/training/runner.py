@@ -15,11 +15,8 @@ from syncflow.training.distributed.groups import Group
 from syncflow.training.settings import TrainConfig
 from syncflow.training.tasks.task import Task
 
-# Keys of tasks that name what is read.
-_READ = (
-    "data", "validation", "init", "init_video", "latents", "video_vae", "audio_vae", "text_encoder",
-    "ddit",
-)  # fmt: skip
+# What several processes can train together.
+_SHARED = (settings.FlowTask, settings.AudioVAETask, settings.VideoVAETask)
 
 
 def read(path: Path) -> settings.AnyTask:
@@ -70,15 +67,18 @@ def _steps(path: Path, within: tuple[Path, ...]) -> list[inputs.Step]:
 
 def _check_alone(file: Path, config: settings.AnyTask, group: Group) -> None:
     """Raises ValueError where a task cannot run in these processes, or as its loop says."""
-    if group.world > 1 and not isinstance(config, settings.FlowTask):
+    if group.world > 1 and not isinstance(config, _SHARED):
         raise ValueError(
             f"{file}: task {config.task!r} runs in one process, and there are {group.world}; "
             "start it without a launcher"
         )
-    drawn = config.loop.randomness if isinstance(config, settings.TrainedTask) else "batch"
-    if drawn == "sample" and not isinstance(config, settings.FlowTask):
+    if not isinstance(config, settings.TrainedTask):
+        return
+    if config.loop.randomness == "sample" and not isinstance(config, _SHARED):
+        raise ValueError(f"{file}: loop.randomness 'sample' is not for the task {config.task!r}")
+    if config.loop.sequence_parallel > 1 and not isinstance(config, settings.FlowTask):
         raise ValueError(
-            f"{file}: loop.randomness 'sample' is for flow tasks, not for {config.task!r}"
+            f"{file}: loop.sequence_parallel is for flow tasks, not for {config.task!r}"
         )
 
 
@@ -125,11 +125,13 @@ def _training(config: settings.TrainedTask, group: Group) -> Task:
         from syncflow.training.tasks.flow import FlowTraining
 
         return FlowTraining(config, group=group)
-    from syncflow.training.tasks import vae
-
     if isinstance(config, settings.VideoVAETask):
-        return vae.VideoVAETraining(config, str(group.device))
-    return vae.AudioVAETraining(config, str(group.device))
+        from syncflow.training.tasks.video_vae import VideoVAETraining
+
+        return VideoVAETraining(config, group=group)
+    from syncflow.training.tasks.audio_vae import AudioVAETraining
+
+    return AudioVAETraining(config, group=group)
 
 
 def _latents(config: settings.LatentsTask, group: Group, progress: bool) -> None:
@@ -155,6 +157,13 @@ def _made_latents(config: settings.MadeLatentsTask, group: Group, progress: bool
     made.make(config, group.device, progress)
 
 
+def _features(config: settings.FeaturesTask, group: Group, progress: bool) -> None:
+    from syncflow.training.tasks import alignment, export
+
+    codec = export.load_part(config.audio_vae, "audio_vae")
+    alignment.make_features(config, codec, group.device)
+
+
 def _export(config: settings.ExportTask, group: Group, progress: bool) -> None:
     from syncflow.training.tasks import export
 
@@ -169,5 +178,6 @@ _RUNNERS: dict[type[Config], Callable[[Any, Group, bool], None]] = {
     settings.FlowTask: _fit,
     settings.LatentsTask: _latents,
     settings.MadeLatentsTask: _made_latents,
+    settings.FeaturesTask: _features,
     settings.ExportTask: _export,
 }

@@ -33,7 +33,7 @@ def toy_model(tmp_path_factory) -> Path:
     from syncflow.config import ModelConfig
     from syncflow.model_io import model_folder
     from syncflow.models.ddit import DDiT
-    from syncflow.models.text_encoder import TextEncoder
+    from syncflow.models.text.encoder import TextEncoder
     from syncflow.models.vae import build_audio_vae, build_video_vae
 
     config = ModelConfig.parse(TOY)

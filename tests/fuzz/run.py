@@ -64,7 +64,7 @@ def _import_once() -> None:
     import syncflow.training.runner
     import syncflow.training.tasks.flow  # noqa: F401
     from syncflow.config import ModelConfig
-    from syncflow.models.text_encoder import TextEncoder
+    from syncflow.models.text.encoder import TextEncoder
 
     torch.set_num_threads(1)  # a fork has one thread, and must not wait for others
     TextEncoder(ModelConfig.parse(TOY).text_encoder)

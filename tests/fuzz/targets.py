@@ -94,7 +94,7 @@ def prepare_film(folder: Path) -> str:
     from syncflow.data.encoders import Encoders
     from syncflow.data.latents import Latents
     from syncflow.data.prepare import Options, prepare
-    from syncflow.models.text_encoder import TextEncoder
+    from syncflow.models.text.encoder import TextEncoder
     from syncflow.models.vae import build_audio_vae, build_video_vae
 
     config = ModelConfig.parse(TOY)
@@ -125,7 +125,7 @@ def make_models(folder: Path) -> list[Path]:
     from syncflow.config import ModelConfig
     from syncflow.model_io import model_folder
     from syncflow.models.ddit import DDiT
-    from syncflow.models.text_encoder import TextEncoder
+    from syncflow.models.text.encoder import TextEncoder
     from syncflow.models.vae import build_audio_vae, build_video_vae
 
     config = ModelConfig.parse(TOY)

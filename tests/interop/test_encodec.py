@@ -97,3 +97,25 @@ def test_a_stereo_encodec_is_folded_to_mono():
         found = vae.encode(audio_BM).mode().transpose(1, 2)
     torch.testing.assert_close(found, latent_BDA, atol=1e-4, rtol=1e-3)
     assert "stereo folded to mono: encoder.layers.0.conv" in str(report)
+
+
+def test_a_trained_audio_vae_is_taken_from_its_run_as_it_is(tmp_path):
+    """`syncflow import opensora --audio RUN`: the run's weights say what model they are of."""
+    import json
+
+    from safetensors.torch import save_file
+
+    from syncflow.interop import checkpoints, importing
+
+    torch.manual_seed(0)
+    vae = AudioVAE(EncodecVAEConfig(num_filters=2, latent_channels=8, num_lstm_layers=1))
+    said = {"config": json.dumps({"task": "audio_vae", "model": vae.config.model_dump()})}
+    save_file(vae.state_dict(), tmp_path / "model.safetensors", said)
+    found, report = importing._audio_vae(checkpoints.locate(tmp_path, "Encodec"))
+    assert report is None and found.config == vae.config
+    assert all(torch.equal(found.state_dict()[k], v) for k, v in vae.state_dict().items())
+    said["config"] = json.dumps({"model": {"num_filters": 4, "latent_channels": 8}})
+    save_file(vae.state_dict(), tmp_path / "model.safetensors", said)
+    with pytest.raises(ValueError, match="do not fit its config") as caught:
+        importing._audio_vae(checkpoints.locate(tmp_path, "Encodec"))
+    assert "\n" not in str(caught.value)

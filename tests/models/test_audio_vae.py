@@ -76,3 +76,21 @@ def test_posterior_agrees_with_torch_distributions():
 def test_posterior_refuses_unequal_shapes():
     with pytest.raises(ValueError, match=r"\(2, 3\).*\(2, 4\)"):
         DiagonalGaussian(torch.zeros(2, 3), torch.zeros(2, 4))
+
+
+def test_padding_is_known_without_asking_the_device():
+    """transformers keeps the sizes of its convolutions in tensors: on a GPU every layer waited."""
+    from transformers import EncodecConfig
+    from transformers.models.encodec.modeling_encodec import EncodecConv1d
+
+    vae = AudioVAE(EncodecVAEConfig(num_filters=2, latent_channels=4, num_lstm_layers=1))
+    ours = [part for part in vae.modules() if isinstance(part, EncodecConv1d)]
+    assert ours and not any(part._buffers for part in ours)
+    for causal in (False, True):
+        config = EncodecConfig(use_causal_conv=causal)
+        for kernel, stride, dilation in ((7, 1, 1), (16, 8, 1), (3, 1, 4)):
+            theirs = EncodecConv1d(config, 1, 1, kernel, stride, dilation)
+            for length in (37, 64, 960):
+                x = torch.zeros(1, 1, length)
+                wanted = int(theirs._get_extra_padding_for_conv1d(x))
+                assert -length % stride == wanted

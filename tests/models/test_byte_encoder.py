@@ -5,7 +5,7 @@ import torch
 
 from syncflow.config import BytesTextConfig
 from syncflow.models.text.byte_encoder import ByteEncoder
-from syncflow.models.text_encoder import BYTE_VOCAB_SIZE, PAD, ByteTokenizer, TextEncoder
+from syncflow.models.text.encoder import BYTE_VOCAB_SIZE, PAD, ByteTokenizer, TextEncoder
 
 SIZES = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_heads": 4}
 TEXTS = ["a metal ball bounces three times on stone", "", "tap " * 60]

@@ -6,7 +6,7 @@ import torch
 from syncflow.clip import ClipSpec
 from syncflow.config import AdaptorConfig, AudioTowerConfig, DDiTConfig, VideoTowerConfig
 from syncflow.models.ddit import DDiT
-from syncflow.models.text_encoder import TextEncoder
+from syncflow.models.text.encoder import TextEncoder
 
 SPEC = ClipSpec(seconds=1.0, height=32, width=32)
 NAN = float("nan")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from syncflow.config import BytesTextConfig, T5TextConfig
-from syncflow.models.text_encoder import ByteTokenizer, TextEncoder, TextPretrainer, pool_words
+from syncflow.models.text.encoder import ByteTokenizer, TextEncoder, TextPretrainer, pool_words
 
 SIZES = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
 

@@ -223,20 +223,18 @@ def test_everything_is_on_the_disk_before_older_checkpoints_go(tmp_path, monkeyp
     writes.save({"model/x": torch.zeros(2)}, {"step": 1})
     writes.wait()
     monkeypatch.setattr(os, "fsync", sync)
-    monkeypatch.setattr(shutil, "rmtree", lambda p, **o: (order.append("gone"), rmtree(p, **o)))
+    monkeypatch.setattr(
+        shutil, "rmtree", lambda p, **o: (order.append(f"rm{p.name}"), rmtree(p, **o))
+    )
     writes.save({"model/x": torch.zeros(2)}, {"step": 2})
     writes.wait()
     names = [os.path.basename(entry) for entry in order]
     at = [
-        next(i for i, n in enumerate(names) if word in n)
-        for word in (
-            "part-",
-            "manifest",
-        )
+        next(i for i, n in enumerate(names) if n.startswith(word)) for word in ("part-", "manifest")
     ]
     hidden = max(i for i, n in enumerate(names) if n == ".00000002")
     folder = max(i for i, n in enumerate(names) if n == "checkpoints")
-    assert at[0] < at[1] < hidden < folder < names.index("gone")
+    assert at[0] < at[1] < hidden < folder < names.index("rm.00000001")
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["00000002"]
 
 

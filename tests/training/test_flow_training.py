@@ -196,3 +196,47 @@ def test_clips_made_meanwhile_draw_their_noise_anew(latents, tmp_path):
     old, new, again = sample(0.0), sample(1.0), sample(1.0)
     assert all(map(torch.equal, new, again))
     assert not torch.equal(old[0], new[0])
+
+
+def test_the_papers_loss_is_one_mean_over_all_numbers_of_both(latents, tmp_path):
+    options = {"clean_video": 0, "text_dropout": 0}
+    losses = {}
+    for weighting in ("equal", "paper"):
+        torch.manual_seed(0)
+        training = FlowTraining(
+            task(latents, tmp_path, "both", loss_weighting=weighting, **options)
+        )
+        batch = training.drawn(training.batch(0), torch.Generator().manual_seed(0))
+        losses[weighting] = training.loss(batch, torch.Generator())
+    total, parts = losses["paper"]
+    numbers = [batch[kind][0].numel() for kind in ("video", "audio")]
+    assert numbers[0] != numbers[1]
+    both = numbers[0] * parts["video"] + numbers[1] * parts["audio"]
+    assert total.item() == pytest.approx(both.item() / sum(numbers), rel=1e-6)
+    total, parts = losses["equal"]
+    assert total.item() == pytest.approx((parts["video"] + parts["audio"]).item(), rel=1e-6)
+    with pytest.raises(ValueError, match='train "both"'):
+        task(latents, tmp_path, "audio", loss_weighting="paper")
+
+
+def test_the_papers_configs_have_its_counts():
+    """32,768 and 12,800 numbers of a clip; the steps and batches of section 4."""
+    from pathlib import Path
+
+    from syncflow.clip import ClipSpec
+    from syncflow.training import runner
+
+    spec = ClipSpec()
+    T, H, W = spec.video_latent_shape
+    folder = Path(__file__).resolve().parents[2] / "configs" / "paper"
+    said = {"stage2": (150_000, 512), "stage3": (20_000, 64), "greatest_hits": (25_000, 128)}
+    for name, (steps, batch) in said.items():
+        config = runner.read(folder / f"{name}.json")
+        assert (config.loop.steps, config.loop.batch_size) == (steps, batch)
+        assert (config.coupling, config.time_kind, config.text_dropout) == ("ot", "uniform", 0.1)
+        assert config.clean_share == config.decoupled == config.conditioned == 0
+        assert config.draws == 1
+    config = runner.read(folder / "stage3.json")
+    assert config.loss_weighting == "paper"
+    assert config.model.video.in_channels * T * H * W == 32_768
+    assert config.model.audio.in_channels * spec.audio_latent_length == 12_800

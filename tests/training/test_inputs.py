@@ -84,7 +84,7 @@ def test_what_an_earlier_step_makes_need_not_be_there(folder, monkeypatch, capsy
         ({"a": {**RENDER, "clips": 10**9}}, r"a\.json: the train split has seeds"),
         ({"a": {**RENDER, "height": 8}}, r"a\.json: height and width must be at least 16"),
         ({"a": RENDER, "b": {**VAE, "out": "file/vae"}}, r"b\.json: out is .*file' is a file"),
-        ({"a": RENDER, "b": {**VAE, "loop": {**LOOP, "randomness": "sample"}}}, r"b\.json: loop"),
+        ({"a": RENDER, "b": {**VAE, "loop": {**LOOP, "sequence_parallel": 2}}}, r"b\.json: loop"),
     ],
 )  # fmt: skip
 def test_a_missing_input_of_any_step_is_told_before_the_first(folder, monkeypatch, steps, message):
@@ -107,6 +107,40 @@ def test_what_is_there_counts(folder, monkeypatch):
     assert seen == ["flow"]
     with pytest.raises(ValueError, match="video_vae .*'flow' is of task 'flow'"):
         runner.run(recipe(folder, a={**EXPORT, "video_vae": "flow"}), progress=False)
+
+
+FOLDERS = [{"data": "made"}, {"data": "made", "made": "drawn"}]
+DRAWN = {"task": "made_latents", "out": "drawn", "data": "made", "model": "shipped"}
+FEATURES = {"task": "features", "out": "heard", "latents": "latents", "audio_vae": "shipped",
+            "encoder": "wav2vec2"}  # fmt: skip
+ALIGNED = {**FLOW, "train": "both", "alignment": {"features": "heard"}}
+AUDIO = {"task": "audio_vae", "out": "avae", "data": "sounds", "validation": "sounds",
+         "model": {"kind": "spectral"}, "loop": LOOP}  # fmt: skip
+
+
+def test_recordings_several_folders_and_features_are_inputs_too(folder, monkeypatch):
+    """Of VAEs and of alignment; what only looks like it is refused."""
+    sounds = folder / "work" / "sounds"
+    sounds.mkdir()
+    (sounds / "a.wav").write_bytes(b"")
+    seen = runs(monkeypatch)
+    steps = {"a": RENDER, "b": DRAWN, "c": {**VAE, "data": FOLDERS}, "d": LATENTS, "e": FEATURES,
+             "f": ALIGNED, "g": AUDIO}  # fmt: skip
+    runner.run(recipe(folder, **steps), progress=False)
+    assert seen == [step["task"] for step in steps.values()]
+    films = {**VAE, "data": "sounds", "validation": "sounds"}
+    for wrong, message in (
+        ({"a": films}, r"a\.json: data must be .* or of films; 'sounds' is not that"),
+        (
+            {"a": RENDER, "c": {**VAE, "data": FOLDERS}},
+            r"c\.json: data\.made .*'drawn' is not",
+        ),
+        ({"a": RENDER, "d": LATENTS, "f": ALIGNED}, r"f\.json: alignment\.features .*'heard' is"),
+        ({"a": {**DRAWN, "data": "sounds"}}, r"a\.json: data must be a folder of rendered clips"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            runner.run(recipe(folder, **wrong), progress=False)
+    assert len(seen) == len(steps)
 
 
 def test_several_processes_are_told_before_the_first_step(folder, monkeypatch):

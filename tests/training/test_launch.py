@@ -153,8 +153,10 @@ def test_the_papers_stages(stage):
     data = json.loads((ROOT / f"configs/stage{stage}.json").read_text())
     left = set(type(config).model_fields) - data.keys()
     assert left <= {
+        "alignment",
         "init",
         "init_video",
+        "loss_weighting",
         "lora",
         "samples",
         "time_mean",

@@ -9,10 +9,12 @@ import torch
 from syncflow.data import impacts_dataset
 from syncflow.data.made_latents import MadeLatents
 from syncflow.training import runner
+from syncflow.training.distributed.groups import Group
+from syncflow.training.losses import reconstruction
 from syncflow.training.settings import ClipsConfig, LoopConfig, TrainConfig
-from syncflow.training.tasks import export, losses
+from syncflow.training.tasks import export, randomness
 from syncflow.training.tasks.clips import Sources
-from syncflow.training.tasks.vae import VideoVAETraining
+from syncflow.training.tasks.video_vae import VideoVAETraining
 from tests import small_model
 
 GEOMETRY = {"seconds": 2.0, "fps": 16, "height": 32, "width": 32}
@@ -113,11 +115,11 @@ def test_the_decoder_is_given_what_was_made(folder):
     seen = 0
     for index in range(8):
         pieces = task.batch(index)
-        assert pieces.video.shape == (4, 3, 16, 32, 32)
+        assert pieces.originals.shape == (4, 3, 16, 32, 32)
         if pieces.latent is None:
             continue
         assert len(pieces.latent) == pieces.made_B.sum()
-        for video, latent in zip(pieces.video[pieces.made_B], pieces.latent, strict=True):
+        for video, latent in zip(pieces.originals[pieces.made_B], pieces.latent, strict=True):
             places = [
                 (clip, first) for clip in range(3) for first in range(5)
                 if torch.equal(latents[clip, :, first : first + 4], latent)
@@ -142,7 +144,7 @@ def test_only_the_decoder_learns(folder):
 def test_frames_that_moved_away_count_less(folder):
     task = VideoVAETraining(vae_config(folder, made_distance=0.5))
     pieces = next(p for p in map(task.batch, range(8)) if 0 < p.made_B.sum() < 4)
-    counts = task.train.nearness(pieces, 0.5)
+    counts = pieces.nearness(0.5)
     assert counts.shape == (4, 1, 16, 1, 1)
     assert (counts[~pieces.made_B] == 1).all()
     expected = 1 / (1 + pieces.distance / 0.5)
@@ -152,10 +154,30 @@ def test_frames_that_moved_away_count_less(folder):
     video = torch.zeros(1, 3, 2, 4, 4)
     out = video.clone()
     out[:, :, 1] = 0.5
-    half = losses.video_reconstruction(
+    half = reconstruction.video_reconstruction(
         out, video, 8.0, counts_B1F11=torch.tensor([1.0, 0.5])[None, None, :, None, None]
     )  # noqa: E501
-    assert half == 0.5 * losses.video_reconstruction(out, video, 8.0)
+    assert half == 0.5 * reconstruction.video_reconstruction(out, video, 8.0)
+
+
+def test_processes_share_the_pieces_of_one(folder):
+    config = vae_config(folder, loop={**LOOP, "randomness": "sample"})
+    whole = VideoVAETraining(config)
+    index = next(i for i in range(8) if 0 < whole.batch(i).made_B.sum() < 4)
+    pieces = whole.batch(index)
+    latents, _ = whole._latents(pieces, randomness.SampleGenerators(0, range(4)))
+    for rank in range(2):
+        half = VideoVAETraining(config, group=Group(rank, 2))
+        rows = slice(2 * rank, 2 * rank + 2)
+        share = half.batch(index)
+        assert torch.equal(share.originals, pieces.originals[rows])
+        assert torch.equal(share.made_B, pieces.made_B[rows])
+        drawn, _ = half._latents(share, randomness.SampleGenerators(0, range(4)[rows]))
+        torch.testing.assert_close(drawn, latents[rows], atol=1e-5, rtol=1e-4)
+    some = np.array([1, 3])
+    each = randomness.normal((4, 5), randomness.SampleGenerators(0, range(4)))
+    of_them = randomness.of_rows(randomness.SampleGenerators(0, range(4)), some)
+    assert torch.equal(randomness.normal((2, 5), of_them), each[some])
 
 
 def test_kinds_come_as_often_as_asked(folder):
@@ -166,7 +188,7 @@ def test_kinds_come_as_often_as_asked(folder):
     loop = LoopConfig(**{**LOOP, "batch_size": 16})
     entry = ClipsConfig(data=str(folder / "clips3"), kinds=others)
     pieces = Sources([entry], 32, loop, "any").batch(0)
-    shown = ((pieces.video + 1) * 127.5).round().byte().movedim(1, 2)
+    shown = ((pieces.originals + 1) * 127.5).round().byte().movedim(1, 2)
     allowed = [torch.from_numpy(clips.video(i).copy()) for i in range(6) if kinds[i] == wanted]
     assert all(any(torch.equal(each, clip) for clip in allowed) for each in shown)
     with pytest.raises(ValueError, match="has no strikes"):

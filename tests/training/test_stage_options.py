@@ -270,6 +270,6 @@ def test_only_flow_tasks_have_draws_by_clip(tmp_path):
         "loop": loop,
     }  # fmt: skip
     (tmp_path / "text.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="randomness 'sample' is for flow tasks"):
+    with pytest.raises(ValueError, match="randomness 'sample' is not for the task 'text'"):
         runner.run(tmp_path / "text.json", progress=False)
     assert settings.LoopConfig.parse(loop).randomness == "sample"

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from syncflow.training import batches, runner
-from syncflow.training.distributed import groups
+from syncflow.training.distributed import groups, spikes
 from syncflow.training.tasks.flow import FlowTraining
 
 POISON = 3  # the step of a run called "poison" whose data are not numbers
@@ -20,9 +20,12 @@ def main() -> None:
         made = plain(self, step)
         if step == POISON and self.config.out.endswith("poison"):
             made["video"] = made["video"] * float("nan")
+        if step == POISON and self.config.out.endswith("spike"):
+            made["video"] = made["video"] * 1e3
         return made
 
     FlowTraining.batch = batch
+    spikes._ENOUGH = 2
     enter = batches.Batches.__enter__
 
     def begin(self):

@@ -15,8 +15,8 @@ from syncflow.clip import AUDIO_HOP, to_model
 from syncflow.detect.fidelity import spectral_distance
 from syncflow.models.patch_vae import PatchVideoVAE
 from syncflow.models.spectral_vae import SpectralAudioVAE
-from syncflow.models.text_encoder import TextEncoder, TextPretrainer
-from syncflow.training.tasks import losses
+from syncflow.models.text.encoder import TextEncoder, TextPretrainer
+from syncflow.training.losses import reconstruction
 
 _LATENT_NOISE = 0.08
 _FRAMES = 16
@@ -74,7 +74,7 @@ class VideoVAESteps:
             spread = latent.detach().std((0, 2, 3, 4), keepdim=True)
             noise = torch.randn_like(latent) * spread * (1.5 * _LATENT_NOISE)
             out = self.vae.decode(latent + noise * much[:, None, None, None, None])
-        picture = losses.video_reconstruction(out, video, self.moving_weight, moving)
+        picture = reconstruction.video_reconstruction(out, video, self.moving_weight, moving)
         kl = (posterior.kl() / posterior.mean[0].numel()).mean()
         loss = picture + self.kl_weight * kl
         self.optimizer.step(torch.autograd.grad(loss, self.optimizer.parameters))
@@ -113,7 +113,7 @@ class AudioVAESteps:
             spread = latent.detach().std((0, 1), keepdim=True)
             noise = torch.randn_like(latent) * spread * (1.5 * _LATENT_NOISE)
             out = self.vae.decode(latent + noise * much[:, None, None], self.samples)
-        spectra = losses.audio_reconstruction(out, audio, self.band_weight)
+        spectra = reconstruction.audio_reconstruction(out, audio, self.band_weight)
         wave = ((out - audio).abs().mean(1) / (audio.abs().mean(1) + 2e-3)).mean()
         levels = [10 * torch.log10(x.square().mean(1) + 1e-7) for x in (out, audio)]
         loudness = levels[0] - levels[1]

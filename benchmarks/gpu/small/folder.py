@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from syncflow.config import ModelConfig
 from syncflow.model_io import model_card, model_folder
 from syncflow.models.ddit import DDiT
-from syncflow.models.text_encoder import TextEncoder
+from syncflow.models.text.encoder import TextEncoder
 from syncflow.models.vae import build_audio_vae, build_video_vae
 from syncflow.training.checkpoints import weights
 

@@ -16,7 +16,7 @@ from benchmarks.gpu.small.plan import SPEC
 from benchmarks.gpu.small.pool import Batch, Encoders, Latents, Raw
 from syncflow import flow
 from syncflow.models.ddit import Condition, DDiT
-from syncflow.training.tasks import losses
+from syncflow.training.losses import reconstruction
 
 TEXT_DROPOUT, EVENT_DROPOUT, GIVEN, CLEAN_NOISE = 0.1, 0.5, 0.15, 0.05
 _TIME_MEAN, _UNIFORM_SHARE = -0.5, 0.2
@@ -222,7 +222,7 @@ class DecoderSteps:
         video, moving = self.raw.video(rows_B, SPEC.num_frames)
         with autocast(self.device):
             out = self.vae.decode(latent)
-        loss = losses.video_reconstruction(out, video, self.moving_weight, moving)
+        loss = reconstruction.video_reconstruction(out, video, self.moving_weight, moving)
         self.optimizer.step(torch.autograd.grad(loss, self.optimizer.parameters))
         self.tally.add(loss, moving_error(out, video, moving))
 

@@ -22,6 +22,15 @@ FORMATS = (
     "ivf", "obu", "h264", "hevc", "m4v", "mpegvideo", "mjpeg", "vc1", "dv", "rm", "wtv",
     "yuv4mpegpipe", "wav", "mp3", "flac", "aac", "ac3", "aiff", "amr", "caf",
 )  # fmt: skip
+#: Endings of their usual names: where a folder is searched for films, or for sounds too.
+FILM_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg",
+    ".wmv", ".flv", ".gif",
+)  # fmt: skip
+SOUND_SUFFIXES = (
+    ".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".ac3", ".aif", ".aiff",
+    ".caf",
+)  # fmt: skip
 #: Pillow's names. Not all that it reads: it hands some (EPS) to another program.
 IMAGES = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
 #: How lists of other files begin.
@@ -55,7 +64,8 @@ def regular(path: str | Path, what: str = "file") -> Path:
 
 @contextmanager
 def film(path: str | Path) -> Iterator[Any]:
-    """The open container (``av.container.InputContainer``).
+    """The open container (``av.container.InputContainer``) of a film, or of a sound alone: which
+    tracks there are, ``tracks`` says.
 
     Raises:
         ValueError: not a film or sound of ``FORMATS``, damaged, or of too many tracks. As
@@ -78,6 +88,19 @@ def film(path: str | Path) -> Iterator[Any]:
                 "copy the one that is meant to a file of its own"
             )
         yield source
+
+
+@contextmanager
+def decoding(path: str | Path) -> Iterator[None]:
+    """Errors of FFmpeg, while the file ``path`` is decoded, are ValueErrors that name it."""
+    import av
+
+    try:
+        yield
+    except av.FFmpegError as error:
+        raise ValueError(
+            f"cannot decode '{path}', it is damaged or cut short: {error.strerror}"
+        ) from error
 
 
 def _why_not(path: Path) -> str:

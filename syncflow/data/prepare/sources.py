@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from syncflow import plain_text
+from syncflow.data.film.opener import FILM_SUFFIXES as SUFFIXES
 from syncflow.data.prepare import captions, folders, lists
 from syncflow.ranges import Real
 
-SUFFIXES = (
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg",
-    ".wmv", ".flv", ".gif",
-)  # fmt: skip
 _TIME = Real(-1e7, 1e7, "s")
 #: Column of a list -> the names it may have.
 _COLUMNS = {

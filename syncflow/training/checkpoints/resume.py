@@ -24,7 +24,7 @@ _FREE = {"out", "validation", "samples"}
 _FREE_LOOP = {
     "steps", "threads", "checkpoint_minutes", "checkpoint_every", "keep_last", "keep_every",
     "log_every", "validate_every", "max_nonfinite", "prefetch", "recompute", "wandb",
-    "peak_tflops", "deepspeed", "sequence_parallel",
+    "peak_tflops", "deepspeed", "sequence_parallel", "changed", "average_every",
 }  # fmt: skip
 
 
@@ -43,6 +43,8 @@ class Start:
     state: Mapping[str, Tensor] = field(default_factory=dict)
     frozen: str | None = None
     damaged: tuple[Path, ...] = ()
+    #: Settings that are other ones from here on, as ``loop.changed`` allows.
+    changed: tuple[str, ...] = ()
 
 
 def find(out: Path, metadata: Mapping[str, str], group: Group) -> Start:
@@ -57,7 +59,7 @@ def find(out: Path, metadata: Mapping[str, str], group: Group) -> Start:
     if saved is None:
         return Start()
     about = saved.about
-    changed = differing(about.get("config"), metadata.get("config"))
+    changed, allowed = _differences(about.get("config"), metadata.get("config"))
     if changed:
         raise ValueError(
             f"{out} was started with another config: {'; '.join(changed)}. Give another out, "
@@ -72,9 +74,15 @@ def find(out: Path, metadata: Mapping[str, str], group: Group) -> Start:
     frozen = about.get("frozen")
     if frozen is None and "frozen" not in about and (out / checkpoint.FROZEN).exists():
         frozen = durable.digest(out / checkpoint.FROZEN)
-    recent = tuple(about.get("recent_skips", ()))
     return Start(
-        about["step"], about["skipped"], about["seconds"], recent, saved, frozen, tuple(damaged)
+        about["step"],
+        about["skipped"],
+        about["seconds"],
+        tuple(about.get("recent_skips", ())),
+        saved,
+        frozen,
+        tuple(damaged),
+        tuple(allowed),
     )
 
 
@@ -151,12 +159,22 @@ def goes_on(final: Path, config: settings.LoopConfig, text: str | None, tells: b
 
 
 def differing(before: str | None, now: str | None) -> list[str]:
-    """The keys in which two configs differ, with both values; [] where one is not known."""
+    """The keys in which two configs differ, with both values; [] where one is not known. What the
+    present one names in ``loop.changed`` may differ."""
+    return _differences(before, now)[0]
+
+
+def _differences(before: str | None, now: str | None) -> tuple[list[str], list[str]]:
+    """Those that are refused, and those that are allowed."""
     if not before or not now:
-        return []
+        return [], []
     old, new = _flat(_decisive(before)), _flat(_decisive(now))
-    keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    return [f"{key} was {old.get(key)!r} and is {new.get(key)!r}" for key in keys]
+    free = {f"loop.{name}" for name in json.loads(now).get("loop", {}).get("changed", [])}
+    found: tuple[list[str], list[str]] = [], []
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            found[key in free].append(f"{key} was {old.get(key)!r} and is {new.get(key)!r}")
+    return found
 
 
 def _decisive(text: str) -> dict[str, Any]:

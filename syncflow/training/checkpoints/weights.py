@@ -14,6 +14,8 @@ from syncflow.model_io import lora, model_folder, tensors
 from syncflow.training.checkpoints import checkpoint
 
 FINAL = "model.safetensors"
+#: What training hangs on a model and no model has (``tasks/alignment``).
+ALIGNMENT = "alignment"
 
 
 def load(folder: str | Path, part: str = "ddit") -> dict[str, Tensor]:
@@ -33,7 +35,8 @@ def load(folder: str | Path, part: str = "ddit") -> dict[str, Tensor]:
     if (folder / FINAL).exists():
         return tensors.load(folder / FINAL)
     if (folder / checkpoint.MANIFEST).exists():
-        return _of_checkpoint(checkpoint.Saved(folder))
+        found = _of_checkpoint(checkpoint.Saved(folder))
+        return {k: v for k, v in found.items() if not k.startswith(f"{ALIGNMENT}.")}
     saved = checkpoint.folders(folder)
     if saved:
         raise FileNotFoundError(

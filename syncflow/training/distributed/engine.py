@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from syncflow import extras
+from syncflow.training.distributed.critic import Adversarial
 from syncflow.training.distributed.groups import Group, meet_alone
 from syncflow.training.distributed.replicas import Replicas, State, Told, Trained
-from syncflow.training.optim import optimizer
+from syncflow.training.optim import optimizer, power_ema
 from syncflow.training.optim.ema import decay_at
 from syncflow.training.settings import LoopConfig
 
@@ -48,9 +49,10 @@ class _ZeroParameter(Protocol):
         """Puts these together, in every process."""
 
 
-def build(task: Trained, config: LoopConfig, group: Group) -> Replicas:
+def build(task: Trained, config: LoopConfig, group: Group) -> Replicas | Adversarial:
     """The engine that a loop's config asks for; it moves the task's module to the device."""
-    return (Replicas if config.deepspeed is None else ZeroEngine)(task, config, group)
+    engine = (Replicas if config.deepspeed is None else ZeroEngine)(task, config, group)
+    return engine if task.critic is None else Adversarial(engine)
 
 
 class _Objective(nn.Module):
@@ -100,8 +102,28 @@ class ZeroEngine(Replicas):
             else self.zero.single_partition_of_fp32_groups
         )
         self.ema = [s.detach().clone() for s in self.shards] if self.config.ema else []
+        self.powers = [[s.detach().clone() for s in self.shards] for _ in self._gammas()]
         self._make_moments()
         self._set_updates(0)
+        if self.config.max_spike:
+            self._watch_norms()
+
+    def _watch_norms(self) -> None:
+        """A spike's norm is given as one that is not valid, and ZeRO leaves out the step: it tells
+        a norm only after the step, when it is too late to ask."""
+        name = "_get_norm_groups" if self.stage == 3 else "scaled_global_norm"
+        plain = getattr(self.zero, name)
+
+        def guarded(*arguments: Any, **options: Any) -> Any:
+            found = plain(*arguments, **options)
+            each = found if self.stage == 3 else [found]
+            norms = torch.stack([torch.as_tensor(norm).float() for norm in each])
+            # DeepSpeed's -1 stands for one that was not finite.
+            if bool((norms < 0).any()) or self.guard.allows(norms.norm().item()):
+                return found
+            return [torch.full_like(n, -1) for n in found] if self.stage == 3 else -1.0
+
+        setattr(self.zero, name, guarded)
 
     def _deepspeed_config(self, block: dict[str, Any]) -> dict[str, Any]:
         """The user's block with what the loop's config says already."""
@@ -158,29 +180,45 @@ class ZeroEngine(Replicas):
             return None
         if self.ema:
             torch._foreach_lerp_(self.ema, self.shards, 1 - decay_at(self.config.ema, number))
+        for gamma, average in zip(self._gammas(), self.powers, strict=True):
+            weight = 1 - power_ema.decay_at(gamma, number + 1)
+            torch._foreach_lerp_(average, self.shards, weight)
         return norm
 
     @contextmanager
-    def _averaged(self, refresh: bool) -> Iterator[None]:
-        """The master weights are the averaged ones for a while; ``refresh`` the model's own too."""
-        if not self.ema:
+    def _averaged(self, refresh: bool, shards: list[Tensor] | None = None) -> Iterator[None]:
+        """The master weights are the averaged ones, or ``shards``, for a while; ``refresh`` the
+        model's own too."""
+        average = self.ema if shards is None else shards
+        if not average:
             yield
             return
-        self._swap()
+        self._swap(average)
         if refresh:
             self._refresh()
         try:
             yield
         finally:
-            self._swap()
+            self._swap(average)
             if refresh:
                 self._refresh()
 
-    def _swap(self) -> None:
-        for shard, average in zip(self.shards, self.ema, strict=True):
+    def _swap(self, averages: list[Tensor]) -> None:
+        for shard, average in zip(self.shards, averages, strict=True):
             kept = shard.detach().clone()
             shard.data.copy_(average)
             average.copy_(kept)
+
+    def power(self, index: int) -> dict[str, Tensor]:
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        out = {}
+        with self._averaged(refresh=False, shards=self.powers[index]):
+            for name, parameter in self.named.items():
+                value = safe_get_full_fp32_param(parameter)
+                if self.group.leads:
+                    out[name] = value.detach().to("cpu", copy=True)
+        return out
 
     def _refresh(self) -> None:
         """The model's weights from the master weights."""
@@ -228,15 +266,22 @@ class ZeroEngine(Replicas):
             for index, (name, parameter) in enumerate(self.named.items()):
                 if self.ema:
                     keep("ema", index, name, weight(parameter))
+        for number, average in enumerate(self.powers):
+            with self._averaged(refresh=False, shards=average):
+                for index, (name, parameter) in enumerate(self.named.items()):
+                    keep(f"power{number}", index, name, weight(parameter))
         if self.group.leads:
             out |= {f"model/{k}": v.detach().cpu().clone() for k, v in self.module.named_buffers()}
+            out |= self.guard.state()
         return out
 
     def restore(self, state: State, updates: int) -> None:
-        if self.ema:
+        kinds = [("ema", self.ema)] if self.ema else []
+        kinds += [(f"power{index}", each) for index, each in enumerate(self.powers)]
+        for kind, averages in kinds:
             for name, parameter in self.named.items():
-                self._put(parameter, state.get(f"ema/{name}", state[f"model/{name}"]))
-            for average, shard in zip(self.ema, self.shards, strict=True):
+                self._put(parameter, state.get(f"{kind}/{name}", state[f"model/{name}"]))
+            for average, shard in zip(averages, self.shards, strict=True):
                 average.copy_(shard)
         for name, parameter in self.named.items():
             self._put(parameter, state[f"model/{name}"])
@@ -244,6 +289,7 @@ class ZeroEngine(Replicas):
                 if f"{kind}/{name}" in state:
                     self._put(parameter, state[f"{kind}/{name}"], kind)
         self._set_updates(updates)
+        self.guard.restore(state)
         self._refresh()
 
     def _put(self, parameter: nn.Parameter, value: Tensor, kind: str | None = None) -> None:

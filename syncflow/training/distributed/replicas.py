@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from syncflow.training.distributed.groups import Group
-from syncflow.training.optim import optimizer
+from syncflow.training.distributed.spikes import SpikeGuard
+from syncflow.training.optim import optimizer, power_ema
 from syncflow.training.optim.ema import Average
-from syncflow.training.settings import LoopConfig
+from syncflow.training.settings import AdversarialConfig, LoopConfig
 
 State = Mapping[str, Tensor]
 _BUCKET = 32 * 1024 * 1024  # numbers in one message of gradients
@@ -26,9 +27,14 @@ class Trained(Protocol):
     """What an engine asks of a task (``tasks.Task``); it hands the batch and the randomness on."""
 
     module: nn.Module
+    critic: nn.Module | None
+    critic_settings: AdversarialConfig | None
 
     def loss(self, batch: Any, source: Any) -> tuple[Tensor, Told]:
         """The scalar to minimise and what is told beside it."""
+
+    def judge(self) -> Tensor | None:
+        """The critic's own loss for what the last ``loss`` saw."""
 
 
 class Replicas:
@@ -38,6 +44,7 @@ class Replicas:
         self.task, self.config, self.group = task, config, group
         self.module: nn.Module = task.module.to(group.device).train()
         self.named = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
+        self.guard = SpikeGuard(config.max_spike)
         self._prepare()
 
     def _prepare(self) -> None:
@@ -46,6 +53,25 @@ class Replicas:
                 torch.distributed.broadcast(value, 0)
         self.optimizers = optimizer.build(self.module, self.config)
         self.average = Average(self.module, self.config.ema)
+        self.powers = [self._copy() for _ in self._gammas()]
+
+    def _gammas(self) -> list[float]:
+        """Of the averages that snapshots are written of."""
+        lengths = self.config.average_lengths if self.config.average_every else ()
+        return [power_ema.gamma_of(length) for length in lengths]
+
+    def _copy(self) -> dict[str, Tensor]:
+        return {n: p.detach().clone().float() for n, p in self.named.items()}
+
+    def _update_powers(self, number: int) -> None:
+        for gamma, average in zip(self._gammas(), self.powers, strict=True):
+            own = [self.named[name].float() for name in average]
+            weight = 1 - power_ema.decay_at(gamma, number + 1)
+            torch._foreach_lerp_(list(average.values()), own, weight)
+
+    def power(self, index: int) -> dict[str, Tensor]:
+        """One of those averages, whole, in the process that leads."""
+        return self.powers[index] if self.group.leads else {}
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision of the forward pass, around it."""
@@ -86,10 +112,11 @@ class Replicas:
 
     def step(self, lr: float, number: int, loss: Tensor) -> float | None:
         """One update, the ``number``-th from 0; its gradient norm, or None where something was not
-        finite and nothing was changed."""
+        finite, or a spike, and nothing was changed."""
         most = self.config.clip or math.inf
         norm = torch.nn.utils.clip_grad_norm_(list(self.named.values()), most)
         finite = bool(torch.isfinite(norm)) and bool(torch.isfinite(loss))
+        finite = finite and self.guard.allows(norm.item())
         if self.group.world > 1:
             finite = not self.group.any(not finite)[0]
         for each in self.optimizers:
@@ -101,6 +128,8 @@ class Replicas:
         if not finite:
             return None
         self.average.update(self.module, number)
+        with torch.no_grad():
+            self._update_powers(number)
         return norm.item()
 
     @torch.no_grad()
@@ -121,19 +150,26 @@ class Replicas:
             return {}
         out = {f"model/{k}": v for k, v in self._trained(self.module.state_dict()).items()}
         out |= {f"ema/{k}": v for k, v in self._trained(self.average.weights).items()}
+        for index, average in enumerate(self.powers):
+            out |= {f"power{index}/{k}": v for k, v in average.items()}
         for each in self.optimizers:
             for parameter, values in each.state.items():
                 name = self._name_of(parameter)
                 out |= {f"{k}/{name}": values[k] for k in optimizer.STATES if k in values}
-        return {name: value.detach().to("cpu", copy=True) for name, value in out.items()}
+        copies = {name: value.detach().to("cpu", copy=True) for name, value in out.items()}
+        return {**copies, **self.guard.state()}
 
     def restore(self, state: State, updates: int) -> None:
         """Takes over a state after that many updates."""
         own = self.module.state_dict()
         own |= {k: state[f"model/{k}"] for k in own if f"model/{k}" in state}
         self.module.load_state_dict(own)
+        self.guard.restore(state)
         for name, value in self.average.weights.items():
             value.copy_(state.get(f"ema/{name}", own[name]))
+        for index, average in enumerate(self.powers):
+            for name, value in average.items():
+                value.copy_(state.get(f"power{index}/{name}", own[name]))
         for each in self.optimizers:
             for group in each.param_groups:
                 for parameter in group["params"]:

@@ -1,12 +1,16 @@
 """Schemas of the training configs (configs/**/*.json): what to train, on what, how long."""
 
 from syncflow.training.settings.loop import LoopConfig
+from syncflow.training.settings.losses import (
+    AdversarialConfig,
+    AlignmentConfig,
+    PerceptualConfig,
+)
 from syncflow.training.settings.tasks import (
     AnyTask,
-    AudioVAETask,
     BucketConfig,
-    ClipsConfig,
     ExportTask,
+    FeaturesTask,
     FlowTask,
     LatentsTask,
     LoraConfig,
@@ -17,21 +21,24 @@ from syncflow.training.settings.tasks import (
     TextTask,
     TrainConfig,
     TrainedTask,
-    VAETask,
-    VideoVAETask,
 )
+from syncflow.training.settings.vae import AudioVAETask, ClipsConfig, VAETask, VideoVAETask
 
 __all__ = [
+    "AdversarialConfig",
+    "AlignmentConfig",
     "AnyTask",
     "AudioVAETask",
     "BucketConfig",
     "ClipsConfig",
     "ExportTask",
+    "FeaturesTask",
     "FlowTask",
     "LatentsTask",
     "LoopConfig",
     "LoraConfig",
     "MadeLatentsTask",
+    "PerceptualConfig",
     "RecipeTask",
     "RenderTask",
     "SamplesConfig",

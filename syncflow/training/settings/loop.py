@@ -39,6 +39,9 @@ _DEEPSPEED_KEYS = {
     "memory_breakdown", "steps_per_print", "data_types", "activation_checkpointing",
 }  # fmt: skip
 
+_Length = Annotated[float, Real(0.005, 0.28)]
+_Changeable = Literal["lr", "warmup", "decay", "weight_decay", "clip", "betas", "max_spike"]
+
 
 class LoopConfig(Config):
     """The loop that every task shares.
@@ -48,8 +51,13 @@ class LoopConfig(Config):
     ``decay`` share. ``optimizer`` "muon" trains the matrices inside the network with Muon and the
     rest with AdamW. ``precision`` "auto" is bf16 where the device multiplies it itself, else fp32;
     every run says which in its first line. ``clip``: the largest norm of a gradient, 0 = any.
-    ``ema`` 0 keeps no average. ``randomness`` "sample" numbers the draws by clip, so that they do
-    not depend on how a batch is shared; several processes need it.
+    ``ema`` 0 keeps no average. ``average_every`` steps two averages of the lengths
+    ``average_lengths``, relative to the run's, are written in float16, from which one of any length
+    can be made (``power_ema.py``). ``max_spike``: a step whose gradient norm is more than so many
+    times the median of the last 101 is left out, and counts as one that is not finite; 0 = none is.
+    ``changed``: the settings of the optimizer that a resumed run may have otherwise than its
+    checkpoint. ``randomness`` "sample" numbers the draws by clip, so that they do not depend on how
+    a batch is shared; several processes need it.
 
     Checkpoints come every ``checkpoint_minutes`` and every ``checkpoint_every`` steps; the newest
     ``keep_last`` stay and those of every ``keep_every`` steps. ``log_every``, ``validate_every``:
@@ -83,6 +91,10 @@ class LoopConfig(Config):
     log_every: Every = 20
     validate_every: Every = 500
     max_nonfinite: CountOrNone = 20
+    average_every: Every = 0
+    average_lengths: tuple[_Length, _Length] = (0.05, 0.1)
+    max_spike: Annotated[float, Real(0, 1e6)] = 0.0
+    changed: list[_Changeable] = []
     wandb: str | None = None
     peak_tflops: Annotated[float, Real(0, 1e6, "TFLOP/s", above=True)] | None = None
     sequence_parallel: Annotated[int, Whole(1, 1_000_000, "processes")] = 1

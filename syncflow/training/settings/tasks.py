@@ -4,30 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, StrictBool, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from syncflow.config import (
-    AudioVAEConfig,
-    BytesTextConfig,
-    Config,
-    DDiTConfig,
-    SamplingConfig,
-    VideoVAEConfig,
-)
-from syncflow.config.units import (
-    Batch,
-    Clips,
-    Every,
-    Frames,
-    Pixels,
-    Seconds,
-    Seed,
-    Share,
-    Weight,
-)
+from syncflow.config import BytesTextConfig, Config, DDiTConfig, SamplingConfig
+from syncflow.config.units import Batch, Between, Clips, Every, Pixels, Seed, Share
 from syncflow.impacts import LEVELS
 from syncflow.ranges import Real, Whole
 from syncflow.training.settings.loop import LoopConfig
+from syncflow.training.settings.losses import AlignmentConfig
+from syncflow.training.settings.vae import AudioVAETask, VideoVAETask
 
 Level = Annotated[int, Whole(min(LEVELS), max(LEVELS))]
 
@@ -45,87 +30,6 @@ class TextTask(Config):
     levels: list[Level] = Field(min_length=1)
     apart: Share = 0.0
     loop: LoopConfig
-
-
-class VAETask(Config):
-    """What both VAEs' training has.
-
-    ``init`` starts from another run's weights; ``freeze_encoder`` trains the decoder alone, on
-    latents with ``latent_noise`` (in standard deviations) added, as a sampler's latents have.
-    """
-
-    out: str
-    data: str
-    validation: str
-    init: str | None = None
-    freeze_encoder: StrictBool = False
-    latent_noise: Annotated[float, Real(0, 100, "standard deviations")] = 0.0
-    loop: LoopConfig
-
-
-class AudioVAETask(VAETask):
-    """Trains the audio VAE on crops of ``seconds``.
-
-    ``band_weight`` weighs the energy of frequency bands, ``wave_weight`` the waveform itself, whose
-    phases an encoder of magnitudes cannot know: where it counts much, the sound comes out too
-    quiet.
-    """
-
-    task: Literal["audio_vae"]
-    model: AudioVAEConfig
-    seconds: Seconds = 1.0
-    kl_weight: Weight = 1e-4
-    band_weight: Weight = 0.0
-    wave_weight: Weight = 0.3
-
-
-#: A flow time that is neither end.
-_Between = Annotated[float, Real(0, 1, above=True, below=True)]
-
-
-class ClipsConfig(Config):
-    """One of several folders of clips; a folder's name alone is one.
-
-    ``share``: of the samples, relative to the other folders'. ``kinds``: how much more often clips
-    of a kind of event come, {"strike": 3}; 1 where nothing is said. ``made``: latents of these
-    clips as a sampler makes them (``MadeLatentsTask``), which the decoder sees in place of the
-    encoder's.
-    """
-
-    data: str
-    share: Annotated[float, Real(0, 1e6, above=True)] = 1.0
-    kinds: dict[str, Weight] = {}
-    made: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"data": value} if isinstance(value, str) else value
-
-
-_Clips = Annotated[
-    Annotated[str, Tag("folder")]
-    | Annotated[list[ClipsConfig], Field(min_length=1), Tag("folders")],
-    Discriminator(lambda value: "folders" if isinstance(value, list) else "folder"),
-]
-
-
-class VideoVAETask(VAETask):
-    """Trains the video VAE on crops of ``frames``; ``moving_weight`` is how much more a moving
-    pixel counts.
-
-    ``data`` may be several folders, whose clips are then drawn by their shares. A frame whose
-    ``made`` latents are ``made_distance`` (mean square, in squared deviations of the latents) from
-    its encoded ones counts half, a nearer one more: what has moved away no longer shows the pixels.
-    """
-
-    task: Literal["video_vae"]
-    data: _Clips  # type: ignore[assignment]  # wider than the base's
-    made_distance: Annotated[float, Real(0, 1e6, above=True)] = 0.05
-    model: VideoVAEConfig
-    frames: Frames = 16
-    kl_weight: Weight = 3e-4
-    moving_weight: Weight = 8.0
 
 
 class LatentsTask(Config):
@@ -153,7 +57,7 @@ class MadeLatentsTask(Config):
     data: str
     model: str
     clips: Clips | None = None
-    start: tuple[_Between, _Between] = (0.3, 0.8)
+    start: tuple[Between, Between] = (0.3, 0.8)
     seed: Seed = 0
     batch_size: Batch = 32
 
@@ -162,6 +66,20 @@ class MadeLatentsTask(Config):
         if self.start[0] > self.start[1]:
             raise ValueError(f"start {list(self.start)} must not fall")
         return self
+
+
+class FeaturesTask(Config):
+    """What a frozen audio encoder hears in the clips of a folder of latents, for ``alignment``.
+
+    ``audio_vae`` is a trained run or a model folder, ``encoder`` the folder of a transformers model
+    that reads waveforms (wav2vec2, HuBERT, WavLM).
+    """
+
+    task: Literal["features"]
+    out: str
+    latents: str
+    audio_vae: str
+    encoder: str
 
 
 class LoraConfig(Config):
@@ -225,6 +143,9 @@ class FlowTask(Config):
     within the batch of all processes, each draw by itself; "c2ot" weighs captions so that a
     ``condition_share`` of all pairs stays open to it (``flow.conditional_cost``).
 
+    ``loss_weighting``: the mean errors of both velocities are added ("equal"), or together they are
+    the mean over all numbers, as in the paper, where a modality with more of them counts for more.
+
     ``time_kind``, ``time_mean``, ``time_std`` and ``time_shift`` say where training times fall
     (``flow.sample_times``): "uniform" is the paper's; a mean below 0 or a shift above 1 moves
     logit-normal times towards noise. ``uniform_share`` of logit-normal times are uniform all the
@@ -232,7 +153,8 @@ class FlowTask(Config):
     the video tower alone from there, and the statistics that its latents had. ``statistics``: all
     other latents are normalised by those of the data, or by those that ``init`` was trained with,
     which is right where its weights are to be kept.
-    ``data`` and ``validation`` may be lists of folders, each of one size and duration.
+    ``data`` and ``validation`` may be lists of folders, each of one size and duration; with
+    ``alignment`` there is one.
     """
 
     task: Literal["flow"]
@@ -257,8 +179,10 @@ class FlowTask(Config):
     draws: Annotated[int, Whole(1, 1024, "draws")] = 1
     coupling: Literal["none", "ot", "c2ot"] = "none"
     condition_share: Annotated[float, Real(0, 1, above=True)] = 0.02
+    loss_weighting: Literal["paper", "equal"] = "equal"
     statistics: Literal["data", "init"] = "data"
     lora: LoraConfig | None = None
+    alignment: AlignmentConfig | None = None
     samples: SamplesConfig | None = None
     loop: LoopConfig
 
@@ -270,6 +194,25 @@ class FlowTask(Config):
                 f"lora.towers is {towers!r}, and train {self.train!r} teaches the {self.train} "
                 f"tower alone: set lora.towers to {self.train!r}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_weighting(self) -> FlowTask:
+        if self.loss_weighting == "paper" and self.train != "both":
+            raise ValueError(
+                f'loss_weighting "paper" is between two modalities, and train {self.train!r} has '
+                'one; leave it out, or train "both"'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_alignment(self) -> FlowTask:
+        if self.alignment and self.train == "video":
+            raise ValueError('alignment is of an audio layer, and train is "video"; leave it out')
+        if self.alignment and not isinstance(self.data, str):
+            raise ValueError("alignment needs data to be one folder, whose features there are")
+        if self.alignment and self.lora:
+            raise ValueError("alignment trains a head, and lora its matrices alone; choose one")
         return self
 
     @property
@@ -325,6 +268,7 @@ AnyTask = Annotated[
     | VideoVAETask
     | LatentsTask
     | MadeLatentsTask
+    | FeaturesTask
     | FlowTask
     | RenderTask
     | ExportTask

@@ -1,9 +1,9 @@
-"""What a video VAE sees: pieces of the clips of one folder, or of several by their shares."""
+"""What a VAE sees: crops of the clips of a folder, or of several by their shares."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,19 +12,46 @@ from torch import Tensor
 from syncflow.clip import VIDEO_STRIDE, to_model
 from syncflow.data.made_latents import MadeLatents
 from syncflow.data.shards import ClipShards
+from syncflow.training.distributed.groups import Group
 from syncflow.training.settings import ClipsConfig, LoopConfig
-from syncflow.training.tasks.buckets import epoch_indices
+
+CROPS = 1  # the stream of random numbers that says where a crop lies
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """``video`` [B, 3, F, H, W] in [-1, 1]. ``made_B``: of which the latents are made; those have
-    a row in ``latent`` [B', Cz, T, h, w] and in ``distance`` [B', T], from the encoder's latent."""
+class Crops:
+    """``originals`` [B, ...] of the pass ``index``."""
 
-    video: Tensor
+    originals: Tensor
+    index: int
+
+
+@dataclass(frozen=True)
+class Pieces(Crops):
+    """Originals [B, 3, F, H, W] in [-1, 1]. ``made_B``: of which the latents are made; those have a
+    row in ``latent`` [B', Cz, T, h, w] and in ``distance`` [B', T], from the encoder's latent."""
+
     made_B: Tensor
     latent: Tensor | None = None
     distance: Tensor | None = None
+
+    def to(self, device: torch.device) -> Pieces:
+        tensors = {
+            name: getattr(self, name) for name in ("originals", "made_B", "latent", "distance")
+        }
+        return replace(self, **{k: v.to(device) for k, v in tensors.items() if v is not None})
+
+    def nearness(self, distance: float) -> Tensor | None:
+        """How much each frame counts, [B, 1, F, 1, 1]: half where its made latent is ``distance``
+        away; None where all count alike."""
+        if self.distance is None:
+            return None
+        frames = self.originals.shape[2]
+        near_BT = 1 / (1 + self.distance / distance)
+        near_BF = near_BT.repeat_interleave(VIDEO_STRIDE[0], 1)[:, :frames]
+        out = near_BF.new_ones(len(self.made_B), frames)
+        out[self.made_B] = near_BF
+        return out[:, None, :, None, None]
 
 
 class _Folder:
@@ -59,59 +86,79 @@ class _Folder:
         self.share_N = config.share * weights / weights.sum()
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """Frames [F, 3, H, W], and what was made of them."""
+
+    video: np.ndarray
+    latent: Tensor | None = None
+    distance: Tensor | None = None
+
+
 class Sources:
-    """Folders as one. A folder alone is seen in epochs; several, by chance."""
+    """Several folders of shards as one, whose clips are drawn by their shares.
+
+    Args:
+        data: the folders.
+        frames: of a crop.
+        loop: its batch, seed and randomness.
+        encoder: the hash of what made latents must be of.
+        group: the processes that share a batch.
+    """
 
     def __init__(
-        self, data: str | Sequence[ClipsConfig], frames: int, loop: LoopConfig, encoder: str
+        self,
+        data: Sequence[ClipsConfig],
+        frames: int,
+        loop: LoopConfig,
+        encoder: str,
+        group: Group | None = None,
     ) -> None:
-        entries = [ClipsConfig(data=data)] if isinstance(data, str) else data
-        self.folders = [_Folder(entry, encoder) for entry in entries]
-        self.frames, self.loop, self.in_epochs = frames, loop, isinstance(data, str)
+        self.folders = [_Folder(entry, encoder) for entry in data]
+        self.frames, self.loop, self.group = frames, loop, group or Group()
         self._ends = np.cumsum([len(folder.share_N) for folder in self.folders])
         chance = np.concatenate([folder.share_N for folder in self.folders])
         self._chance = chance / chance.sum()
 
     @property
     def made(self) -> bool:
+        """Whether any of them has made latents."""
         return any(folder.made is not None for folder in self.folders)
 
     def batch(self, index: int) -> Pieces:
-        """The pieces of a pass, on the CPU; ``index`` alone decides them."""
-        loop, stride = self.loop, VIDEO_STRIDE[0]
-        rng = np.random.default_rng([loop.seed, 1, index])
-        if self.in_epochs:
-            picks = epoch_indices(len(self._chance), loop.seed, index, loop.batch_size)
-        else:
+        """This process's pieces of a pass, on the CPU; ``index`` alone decides them."""
+        loop = self.loop
+        if loop.randomness == "batch":
+            rng = np.random.default_rng([loop.seed, CROPS, index])
             picks = rng.choice(len(self._chance), loop.batch_size, p=self._chance)
-        videos, made, latents, distances = [], [], [], []
-        for pick in picks:
-            number = int(np.searchsorted(self._ends, pick, side="right"))
-            folder = self.folders[number]
-            row = int(pick - self._ends[number] + len(folder.share_N))
-            video = folder.clips.video(row)
-            room = (len(video) - self.frames) // stride
-            first = int(rng.integers(0, room + 1))
-            videos.append(video[stride * first :][: self.frames])
-            made.append(folder.made is not None)
-            if folder.made is not None:
-                latent, distance = folder.made.row(row)
-                part = slice(first, first + -(-self.frames // stride))
-                latents.append(latent[:, part])
-                distances.append(distance[part])
-        video = to_model(torch.from_numpy(np.stack(videos)))
-        some = torch.tensor(made)
+            pieces = [self._piece(int(pick), rng) for pick in picks]
+        else:
+            places = range(index * loop.batch_size, (index + 1) * loop.batch_size)
+            pieces = []
+            for place in places[self.group.rows(loop.batch_size)]:
+                rng = np.random.default_rng([loop.seed, CROPS, place])
+                pick = rng.choice(len(self._chance), p=self._chance)
+                pieces.append(self._piece(int(pick), rng))
+        video = to_model(torch.from_numpy(np.stack([piece.video for piece in pieces])))
+        made_B = torch.tensor([piece.latent is not None for piece in pieces])
+        latents = [piece.latent for piece in pieces if piece.latent is not None]
+        distances = [piece.distance for piece in pieces if piece.distance is not None]
         if not latents:
-            return Pieces(video, some)
-        return Pieces(video, some, torch.stack(latents), torch.stack(distances))
+            return Pieces(video, index, made_B)
+        return Pieces(video, index, made_B, torch.stack(latents), torch.stack(distances))
 
-    def nearness(self, pieces: Pieces, distance: float) -> Tensor | None:
-        """How much each frame counts, [B, 1, F, 1, 1]: half where its made latent is ``distance``
-        away; None where all count alike."""
-        if pieces.distance is None:
-            return None
-        near_BT = 1 / (1 + pieces.distance / distance)
-        near_BF = near_BT.repeat_interleave(VIDEO_STRIDE[0], 1)[:, : self.frames]
-        out = near_BF.new_ones(len(pieces.made_B), self.frames)
-        out[pieces.made_B] = near_BF
-        return out[:, None, :, None, None]
+    def _piece(self, pick: int, rng: np.random.Generator) -> _Piece:
+        """A random crop of a clip, counted through all folders."""
+        stride = VIDEO_STRIDE[0]
+        number = int(np.searchsorted(self._ends, pick, side="right"))
+        folder = self.folders[number]
+        row = int(pick - self._ends[number] + len(folder.share_N))
+        video = folder.clips.video(row)
+        room = (len(video) - self.frames) // stride
+        first = int(rng.integers(0, room + 1))
+        crop = video[stride * first :][: self.frames]
+        if folder.made is None:
+            return _Piece(crop)
+        latent, distance = folder.made.row(row)
+        part = slice(first, first + -(-self.frames // stride))
+        return _Piece(crop, latent[:, part], distance[part])

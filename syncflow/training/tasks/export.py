@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from syncflow.config import Config, GeometryConfig, ModelConfig, find
 from syncflow.data.latents import Latents
-from syncflow.model_io import model_folder
+from syncflow.model_io import model_card, model_folder
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.ddit import DDiT
-from syncflow.models.text_encoder import TextEncoder
+from syncflow.models.text.encoder import TextEncoder
 from syncflow.models.vae import build_audio_vae, build_video_vae
 from syncflow.training import settings
 from syncflow.training.checkpoints import weights
@@ -177,7 +177,12 @@ def export(config: settings.ExportTask) -> Path:
         latent_std_audio=stats["audio_std"],
     )
     dtype = getattr(torch, config.dtype)
-    parts: dict[str, nn.Module | None] = {
-        name: load_part(run, name).to(dtype) for name, run in runs.items()
-    }
-    return model_folder.save(out, model, parts)
+    parts: dict[str, nn.Module | None] = {}
+    for name, run in runs.items():
+        part = load_part(run, name)  # None: a T5, which is no part of a folder's weights
+        parts[name] = part if part is None else part.to(dtype)
+    if parts["text_encoder"] is not None:
+        return model_folder.save(out, model, parts)
+    # A T5 that lies in its folder goes along; the card there is of another model.
+    source = find(config.text_encoder)
+    return model_folder.save(out, model, parts, source, model_card.plain(model))

@@ -25,6 +25,7 @@ from syncflow.training.distributed import sequence
 from syncflow.training.distributed.groups import Group
 from syncflow.training.settings import FlowTask
 from syncflow.training.tasks import buckets, draws, lora, randomness, validation
+from syncflow.training.tasks.alignment import Alignment, without_head
 from syncflow.training.tasks.buckets import Bucket, stacked
 from syncflow.training.tasks.draws import Coupling, Draws
 from syncflow.training.tasks.randomness import Source
@@ -64,6 +65,10 @@ class FlowTraining(Task):
             self.module.upsampler.requires_grad_(self.trains_audio)
         if config.lora is not None:
             lora.inject(self.module, config.lora)
+        self.alignment: Alignment | None = None
+        if config.alignment is not None:
+            latents = self.plan.buckets[0].latents
+            self.alignment = Alignment(config.alignment, self.module, latents, str(config.data))
         for bucket in self.plan.buckets:
             self._check(bucket)
         sequence.share(self.module, self.group)
@@ -151,13 +156,17 @@ class FlowTraining(Task):
         loop, seen = self.config.loop, self.plan.at(index)
         latents = seen.bucket.latents
         if loop.randomness == "batch":
-            values = latents.batch(seen.rows, np.random.default_rng([loop.seed, 2, index]))
+            rows = seen.rows
+            values = latents.batch(rows, np.random.default_rng([loop.seed, 2, index]))
         else:
             share = self.group.rows(len(seen.places))
-            clips = zip(seen.rows[share], seen.places[share], strict=True)
+            rows = seen.rows[share]
+            clips = zip(rows, seen.places[share], strict=True)
             values = stacked(
                 [latents.batch(np.array([r]), randomness.data_rng(loop.seed, p)) for r, p in clips]
             )
+        if self.alignment is not None:
+            values["heard"] = self.alignment.rows(rows)
         return self._on_device(values, seen.bucket)
 
     def drawn(self, batch: Batch, source: Source) -> Batch:
@@ -178,25 +187,37 @@ class FlowTraining(Task):
         text, mask = self._dropped(batch["text"], batch["mask"].bool(), found.drop_B)
         losses = self._losses(batch, text, mask, found)
         out: dict[str, Tensor | float] = {}
-        total = torch.zeros((), device=self.device)
+        total, shares = torch.zeros((), device=self.device), self._shares(batch)
         if self.trains_video:
             moving = ~when.clean_B
             # Over all processes, or else a process with few moving videos would count for more.
             counted = self.group.sum(moving.sum().float()) / self.group.world
             video = (losses["video"] * moving).sum() / counted.clamp(min=1 / self.group.world)
-            total, out["video"] = total + video, video.detach()
+            total, out["video"] = total + shares["video"] * video, video.detach()
             out["video_at"] = _by_time(losses["video"], when.video_B, moving)
         if self.trains_audio:
             assert found.t_N is not None  # drawn where sound is trained
             audio = losses["audio"].mean()
-            total, out["audio"] = total + audio, audio.detach()
+            total, out["audio"] = total + shares["audio"] * audio, audio.detach()
             out["audio_at"] = _by_time(losses["audio"], found.t_N)
+        if self.alignment is not None:
+            apart = self.alignment.loss(batch["heard"])
+            total = total + self.alignment.config.weight * apart
+            out["alignment"] = apart.detach()
         if self.config.coupling != "none":
             out["time/coupling"] = found.seconds
         if len(self.plan.buckets) > 1:
             name = batch["bucket"].name
             out |= {f"{kind}/{name}": out[kind] for kind in ("video", "audio") if kind in out}
         return total, out
+
+    def _shares(self, batch: Batch) -> dict[str, float]:
+        """What each modality's mean error counts for. "paper": as in one norm over both velocities,
+        each as many times as it has numbers, 32,768 : 12,800 in the paper's clips."""
+        if self.config.loss_weighting == "equal":
+            return {"video": 1.0, "audio": 1.0}
+        numbers = {kind: batch[kind][0].numel() for kind in ("video", "audio")}
+        return {kind: count / sum(numbers.values()) for kind, count in numbers.items()}
 
     def _dropped(self, text: Tensor, mask: Tensor, drop_B: Tensor) -> tuple[Tensor, Tensor]:
         """The null caption in place of some; the batch is then as long as the longest."""
@@ -276,6 +297,8 @@ class FlowTraining(Task):
 
     def finish(self, values: dict[str, Tensor], out: Path) -> dict[str, Tensor]:
         """The final weights as a d-DiT's: additions of low rank are kept apart and merged in."""
+        if self.alignment is not None:
+            values = without_head(values)
         if self.config.lora is None:
             return values
         base = self.config.init or self.config.init_video

@@ -69,7 +69,7 @@ def _made(
     t = low + (high - low) * np.random.default_rng([config.seed, rows.start]).random()
     # By clip, so that a clip's noise does not depend on how many are made at once.
     sources = noise.generators(config.seed + row for row in rows)
-    x_0 = torch.stack([torch.randn(x_1.shape[1:], generator=source) for source in sources])
+    x_0 = torch.stack([source.normal(x_1.shape[1:]) for source in sources])
     x_t = flow.interpolate(x_0.to(device), x_1, torch.full((len(rows),), t, device=device))
     velocity = GuidedVelocity(
         model.ddit,

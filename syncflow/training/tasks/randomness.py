@@ -33,6 +33,12 @@ class SampleGenerators:
         per_clip = total // len(self.each)
         return torch.cat([draw(per_clip, generator) for generator in self.each])
 
+    def of(self, rows: np.ndarray) -> SampleGenerators:
+        """Those of some of the clips, which are not drawn from anew."""
+        out = SampleGenerators(0, ())
+        out.each = [self.each[row] for row in rows]
+        return out
+
 
 Source = torch.Generator | SampleGenerators
 
@@ -60,15 +66,9 @@ def times(total: int, source: Source, **options: Any) -> Tensor:
     return _rows(draw, total, source)
 
 
-def one_generator(source: Source) -> torch.Generator:
-    """The generator of a whole batch.
-
-    Raises:
-        ValueError: the clips have one each.
-    """
-    if not isinstance(source, torch.Generator):
-        raise ValueError('loop.randomness must be "batch" here: the batch is drawn at once')
-    return source
+def of_rows(source: Source, rows: np.ndarray) -> Source:
+    """The randomness of some clips of a batch."""
+    return source if isinstance(source, torch.Generator) else source.of(rows)
 
 
 def data_rng(seed: int, place: int) -> np.random.Generator:

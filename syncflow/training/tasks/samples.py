@@ -10,6 +10,7 @@ from torch import Tensor
 from syncflow import flow
 from syncflow.clip import Clip, ClipSpec
 from syncflow.config import SamplingConfig
+from syncflow.data import media
 from syncflow.data.latents import Latents
 from syncflow.generation import noise
 from syncflow.generation.request import resolve
@@ -100,13 +101,19 @@ def decode(video: Tensor, audio: Tensor, latents: Latents, config: SamplesConfig
 
 
 def write(clips: list[Clip], out: Path, step: int, board: Any | None) -> None:
-    """``samples/<step>-<number>.mp4``, and in TensorBoard as moving picture and sound."""
+    """``samples/<step>-<number>.mp4``, and in TensorBoard as moving picture and sound; a wav where
+    there are no pictures."""
     (out / "samples").mkdir(exist_ok=True)
     for index, clip in enumerate(clips):
-        clip.save(out / "samples" / f"{step:08d}-{index}.mp4")
+        name = out / "samples" / f"{step:08d}-{index}"
+        if len(clip.video):
+            clip.save(name.with_suffix(".mp4"))
+        else:
+            media.write_wav(name.with_suffix(".wav"), clip.audio, clip.sample_rate)
         if board is None:
             continue
-        board.file_writer.add_summary(_moving_picture(f"clip_{index}", clip), step)
+        if len(clip.video):
+            board.file_writer.add_summary(_moving_picture(f"clip_{index}", clip), step)
         board.add_audio(f"clip_{index}", clip.audio[None], step, clip.sample_rate)
     if board is not None:
         board.flush()

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from syncflow.clip import Clip
+from syncflow.training.settings import AdversarialConfig
 from syncflow.training.tasks.randomness import Source
 
 
@@ -23,6 +24,10 @@ class Task(ABC):
     module: nn.Module
     #: Steps between sample clips; 0 = none.
     clips_every: int = 0
+    #: What is trained against the module, where there is such a thing, and how (lr, betas,
+    #: update_share).
+    critic: nn.Module | None = None
+    critic_settings: AdversarialConfig | None = None
 
     @abstractmethod
     def batch(self, index: int) -> Any:
@@ -35,6 +40,10 @@ class Task(ABC):
     @abstractmethod
     def validate(self, module: nn.Module) -> dict[str, float]:
         """Numbers by name, of ``module`` with its averaged weights."""
+
+    def judge(self) -> Tensor | None:
+        """The critic's own loss for what the last ``loss`` saw; None = it has no say yet."""
+        return None
 
     def drawn(self, batch: Any, source: Source) -> Any:
         """The batch with those of its step's random numbers that do not depend on the module: made

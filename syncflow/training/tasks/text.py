@@ -11,7 +11,7 @@ from torch import Tensor
 
 from syncflow import impacts
 from syncflow.impacts import captions
-from syncflow.models.text_encoder import TextEncoder, TextPretrainer
+from syncflow.models.text.encoder import TextEncoder, TextPretrainer
 from syncflow.training.settings import TextTask
 from syncflow.training.tasks.randomness import Source
 from syncflow.training.tasks.task import Task

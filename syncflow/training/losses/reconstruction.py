@@ -1,4 +1,4 @@
-"""Reconstruction losses of the two VAEs."""
+"""Reconstruction losses of the small VAEs."""
 
 from __future__ import annotations
 

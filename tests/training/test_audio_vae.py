@@ -1,0 +1,288 @@
+"""The audio VAE with its discriminator: it learns, resumes exactly, and reads any recordings."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from syncflow import impacts
+from syncflow.clip import SAMPLE_RATE
+from syncflow.data import media
+from syncflow.data.recordings import Recordings
+from syncflow.detect import fidelity
+from syncflow.training import loop, runner
+from syncflow.training.checkpoints import checkpoint
+from syncflow.training.losses import adversarial, spectral
+from syncflow.training.losses.balance import Balancer
+from syncflow.training.losses.discriminators import SpectralDiscriminator
+from syncflow.training.settings import TrainConfig
+from syncflow.training.tasks.audio_vae import AudioVAETraining
+
+SMALL = {
+    "kind": "encodec", "latent_channels": 8, "num_filters": 2, "num_lstm_layers": 1,
+    "upsampling_ratios": [8, 6, 5, 4],
+}  # fmt: skip
+CRITIC = {"filters": 4, "lr": 0.002}
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """Sounds of impacts as files of three kinds, and a film with sound."""
+    folder = tmp_path_factory.mktemp("sounds")
+    for index, seed in enumerate(impacts.SEEDS["train"][:4]):
+        scene = impacts.sample_scene(seed, 1)
+        audio = torch.as_tensor(impacts.sound(scene)).float()
+        media.write_wav(folder / f"{index}.wav", audio)
+    encode(folder / "0.wav", folder / "4.flac", "flac")
+    encode(folder / "1.wav", folder / "5.mp3", "libmp3lame")
+    film = torch.zeros(8, 3, 16, 16, dtype=torch.uint8)
+    media.write(folder / "6.mp4", film, torch.rand(48000) * 0.1, 8, SAMPLE_RATE)
+    return folder
+
+
+def encode(source, target, codec):
+    import av
+
+    with av.open(str(source)) as sound, av.open(str(target), "w") as out:
+        stream = out.add_stream(codec, rate=SAMPLE_RATE)
+        stream.layout = "mono"
+        for frame in sound.decode(audio=0):
+            for packet in stream.encode(frame):
+                out.mux(packet)
+        for packet in stream.encode(None):
+            out.mux(packet)
+
+
+def config(sounds, out, critic=CRITIC, loop=None, **changes):
+    settings = {
+        "steps": 4, "batch_size": 2, "lr": 0.002, "ema": 0.9, "precision": "fp32", "warmup": 1,
+        "threads": 1, "log_every": 1, "validate_every": 100, **(loop or {}),
+    }  # fmt: skip
+    return {
+        "task": "audio_vae", "out": str(out), "data": str(sounds), "validation": str(sounds),
+        "model": SMALL, "seconds": 0.1, "reconstruction": "mel", "wave_weight": 0.1,
+        "windows": [512, 256], "adversarial": critic, "loop": settings, **changes,
+    }  # fmt: skip
+
+
+def run(values, folder):
+    path = folder / "config.json"
+    path.write_text(json.dumps(values))
+    runner.run(path, progress=False)
+
+
+def told(out, key):
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [line[key] for line in lines if key in line]
+
+
+def test_recordings_of_every_kind_are_read_from_anywhere(sounds, capsys):
+    (sounds / "7.mp3").write_bytes(b"no sound at all")
+    found = Recordings(sounds, "sound", SAMPLE_RATE)
+    (sounds / "7.mp3").unlink()
+    assert [path.suffix for path in found.files] == [".wav"] * 4 + [".flac", ".mp3", ".mp4"]
+    assert "1 files have no sound to read: 7.mp3" in capsys.readouterr().out
+    whole = torch.as_tensor(impacts.sound(impacts.sample_scene(impacts.SEEDS["train"][0], 1)))
+    for index, tolerance in ((0, 1e-4), (4, 1e-4)):
+        piece = found.audio(index, 0.5, 4800)
+        np.testing.assert_allclose(piece, whole[24000:28800].numpy(), atol=tolerance)
+    late = found.audio(0, found.seconds(0) - 0.05, 4800)
+    assert np.abs(late[:2400]).max() > 0 and not late[2500:].any()
+    lossy, source = (torch.from_numpy(found.audio(i, 0.0, 96000))[None] for i in (5, 1))
+    assert fidelity.si_sdr(lossy, source) > 10
+    with pytest.raises(ValueError, match="has no picture in it"):
+        Recordings(empty(sounds), "picture", SAMPLE_RATE)
+
+
+def empty(sounds):
+    folder = sounds / "empty"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def test_distances_are_what_their_definitions_say():
+    from transformers.audio_utils import mel_filter_bank
+
+    theirs = mel_filter_bank(513, 80, 0, 24000, SAMPLE_RATE, norm=None, mel_scale="htk")
+    np.testing.assert_allclose(fidelity.mel_filters(SAMPLE_RATE, 1024, 80), theirs.T, atol=1e-5)
+    torch.manual_seed(0)
+    x, noise = torch.randn(2, 9600), torch.randn(2, 9600)
+    noise -= (noise * x).sum(1, keepdim=True) / x.square().sum(1, keepdim=True) * x
+    noise *= (x.norm(dim=1) / noise.norm(dim=1))[:, None]
+    found = fidelity.si_sdr(3 * (x + 0.1 * noise), x)
+    torch.testing.assert_close(found, torch.full((2,), 20.0), atol=0.01, rtol=0)
+    assert fidelity.si_sdr(torch.zeros_like(x), x).eq(-60).all()
+    assert fidelity.si_sdr(x, torch.zeros_like(x)).isnan().all()
+    assert fidelity.mel_distance(x, x) == 0
+    assert fidelity.mel_distance(0.1 * x, x) == pytest.approx(20, abs=0.1)
+    assert spectral.mel_distance(x, x, SAMPLE_RATE) < 1e-5
+    near, far = (spectral.mel_distance(x + size * noise, x, SAMPLE_RATE) for size in (0.1, 0.3))
+    assert 0 < near < far
+
+
+def test_balanced_gradients_have_the_shares_of_their_weights():
+    out = torch.randn(4, 100, requires_grad=True)
+
+    def losses():
+        return {"big": 1e4 * out.square().mean(), "small": 1e-4 * (out - 3).abs().mean()}
+
+    balancer = Balancer({"big": 1.0, "small": 3.0})
+    total = balancer(losses(), out)
+    value = losses()["big"] + 3 * losses()["small"]
+    assert total.item() == pytest.approx(value.item(), rel=1e-5)
+    total.backward()
+    units = []
+    for loss in losses().values():
+        (grad,) = torch.autograd.grad(loss, out)
+        units.append(grad / grad.norm(dim=1).mean())
+    torch.testing.assert_close(out.grad, (0.25 * units[0] + 0.75 * units[1]) / len(out))
+    before = balancer.norms.clone()
+    balancer({"big": float("nan") * out.sum(), "small": losses()["small"]}, out)
+    assert torch.isfinite(balancer.norms).all() and balancer.norms[0] == before[0]
+
+
+def test_the_discriminator_learns_to_tell_and_leads_the_other():
+    torch.manual_seed(0)
+    judge = SpectralDiscriminator([256, 64], 4)
+    real = torch.sin(torch.arange(4800) / 7).expand(2, -1)
+    fake = (0.3 * torch.randn(2, 4800)).requires_grad_()
+    optimizer = torch.optim.Adam(judge.parameters(), 0.01)
+    first = adversarial.of_discriminator(judge(real), judge(fake.detach())).item()
+    for _ in range(12):
+        loss = adversarial.of_discriminator(judge(real), judge(fake.detach()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.5 * first
+    features = adversarial.of_features(judge(real), judge(fake))
+    (features + adversarial.of_generator(judge(fake))).backward()
+    assert fake.grad.abs().max() > 0 and adversarial.of_features(judge(real), judge(real)) == 0
+
+
+def test_it_learns_the_sounds_of_impacts(sounds, tmp_path):
+    values = config(sounds, tmp_path / "run", loop={"steps": 40, "batch_size": 2, "lr": 0.006},
+                    samples_every=40)  # fmt: skip
+    fresh = AudioVAETraining(TrainConfig.parse({"run": values}).run)
+    with torch.no_grad():
+        before = fresh.validate(fresh.module)
+    run(values, tmp_path)
+    after = {key: told(tmp_path / "run", f"val_{key}")[-1] for key in ("mel_db", "si_sdr_db")}
+    assert after["mel_db"] < before["mel_db"] - 1
+    assert {"adversarial", "features", "recon", "wave", "kl"} <= set(
+        json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    )
+    written = sorted((tmp_path / "run" / "samples").iterdir())
+    assert [path.suffix for path in written] == [".wav"] * 4
+    assert told(tmp_path / "run", "val_f1_50")[-1] >= 0
+
+
+def test_a_resumed_run_has_its_discriminator_back_bit_for_bit(sounds, tmp_path):
+    critic = {**CRITIC, "start": 1, "update_share": 0.7}
+    for name, steps in (("whole", 4), ("cut", 2), ("cut", 4)):
+        settings = {"steps": steps, "checkpoint_every": 2, "decay": 0.0}
+        run(config(sounds, tmp_path / name, critic, settings), tmp_path)
+    one, two = (checkpoint.newest(tmp_path / name) for name in ("whole", "cut"))
+    kinds = {name.partition("/")[0] for name in one}
+    assert {"critic", "critic_step", "critic_exp_avg", "critic_exp_avg_sq"} <= kinds
+    assert set(one) == set(two)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not any(name.startswith("critic") for name in one.weights())
+    assert any(one[k].ne(0).any() for k in one if k.startswith("critic/balancer.norms"))
+
+
+def test_no_discriminator_before_its_start(sounds, tmp_path):
+    with_it = config(sounds, tmp_path / "late", {**CRITIC, "start": 4})
+    run(with_it, tmp_path)
+    run(config(sounds, tmp_path / "never", None), tmp_path)
+    late, never = (load_file(tmp_path / n / "model.safetensors") for n in ("late", "never"))
+    assert all(torch.equal(late[name], never[name]) for name in never)
+
+
+def test_a_step_that_is_not_finite_changes_neither(sounds, tmp_path, monkeypatch):
+    plain = AudioVAETraining._on_device
+
+    def poisoned(self, pieces):
+        made = plain(self, pieces)
+        poisoned.calls += 1
+        return made * float("nan") if poisoned.calls == 2 else made
+
+    poisoned.calls = 0
+    monkeypatch.setattr(AudioVAETraining, "_on_device", poisoned)
+    run(config(sounds, tmp_path / "run"), tmp_path)
+    saved = checkpoint.newest(tmp_path / "run")
+    assert saved.about["skipped"] == 1
+    assert all(torch.isfinite(saved[name]).all() for name in saved)
+    assert {int(saved[n]) for n in saved if n.startswith("critic_step")} == {3}
+
+
+def test_training_begins_at_the_outputs_of_a_published_encodec(sounds, tmp_path):
+    from transformers import EncodecConfig, EncodecModel
+
+    torch.manual_seed(0)
+    published = EncodecModel(
+        EncodecConfig(
+            sampling_rate=SAMPLE_RATE, num_filters=2, hidden_size=8, num_lstm_layers=1,
+            upsampling_ratios=[8, 6, 5, 4], use_causal_conv=False, codebook_size=8,
+        )
+    )  # fmt: skip
+    parts = [*published.encoder.parameters(), *published.decoder.parameters()]
+    optimizer = torch.optim.Adam(parts, 0.003)
+    source = Recordings(sounds, "sound", SAMPLE_RATE)
+    audio = torch.from_numpy(np.stack([source.audio(i, 0.3, 4800) for i in range(4)]))
+    for _ in range(10):  # trained: its outputs are not those of any fresh one
+        made = published.decoder(published.encoder(audio[:, None]))[:, 0]
+        loss = spectral.mel_distance(made, audio, SAMPLE_RATE)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    published.save_pretrained(tmp_path / "encodec")
+    values = config(sounds, tmp_path / "run", init_encodec=str(tmp_path / "encodec"))
+    training = AudioVAETraining(TrainConfig.parse({"run": values}).run)
+    with torch.no_grad():
+        theirs = published.decoder(published.encoder(audio[:, None]))[:, 0]
+        ours = training.module.decode(training.module.encode(audio).mode())
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"windows": [16384]}, "windows has 16384 samples"),
+        ({"band_weight": 1.0}, 'band_weight is of reconstruction "spectral"'),
+        ({"init": "a", "init_encodec": "b"}, "both say what to start from"),
+        ({"model": {"kind": "spectral"}, "init_encodec": "b"}, 'model.kind "encodec"'),
+        ({"adversarial": {"weight": float("nan")}}, "weight"),
+        ({"adversarial": {"betas": [0.5, 1.0]}}, "betas"),
+    ],
+)
+def test_what_cannot_be_is_refused(sounds, tmp_path, changes, said):
+    with pytest.raises(ValueError, match=said):
+        TrainConfig.parse({"run": config(sounds, tmp_path / "run", **changes)})
+
+
+def test_a_damaged_recording_does_not_end_a_run(sounds, tmp_path, capsys, monkeypatch):
+    training = AudioVAETraining(TrainConfig.parse({"run": config(sounds, tmp_path / "run")}).run)
+    plain = Recordings.audio
+
+    def audio(self, index, start, samples):
+        if index == 2:
+            raise ValueError("cannot decode '2.wav': it is damaged")
+        return plain(self, index, start, samples)
+
+    monkeypatch.setattr(Recordings, "audio", audio)
+    rng = np.random.default_rng(0)
+    assert training._crop(2, rng).shape == (4800,)
+    training._crop(2, rng)
+    assert capsys.readouterr().out.count("the next recording stands in for it") == 1
+
+
+def test_the_old_kind_of_training_has_no_critic(sounds, tmp_path):
+    values = config(sounds, tmp_path / "run", None, reconstruction="spectral")
+    training = AudioVAETraining(TrainConfig.parse({"run": values}).run)
+    batch = training.batch(0)
+    total, parts = training.loss(batch, torch.Generator().manual_seed(0))
+    expected = parts["recon"] + 0.1 * parts["wave"] + 1e-4 * parts["kl"]
+    assert total.item() == pytest.approx(expected, rel=1e-5) and training.judge() is None
+    assert loop.engine.build(training, training.config.loop, training.group).state()
