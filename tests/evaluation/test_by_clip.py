@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from syncflow.detect import loudness, matching, second
-from syncflow.evaluation.suites import rows, systems
+from syncflow.evaluation.suites import rows, sync, systems
 from syncflow.evaluation.suites.systems import Observation
 
 
@@ -108,3 +108,12 @@ def test_librosas_onsets(cases, clips) -> None:
     assert second.onsets(torch.zeros(48000)) == []
     found = [second.onsets(clip.audio, clip.sample_rate) for clip in clips]
     assert matching.score(found, [case.heard for case in cases])["f1_50"] > 0.85
+
+
+def test_candidates_are_for_pictures_that_are_drawn(renderer, cases, clips) -> None:
+    model = renderer()
+    scope = sync.Scope(takes=2, paper_way=True, reconstruct=False)
+    sampling = {"seed": 0, "batch": 4, "progress": False}
+    sync._made(model, {}, cases[:4], clips[:4], scope, {"candidates": 3, "guidance": 1.5}, sampling)
+    assert len(model.calls) == 3  # takes, and two ways of video to audio
+    assert all("candidates" not in call and call["guidance"] == 1.5 for call in model.calls)
