@@ -79,13 +79,13 @@ def test_loudness_is_what_the_standard_says() -> None:
     assert -12 < loudness.lufs(sine[:4800], 48000) < -3  # shorter than a block of the standard
 
 
-def test_the_lowest_point_finds_contacts(cases, clips) -> None:
+def test_the_low_point_finds_contacts(cases, clips) -> None:
     """``conftest``'s clips are the renderer's, of level 1."""
     found = [second.contacts(clip.video, clip.fps) for clip in clips]
     score = matching.score(found, [case.seen for case in cases])
     assert score["f1_50"] > 0.85 and score["f1_100"] > 0.9
     still = torch.zeros(32, 3, 64, 64, dtype=torch.uint8)
-    assert second.contacts(still) == [] and np.isnan(second.lowest(still)).all()
+    assert second.contacts(still) == [] and np.isnan(second.low_point(still)).all()
 
 
 @pytest.mark.parametrize("speed", [3.0, 5.0])
