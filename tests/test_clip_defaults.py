@@ -11,8 +11,8 @@ from syncflow.clip import FPS, SAMPLE_RATE, SECONDS
 
 PACKAGE = Path(syncflow.__file__).parent
 OWNER = PACKAGE / "clip.py"
-# Sample rates that codecs know, and of networks of others.
-TABLES = {"data/media.py"}
+# Sample rates that codecs know, of networks of others, and of a standard.
+TABLES = {"data/media.py", "detect/loudness.py"}
 DEFAULTS = {"seconds": SECONDS, "fps": FPS, "sample_rate": SAMPLE_RATE, "rate": SAMPLE_RATE}
 
 
