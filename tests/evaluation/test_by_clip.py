@@ -117,3 +117,18 @@ def test_candidates_are_for_pictures_that_are_drawn(renderer, cases, clips) -> N
     sync._made(model, {}, cases[:4], clips[:4], scope, {"candidates": 3, "guidance": 1.5}, sampling)
     assert len(model.calls) == 3  # takes, and two ways of video to audio
     assert all("candidates" not in call and call["guidance"] == 1.5 for call in model.calls)
+
+
+def test_groups_tell_colours_and_unseen_pairs_apart() -> None:
+    found = systems.cases("test", 40, [1])
+    groups = rows.groups_of(found)
+    seen, unseen = (groups[f"colour and material {x}seen together"] for x in ("", "un"))
+    both = [i for i, case in enumerate(found) if case.colour and case.material]
+    assert sorted(seen + unseen) == both and len(unseen) > 5
+    assert {(found[i].material, found[i].colour) for i in unseen} <= {
+        ("metal", "cyan"), ("wood", "white"), ("glass", "red"), ("rubber", "blue"),
+    }  # fmt: skip
+    for i in groups["colour blue"]:
+        assert found[i].colour == "blue"
+    familiar = rows.groups_of(systems.cases("val", 20, [1]))
+    assert not any(name.startswith("colour and") for name in familiar)
