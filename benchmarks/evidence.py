@@ -5,6 +5,10 @@ must be that of the kernels beside it, or the line must say so with the words "o
 Kernels that were only laid out anew are the same: `python benchmarks/evidence.py --remember` before
 clang-format runs notes the hash with that of the text without its spaces, in results/layout.json.
 
+What a model measured carries the hash of its weights. Where a document names such a file, or the
+page made from it, the weights must be those in the package, or the paragraph must say "older
+weights"; the log tells what was, and is left out.
+
 `python benchmarks/evidence.py` writes the tables of the CPU's timings into docs/benchmarks.md
 and docs/log.md, between the comments kernels:begin and kernels:end.
 """
@@ -88,6 +92,49 @@ def stale_quotes(root: Path = ROOT) -> list[str]:
                 if key and not is_current(root, device, result[key]) and MARK not in line:
                     found.append(f'{where} is of other kernels (say "{MARK}" if it must stay)')
     return found
+
+
+OLDER_WEIGHTS = "older weights"
+# A page -> the result that it was made from.
+_MADE_FROM = {"report/index.html": "suite-impacts-64/report.json"}
+
+
+def shipped_weights(root: Path = ROOT) -> str:
+    """The hash that reports give the model in the package (``provenance.load_model``)."""
+    digest = hashlib.sha256()
+    for file in sorted((root / "syncflow" / "pretrained").rglob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def quotes_of_older_weights(root: Path = ROOT) -> list[str]:
+    """One line for every paragraph of README, docs and model card that quotes other weights than
+    the package's without saying so."""
+    shipped, found = shipped_weights(root), []
+    pages = [root / "README.md", root / "syncflow" / "pretrained" / "README.md"]
+    pages += sorted((root / "docs").glob("*.md"))
+    for page in pages:
+        if not page.exists() or page.name == "log.md":
+            continue
+        for text in page.read_text().split("\n\n"):
+            names = set(re.findall(r"benchmarks/results/([\w./-]+\.json)", text))
+            names |= {made for link, made in _MADE_FROM.items() if f"]({link})" in text}
+            weights = {name: _weights(root / "benchmarks" / "results" / name) for name in names}
+            weights |= {f"- weights: {w}": w for w in re.findall(r"^- weights: (\w+)", text, re.M)}
+            for name, recorded in sorted(weights.items()):
+                if recorded not in (None, shipped) and OLDER_WEIGHTS not in text:
+                    where = page.relative_to(root)
+                    found.append(f'{where}: {name} is of other weights (say "{OLDER_WEIGHTS}")')
+    return found
+
+
+def _weights(path: Path) -> str | None:
+    """The hash in a result, where it has one."""
+    if not path.exists():
+        return None
+    result = json.loads(path.read_text())
+    facts = result.get("facts", result) if isinstance(result, dict) else {}
+    return facts.get("weights") if isinstance(facts, dict) else None
 
 
 # Operator and shape -> what docs/benchmarks.md calls it.

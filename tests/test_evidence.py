@@ -2,7 +2,16 @@
 
 import json
 
-from benchmarks.evidence import MARK, ROOT, remember, source_hash, stale_quotes, with_tables
+from benchmarks.evidence import (
+    MARK,
+    ROOT,
+    quotes_of_older_weights,
+    remember,
+    shipped_weights,
+    source_hash,
+    stale_quotes,
+    with_tables,
+)
 from benchmarks.gpu.results import environment
 from syncflow.ops import extension
 
@@ -83,3 +92,37 @@ def test_what_is_told_of_the_machine_names_no_folder_of_it(monkeypatch):
     monkeypatch.setattr(extension, "find", lambda: ROOT / "syncflow" / "_C.so")
     told = environment()
     assert told["kernels"]["path"] == "_C.so" and str(ROOT) not in json.dumps(told)
+
+
+def test_no_quoted_figure_is_of_other_weights_unsaid():
+    assert quotes_of_older_weights() == []
+
+
+def test_the_shipped_weights_are_hashed_as_reports_do():
+    from syncflow.evaluation.suites import provenance
+
+    assert provenance.load_model(None)[1]["weights"] == shipped_weights()
+
+
+def test_quotes_of_older_weights_are_found(tmp_path):
+    folder = tmp_path / "syncflow" / "pretrained"
+    folder.mkdir(parents=True)
+    (folder / "a.safetensors").write_bytes(b"one")
+    results = tmp_path / "benchmarks" / "results" / "sync"
+    results.mkdir(parents=True)
+    now = shipped_weights(tmp_path)
+    (results / "report.json").write_text(json.dumps({"facts": {"weights": now}}))
+    quote = "Good (benchmarks/results/sync/report.json)"
+    (tmp_path / "README.md").write_text(quote)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "page.md").write_text(f"- date: x\n- weights: {now}")
+    assert quotes_of_older_weights(tmp_path) == []
+    (folder / "a.safetensors").write_bytes(b"two")
+    assert len(quotes_of_older_weights(tmp_path)) == 2
+    (tmp_path / "README.md").write_text(f"Of older weights.\n\n{quote}")  # another paragraph
+    assert len(quotes_of_older_weights(tmp_path)) == 2
+    (tmp_path / "README.md").write_text(f"{quote}, of older weights")
+    (tmp_path / "docs" / "page.md").unlink()
+    assert quotes_of_older_weights(tmp_path) == []
+    (tmp_path / "docs" / "log.md").write_text(quote)
+    assert quotes_of_older_weights(tmp_path) == []

@@ -24,6 +24,7 @@ PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "t
 
 #: Key in a row -> heading and digits.
 COLUMNS = {
+    "whole": ("wholly right", 3),
     "f1_50": ("F1 at 50 ms", 3),
     "f1_100": ("F1 at 100 ms", 3),
     "median_ms": ("median ms", 1),
@@ -32,11 +33,20 @@ COLUMNS = {
     "count_sound": ("count, sound", 2),
     "material": ("material", 2),
     "colour": ("colour", 2),
+    "missed": ("contacts unheard a clip", 2),
+    "invented": ("onsets unseen a clip", 2),
+    "no_contact": ("no contact", 3),
+    "lufs": ("LUFS", 1),
+    "whole_second": ("wholly right, second detectors", 3),
+    "f1_50_second": ("F1 at 50 ms, second detectors", 3),
 }
 _FACTS = ("date", "clips", "size", "model", "weights", "sampling", "seed", "seconds a clip",
           "machine", "command")  # fmt: skip
 _LEGEND = (
-    "Brackets are 95 % bootstrap intervals over clips. F1: contacts found in the picture against "
+    "Brackets are 95 % bootstrap intervals over clips. Wholly right: the share of clips in which "
+    "contacts and onsets meet one to one within 50 ms, none left over, and count, material and "
+    "colour are what the caption says. Second detectors: the low point of the largest moving "
+    "thing, and librosa's onsets. F1: contacts found in the picture against "
     "onsets found in the sound, one to one. Median and p90: distance from a contact to the nearest "
     "onset. Count, material, colour: the share of captions for which what they say is found. "
     "Shuffled: soundtracks of other clips, which is chance."
@@ -82,8 +92,15 @@ def headline(report: dict[str, Any]) -> str:
     if made.get("f1_50") is None or chance.get("f1_50") is None:
         return ""
     value, least = (cell(row["f1_50"], 3).markdown() for row in (made, chance))
+    whole = ""
+    if made.get("whole") is not None:
+        whole = (
+            f"the share of clips that are wholly right (every contact seen has its sound within 50 "
+            f"ms, none is left over, and count, material and colour are what the prompt says) is "
+            f"{cell(made['whole'], 3).markdown()}. "
+        )
     return (
-        f"F1 between visible contacts and audible onsets is {value} within 50 ms; shuffled "
+        f"{whole}F1 between visible contacts and audible onsets is {value} within 50 ms; shuffled "
         f"soundtracks, which is chance, reach {least.split(' ')[0]}."
     )
 

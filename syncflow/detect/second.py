@@ -1,6 +1,6 @@
 """A second pair of detectors, plain ones, that share nothing with the first.
 
-Contacts: where the lowest point of the largest thing that moves stops falling. Onsets: librosa's.
+Contacts: where the low point of the largest thing that moves stops falling. Onsets: librosa's.
 They settle what the first pair cannot: how good clips are that the first pair chose.
 """
 
@@ -13,9 +13,13 @@ from torch import Tensor
 
 from syncflow.clip import FPS, SAMPLE_RATE
 
-#: A pixel moves that differs by this from the temporal median (of 255), a thing has this many
-#: pixels at least and a fall this many rows, of 64; chosen on real validation clips of level 1.
-_DIFFERENCE, _AREA, _FALL = 12, 4, 1.5
+# Chosen on 64 real validation clips of level 1, as rendered and after the VAE.
+#: A pixel moves that differs from the temporal median by this share of what the thing itself
+#: differs by, and by this of 255; a thing has so many pixels at least.
+_SHARE, _DIFFERENCE, _AREA = 0.25, 16, 4
+#: The low point is the row above which this share of the thing lies; a fall has this many rows of
+#: 64; a line goes through this many frames.
+_LOW, _FALL, _FRAMES = 0.75, 1.0, 3
 
 
 def installed() -> bool:
@@ -23,36 +27,36 @@ def installed() -> bool:
     return importlib.util.find_spec("librosa") is not None
 
 
-def lowest(video_F3HW: Tensor) -> np.ndarray:
-    """The bottom row of the largest moving component of ``uint8 [F,3,H,W]``, of 64, [F]; nan where
-    nothing moves."""
+def low_point(video_F3HW: Tensor) -> np.ndarray:
+    """The low point of the largest moving component of ``uint8 [F,3,H,W]``, in rows of 64, [F];
+    nan where nothing moves."""
     from scipy import ndimage
 
     still_3HW = video_F3HW.median(dim=0).values.int()
     apart_FHW = (video_F3HW.int() - still_3HW).abs().amax(1).numpy()
-    rows_F = np.full(len(apart_FHW), np.nan)
-    scale = 64 / apart_FHW.shape[1]
+    frames, height, _ = apart_FHW.shape
+    typical = np.median(apart_FHW.reshape(frames, -1).max(1))
+    threshold = max(_DIFFERENCE, _SHARE * typical)
+    rows_F = np.full(frames, np.nan)
     for index, apart_HW in enumerate(apart_FHW):
-        labels, count = ndimage.label(apart_HW > _DIFFERENCE)
+        labels, count = ndimage.label(apart_HW > threshold)
         if not count:
             continue
-        sizes = np.bincount(labels.ravel())[1:]
-        largest = labels == sizes.argmax() + 1
-        if sizes.max() * scale**2 < _AREA:
+        mass = ndimage.sum(apart_HW, labels, range(1, count + 1))
+        largest_HW = labels == np.argmax(mass) + 1
+        if largest_HW.sum() * (64 / height) ** 2 < _AREA:
             continue
-        mass_H = np.where(largest, apart_HW, 0).sum(1)
-        bottom = int(np.flatnonzero(largest.any(1))[-1])
-        # Part of a row: how bright the last is beside the one above.
-        above = mass_H[bottom - 1] if bottom else mass_H[bottom]
-        rows_F[index] = (bottom + min(1.0, mass_H[bottom] / max(above, 1))) * scale
+        above_H = np.where(largest_HW, apart_HW, 0).sum(1).cumsum()
+        share_H = np.concatenate([[0.0], above_H / above_H[-1]])
+        rows_F[index] = np.interp(_LOW, share_H, np.arange(height + 1)) * 64 / height
     return rows_F
 
 
 def contacts(video_F3HW: Tensor, fps: float = FPS) -> list[float]:
-    """Seconds at which the lowest point turns from falling to rising or rest."""
+    """Seconds at which the low point turns from falling to rising."""
     from scipy.signal import find_peaks
 
-    rows_F = lowest(video_F3HW)
+    rows_F = low_point(video_F3HW)
     seen = np.flatnonzero(~np.isnan(rows_F))
     if len(seen) < 4:
         return []
@@ -62,16 +66,15 @@ def contacts(video_F3HW: Tensor, fps: float = FPS) -> list[float]:
 
 
 def _turn(y_F: np.ndarray, peak: int) -> float:
-    """Where the lines through two frames before and two after a peak meet, in frames."""
-    last = len(y_F) - 1
-    if peak < 2 or peak + 2 > last:
+    """Where the lines through the frames before and after a peak meet, in frames."""
+    before = np.arange(max(0, peak - _FRAMES), peak)
+    after = np.arange(peak + 1, min(len(y_F), peak + _FRAMES + 1))
+    if min(len(before), len(after)) < 2:
         return float(peak)
-    fall, rise = y_F[peak - 1] - y_F[peak - 2], y_F[peak + 2] - y_F[peak + 1]
+    (fall, first), (rise, second) = (np.polyfit(t, y_F[t], 1) for t in (before, after))
     if fall - rise < 1e-6:
         return float(peak)
-    # y1 + fall (t - (peak - 1)) = y2 + rise (t - (peak + 1))
-    t = (y_F[peak + 1] - rise * (peak + 1) - y_F[peak - 1] + fall * (peak - 1)) / (fall - rise)
-    return float(np.clip(t, peak - 1, peak + 1))
+    return float(np.clip((second - first) / (fall - rise), peak - 1, peak + 1))
 
 
 def onsets(audio_M: Tensor, rate: int = SAMPLE_RATE) -> list[float]:

@@ -8,7 +8,7 @@ import torch
 
 from syncflow import loudness
 from syncflow.detect import matching, second
-from syncflow.evaluation.suites import rows, systems
+from syncflow.evaluation.suites import rows, sync, systems
 from syncflow.evaluation.suites.systems import Observation
 
 
@@ -80,13 +80,13 @@ def test_loudness_is_what_the_standard_says() -> None:
     assert -12 < loudness.lufs(sine[:4800], 48000) < -3  # shorter than a block of the standard
 
 
-def test_the_lowest_point_finds_contacts(cases, clips) -> None:
+def test_the_low_point_finds_contacts(cases, clips) -> None:
     """``conftest``'s clips are the renderer's, of level 1."""
     found = [second.contacts(clip.video, clip.fps) for clip in clips]
     score = matching.score(found, [case.seen for case in cases])
     assert score["f1_50"] > 0.85 and score["f1_100"] > 0.9
     still = torch.zeros(32, 3, 64, 64, dtype=torch.uint8)
-    assert second.contacts(still) == [] and np.isnan(second.lowest(still)).all()
+    assert second.contacts(still) == [] and np.isnan(second.low_point(still)).all()
 
 
 @pytest.mark.parametrize("speed", [3.0, 5.0])
@@ -109,3 +109,27 @@ def test_librosas_onsets(cases, clips) -> None:
     assert second.onsets(torch.zeros(48000)) == []
     found = [second.onsets(clip.audio, clip.sample_rate) for clip in clips]
     assert matching.score(found, [case.heard for case in cases])["f1_50"] > 0.85
+
+
+def test_candidates_are_for_pictures_that_are_drawn(renderer, cases, clips) -> None:
+    model = renderer()
+    scope = sync.Scope(takes=2, paper_way=True, reconstruct=False)
+    sampling = {"seed": 0, "batch": 4, "progress": False}
+    sync._made(model, {}, cases[:4], clips[:4], scope, {"candidates": 3, "guidance": 1.5}, sampling)
+    assert len(model.calls) == 3  # takes, and two ways of video to audio
+    assert all("candidates" not in call and call["guidance"] == 1.5 for call in model.calls)
+
+
+def test_groups_tell_colours_and_unseen_pairs_apart() -> None:
+    found = systems.cases("test", 40, [1])
+    groups = rows.groups_of(found)
+    seen, unseen = (groups[f"colour and material {x}seen together"] for x in ("", "un"))
+    both = [i for i, case in enumerate(found) if case.colour and case.material]
+    assert sorted(seen + unseen) == both and len(unseen) > 5
+    assert {(found[i].material, found[i].colour) for i in unseen} <= {
+        ("metal", "cyan"), ("wood", "white"), ("glass", "red"), ("rubber", "blue"),
+    }  # fmt: skip
+    for i in groups["colour blue"]:
+        assert found[i].colour == "blue"
+    familiar = rows.groups_of(systems.cases("val", 20, [1]))
+    assert not any(name.startswith("colour and") for name in familiar)

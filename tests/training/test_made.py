@@ -125,7 +125,7 @@ def test_the_decoder_is_given_what_was_made(folder):
                 if torch.equal(latents[clip, :, first : first + 4], latent)
             ]  # fmt: skip
             ((clip, first),) = places  # and the very pixels of that clip at that time
-            there = torch.from_numpy(pixels.video(clip)[4 * first : 4 * first + 16])
+            there = torch.from_numpy(pixels.video(clip)[4 * first : 4 * first + 16].copy())
             assert torch.equal(((video + 1) * 127.5).round().byte().movedim(0, 1), there)
             seen += 1
     assert 10 <= seen <= 31  # two thirds of 32 by the shares

@@ -58,7 +58,7 @@ READING = (
     "judged. "
     "Wholly right: something touches, contacts and onsets meet one to one within 50 ms with none "
     "left over, and count, material and colour are what the caption names. Second detectors: the "
-    "lowest point of the largest thing that moves, and librosa's onsets. "
+    "low point of the largest thing that moves, and librosa's onsets. "
     "Brackets: 95 % bootstrap intervals over clips."
 )
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from syncflow.detect import matching
 from syncflow.evaluation.report.table import Json
 from syncflow.evaluation.suites.systems import Case, Observation
+from syncflow.impacts.materials import held_out
 
 #: Rounds of shuffling that chance is averaged over.
 SHUFFLES = 10
@@ -81,8 +82,9 @@ def by_clip(
 
 
 def groups_of(cases: Sequence[Case]) -> dict[str, list[int]]:
-    """All clips, then every level, kind of event and material where there are several; clips with
-    sounds from outside the picture are a group of their own and in no other."""
+    """All clips, then every level, kind of event, material and colour where there are several, and
+    whether training saw the colour and the material together; clips with sounds from outside the
+    picture are a group of their own and in no other."""
     inside = [i for i, case in enumerate(cases) if not case.outside]
     outside = [i for i, case in enumerate(cases) if case.outside]
     groups = {"all clips": inside} if inside else {}
@@ -90,9 +92,26 @@ def groups_of(cases: Sequence[Case]) -> dict[str, list[int]]:
         values = sorted({getattr(cases[i], key) for i in inside})
         for value in values if len(values) > 1 else []:
             groups[f"{label} {value}"] = [i for i in inside if getattr(cases[i], key) == value]
+    for label, value_of in (("colour", _colour), ("colour and material", _together)):
+        named = {i: value_of(cases[i]) for i in inside}
+        values = sorted({value for value in named.values() if value})
+        for value in values if len(values) > 1 else []:
+            groups[f"{label} {value}"] = [i for i in inside if named[i] == value]
     if outside:
         groups["with sounds from outside the picture"] = outside
     return groups
+
+
+def _colour(case: Case) -> str | None:
+    """What the caption says."""
+    return case.colour
+
+
+def _together(case: Case) -> str | None:
+    """Of captions that say both."""
+    if case.colour is None or case.material is None:
+        return None
+    return "unseen together" if held_out(case.colour, case.material) else "seen together"
 
 
 def measured(

@@ -191,6 +191,8 @@ def _made(
 ) -> dict[str, list[Clip]]:
     """The clips of every system beside text to clip."""
     prompts, pictures = [case.prompt for case in cases], [clip.video for clip in real]
+    # Sounds of a picture that stays are not candidates.
+    options = {k: v for k, v in options.items() if k != "candidates"}
     made = {}
     if scope.takes > 1:
         name = f"generated, best of {scope.takes} takes"

@@ -124,7 +124,7 @@ class VideoVAETask(VAETask):
     """
 
     task: Literal["video_vae"]
-    data: _Clips  # type: ignore[assignment]
+    data: _Clips  # type: ignore[assignment]  # wider than the base's
     made_distance: Annotated[float, Real(0, 1e6, above=True)] = 0.05
     model: VideoVAEConfig
     frames: Frames = 16
