@@ -25,7 +25,7 @@ from syncflow.coupling import assign as assign
 from syncflow.coupling import conditional_cost as conditional_cost
 from syncflow.coupling import couple as couple
 from syncflow.coupling import transport_cost as transport_cost
-from syncflow.held import Held
+from syncflow.noise_steps import Held
 
 Solver = Literal["euler", "midpoint", "heun", "ab2", "2m"]
 #: A path on which one modality alone moves.

@@ -4,15 +4,19 @@
 
 D are the data that the velocity points to, E the noise that it comes from, e fresh noise and
 h = logit(t') - logit(t). Whatever eta, x_t' given the data is N(t' D, (1 - t')^2): the marginals
-stay. 0 is Euler's step, 1 is DDIM's with its eta of 1, infinity takes all noise anew. This module
-knows numbers and tensors alone.
+stay. 0 is Euler's step, 1 is DDIM's with its eta of 1, infinity takes all noise anew.
+
+And what of a state is given while the rest is sampled (``Held``): the same two, data and noise. This
+module knows numbers and tensors alone.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 #: The data that a step saw, and its h.
@@ -79,3 +83,28 @@ def _log_odds(t: float) -> float:
     if t <= 0:
         return -math.inf
     return math.inf if t >= 1 else math.log(t) - math.log1p(-t)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A given share of one part of a state, put back after every step.
+
+    Attributes:
+        mask: True where it is given; broadcastable to the part.
+        x_1: the given data, of the part's shape, for a network that must see them as noisy as the
+            rest: they are put on the path from noise, (1 - t) x_0 + t x_1. None = they are in the
+            state from the start and stay, for a network that is told which are clean.
+        x_0: the noise of that path, made for a tensor like the one that it gets.
+    """
+
+    mask: Tensor
+    x_1: Tensor | None = None
+    x_0: Callable[[Tensor], Tensor] | None = None
+
+    def put(self, before: Tensor, after: Tensor, t: float) -> Tensor:
+        """The state after a step that ends at ``t``, with what is given in its place."""
+        value = before
+        if self.x_1 is not None:
+            assert self.x_0 is not None
+            value = torch.lerp(self.x_0(after), self.x_1, t)
+        return torch.where(self.mask, value, after)

@@ -8,7 +8,7 @@ from syncflow import flow
 from syncflow.cli import main
 from syncflow.clip import Clip
 from syncflow.data import media
-from syncflow.held import Held
+from syncflow.noise_steps import Held
 
 PROMPT = "a metal ball bounces three times on concrete"
 FEW = {"steps": 2, "audio_steps": 2, "progress": False}

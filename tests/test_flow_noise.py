@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from syncflow import flow, noise_steps
-from syncflow.held import Held
+from syncflow.noise_steps import Held
 
 ETAS = (0.0, 0.5, 1.0, 3.0)
 N = 40_000

@@ -24,8 +24,8 @@ from syncflow.generation.drawing import Start, draw
 from syncflow.generation.request import Request, fit, prompt_list, resolve
 from syncflow.generation.sampler import Encoder, encode_captions
 from syncflow.generation.steps import Steps
-from syncflow.held import Held
 from syncflow.models.ddit import DDiT
+from syncflow.noise_steps import Held
 from syncflow.sampling import SamplingOptions
 
 Part = Literal["audio", "video", "both"]

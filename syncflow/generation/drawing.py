@@ -11,8 +11,8 @@ from syncflow import flow
 from syncflow.generation.request import Request
 from syncflow.generation.sampler import Captions, GuidedVelocity, Progress, advance
 from syncflow.generation.steps import Steps
-from syncflow.held import Held
 from syncflow.models.ddit import DDiT
+from syncflow.noise_steps import Held
 
 
 @dataclass(frozen=True)

@@ -31,13 +31,13 @@ from syncflow.generation.request import (
 )
 from syncflow.generation.sampler import encode_captions
 from syncflow.generation.steps import Steps
-from syncflow.held import Held
 from syncflow.model_io import hub, model_folder
 from syncflow.model_io.text_cache import PromptEncoder
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.ddit import DDiT
 from syncflow.models.latent_space import Scale
 from syncflow.models.text.encoder import TextEncoder
+from syncflow.noise_steps import Held
 from syncflow.sampling import SamplingOptions
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
