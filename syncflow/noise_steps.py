@@ -6,8 +6,8 @@ D are the data that the velocity points to, E the noise that it comes from, e fr
 h = logit(t') - logit(t). Whatever eta, x_t' given the data is N(t' D, (1 - t')^2): the marginals
 stay. 0 is Euler's step, 1 is DDIM's with its eta of 1, infinity takes all noise anew.
 
-And what of a state is given while the rest is sampled (``Held``): the same two, data and noise. This
-module knows numbers and tensors alone.
+And what of a state is given while the rest is sampled (``Held``): data and noise again. This module
+knows numbers and tensors alone.
 """
 
 from __future__ import annotations
