@@ -110,8 +110,6 @@ class _Run:
             torch.set_num_threads(config.threads)
         if group.leads:
             print(f"{out}: {precision.told(config, group.device)}", flush=True)
-        config = config.model_copy(update={"precision": precision.chosen(config, group.device)})
-        self.config = config
         start = resume.find(out, metadata.get("config"))
         group.barrier()  # everybody has found the same before anything is removed
         if start.state:

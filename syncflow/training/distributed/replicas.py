@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from syncflow.training.distributed.groups import Group
-from syncflow.training.optim import optimizer
+from syncflow.training.optim import optimizer, precision
 from syncflow.training.optim.ema import Average
 from syncflow.training.settings import LoopConfig
 
@@ -23,7 +23,9 @@ class Replicas:
     """Full weights in every process; replicas average their gradients."""
 
     def __init__(self, task: Any, config: LoopConfig, group: Group) -> None:
-        self.task, self.config, self.group = task, config, group
+        chosen = precision.chosen(config, group.device)
+        self.config = config.model_copy(update={"precision": chosen})
+        self.task, self.group = task, group
         self.module: nn.Module = task.module.to(group.device).train()
         self.named = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
         self._prepare()
