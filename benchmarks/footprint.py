@@ -77,6 +77,9 @@ def training(config: Any, gpus: int = 1, validates: bool = True) -> Footprint:
     Noise is paired with data where the config says so, but not here: no memory of the GPU's is
     needed for that.
     """
+    if config.loop.precision == "auto":  # as on a GPU, whatever machine counts
+        loop = config.loop.model_copy(update={"precision": "bf16"})
+        config = config.model_copy(update={"loop": loop})
     block = config.loop.deepspeed
     stage = block["zero_optimization"]["stage"] if block else 0
     with _task(config) as (counter, task):

@@ -188,7 +188,7 @@ def _run(
             "accumulate": loop.accumulate,
             "draws": config.draws,
             "recompute": loop.recompute,
-            "precision": loop.precision,
+            "precision": engine.config.precision,
             "width": config.model.video.hidden_size,
             "depth": config.model.video.depth,
         },

@@ -149,6 +149,8 @@ class Shard:
 
     def _check(self) -> None:
         """Raises ValueError where the tensors do not belong together."""
+        if not self._header:
+            raise ValueError("its header says nothing of its rows")
         facts = self._facts
         if not isinstance(facts, dict) or not isinstance(facts.get("sums"), dict):
             raise ValueError("its header has no sums")

@@ -118,8 +118,6 @@ class _Run:
             torch.set_num_threads(config.threads)
         if group.leads:
             print(f"{out}: {precision.told(config, group.device)}", flush=True)
-        config = config.model_copy(update={"precision": precision.chosen(config, group.device)})
-        self.config = config
         start = resume.find(out, metadata, group)
         if start.state:
             own = task.module.state_dict()

@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from syncflow import durable
 from syncflow.data import impacts_dataset, latent_shards
 from syncflow.data.latent_shards import Shard
 from syncflow.data.latents import Latents
@@ -22,7 +23,13 @@ SHARD = "shard_00000.safetensors"
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    return write_latents(tmp_path / "latents")
+    """Without checksums, as versions before 0.2 wrote it: here the values themselves are judged."""
+    out = write_latents(tmp_path / "latents")
+    manifest = durable.read_sealed(out / "manifest.json")
+    for shard in manifest["shards"]:
+        del shard["header"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    return out
 
 
 def change(path: Path, *keys, to) -> None:
@@ -62,7 +69,7 @@ def rewrite(path: Path, header=None, **tensors: torch.Tensor) -> None:
 )  # fmt: skip
 def test_a_manifest_names_the_key(folder, keys, value, message) -> None:
     change(folder / "manifest.json", *keys, to=value)
-    with pytest.raises(ValueError, match=f"manifest.json: .*{message}|manifest.json: {message}"):
+    with pytest.raises(ValueError, match=f"manifest.json' is damaged: .*{message}"):
         Latents(folder)
 
 
@@ -80,7 +87,7 @@ def test_a_latent_that_is_no_number_is_refused_when_it_is_read(folder, name) -> 
     rewrite(folder / SHARD, **{name: values})
     latents, rng = Latents(folder), np.random.default_rng(0)
     row = 1 if name == "text" else 2  # the first caption has two tokens
-    with pytest.raises(ValueError, match=f"{SHARD}' is damaged .row {row} has numbers that"):
+    with pytest.raises(ValueError, match=f"{SHARD}' has numbers that are not finite in the latents"):
         latents.batch(np.array([3, row]), rng)
     latents.batch(np.array([3, 0]), rng)
 
@@ -102,10 +109,10 @@ def test_tensors_of_a_shard_fit_each_other(folder) -> None:
     path, found = folder / SHARD, load_file(folder / SHARD)
     whole = path.read_bytes()
     for changed, message in (
-        ({"audio_std": found["audio_std"][:2]}, "other numbers of rows"),
-        ({"text_bounds": found["text_bounds"] + 1}, "captions do not fit"),
-        ({"text_of": found["text_of"] - 1}, "captions do not fit"),
-        ({"text_of": found["text_of"] + 9}, "captions do not fit"),
+        ({"audio_std": found["audio_std"][:2]}, "audio_std has 2 rows for 4 clips"),
+        ({"text_bounds": found["text_bounds"] + 1}, "captions' places are not within its text"),
+        ({"text_of": found["text_of"] - 1}, "captions' places are not within its text"),
+        ({"text_of": found["text_of"] + 9}, "captions' places are not within its text"),
     ):
         rewrite(path, **changed)
         with pytest.raises(ValueError, match=message):

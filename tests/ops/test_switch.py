@@ -115,9 +115,10 @@ def test_another_torch_is_noticed(package):
 
 @needs_kernels
 def test_a_wheel_for_another_torch_is_one_line_of_info(package):
-    (package / "syncflow" / "commands").mkdir()
-    for path in [*PACKAGE.glob("*.py"), *PACKAGE.glob("commands/*.py")]:
-        shutil.copy(path, package / "syncflow" / path.relative_to(PACKAGE))
+    for path in PACKAGE.rglob("*.py"):
+        target = package / "syncflow" / path.relative_to(PACKAGE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
     path = package / "syncflow" / "_C.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "torch": "2.0.0"}))
     done = subprocess.run(

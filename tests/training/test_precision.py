@@ -82,3 +82,17 @@ def test_orthogonal() -> None:
     for shape in ((20, 50), (50, 20)):
         values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
         assert 0.6 < values.min() < values.max() < 1.3
+
+
+def test_whoever_builds_an_engine_gets_the_devices_precision(monkeypatch) -> None:
+    from syncflow.training.distributed.groups import Group
+    from syncflow.training.distributed.replicas import Replicas
+
+    class Task:
+        module = torch.nn.Linear(4, 4)
+
+    for name, dtype in (("avx2", torch.float32), ("avx512_bf16", torch.bfloat16)):
+        capable(monkeypatch, name)
+        engine = Replicas(Task(), loop(), Group())
+        with engine.autocast():
+            assert Task.module(torch.zeros(1, 4)).dtype is dtype

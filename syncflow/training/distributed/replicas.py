@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from syncflow.training.distributed.groups import Group
 from syncflow.training.distributed.spikes import SpikeGuard
-from syncflow.training.optim import optimizer, power_ema
+from syncflow.training.optim import optimizer, power_ema, precision
 from syncflow.training.optim.ema import Average
 from syncflow.training.settings import AdversarialConfig, LoopConfig
 
@@ -41,7 +41,9 @@ class Replicas:
     """Full weights in every process; replicas average their gradients."""
 
     def __init__(self, task: Trained, config: LoopConfig, group: Group) -> None:
-        self.task, self.config, self.group = task, config, group
+        chosen = precision.chosen(config, group.device)
+        self.config = config.model_copy(update={"precision": chosen})
+        self.task, self.group = task, group
         self.module: nn.Module = task.module.to(group.device).train()
         self.named = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
         self.guard = SpikeGuard(config.max_spike)

@@ -18,9 +18,7 @@ _INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "avx10_1", "bf16", "arm_bf16", "sve_
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 itself."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+    """Whether the device multiplies bfloat16 itself; what is no CPU is taken to."""
     if device.type != "cpu":
         return True
     known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else None
