@@ -287,7 +287,7 @@ def pretend(device: str = "cuda", kernels: bool = True) -> Iterator[Counter]:
                 (F, "scaled_dot_product_attention", _attention),
                 (torch.amp.autocast_mode, "amp_definitely_not_available", lambda: False),
                 (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
-                (torch.cuda, "is_bf16_supported", lambda *_: True),
+                (torch.cuda, "is_bf16_supported", lambda *_, **__: True),
                 (nn.Module, "to", to),
             ):
                 stack.enter_context(mock.patch.object(owner, name, value, create=True))

@@ -35,6 +35,7 @@ from syncflow.models.ddit import DDiT  # noqa: E402
 from syncflow.training.distributed.groups import Group  # noqa: E402
 from syncflow.training.distributed.replicas import Replicas  # noqa: E402
 from syncflow.training.recompute import recompute  # noqa: E402
+from syncflow.training.settings import LoopConfig  # noqa: E402
 from syncflow.training.tasks import buckets, validation  # noqa: E402
 from syncflow.training.tasks import flow as flow_task  # noqa: E402
 from syncflow.training.tasks.randomness import SampleGenerators  # noqa: E402
@@ -57,9 +58,15 @@ class Footprint:
     reads: int
 
 
+def on_a_gpu(loop: LoopConfig, **changes: Any) -> LoopConfig:
+    """A loop's settings with the precision that "auto" is on the GPUs which are counted for."""
+    precision = "bf16" if loop.precision == "auto" else loop.precision
+    return loop.model_copy(update={"precision": precision, **changes})
+
+
 def with_batch(config: Any, batch: int, **changes: Any) -> Any:
     """A flow config with that many clips a pass on this GPU."""
-    loop = config.loop.model_copy(update={"batch_size": batch, "prefetch": 0})
+    loop = on_a_gpu(config.loop, batch_size=batch, prefetch=0)
     kept = {
         "init": None,
         "init_video": None,

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.counting import GIB, Counter, pretend  # noqa: E402
+from benchmarks.footprint import on_a_gpu  # noqa: E402
 from syncflow.clip import AUDIO_HOP  # noqa: E402
 from syncflow.training.distributed import engine  # noqa: E402
 from syncflow.training.losses.perceptual import Perceptual  # noqa: E402
@@ -87,7 +88,7 @@ def _shape(config: Any, batch: int) -> tuple[int, ...]:
 @contextmanager
 def _task(config: Any, batch: int) -> Iterator[tuple[Counter, Any]]:
     """The task with weights and clips without numbers."""
-    loop = config.loop.model_copy(update={"batch_size": batch, "randomness": "batch"})
+    loop = on_a_gpu(config.loop, batch_size=batch, randomness="batch")
     config = config.model_copy(update={"loop": loop, "init": None})
     if isinstance(config, AudioVAETask):
         config, kind = config.model_copy(update={"init_encodec": None}), AudioVAETraining
