@@ -87,7 +87,7 @@ def test_a_latent_that_is_no_number_is_refused_when_it_is_read(folder, name) -> 
     rewrite(folder / SHARD, **{name: values})
     latents, rng = Latents(folder), np.random.default_rng(0)
     row = 1 if name == "text" else 2  # the first caption has two tokens
-    with pytest.raises(ValueError, match=f"{SHARD}' has numbers that are not finite in the latents"):
+    with pytest.raises(ValueError, match=f"{SHARD}' has numbers that are not finite"):
         latents.batch(np.array([3, row]), rng)
     latents.batch(np.array([3, 0]), rng)
 
@@ -122,7 +122,7 @@ def test_tensors_of_a_shard_fit_each_other(folder) -> None:
         said = file.metadata()
     del found["video_std"]
     save_file(found, path, said)
-    with pytest.raises(ValueError, match="it has no tensor 'video_std'"):
+    with pytest.raises(ValueError, match="it holds audio_mean, audio_std, text"):
         Shard(path)
 
 
@@ -137,7 +137,7 @@ def test_a_weight_that_is_no_number_is_refused_when_it_is_read(toy_model, tmp_pa
         name = max(values, key=lambda key: values[key].numel())
         values[name].view(-1)[3] = value
         save_file(values, path)
-        told = f"{part}.safetensors' is damaged: '{name}' has numbers that are not finite"
+        told = f"{part}.safetensors' has numbers that are not finite in '{name}'"
         with pytest.raises(ValueError, match=told.replace("[", r"\[")):
             model_folder.load(folder)
         with pytest.raises(ValueError, match="not finite"):

@@ -184,7 +184,7 @@ def test_a_damaged_or_short_shard_is_told(encoders, spec, tmp_path) -> None:
     manifest = tmp_path / "out" / "manifest.json"
     facts = durable.read_sealed(manifest)
     durable.write_sealed(manifest, {**facts, "count": 5})
-    with pytest.raises(ValueError, match="do not make up 5 clips"):
+    with pytest.raises(ValueError, match="count is 5, and the shards have 4 rows"):
         Latents(tmp_path / "out")
     facts["shards"][0]["count"] = facts["count"] = 5
     durable.write_sealed(manifest, facts)

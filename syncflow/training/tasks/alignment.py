@@ -114,7 +114,7 @@ def make_features(config: FeaturesTask, audio_vae: nn.Module, device: torch.devi
     with durable.replacing(out / _ARRAY) as temporary:
         for row in range(len(latents)):
             # The mean of the posterior, as far as float16 knows it: no draw of this clip's.
-            values = latents.batch(np.array([row]), _NoNoise())  # type: ignore[arg-type]
+            values = latents.batch(np.array([row]), _NoNoise())  # type: ignore[arg-type]  # zeros for noise
             scale, spec = latents.scale["audio"], latents.spec
             sound = decode_audio(audio_vae, values["audio"][0].to(device), scale, spec.num_samples)
             features_TE = read(sound.float().cpu(), spec.sample_rate)
