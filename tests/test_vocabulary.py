@@ -84,7 +84,8 @@ def test_the_command_prints_it(capsys):
 
 
 class Model:
-    config = SHIPPED
+    config, folder = SHIPPED, None
+    device, dtype = torch.device("cpu"), torch.float32
 
     def generate(self, prompts, **options):
         clip = Clip(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), torch.zeros(12000))

@@ -168,7 +168,7 @@ def made(
                 _write(clip, path, how, args)
                 work.count += 1
         work.facts = work.facts or _facts(clips[0], job, args)
-        kept += clips if args.sheet else []
+        kept += clips if args.sheet or args.plot else []
     return kept
 
 

@@ -25,6 +25,7 @@ from syncflow.data.latents import Latents
 from syncflow.data.manifest import MANIFEST
 from syncflow.models.ddit import DDiT
 from syncflow.models.latent_space import decode_audio
+from syncflow.published import NO_CODE, without_code
 from syncflow.training.checkpoints import weights
 from syncflow.training.settings import AlignmentConfig, FeaturesTask
 
@@ -143,8 +144,10 @@ def _encoder(path: str, device: torch.device) -> tuple[Any, str]:
 
     if not (Path(path) / "config.json").is_file():
         raise FileNotFoundError(f"no audio encoder in '{path}' (no config.json)")
-    extractor = AutoFeatureExtractor.from_pretrained(path, local_files_only=True)
-    model = AutoModel.from_pretrained(path, local_files_only=True).to(device).eval()
+    with without_code(path):
+        extractor = AutoFeatureExtractor.from_pretrained(path, local_files_only=True, **NO_CODE)
+        model = AutoModel.from_pretrained(path, local_files_only=True, **NO_CODE)
+    model = model.to(device).eval()
     rate = int(extractor.sampling_rate)
 
     def read(sound_M: Tensor, sample_rate: int) -> Tensor:
