@@ -83,6 +83,8 @@ class Measurement:
             if tiny:  # the same parameters are persistent as at XL/2
                 zero["stage3_param_persistence_threshold"] = 4096
             block["zero_optimization"] = zero
+            if zero["stage"] == 1:  # fp32 gradients are another optimizer of DeepSpeed's there
+                block.pop("data_types", None)
         settings = {
             "batch_size": batch,
             "accumulate": 1,
