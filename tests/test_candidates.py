@@ -168,3 +168,16 @@ def test_the_command_says_which_it_is(tmp_path, capsys) -> None:
     told = capsys.readouterr()
     assert told.out == f"{out}\n"
     assert f"{out}: candidate " in told.err and "contacts seen" in told.err
+
+
+def test_a_folders_own_number_is_for_what_it_can_be_used_for(model):
+    """Takes are of one picture: there a model's own setting says nothing, the caller's is refused."""
+    config = model.config
+    sampling = config.sampling.model_copy(update={"candidates": 2})
+    model.config = config.model_copy(update={"sampling": sampling})
+    try:
+        assert len(run(model, audio_takes=2)) == 2
+        with pytest.raises(ValueError, match="candidates is 3"):
+            run(model, audio_takes=2, candidates=3)
+    finally:
+        model.config = config

@@ -117,6 +117,8 @@ def test_a_films_picture_stays_the_films(model, clip, tmp_path):
         ({"span": (0, 1), "audio_takes": 2}, "does not go with audio_takes"),
         ({"span": (0, 1), "extend": "x.mp4"}, "not both"),
         ({"span": (0, 1), "retake": 5}, "a Clip or a path, got int"),
+        ({"span": (0, 1), "candidates": 2}, "does not go with candidates"),
+        ({"retake": None, "span": (0, 1)}, "give retake too"),
     ],
 )
 def test_what_makes_no_sense_is_refused(model, clip, options, said):

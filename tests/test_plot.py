@@ -49,6 +49,22 @@ def test_mistakes_are_told_before_a_model_is_loaded(capsys, tmp_path, monkeypatc
         assert said in capsys.readouterr().err
 
 
+def test_a_drawing_replaces_nothing_else(capsys, tmp_path, monkeypatch):
+    import syncflow
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(syncflow, "load", lambda *a, **k: pytest.fail("loaded"), raising=False)
+    Image.new("RGB", (64, 64)).save("given.png")
+    (tmp_path / "frames").mkdir()
+    for options in (
+        ["--image", "given.png", "--plot", "given.png", "-o", "a.mp4"],
+        ["--sheet", "--plot", "a.png", "-o", "a.mp4"],
+        ["--plot", "frames/0001.png", "-o", "frames/%04d.png"],
+    ):
+        assert main(["generate", "a ball", *options]) == 2
+        assert "--plot would replace" in capsys.readouterr().err
+
+
 def test_the_command_draws(tmp_path, capsys):
     prompts = ["a metal ball bounces", "a glass ball bounces"]
     out = ["-o", str(tmp_path / "clips"), "--plot", str(tmp_path / "sync.png")]

@@ -199,7 +199,7 @@ def test_pictures_and_films_are_told_by_content(tmp_path):
             given = open(tmp_path / name, "rb")
             video = client.videos.create(prompt="a ball", input_reference=given)
             finished(client, video.id)
-        with pytest.raises(openai.BadRequestError):
+        with pytest.raises(openai.BadRequestError, match="input_reference"):
             given = open(tmp_path / "list.mp4", "rb")
             client.videos.create(prompt="a ball", input_reference=given)
         assert len(list(client.jobs.folder.iterdir())) == 2  # nothing is left of what is refused
@@ -230,6 +230,12 @@ def test_a_hundred_requests_with_faults_among_them(running):
     assert all(finished(running, id).status in ("completed", "failed") for id in ids)
     text = raw(running, "GET", "/metrics")[1].decode()
     assert 'syncflow_requests_total{code="400"}' in text and "syncflow_jobs_queued 0.0" in text
+
+
+def test_deep_json_is_refused(running):
+    headers = {"Content-Type": "application/json"}
+    status, told = raw(running, "POST", "/v1/videos", b"[" * 100_000, headers)
+    assert status == 400 and b"not JSON" in told
 
 
 def test_large_bodies_are_cut_off():

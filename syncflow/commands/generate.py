@@ -121,7 +121,10 @@ def run(args: argparse.Namespace) -> None:
 
     begin = time.monotonic()
     work = batch.planned(args)
-    drawings = plots.checked(args.plot, len(work.plan.paths)) if args.plot else []
+    drawings: list[Path] = []
+    if args.plot:
+        others = [*work.inputs, *work.plan.paths, work.plan.sheet]
+        drawings = plots.checked(args.plot, len(work.plan.paths), others)
     import torch
 
     import syncflow
@@ -168,8 +171,15 @@ def _check(args: argparse.Namespace) -> None:
         raise FileNotFoundError(f"no such image: '{args.image}'")
     if args.v2a and not args.video:
         raise ValueError("--v2a says how a given video is read: give --video too, or leave it out")
-    if args.video and args.scale > 1:
-        raise ValueError("--scale cannot enlarge the picture of --video, which is copied as it is")
+    copied = "--video" if args.video else "--retake" if args.part in (None, "audio") else ""
+    if args.scale > 1 and (args.video or args.retake) and copied:
+        raise ValueError(
+            f"--scale cannot enlarge the picture of {copied}, which is copied as it is"
+        )
+    if args.part and not args.retake:
+        raise ValueError("--part says what of --retake is drawn anew: give --retake too")
+    if args.strength is not None and not args.lora:
+        raise ValueError("--strength says how much of --lora is added: give --lora too")
 
 
 def _tell(work: Batch, took: float) -> None:

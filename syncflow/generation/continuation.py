@@ -88,7 +88,8 @@ def run(
     name = "extend" if extended is not None else "retake"
     if extended is not None and retaken is not None:
         raise ValueError("give extend or retake, not both")
-    given = [other for other, value in others.items() if value is not None]
+    others = others | {"candidates": wishes.sampling.get("candidates")}
+    given = [other for other, value in others.items() if value not in (None, 1)]
     if given:
         raise ValueError(f"{name} does not go with {given[0]}: leave it out")
     if extended is not None:
@@ -219,6 +220,12 @@ def retake(
     _check_size(model, spec)
     seen = _seen(given, spec)
     heard = _as_long(given.audio, given, spec.num_samples)
+    if part != "audio" and (given.video.shape[2:] != seen.shape[2:] or given.fps != spec.fps):
+        raise ValueError(
+            f"the clip is {given.video.shape[3]}x{given.video.shape[2]} at {given.fps:g} fps; a "
+            f"picture that is drawn anew must have the model's size and rate, {spec.width}x"
+            f"{spec.height} at {spec.fps:g}"
+        )
 
     inside_F = _between(torch.arange(spec.num_frames) / spec.fps, start, end)
     new_T = inside_F.unflatten(0, (-1, VIDEO_STRIDE[0])).any(1)
@@ -241,8 +248,6 @@ def retake(
         sound = model.codecs.decode_audio(new[1][0], spec)
         out = replace(out, audio=_spliced(given.audio, sound, *bounds, given.sample_rate))
     if part != "audio":
-        if given.video.shape[2:] != seen.shape[2:] or given.fps != spec.fps:
-            raise ValueError("a picture that is drawn anew must have the model's size and rate")
         inside_F = inside_F[: len(given.video)]
         drawn = model.codecs.decode_video(new[0][0], spec)[: len(given.video)]
         video = torch.where(inside_F[:, None, None, None], drawn, given.video)

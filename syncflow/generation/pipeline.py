@@ -261,6 +261,8 @@ class SyncFlow:
         seed, audio_takes, seconds, height, width = checked(
             seed=seed, audio_takes=audio_takes, seconds=seconds, height=height, width=width
         )
+        if retake is None and (span is not None or part != "audio") and extend is None:
+            raise ValueError("span and part say what of retake is drawn anew: give retake too")
         if extend is not None or retake is not None:
             others = {"video": video, "image": image, "contacts": contacts, "height": height}
             others |= {"width": width, "audio_takes": audio_takes if audio_takes > 1 else None}

@@ -121,6 +121,9 @@ def resolve(
             raise ValueError(f"unknown {name} {value!r}; known are {', '.join(map(str, known))}")
     if v2a == "paper" and video is None:
         raise ValueError("v2a 'paper' is a way to read a given video: give video, or leave it out")
+    if video is not None or takes > 1:
+        # A folder's own setting is for what it can be used for.
+        used = used.model_copy(update={"candidates": given.get("candidates", 1)})
     if used.candidates > 1 and (video is not None or takes > 1):
         what = "a given video stays as it is" if video is not None else "candidates have one take"
         raise ValueError(

@@ -159,7 +159,9 @@ def app(
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, Full):
                 return _error(429, str(error), headers={"Retry-After": "10"})
-            return _error(400, " ".join(str(error).split()))
+            # The client knows the file by the field's name, and nothing of folders here.
+            told = str(error).replace(f"'{folder / 'given'}'", _UPLOAD)
+            return _error(400, " ".join(told.split()))
         return JSONResponse(_told(job, maker, kept_seconds))
 
     @api.get("/v1/videos")
@@ -269,7 +271,7 @@ async def _fields(request: Request) -> tuple[dict[str, Any], UploadFile | None]:
     if request.headers.get("content-type", "").startswith("application/json"):
         try:
             fields = await request.json()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise HTTPException(400, f"the body is not JSON: {error}") from error
         if not isinstance(fields, dict):
             raise HTTPException(400, "the body must be a JSON object")
