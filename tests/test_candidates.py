@@ -171,7 +171,7 @@ def test_the_command_says_which_it_is(tmp_path, capsys) -> None:
 
 
 def test_a_folders_own_number_is_for_what_it_can_be_used_for(model):
-    """Takes are of one picture: there a model's own setting says nothing, the caller's is refused."""
+    """Takes are of one picture: a model's own setting says nothing there, a caller's is refused."""
     config = model.config
     sampling = config.sampling.model_copy(update={"candidates": 2})
     model.config = config.model_copy(update={"sampling": sampling})
