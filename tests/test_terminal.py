@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,8 @@ def test_ctrl_c_during_an_import_is_one_line(tmp_path, late) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "syncflow", "generate", "a ball"],
         capture_output=True, text=True, cwd=tmp_path, env={**ENVIRONMENT, "PYTHONPATH": path},
+        # What runs in the background may have been told to ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (130, "syncflow: error: interrupted\n")
 

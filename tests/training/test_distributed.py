@@ -6,6 +6,7 @@ The two are started once for all tests of this page: most of their time is impor
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -39,6 +40,8 @@ def start(arguments: list[str], rank: int, port: int, world: int = 2) -> subproc
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", *arguments], env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        # What runs in the background may have been told to ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
