@@ -28,8 +28,6 @@ from syncflow.coupling import transport_cost as transport_cost
 from syncflow.noise_steps import Held
 
 Solver = Literal["euler", "midpoint", "heun", "ab2", "2m"]
-#: A path on which one modality alone moves.
-Leg = Literal["video", "audio"]
 
 SOLVERS = ("euler", "midpoint", "heun", "ab2", "2m")
 #: Solvers that can draw noise on their way.

@@ -82,6 +82,17 @@ def test_outside_of_the_span_nothing_changes(model, clip, part, span):
     assert new.video.shape == clip.video.shape and new.audio.shape == clip.audio.shape
 
 
+@pytest.mark.parametrize("schedule", ["cascade", "joint"])
+def test_a_picture_drawn_anew_is_finished_whatever_the_sound_does(model, clip, schedule):
+    """The picture never reads the sound, so both parts hold the picture that one alone has."""
+    how = {**FEW, "span": (0.5, 1.5), "seed": 4, "schedule": schedule}
+    both, picture = (model.generate(PROMPT, retake=clip, part=p, **how) for p in ("both", "video"))
+    assert torch.equal(both.video, picture.video)
+    clocks = []
+    model.generate(PROMPT, retake=clip, part="both", callback=lambda *a: clocks.append(a[2]), **how)
+    assert clocks[-1] == (1, 1) and clocks[0][0] < 1, "from noise to data, step by step"
+
+
 def test_a_seam_has_no_jump(model, clip):
     """The new sound starts where the old one is: no step larger than either has inside."""
     loud = Clip(clip.video, 0.5 * torch.sin(torch.arange(96000) / 20))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,14 +21,13 @@ from syncflow.clip import AUDIO_HOP, VIDEO_STRIDE, Clip, ClipSpec
 from syncflow.generation import noise, record
 from syncflow.generation.codecs import Codecs
 from syncflow.generation.drawing import Start, draw
-from syncflow.generation.request import Request, fit, prompt_list, resolve
+from syncflow.generation.request import Part, Request, choose, fit, prompt_list, resolve
 from syncflow.generation.sampler import Encoder, encode_captions
 from syncflow.generation.steps import Steps
 from syncflow.models.ddit import DDiT
 from syncflow.noise_steps import Held
 from syncflow.sampling import SamplingOptions
 
-Part = Literal["audio", "video", "both"]
 #: Of a window, the share that the old clip may fill; seconds over which sounds blend at a seam.
 _CONTEXT, _SEAM_S = 0.5, 0.01
 
@@ -135,7 +134,7 @@ def extend(
     spec = model.config.geometry.spec
     _check_size(model, spec)
     more = spec.seconds * (1 - _CONTEXT) if seconds is None else seconds
-    asked = resolve(model.config.sampling, prompts, wishes.sampling)
+    asked = resolve(model.config.sampling, prompts, wishes.sampling, extend=clip)
     made: list[Clip] = []
     for index, sentence in enumerate(prompts):
         last = made[-1] if made and not several else _of_model(clips[index], spec, "extend")
@@ -210,8 +209,7 @@ def retake(
     prompts = prompt_list(prompt)
     if len(prompts) != 1:
         raise ValueError(f"retake takes one prompt, got {len(prompts)}")
-    if part not in ("audio", "video", "both"):
-        raise ValueError(f"unknown part {part!r}; known are audio, video, both")
+    choose(part=part)
     whole = model.config.geometry.spec
     given = _read(clip, whole)
     start, end = _times(span, given.seconds)
@@ -238,8 +236,7 @@ def retake(
         model.codecs.encode_audio([heard]),
         ~new_A if part != "video" else torch.ones_like(new_A),
     )
-    leg = None if part == "both" else part
-    asked = resolve(model.config.sampling, prompts, wishes.sampling, leg=leg, video=clip)
+    asked = resolve(model.config.sampling, prompts, wishes.sampling, retaken=part)
     source = noise.generators([seed])
     new = _drawn(model, prompts[0], spec, window, asked, source, wishes)
 

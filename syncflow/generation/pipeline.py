@@ -22,6 +22,7 @@ from syncflow.generation.events import Times, events
 from syncflow.generation.request import (
     GenerateOptions,
     GivenVideo,
+    Part,
     checked,
     first_frame,
     geometry,
@@ -211,7 +212,7 @@ class SyncFlow:
         extend: Any = None,
         retake: Any = None,
         span: tuple[float, float] | None = None,
-        part: continuation.Part = "audio",
+        part: Part = "audio",
         contacts: Times | Sequence[Times] | None = None,
         audio_takes: int = 1,
         v2a: Literal["one-pass", "paper"] = "one-pass",

@@ -68,6 +68,8 @@ def records(
         shared["seconds"] = _plain(length)
     if given.get("video") is None:
         given["v2a"] = None
+    if given.get("retake") is None:
+        given["part"] = None
     if audio_takes == 1:
         given["rank"] = None
     else:
@@ -95,10 +97,12 @@ def planned(model: Model, prompts: list[str], seed: int, **options: Any) -> list
     )
     size = dict(zip(size, numbers, strict=True))
     asked_for = {name: options.pop(name) for name in OPTIONS if name in options}
-    told: dict[str, Any] = {"v2a": "one-pass", "rank": "sync", **options}
+    told: dict[str, Any] = {"v2a": "one-pass", "rank": "sync", "part": "audio", **options}
+    given = {name: told.get(name) for name in ("video", "image", "extend")}
+    given["retaken"] = told["part"] if told.get("retake") is not None else None
     asked = request.resolve(
-        model.config.sampling, prompts, asked_for, v2a=told["v2a"],
-        rank=told["rank"], video=_film(told), image=told.get("image"), takes=takes,
+        model.config.sampling, prompts, asked_for, v2a=told["v2a"], rank=told["rank"],
+        takes=takes, **given,
     )  # fmt: skip
     spec = request.geometry(model.config, size, _film(told))
     return records(

@@ -19,6 +19,15 @@ from syncflow.generation.events import Times
 from syncflow.ranges import SEED, Whole
 from syncflow.sampling import OPTIONS, SamplingOptions
 
+#: What of a clip is drawn anew.
+Part = Literal["audio", "video", "both"]
+
+#: Words that ``generate`` takes beside those of sampling.
+_WORDS = {
+    "v2a": ("one-pass", "paper"),
+    "rank": ("sync", None),
+    "part": ("audio", "video", "both"),
+}
 #: Numbers that ``generate`` takes beside those of sampling.
 _NUMBERS = {"seed": SEED, "audio_takes": Whole(1, 1000), **RANGES}
 
@@ -38,7 +47,7 @@ class GenerateOptions(SamplingOptions, total=False):
     extend: Any
     retake: Any
     span: tuple[float, float] | None
-    part: Literal["audio", "video", "both"]
+    part: Part
     contacts: Times | Sequence[Times] | None
     v2a: Literal["one-pass", "paper"]
     rank: Literal["sync"] | None
@@ -72,6 +81,14 @@ def checked(**given: Any) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
+def choose(**given: Any) -> None:
+    """Raises ValueError where one of ``generate``'s own words is none that it knows."""
+    for name, value in given.items():
+        known = _WORDS[name]
+        if value not in known:
+            raise ValueError(f"unknown {name} {value!r}; known are {', '.join(map(str, known))}")
+
+
 @dataclass(frozen=True)
 class GivenVideo:
     """``original`` uint8 [F,3,H,W] at ``fps``, as it is handed back (a file at the size that the
@@ -94,13 +111,15 @@ def resolve(
     rank: str | None = None,
     video: Any = None,
     image: Any = None,
-    leg: flow.Leg | None = None,
+    extend: Any = None,
+    retaken: Part | None = None,
     takes: int = 1,
 ) -> Request:
     """The model's settings with what was ``asked`` for in their place.
 
     The sound's guidance and steps follow the picture's where neither the call nor the model's
-    folder states them. ``leg``: the one modality that moves while the other stands at its end.
+    folder states them. ``retaken``: the part of a clip that is drawn anew; one modality alone moves
+    while the other stands at its end.
 
     Raises:
         ValueError: the request makes no sense; the message holds the value. TypeError: an option
@@ -114,14 +133,11 @@ def resolve(
     given = {name: value for name, value in asked.items() if value is not None}
     given = {name: OPTIONS[name].check(name, value) for name, value in given.items()}
     used = sampling.model_copy(update=given)
-    _check_prompts(prompts, video)
-    choices = (("v2a", v2a, ("one-pass", "paper")), ("rank", rank, ("sync", None)))
-    for name, value, known in choices:
-        if value not in known:
-            raise ValueError(f"unknown {name} {value!r}; known are {', '.join(map(str, known))}")
+    _check_prompts(prompts, given=video is not None or retaken is not None)
+    choose(v2a=v2a, rank=rank, **({} if retaken is None else {"part": retaken}))
     if v2a == "paper" and video is None:
         raise ValueError("v2a 'paper' is a way to read a given video: give video, or leave it out")
-    if video is not None or takes > 1:
+    if video is not None or extend is not None or retaken is not None or takes > 1:
         # A folder's own setting is for what it can be used for.
         used = used.model_copy(update={"candidates": given.get("candidates", 1)})
     if used.candidates > 1 and (video is not None or takes > 1):
@@ -144,8 +160,8 @@ def resolve(
     kind = used.schedule
     if video is not None:
         kind = "joint" if v2a == "paper" else "audio"
-    if leg is not None:
-        kind = leg
+    elif retaken in ("audio", "video"):
+        kind = retaken
     steps, audio_steps = used.steps, used.audio_steps
     if kind == "joint" and given.get("audio_steps") not in (None, steps, sampling.audio_steps):
         raise ValueError(
@@ -199,11 +215,11 @@ def geometry(config: ModelConfig, size: dict[str, Any], video: Any = None) -> Cl
     return spec
 
 
-def _check_prompts(prompts: list[str], video: Any) -> None:
+def _check_prompts(prompts: list[str], given: bool) -> None:
     if not prompts:
         raise ValueError("no prompt: give a string or a list of strings")
     for prompt in prompts:
-        if not prompt.strip() and video is None:
+        if not prompt.strip() and not given:
             raise ValueError("empty prompt: describe the clip in one sentence")
 
 
