@@ -202,9 +202,20 @@ class Clip:
     ) -> Clip:
         """Reads a film by its timestamps, resampled to ``fps`` and ``sample_rate``; ``height`` and
         ``width`` crop the centre and resize. A file without sound gives silence. What is read, and
-        what raises: ``media.read``."""
+        what else raises: ``media.read``.
+
+        Raises:
+            ValueError: no path, or a number that a clip cannot have.
+        """
         from syncflow.data import media
 
+        if not isinstance(path, (str, Path)):
+            raise ValueError(f"a clip is loaded from a path, got {path!r:.60}")
+        RANGES["fps"].check("fps", fps)
+        RANGES["sample_rate"].check("sample_rate", sample_rate)
+        for name, size in (("height", height), ("width", width)):
+            if size is not None:
+                RANGES[name].check(name, size)
         video, audio = media.read(
             path,
             fps=fps,

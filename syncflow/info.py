@@ -95,6 +95,8 @@ def file_table(facts: dict[str, Any]) -> str:
         rows += [(name, facts[name]) for name in ("title", "comment") if facts.get(name)]
         return _aligned([*rows, ("made", "not by syncflow, or without metadata")])
     sampling = made.pop("sampling", None)
+    if not made.get("prompt") and facts.get("title"):  # kept from before a part was drawn anew
+        rows.append(("title", facts["title"]))
     first = [(name, made.pop(name)) for name in ("prompt", "seed", "model") if name in made]
     rows += first + sorted(made.items())
     if isinstance(sampling, dict):

@@ -102,6 +102,13 @@ def test_a_seam_has_no_jump(model, clip):
         assert steps[place - 5 : place + 5].max() < 0.03
 
 
+def test_a_sound_shorter_than_its_picture_is_drawn_to_the_spans_end(model, clip):
+    short = Clip(clip.video, clip.audio[:48000])
+    new = model.generate(PROMPT, retake=short, span=(1.5, 1.9), **FEW)
+    assert len(new.audio) == round(1.9 * 48000) and torch.equal(new.audio[:48000], short.audio)
+    assert not new.audio[48000:72000].any() and new.audio[72000:].any()
+
+
 def test_a_films_picture_stays_the_films(model, clip, tmp_path):
     """Another rate and size than the model's, and its packets are copied."""
     picture = torch.nn.functional.interpolate(clip.video.float(), (96, 128)).to(torch.uint8)
@@ -129,7 +136,12 @@ def test_a_films_picture_stays_the_films(model, clip, tmp_path):
         ({"span": (0, 1), "extend": "x.mp4"}, "not both"),
         ({"span": (0, 1), "retake": 5}, "a Clip or a path, got int"),
         ({"span": (0, 1), "candidates": 2}, "does not go with candidates"),
+        ({"span": (0, 1), "video": torch.zeros(4, 3, 8, 8)}, "does not go with video"),
+        ({"span": (0, 1), "v2a": "paper"}, "does not go with v2a"),
+        ({"span": (0, 1), "rank": "best"}, "unknown rank 'best'"),
         ({"retake": None, "span": (0, 1)}, "give retake too"),
+        ({"retake": None, "part": "smell"}, "unknown part 'smell'"),
+        ({"retake": None, "strength": 5.0}, "give lora too"),
     ],
 )
 def test_what_makes_no_sense_is_refused(model, clip, options, said):
@@ -148,6 +160,13 @@ def test_what_cannot_go_on_is_refused(model, clip):
             model.generate(PROMPT, extend=given, **FEW)
     with pytest.raises(ValueError, match="span belongs to retake"):
         model.generate(PROMPT, extend=clip, span=(0, 1), **FEW)
+    for wrong, said in (
+        ({"part": "video"}, "part belongs to retake"),
+        ({"v2a": "nonsense"}, "unknown v2a"),
+        ({"contacts": [0.5]}, "does not go with contacts"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            model.generate(PROMPT, extend=clip, **wrong, **FEW)
     with pytest.raises(FileNotFoundError):
         model.generate(PROMPT, extend="gone.mp4", **FEW)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import syncflow
-from syncflow.clip import ClipSpec
+from syncflow.clip import Clip, ClipSpec
 from syncflow.config import ModelConfig
 from syncflow.data import media
 from syncflow.data.export import tags
@@ -68,17 +68,74 @@ def test_files_are_told_by_name_alone(model, tmp_path) -> None:
         {"audio_takes": 2, "height": 32, "seconds": 2.0},
         {"negative_prompt": "n", "guidance": 2, "schedule": "joint"},
         {"video": "film", "seconds": 0.5},
+        {"rank": None, "audio_takes": 2},
+        {"extend": "film", "seconds": 0.5},
+        {"image": "film"},
     ],
 )
 def test_what_is_planned_is_what_is_made(model, tmp_path, options) -> None:
-    if "video" in options:
+    for name in {"video", "extend", "image"} & options.keys():
         video = torch.zeros(16, 3, 32, 32, dtype=torch.uint8)
-        options = {**options, "video": media.write(tmp_path / "f.mp4", video, None)}
+        options = {**options, name: media.write(tmp_path / "f.mp4", video, None)}
     options = {"steps": 1, **options}
     planned = record.planned(model, ["a", "b"], 3, **options)
     clips = model.generate(["a", "b"], seed=3, progress=False, **options)
     assert [clip.made for clip in clips] == planned
     assert json.loads(json.dumps(planned)) == planned
+    assert planned[0].get("rank", "sync") == "sync"
+
+
+@pytest.mark.parametrize("part", ["audio", "both"])
+def test_a_retake_tells_its_part_and_its_file(model, tmp_path, part) -> None:
+    given = media.write(tmp_path / "f.mp4", torch.zeros(16, 3, 32, 32, dtype=torch.uint8), None)
+    options = {"retake": given, "span": (0.2, 0.6), **({} if part == "audio" else {"part": part})}
+    clip = model.generate("a", **options, **FEW)
+    (planned,) = record.planned(model, ["a"], 0, **options, steps=1, audio_steps=1)
+    assert clip.made == planned and (planned["retake"], planned["part"]) == ("f.mp4", part)
+    assert planned["retake_hash"] == fingerprint.of_file(given)
+
+
+def test_the_content_of_given_files_counts(model, tmp_path) -> None:
+    """Whatever their names and places."""
+    found = []
+    for number in range(3):
+        path = tmp_path / str(number) / "given.bin"
+        path.parent.mkdir()
+        path.write_bytes(b"same" if number < 2 else b"else")
+        (told,) = record.planned(model, ["a"], 0, lora=path, image=str(path))
+        assert told["lora_hash"] == told["image_hash"] and len(told["lora_hash"]) == 16
+        found.append(told)
+    assert found[0] == found[1] != found[2]
+
+
+def test_additions_tell_their_strength_whether_it_was_stated_or_not(model) -> None:
+    told = [record.planned(model, ["a"], 0, lora="x", **s) for s in ({}, {"strength": 1})]
+    assert told[0] == told[1] and told[0][0]["strength"] == 1.0
+    assert "strength" not in record.planned(model, ["a"], 0, strength=1.0)[0]
+
+
+def test_a_clip_without_pictures_gets_no_sound(model) -> None:
+    for shape in ((0, 3, 32, 32), (4, 3, 0, 32)):
+        empty = torch.zeros(shape, dtype=torch.uint8)
+        for video in (empty, Clip(empty, torch.zeros(10))):
+            with pytest.raises(ValueError, match="video must "):
+                model.generate("a", video=video, **FEW)
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"height": -1, "width": 3}, "height must be a whole number between 1 and 16384 px"),
+        ({"height": 3, "width": 2.5}, "width must be a whole number"),
+        ({"fps": "a"}, "fps must be a number"),
+        ({"sample_rate": 1.5}, "sample_rate must be a whole number"),
+        ({"path": None}, "a clip is loaded from a path, got None"),
+    ],
+)  # fmt: skip
+def test_a_clip_is_not_loaded_with_numbers_that_none_can_have(tmp_path, options, said) -> None:
+    path = media.write(tmp_path / "f.mkv", torch.zeros(4, 3, 32, 32, dtype=torch.uint8), None)
+    with pytest.raises(ValueError, match=said):
+        Clip.load(**{"path": path, **options})
 
 
 def test_another_model_has_another_hash(model, tmp_path) -> None:

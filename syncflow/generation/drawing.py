@@ -13,6 +13,19 @@ from syncflow.generation.sampler import Captions, GuidedVelocity, Progress, adva
 from syncflow.generation.steps import Steps
 from syncflow.models.ddit import DDiT
 from syncflow.noise_steps import Held
+from syncflow.sampling import SamplingOptions
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What all that one call draws has in common: sampling options as they were given, texts to
+    lead away from, who is told of steps."""
+
+    sampling: SamplingOptions
+    negative_prompt: str | None = None
+    negative_audio_prompt: str | None = None
+    callback: flow.Callback | None = None
+    progress: bool = True
 
 
 @dataclass(frozen=True)

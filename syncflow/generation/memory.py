@@ -10,7 +10,7 @@ import torch
 
 from syncflow.clip import VIDEO_STRIDE, ClipSpec
 from syncflow.config import ModelConfig, PatchVAEConfig
-from syncflow.generation.record import Model
+from syncflow.generation.model import Model
 
 _CGROUP = Path("/sys/fs/cgroup")
 _FLOAT = 4

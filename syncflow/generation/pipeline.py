@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
 
 import torch
-from torch import nn
 
 from syncflow import flow
-from syncflow.clip import Clip, ClipSpec, to_model, to_pixels
-from syncflow.config import ModelConfig, T5TextConfig
+from syncflow.clip import Clip, ClipSpec
 from syncflow.generation import candidates, continuation, noise, record
-from syncflow.generation.additions import with_additions
-from syncflow.generation.codecs import Codecs
-from syncflow.generation.drawing import Start, draw
+from syncflow.generation.drawing import Start, Wishes, draw
 from syncflow.generation.events import Times, events
+from syncflow.generation.model import Model
 from syncflow.generation.request import (
     GenerateOptions,
     GivenVideo,
     Part,
     checked,
+    choose,
     first_frame,
     geometry,
     given_videos,
@@ -32,12 +29,8 @@ from syncflow.generation.request import (
 )
 from syncflow.generation.sampler import encode_captions
 from syncflow.generation.steps import Steps
-from syncflow.model_io import hub, model_folder
-from syncflow.model_io.text_cache import PromptEncoder
-from syncflow.models.codec import AudioCodec, VideoCodec
-from syncflow.models.ddit import DDiT
-from syncflow.models.latent_space import Scale
-from syncflow.models.text.encoder import TextEncoder
+from syncflow.model_io import lora as low_rank
+from syncflow.model_io import model_folder
 from syncflow.noise_steps import Held
 from syncflow.sampling import SamplingOptions
 
@@ -81,96 +74,8 @@ def load(
     return SyncFlow(config, **parts, folder=folder, steps=steps).to(device, dtype)
 
 
-class SyncFlow:
-    """A text encoder, the d-DiT and both VAEs; made by ``load``."""
-
-    def __init__(
-        self,
-        config: ModelConfig,
-        ddit: DDiT,
-        video_vae: VideoCodec,
-        audio_vae: AudioCodec,
-        text_encoder: TextEncoder | None = None,
-        folder: Path | None = None,
-        steps: Steps | None = None,
-    ) -> None:
-        self.config, self.folder = config, folder
-        self.steps = steps or Steps(graph=True)
-        self.ddit, self.video_vae, self.audio_vae = ddit, video_vae, audio_vae
-        self._text_encoder: TextEncoder | PromptEncoder | None = text_encoder
-        self._video = Scale.of_video(config.latent_mean_video, config.latent_std_video)
-        self._audio = Scale.of_audio(config.latent_mean_audio, config.latent_std_audio)
-        self.device, self.dtype = torch.device("cpu"), torch.float32
-        for part in (ddit, video_vae, audio_vae, text_encoder):
-            if part is not None:
-                part.eval().requires_grad_(False)
-
-    def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> SyncFlow:
-        """Moves everything; ``dtype`` is the towers', None = the device's default."""
-        try:
-            self.device = torch.device(device)
-            self.dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
-            self.ddit.to(self.device, self.dtype)
-            if self.device.type == "cuda":
-                self.ddit.fold()
-            self.audio_vae.to(self.device, torch.float32)
-            if self.device.type == "cuda" and hasattr(self.video_vae, "for_gpu"):
-                self.video_vae.for_gpu(self.device, self.dtype)
-            else:
-                self.video_vae.to(self.device, torch.float32)
-            self.steps.clear()
-            if self._text_encoder is not None:
-                self._text_encoder.to(self.device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"device {str(device)!r} cannot be used: {reason}") from error
-        return self
-
-    @property
-    def codecs(self) -> Codecs:
-        return Codecs(
-            self.video_vae, self.audio_vae, self._video, self._audio, self.steps, self.device
-        )
-
-    @property
-    def text_encoder(self) -> TextEncoder | PromptEncoder:
-        """T5 is in memory only while it encodes."""
-        if self._text_encoder is None:
-            config = self.config.text_encoder
-            assert isinstance(config, T5TextConfig)  # the other kind is loaded with the model
-            self._text_encoder = PromptEncoder(config, self.folder, self.device)
-        return self._text_encoder
-
-    def save(self, folder: str | Path) -> Path:
-        """Writes the model folder that ``load`` reads, model card included."""
-        text = self._text_encoder
-        parts: dict[str, nn.Module | None] = {
-            "ddit": self.ddit,
-            "video_vae": self.video_vae,
-            "audio_vae": self.audio_vae,
-            "text_encoder": text if isinstance(text, TextEncoder) else None,
-        }
-        return model_folder.save(folder, self.config, parts, source=self.folder)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        revision: str | None = None,
-        private: bool = False,
-        token: str | None = None,
-        message: str = "Add a syncflow model",
-    ) -> str:
-        """Saves the model into a hub repository, made where it is missing; returns the address.
-
-        Raises:
-            ValueError: ``repo_id`` is not owner/name. OSError: the hub refuses.
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            return hub.upload(
-                self.save(folder), repo_id, revision=revision, private=private, token=token,
-                message=message,
-            )  # fmt: skip
+class SyncFlow(Model):
+    """A text encoder, the d-DiT and both VAEs, and the clips that they make; made by ``load``."""
 
     @overload
     def generate(
@@ -196,7 +101,6 @@ class SyncFlow:
     ) -> Clip | list[Clip]: ...
 
     @torch.inference_mode()
-    @with_additions
     def generate(
         self,
         prompt: str | Sequence[str],
@@ -219,6 +123,8 @@ class SyncFlow:
         rank: Literal["sync"] | None = "sync",
         callback: flow.Callback | None = None,
         progress: bool = True,
+        lora: str | Path | None = None,
+        strength: float = 1.0,
         **sampling: Unpack[SamplingOptions],
     ) -> Clip | list[Clip]:
         """Makes clips; whatever is None is as the model's config says.
@@ -262,48 +168,71 @@ class SyncFlow:
         seed, audio_takes, seconds, height, width = checked(
             seed=seed, audio_takes=audio_takes, seconds=seconds, height=height, width=width
         )
-        if retake is None and (span is not None or part != "audio") and extend is None:
+        choose(v2a=v2a, rank=rank, part=part)
+        if retake is None and extend is None and (span is not None or part != "audio"):
             raise ValueError("span and part say what of retake is drawn anew: give retake too")
-        if extend is not None or retake is not None:
-            others = {"video": video, "image": image, "contacts": contacts, "height": height}
-            others |= {"width": width, "audio_takes": audio_takes if audio_takes > 1 else None}
-            wishes = continuation.Wishes(
-                sampling, negative_prompt, negative_audio_prompt, callback, progress
-            )
-            return continuation.run(
-                self, prompt, extend, retake, seconds, span, part, seed, wishes, others
-            )
-        single = isinstance(prompt, str) and audio_takes == 1
+        if lora is None and strength != 1:
+            raise ValueError("strength says how much of lora is added: give lora too")
         prompts = prompt_list(prompt)
+        wishes = Wishes(sampling, negative_prompt, negative_audio_prompt, callback, progress)
+        new: dict[str, Any] = {
+            "height": height, "width": width, "video": video, "image": image,
+            "contacts": contacts, "audio_takes": audio_takes, "v2a": v2a, "rank": rank,
+        }  # fmt: skip
+        goes_on: dict[str, Any] = {"extend": extend, "retake": retake, "span": span, "part": part}
+        told: dict[str, Any] = {
+            "seed": seed, "seconds": seconds, "negative_prompt": negative_prompt,
+            "negative_audio_prompt": negative_audio_prompt, "lora": lora, "strength": strength,
+        }  # fmt: skip
+        with low_rank.applied(self.ddit, lora, strength):
+            if extend is None and retake is None:
+                clips = self._new(prompts, seed, seconds, wishes, **new)
+            else:
+                clips = continuation.run(self, prompts, seed, seconds, wishes, new, **goes_on)
+        made = record.planned(self, prompts, **told, **new, **goes_on, **sampling)
+        for clip, how in zip(clips, made, strict=True):
+            clip.made = how
+        return clips[0] if isinstance(prompt, str) and audio_takes == 1 else clips
+
+    def _new(
+        self,
+        prompts: list[str],
+        seed: int,
+        seconds: float | None,
+        wishes: Wishes,
+        *,
+        height: int | None,
+        width: int | None,
+        video: Any,
+        image: Any,
+        contacts: Any,
+        audio_takes: int,
+        v2a: str,
+        rank: str | None,
+    ) -> list[Clip]:
+        """Clips that go on from none, the takes of a prompt side by side."""
         asked = resolve(
-            self.config.sampling, prompts, sampling, v2a=v2a, rank=rank, video=video,
+            self.config.sampling, prompts, wishes.sampling, v2a=v2a, rank=rank, video=video,
             image=image, takes=audio_takes,
         )  # fmt: skip
-        size = {"seconds": seconds, "height": height, "width": width}
-        spec = geometry(self.config, size, video)
+        spec = geometry(self.config, {"seconds": seconds, "height": height, "width": width}, video)
         given: list[GivenVideo] = []
         if video is not None:
             given, spec = given_videos(video, len(prompts), spec, seconds)
         told = events(contacts, len(prompts), self.config.ddit.event_tokens, spec.seconds)
-        made = record.records(
-            self, prompts, asked.sampling, spec, seed=seed, audio_takes=audio_takes,
-            seconds=seconds, negative_prompt=negative_prompt,
-            negative_audio_prompt=negative_audio_prompt, video=video, image=image, v2a=v2a,
-            contacts=contacts, rank=rank,
-        )  # fmt: skip
 
         def drawn(rows: Sequence[int], seeds: Iterable[int]) -> list[Clip]:
             its = [prompts[row] for row in rows]
             captions = encode_captions(
-                self.ddit, self.text_encoder, its, spec, self.dtype, negative_prompt,
-                negative_audio_prompt, asked.sampling.null_caption,
+                self.ddit, self.text_encoder, its, spec, self.dtype, wishes.negative_prompt,
+                wishes.negative_audio_prompt, asked.sampling.null_caption,
                 None if told is None else told[list(rows)],
             )  # fmt: skip
             sources = noise.generators(seeds)
             start = self._start(sources, spec, given, image, v2a == "paper", audio_takes)
             latents = draw(
-                self.ddit, self.steps, captions, start, asked, noise.fresh(sources), callback,
-                progress,
+                self.ddit, self.steps, captions, start, asked, noise.fresh(sources),
+                wishes.callback, wishes.progress,
             )  # fmt: skip
             return self.codecs.clips(*latents, its, audio_takes, spec, given)
 
@@ -316,9 +245,7 @@ class SyncFlow:
 
             groups = [clips[i : i + audio_takes] for i in range(0, len(clips), audio_takes)]
             clips = [clip for group in groups for clip in ranking.ranked(group)]
-        for clip, how in zip(clips, made, strict=True):
-            clip.made = how
-        return clips[0] if single else clips
+        return clips
 
     def _start(
         self,
@@ -346,22 +273,3 @@ class SyncFlow:
         clean = torch.arange(x_video.shape[2], device=self.device) == 0
         frame_mask = (~clean).expand(len(x_video), -1)
         return replace(start, frame_mask=frame_mask, held=(Held(clean[:, None, None]), None))
-
-    @torch.inference_mode()
-    def reconstruct(self, clip: Clip) -> Clip:
-        """The clip through both VAEs and back: the best that generation could look and sound.
-
-        Raises:
-            ValueError: another sample rate than the model's, or a size that the VAE cannot take.
-        """
-        rate = self.config.geometry.sample_rate
-        if clip.sample_rate != rate:
-            raise ValueError(f"the model's sample rate is {rate} Hz, the clip's {clip.sample_rate}")
-        pixels = to_model(clip.video)[None].to(self.device)
-        video = self.video_vae.encode(pixels).mode()
-        video = self.video_vae.decode(video, num_frames=len(clip.video))
-        audio = self.audio_vae.encode(clip.audio[None].to(self.device, torch.float32)).mode()
-        audio = self.audio_vae.decode(audio, num_samples=len(clip.audio))
-        return Clip(
-            to_pixels(video[0]).cpu(), audio[0].clamp(-1, 1).cpu(), clip.fps, rate, clip.prompt
-        )

@@ -8,28 +8,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from syncflow.clip import ClipSpec
-from syncflow.config import ModelConfig, SamplingConfig
+from syncflow.config import SamplingConfig
 from syncflow.generation import request
+from syncflow.generation.model import Model
 from syncflow.model_io import fingerprint
 from syncflow.sampling import OPTIONS
 
 Record = dict[str, Any]
 _FILES = ("video", "image", "extend", "retake", "lora")
 _WITH_LENGTH = ("video", "extend", "retake")  # films that bring a length of their own
-
-
-class Model(Protocol):
-    """What is told of a model (``pipeline.SyncFlow``)."""
-
-    config: ModelConfig
-    folder: Path | None
-    device: torch.device
-    dtype: torch.dtype
 
 
 def records(
@@ -70,6 +62,10 @@ def records(
         given["v2a"] = None
     if given.get("retake") is None:
         given["part"] = None
+    if given.get("lora") is None:
+        given["strength"] = None
+    else:
+        given["strength"] = 1.0 if given.get("strength") is None else float(given["strength"])
     if audio_takes == 1:
         given["rank"] = None
     else:
@@ -77,7 +73,12 @@ def records(
     made = []
     for index, prompt in enumerate(prompts):
         own = {name: _of(value, name, index, len(prompts)) for name, value in given.items()}
-        own = {name: value for name, value in own.items() if value is not None}
+        own |= {f"{name}_hash": _hash(own[name]) for name in _FILES if name in own}
+        own = {
+            name: _name(value) if name in _FILES else _plain(value)
+            for name, value in own.items()
+            if value is not None
+        }
         for take in range(1, audio_takes + 1):
             which = {"take": take} if audio_takes > 1 else {}
             made.append({**shared, **own, "prompt": prompt, "seed": int(seed) + index, **which})
@@ -90,6 +91,8 @@ def planned(model: Model, prompts: list[str], seed: int, **options: Any) -> list
     Raises:
         ValueError, TypeError: as ``generate``.
     """
+    # Takes that are not ranked are told so; everything else that is None is as if left out.
+    ranked = options.pop("rank", "sync")
     options = {name: value for name, value in options.items() if value is not None}
     size = {name: options.pop(name, None) for name in ("seconds", "height", "width")}
     seed, takes, *numbers = request.checked(
@@ -97,7 +100,7 @@ def planned(model: Model, prompts: list[str], seed: int, **options: Any) -> list
     )
     size = dict(zip(size, numbers, strict=True))
     asked_for = {name: options.pop(name) for name in OPTIONS if name in options}
-    told: dict[str, Any] = {"v2a": "one-pass", "rank": "sync", "part": "audio", **options}
+    told: dict[str, Any] = {"v2a": "one-pass", "rank": ranked, "part": "audio", **options}
     given = {name: told.get(name) for name in ("video", "image", "extend")}
     given["retaken"] = told["part"] if told.get("retake") is not None else None
     asked = request.resolve(
@@ -122,14 +125,20 @@ def _of(value: Any, name: str, index: int, prompts: int) -> Any:
     nested = several and name == "contacts" and all(hasattr(item, "__len__") for item in value)
     if nested or (several and name in ("video", "extend")):
         value = value[index]
-    return _file(value) if name in _FILES else _plain(value)
+    return value
 
 
-def _file(value: Any) -> str | None:
-    """A name without its folder, which is nobody else's business."""
-    if value is None or isinstance(value, (str, Path)):
-        return None if value is None else Path(value).name
-    return "given"
+def _name(value: Any) -> str:
+    """A file's name without its folder, which is nobody else's business."""
+    return Path(value).name if isinstance(value, (str, Path)) else "given"
+
+
+def _hash(value: Any) -> str | None:
+    """Of a file's content, which may change under the same name."""
+    if not isinstance(value, (str, Path)):
+        return None
+    path = Path(value).expanduser()
+    return fingerprint.of_file(path) if path.is_file() else None
 
 
 def _plain(value: Any) -> Any:

@@ -316,6 +316,8 @@ def _read_video(
     """Frames, their rate, the file and the length in seconds. A file is read at the size that the
     model sees, and no further than ``seconds`` need; its own picture is copied when it is saved."""
     if isinstance(video, Clip):
+        if not video.video.numel():
+            raise ValueError(f"video must have a picture, got {list(video.video.shape)}")
         return video.video, video.fps, video.picture_file, video.seconds
     if isinstance(video, (str, Path)):
         from syncflow.data import media
@@ -331,6 +333,6 @@ def _read_video(
         return frames, spec.fps, Path(video), length
     if not torch.is_tensor(video):
         raise ValueError(f"video must be a Clip, a path or a tensor, got {type(video).__name__}")
-    if video.dtype != torch.uint8 or video.ndim != 4 or video.shape[1] != 3 or not len(video):
+    if video.dtype != torch.uint8 or video.ndim != 4 or video.shape[1] != 3 or not video.numel():
         raise ValueError(f"video must be uint8 [F,3,H,W], got {video.dtype} {list(video.shape)}")
     return video, spec.fps, None, len(video) / spec.fps

@@ -1,4 +1,4 @@
-"""Which model it was: a hash of the files in its folder."""
+"""Which model it was, or which file: a hash of what is in it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,18 @@ def of(folder: Path) -> str:
     paths = sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")])
     whole = hashlib.sha256()
     for path in paths:
-        state = path.stat()
-        whole.update(f"{path.name} {_digest(path, state.st_size, state.st_mtime_ns)}\n".encode())
+        whole.update(f"{path.name} {_state(path)}\n".encode())
     return whole.hexdigest()[:DIGITS]
+
+
+def of_file(path: Path) -> str:
+    """The first digits of a SHA-256 over a file's content, of a large one as in ``of``."""
+    return _state(path)[:DIGITS]
+
+
+def _state(path: Path) -> str:
+    state = path.stat()
+    return _digest(path.absolute(), state.st_size, state.st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
