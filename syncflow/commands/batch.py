@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from syncflow.clip import VIDEO_STRIDE, Clip
+from syncflow.clip import FPS, SAMPLE_RATE, VIDEO_STRIDE, Clip
 from syncflow.commands import inputs, output_paths
 from syncflow.commands.options import MOST_SECONDS
 from syncflow.data import media
 from syncflow.data.export import formats, loudness, scale, tags
-from syncflow.generation import memory, record
+from syncflow.generation import continuation, memory, record
 from syncflow.generation.pipeline import SyncFlow
 
 
@@ -84,9 +84,14 @@ def planned(args: argparse.Namespace) -> Batch:
         plan.check_inputs(read, 1, args.sheet)
     if args.sheet and plan.paths[0].parent.is_dir():
         media.check_folder(plan.sheet)
-    scale.check(args.scale, args.scale_filter)
+    scale.check(args.scale, _filter(args))
+    if args.scale_filter and args.scale == 1:
+        raise ValueError("--scale-filter says how --scale enlarges: give --scale too")
     if args.loudness is not None:
         loudness.check(args.loudness)
+        silent = [path for path in plan.paths if not formats.holds_sound(path)]
+        if silent:
+            raise ValueError(f"--loudness sets that of the sound, and '{silent[0]}' has none")
     resumes = bool(films or args.prompts_file)
     return Batch(_jobs(args, prompts, plan, films), plan, read, resumes)
 
@@ -154,6 +159,7 @@ def made(
     for job, asked, wanted in jobs:
         left = _left(work, job, wanted, args)
         if not left:
+            kept += _finished(job, wanted) if args.sheet else []
             continue
         try:
             clips = model.generate(
@@ -191,10 +197,13 @@ def _check(
     """Raises where a job's clips cannot be made, or not written."""
     spec = model.config.geometry.spec
     seconds = options.get("seconds")
+    window = None
     if args.extend or args.retake:
-        more = seconds or 0.0
-        given = media.probe(args.extend or args.retake)
-        seconds = given.seconds + more * len(job.prompts)
+        seconds = media.probe(args.extend or args.retake).seconds
+    if args.extend:  # window by window of the model's own length
+        window = spec
+        more = options.get("seconds") or spec.seconds * (1 - continuation.CONTEXT)
+        seconds = (seconds or 0.0) + more * len(job.prompts)
     if job.video is not None:
         given = media.probe(job.video)
         if args.video and Path(args.video).is_dir():
@@ -218,14 +227,19 @@ def _check(
         if args.image and any(map(formats.is_frames, job.paths)):  # now their number is known
             work.plan.check_inputs(work.inputs, spec.num_frames, args.sheet)
         guided = any(sampling.get(name, 1) != 1 for name in ("guidance", "audio_guidance"))
-        memory.check(model, spec, len(job.prompts), args.audio_takes, guided)
+        together = 1 if window else len(job.prompts)
+        memory.check(model, window or spec, together, args.audio_takes, guided)
+
+
+def _filter(args: argparse.Namespace) -> Any:
+    return args.scale_filter or scale.FILTERS[0]
 
 
 def _finish(args: argparse.Namespace) -> record.Record:
     """What is done to a clip before it is written, as its file tells it."""
     told: record.Record = {}
     if args.scale > 1:
-        told |= {"scale": args.scale, "scale_filter": args.scale_filter}
+        told |= {"scale": args.scale, "scale_filter": _filter(args)}
     if args.loudness is not None:
         told["loudness"] = args.loudness
     return told
@@ -250,10 +264,25 @@ def _left(
     return left
 
 
+def _finished(job: Job, wanted: list[record.Record]) -> list[Clip]:
+    """The clips of a job that is done, for the contact sheet, as their files have them; what is no
+    film is told and left out."""
+    clips = []
+    for path, how in zip(job.paths, wanted, strict=True):
+        try:
+            told = media.probe(path)
+            clip = Clip.load(path, told.fps or FPS, told.sample_rate or SAMPLE_RATE)
+        except (ValueError, OSError):  # sound or picture alone, or damaged
+            print(f"note: the contact sheet lacks '{path}', which was there", file=sys.stderr)
+            continue
+        clips.append(dataclasses.replace(clip, prompt=how["prompt"] or None))
+    return clips
+
+
 def _write(clip: Clip, path: Path, how: record.Record, args: argparse.Namespace) -> None:
     picture, sound, told = clip.video, clip.audio, ""
     if args.scale > 1:
-        picture = scale.enlarge(picture, args.scale, args.scale_filter)
+        picture = scale.enlarge(picture, args.scale, _filter(args))
     if args.loudness is not None:
         sound, reached = loudness.normalise(sound, clip.sample_rate, args.loudness)
         if reached == -math.inf:
@@ -284,8 +313,8 @@ def _drawn(scores: Mapping[str, float], path: Path) -> str:
 def _facts(clip: Clip, job: Job, args: argparse.Namespace) -> str:
     height, width = (size * args.scale for size in clip.video.shape[2:])
     length, fps = clip.seconds, clip.fps
-    if job.video is not None:  # copied at its own rate and size, not the model's
-        given = media.probe(job.video)
+    if clip.picture_file is not None and formats.holds_sound(job.paths[0]):
+        given = media.probe(clip.picture_file)  # copied at its own rate and size, not the model's
         height, width = given.height, given.width
         length, fps = args.seconds or given.seconds or length, given.fps or fps
     return f"{length:g} s, {width}x{height} at {fps:g} fps, {clip.sample_rate} Hz"

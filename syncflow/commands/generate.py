@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "enlarge the picture, so that a film keeps the colour of small things (default 1)"
     add("--scale", type=options.count, default=1, metavar="N", help=what)
     what = "how --scale fills in pixels: nearest (default) or lanczos"
-    add("--scale-filter", default="nearest", metavar="NAME", help=what)
+    add("--scale-filter", metavar="NAME", help=what)
     what = "loudness of the sound by BS.1770, e.g. -16, as far as its peaks allow"
     add("--loudness", type=float, metavar="LUFS", help=what)
     what = "do not write prompt, seed and options into the files"

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from PIL import Image, ImageChops, ImageStat
+
 from syncflow.commands import inputs
 from syncflow.data import media
 from syncflow.data.export import tags
@@ -50,6 +52,45 @@ def test_a_file_of_prompts_goes_on_where_it_stopped(model, capsys, monkeypatch) 
     assert Path(names[0]).stat().st_mtime_ns == first[names[0]][0]
     assert run(model, *batch, "--seed", "1") == 0  # other clips
     assert capsys.readouterr().out.split() == names
+
+
+def test_an_input_of_other_content_under_its_name_is_no_finished_clip(model, capsys) -> None:
+    Path("films").mkdir()
+    for name in "ab":
+        film(f"films/{name}.mp4")
+    sounds = ("a ball", "--video", "films", "-o", "o/")
+    assert run(model, *sounds) == 0
+    capsys.readouterr()
+    film("films/a.mp4", frames=20)
+    assert run(model, *sounds) == 0
+    assert capsys.readouterr().out.split() == ["o/a.mp4"] and media.probe("o/a.mp4").frames == 20
+
+    Path("p.txt").write_text("a ball\n")
+    for colour in ("red", "blue"):
+        Image.new("RGB", (32, 32), colour).save("first.png")
+        for made in (["c/1-a-ball.mp4"], []):
+            assert run(model, "--prompts", "p.txt", "--image", "first.png", "-o", "c/") == 0
+            assert capsys.readouterr().out.split() == made
+
+
+def test_the_contact_sheet_has_the_clips_that_were_there(model, capsys) -> None:
+    Path("p.txt").write_text("a ball\nanother ball\n")
+    batch = ("--prompts", "p.txt", "-o", "o/", "--batch-size", "1", "--sheet")
+    assert run(model, *batch) == 0
+    whole = Image.open("o/contact_sheet.png").convert("L")
+    for lost in (["o/2-another-ball.mp4"], [], ["o/1-a-ball.mp4", "o/2-another-ball.mp4"]):
+        for name in [*lost, "o/contact_sheet.png"]:
+            Path(name).unlink()
+        assert run(model, *batch) == 0
+        again = Image.open("o/contact_sheet.png").convert("L")
+        assert again.size == whole.size
+        apart = ImageChops.difference(whole, again)
+        assert ImageStat.Stat(apart).mean[0] < 4, "but for what encoding costs"
+    assert run(model, "--prompts", "p.txt", "-o", "{i}.wav") == 0
+    capsys.readouterr()
+    assert run(model, "--prompts", "p.txt", "-o", "{i}.wav", "--sheet") == 0
+    err = capsys.readouterr().err
+    assert all(f"the contact sheet lacks '{i}.wav', which was there" in err for i in (1, 2))
 
 
 def test_a_given_list_is_made_anew(model, capsys) -> None:

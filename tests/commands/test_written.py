@@ -80,6 +80,24 @@ def test_info_tells_what_was_made(model, capsys) -> None:
     assert main(["info", "gone.mp4"]) == 2
 
 
+def test_a_retaken_film_keeps_its_prompt_and_its_own_rate_is_told(model, capsys) -> None:
+    assert run(model, "a ball", "-o", "a.mp4") == 0
+    retake = ("--retake", "a.mp4", "--span", "0.2", "0.5")
+    assert run(model, *retake, "-o", "b.mp4") == 0
+    assert tags.facts("b.mp4")["title"] == "a ball" and tags.read("b.mp4")["prompt"] == ""
+    assert run(model, "--retake", "b.mp4", "--span", "0.2", "0.5", "-o", "c.mkv") == 0
+    assert run(model, "a drum", *retake, "-o", "d.mp4") == 0
+    assert [tags.facts(name)["title"] for name in ("c.mkv", "d.mp4")] == ["a ball", "a drum"]
+    capsys.readouterr()
+    assert main(["info", "b.mp4"]) == 0
+    assert "title" in (out := capsys.readouterr().out) and "a ball" in out
+    media.write("other.mkv", torch.zeros(25, 3, 32, 48, dtype=torch.uint8), None, fps=25)
+    assert run(model, "--retake", "other.mkv", "--span", "0", "0.5", "-o", "e.mkv") == 0
+    assert "48x32 at 25 fps" in capsys.readouterr().err
+    assert run(model, "--retake", "other.mkv", "--span", "0", "0.5", "-o", "e%02d.png") == 0
+    assert "48x32 at 16 fps" in capsys.readouterr().err
+
+
 def test_threads(model, monkeypatch) -> None:
     asked = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
