@@ -1,6 +1,5 @@
 """An early audio layer is led towards a frozen audio encoder; finished weights have no trace."""
 
-
 import numpy as np
 import pytest
 import torch

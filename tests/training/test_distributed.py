@@ -154,7 +154,7 @@ def test_two_processes_learn_what_one_does(folder, name):
 def test_two_processes_write_the_averages_that_one_does(folder, name):
     files = sorted((folder / "one" / "averages").iterdir())
     assert len(files) == 4  # of two steps and two lengths
-    # One that was never updated, or is the weights as they are, would not differ from the others so.
+    # Averages that are never updated, or hold the weights themselves, do not differ so.
     lengths = [load_file(path) for path in files[2:]]
     assert max(float((v - lengths[1][k]).abs().max()) for k, v in lengths[0].items()) > 2e-3
     for path in files:

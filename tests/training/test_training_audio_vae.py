@@ -158,9 +158,7 @@ def test_it_learns_the_sounds_of_impacts(sounds, tmp_path):
     run(values, tmp_path)
     after = {key: told(tmp_path / "run", f"val_{key}")[-1] for key in ("mel_db", "si_sdr_db")}
     assert after["mel_db"] < before["mel_db"] - 1
-    assert {"adversarial", "features", "recon", "wave", "kl"} <= set(
-        lines(tmp_path / "run")[0]
-    )
+    assert {"adversarial", "features", "recon", "wave", "kl"} <= set(lines(tmp_path / "run")[0])
     written = sorted((tmp_path / "run" / "samples").iterdir())
     assert [path.suffix for path in written] == [".wav"] * 4
     assert told(tmp_path / "run", "val_f1_50")[-1] >= 0

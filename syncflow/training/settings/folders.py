@@ -24,7 +24,6 @@ _Folder = TypeVar("_Folder", bound=FolderConfig)
 
 #: A folder's name, or a list of what is said of each of several.
 OneOrSeveral = Annotated[
-    Annotated[str, Tag("folder")]
-    | Annotated[list[_Folder], Field(min_length=1), Tag("folders")],
+    Annotated[str, Tag("folder")] | Annotated[list[_Folder], Field(min_length=1), Tag("folders")],
     Discriminator(lambda value: "folders" if isinstance(value, list) else "folder"),
 ]
