@@ -13,8 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from syncflow.evaluation.metrics.metric import Metric, Pair
 from syncflow.evaluation.probes.probe import ProbeSettings
 from syncflow.evaluation.report import paper_page
@@ -27,7 +25,7 @@ from syncflow.evaluation.suites.paper_metrics import (
     world_factories,
 )
 from syncflow.evaluation.suites.paper_systems import System
-from syncflow.evaluation.suites.systems import Model
+from syncflow.evaluation.suites.systems import Model, is_finite
 from syncflow.progress import bar
 
 #: The paper's zero-shot resolutions (Table 1), and the guidance weights that figure 5 is drawn at
@@ -73,7 +71,7 @@ def measure(
             raise ValueError(f"asked for {len(part)} clips, the system made {len(made)}")
         pairs = []
         for item, ours, theirs in zip(part, made, real, strict=True):
-            if torch.isfinite(ours.audio).all():
+            if is_finite(ours):
                 pairs.append(Pair(ours, theirs, item.prompt))
             else:  # the same clips for every metric
                 left_out[item.key] = "the system's sound has values that are not finite"
