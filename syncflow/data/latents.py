@@ -215,9 +215,15 @@ class Latents:
     def __len__(self) -> int:
         return self.manifest["count"]
 
-    def batch(self, rows: np.ndarray, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Normalised draws from the posteriors, and the text: ``video`` [B,Cz,T,h,w], ``audio``
-        [B,A,D], ``text`` [B,L,E], ``mask`` [B,L], L the longest caption's length."""
+    @property
+    def widths(self) -> dict[str, int]:
+        """Channels of the ``video`` and ``audio`` latents, and numbers of a ``text`` token."""
+        return {**self._channels, "text": self._shards[0].tensors["text"].shape[1]}
+
+    def batch(self, rows: np.ndarray, rng: np.random.Generator | None) -> dict[str, Tensor]:
+        """Normalised draws from the posteriors, without ``rng`` their means, and the text:
+        ``video`` [B,Cz,T,h,w], ``audio`` [B,A,D], ``text`` [B,L,E], ``mask`` [B,L], L the longest
+        caption's length."""
         found = [self._find(int(row)) for row in rows]
         out: dict[str, Tensor] = {}
         for kind in ("video", "audio"):
@@ -226,8 +232,10 @@ class Latents:
                 for k in ("mean", "std")
             )
             self._refuse_what_is_no_number(rows, mean, std)
-            noise = torch.from_numpy(rng.standard_normal(tuple(mean.shape), dtype=np.float32))
-            out[kind] = self.scale[kind].normalize(mean + std * noise)
+            if rng is not None:
+                noise = rng.standard_normal(tuple(mean.shape), dtype=np.float32)
+                mean = mean + std * torch.from_numpy(noise)
+            out[kind] = self.scale[kind].normalize(mean)
         texts = [shard.text(row).float() for shard, row in found]
         for row, text in zip(rows, texts, strict=True):
             self._refuse_what_is_no_number([row], text[None])

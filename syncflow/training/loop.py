@@ -26,15 +26,14 @@ from syncflow.training.checkpoints.writer import TAG, Writer
 from syncflow.training.distributed import engine
 from syncflow.training.distributed.groups import Group
 from syncflow.training.optim import optimizer, power_ema, precision
+from syncflow.training.passes import Passes
 from syncflow.training.recompute import recompute
 from syncflow.training.settings import LoopConfig
 from syncflow.training.stopping import StopOnSignal
-from syncflow.training.tasks.randomness import SampleGenerators, Source
 from syncflow.training.tasks.task import Task
 
 # Updates among which ``max_nonfinite`` may have a loss or gradient that is not finite.
 _STRETCH = 1000
-_NAMED = 8  # clips of such an update are named, and the rest counted
 
 
 class Diverged(RuntimeError):
@@ -149,7 +148,8 @@ class _Run:
         peak = logging.peak_flops(group.device, config.peak_tflops)
         # Counting traces the whole model: only where a share of the peak can be told.
         self.peak = peak if peak and task.flops(0) is not None else None
-        self.batches = Batches(task, config.prefetch, self._source)
+        self.passes = Passes(task, config, group)
+        self.batches = Batches(task, config.prefetch, self.passes.source)
         shown = progress and group.leads
         self.bar = bar(
             total=config.steps, initial=start.step, desc=out.name, shown=shown, mininterval=2
@@ -247,7 +247,9 @@ class _Run:
         with self.watch.phase("optimizer"):
             norm = self.engine.step(lr, self.step, loss)
         self.watch.end()
-        self.pace.add(time.perf_counter() - begun, *self._seen(), told)
+        seconds = time.perf_counter() - begun
+        flops = self.passes.flops(self.step) if self.peak else 0.0
+        self.pace.add(seconds, self.passes.samples(self.step), flops, told)
         self.step = next_step
         self.bar.update()
         if norm is None:
@@ -269,44 +271,20 @@ class _Run:
 
     def _accumulate(self) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The gradients of an update; its mean loss and what is told of all its passes."""
-        config = self.config
         losses: list[Tensor] = []
         told: list[dict[str, Tensor | float]] = []
-        for part in range(config.accumulate):
-            index = self.step * config.accumulate + part
+        for index in self.passes.of(self.step):
             with self.watch.phase("data"):
                 batch = self.batches.take(index)
-                if index + 1 < config.steps * config.accumulate:
+                if index + 1 < self.passes.total:
                     self.batches.prepare(index + 1)
             with self.watch.phase("forward"):
-                loss, metrics = self.engine.loss(batch, self._source(index))
+                loss, metrics = self.engine.loss(batch, self.passes.source(index))
             with self.watch.phase("backward"):
                 self.engine.backward(loss)
             losses.append(loss.detach())
             told.append(metrics)
         return torch.stack(losses).mean(), logging.together(told)
-
-    def _source(self, index: int) -> Source:
-        config = self.config
-        if config.randomness == "batch":
-            return torch.Generator().manual_seed(config.seed * 1_000_003 + index)
-        places = self._places(index)
-        return SampleGenerators(config.seed, places[self.group.rows(len(places))])
-
-    def _places(self, index: int) -> range:
-        """The numbers of the clips of a pass of all processes."""
-        size = self.config.batch_size
-        return self.task.places(index) or range(index * size, (index + 1) * size)
-
-    def _seen(self) -> tuple[int, float]:
-        """Samples of this update, and its floating point operations where they will be told."""
-        parts = self.config.accumulate
-        passes = range(self.step * parts, (self.step + 1) * parts)
-        sizes = [len(self._places(index)) for index in passes]
-        if not self.peak:
-            return sum(sizes), 0.0
-        each = [self.task.flops(index) or 0.0 for index in passes]
-        return sum(sizes), sum(n * one for n, one in zip(sizes, each, strict=True))
 
     def _skip(self) -> None:
         """The update that just was is left out."""
@@ -314,7 +292,9 @@ class _Run:
         self.recent = [s for s in self.recent if s > self.step - _STRETCH] + [self.step]
         if self.group.leads:
             why = "not finite, or a spike" if self.config.max_spike else "not finite"
-            self.bar.write(f"{self.out.name} {self.step}: {why}, left out{self._whose()}")
+            clips = self.passes.clips(self.step - 1)
+            whose = f"; clips: {clips}" if clips else ""
+            self.bar.write(f"{self.out.name} {self.step}: {why}, left out{whose}")
         if len(self.recent) > self.config.max_nonfinite:
             self._save()
             self.writer.wait()
@@ -325,14 +305,6 @@ class _Run:
                 f'("changed": ["lr"] in loop) and resume, or start from an earlier checkpoint in '
                 f"{self.out} with init; step {self.step} is saved"
             )
-
-    def _whose(self) -> str:
-        """The clips of the update that just was."""
-        parts = self.config.accumulate
-        passes = range((self.step - 1) * parts, self.step * parts)
-        names = list(dict.fromkeys(name for index in passes for name in self.task.names(index)))
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        return f"; clips: {', '.join(names[:_NAMED])}{more}" if names else ""
 
     def _speed(self) -> dict[str, float]:
         samples, flops = self.pace.take()

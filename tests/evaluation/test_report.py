@@ -141,6 +141,35 @@ def test_a_late_or_silent_model_is_caught(folder, written, renderer):
     )
 
 
+def test_a_sound_that_is_not_finite_is_left_out_of_every_row(folder, written, renderer):
+    """It has no onsets, and would pass for a silent one."""
+
+    class Broken(renderer):
+        def generate(self, prompts, **options):
+            made = super().generate(prompts, **options)
+            if options["seed"] == 0:
+                made[1].audio[100] = float("nan")
+            return made
+
+    options = {"split": "val", "probe_settings": QUICK, "progress": False}
+    scope = sync.Scope(video_to_audio=False, reconstruct=False, players=1)
+    result = sync.run(Broken(), out=folder / "broken", clips=8, batch=4, scope=scope, **options)
+    seed = systems.cases("val", 8, [1])[1].seed
+    said = f"1 clips, of every system: level 1, seed {seed} (not finite: generated)"
+    assert result["facts"]["left out"] == said
+    for system in ("generated", "real", "real, silent"):
+        assert _row(result, system)["clips"] == 7
+    assert _row(result, "generated")["f1_50"] == _row(result, "real")["f1_50"]
+    found = sweep.sweep(
+        Broken(), clips=4, out=folder / "swept", grid={"guidance": [1.0]}, cache=folder / "probes",
+        **options,
+    )  # fmt: skip
+    assert found["rows"][0]["clips"] == 3
+    assert found["rows"][0]["left_out"] == {f"level 1, seed {seed}": "not finite: guidance 1.0"}
+    with pytest.raises(ValueError, match=r"1 of 2 clips can be measured; level 1, seed \d+: not fin"):
+        sync.run(Broken(), out=folder / "few", clips=2, scope=scope, **options)
+
+
 def test_sweep_ranks_and_refuses_test(folder, written, renderer):
     class Guided(renderer):
         def generate(self, prompts, **options):

@@ -1,5 +1,6 @@
 """Made-up latents and a model of a few thousand parameters: stages that train in a second."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from syncflow import durable
 from syncflow.clip import ClipSpec
 from syncflow.data.latent_shards import Rows, ShardWriter
+from syncflow.training import runner
 
 MODEL = {
     "video": {
@@ -71,3 +73,20 @@ def flow_config(latents: Path, out: Path, train: str = "both", loop=None, **chan
         "task": "flow", "out": str(out), "data": str(latents), "validation": str(latents),
         "model": MODEL, "train": train, "loop": settings, **changes,
     }  # fmt: skip
+
+
+def run(values: dict, folder: Path) -> None:
+    """Runs a config, which is written into ``folder``."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(values))
+    runner.run(path, progress=False)
+
+
+def lines(out: Path) -> list[dict]:
+    """What a run has told, step by step."""
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def told(out: Path, key: str) -> list[float]:
+    """The values of ``key`` in it."""
+    return [line[key] for line in lines(out) if key in line]

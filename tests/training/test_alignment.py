@@ -1,17 +1,14 @@
 """An early audio layer is led towards a frozen audio encoder; finished weights have no trace."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from made import flow_config, write_latents
+from made import flow_config, run, told, write_latents
 from safetensors.torch import load_file
 
 from syncflow.config import EncodecVAEConfig
 from syncflow.models.audio_vae import AudioVAE
 from syncflow.models.ddit import DDiT
-from syncflow.training import runner
 from syncflow.training.checkpoints import checkpoint, weights
 from syncflow.training.settings import FeaturesTask, TrainConfig
 from syncflow.training.tasks import alignment
@@ -50,12 +47,6 @@ def config(made, out, loop=None, train="audio", **changes):
     )
 
 
-def run(values, folder):
-    path = folder / "config.json"
-    path.write_text(json.dumps(values))
-    runner.run(path, progress=False)
-
-
 def test_the_loss_is_one_minus_the_cosine_at_the_latents_rate(made, tmp_path):
     training = FlowTraining(TrainConfig.parse({"run": config(made, tmp_path, draws=2)}).run)
     training.module.train()
@@ -79,8 +70,7 @@ def test_the_loss_is_one_minus_the_cosine_at_the_latents_rate(made, tmp_path):
 def test_it_learns_and_the_finished_weights_have_no_head(made, tmp_path):
     values = config(made, tmp_path / "run", {"steps": 30, "lr": 0.01, "log_every": 1})
     run(values, tmp_path)
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    apart = [found["alignment"] for found in map(json.loads, lines) if "alignment" in found]
+    apart = told(tmp_path / "run", "alignment")
     assert np.mean(apart[-3:]) < 0.7 * apart[0]
     final = load_file(tmp_path / "run" / "model.safetensors")
     assert not any(key.startswith("alignment") for key in final)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from made import MODEL, flow_config, write_latents
+from made import MODEL, flow_config, told, write_latents
 from safetensors.torch import load_file
 
 from syncflow.data import media
@@ -26,6 +26,7 @@ STEPS = 20
 LOOP = {
     "steps": STEPS, "lr": 0.003, "ema": 0.9, "warmup": 2, "decay": 0.0, "randomness": "sample",
     "log_every": 1, "validate_every": STEPS, "checkpoint_every": 10, "keep_every": 10,
+    "average_every": 10,
 }  # fmt: skip
 UNALIGNED = {**MODEL, "audio": {**MODEL["audio"], "upsampler_patches": 0}}
 OPTIONS = {"coupling": "ot", "conditioned": 0.3, "decoupled": 0.2}
@@ -52,8 +53,7 @@ def free_port() -> int:
 
 
 def losses(run: Path) -> list[float]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
+    return told(run, "loss")
 
 
 def write_sounds(folder: Path) -> None:
@@ -150,6 +150,20 @@ def test_two_processes_learn_what_one_does(folder, name):
         torch.testing.assert_close(value, theirs[key], rtol=1e-3, atol=3e-4)
 
 
+@pytest.mark.parametrize("name", ["replicas", "zero1", "zero2", "zero3", "sequence"])
+def test_two_processes_write_the_averages_that_one_does(folder, name):
+    files = sorted((folder / "one" / "averages").iterdir())
+    assert len(files) == 4  # of two steps and two lengths
+    # Averages that are never updated, or hold the weights themselves, do not differ so.
+    lengths = [load_file(path) for path in files[2:]]
+    assert max(float((v - lengths[1][k]).abs().max()) for k, v in lengths[0].items()) > 2e-3
+    for path in files:
+        ours, theirs = (load_file(folder / run / "averages" / path.name) for run in ("one", name))
+        assert ours.keys() == theirs.keys() and len(ours) > 10
+        for key, value in ours.items():
+            torch.testing.assert_close(value, theirs[key], rtol=2e-3, atol=5e-4)
+
+
 @pytest.mark.parametrize("name", ["vae_two", "vae_zero2"])
 def test_two_processes_train_a_vae_against_one_discriminator(folder, name):
     one, two = (losses(folder / run) for run in ("vae_one", name))
@@ -166,11 +180,6 @@ def test_two_processes_train_a_vae_against_one_discriminator(folder, name):
         torch.testing.assert_close(mine[key], theirs[key], rtol=1e-2, atol=1e-5)
     assert any(mine[key].abs().max() > 1e-3 for key in critic if key.startswith("critic_exp_avg/"))
     assert len(list((folder / name / "samples").iterdir())) == 4
-
-
-def told(run: Path, key: str) -> list[float]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [line[key] for line in lines if key in line]
 
 
 @pytest.mark.parametrize("name", ["sequence", "sequence_zero2"])
@@ -279,6 +288,9 @@ def test_zero_goes_on_bit_for_bit_where_it_stopped(tmp_path, precision):
             found = load_file(tmp_path / f"{name}{stage}" / "model.safetensors")
             for key, value in whole.items():
                 assert torch.equal(value, found[key]), (name, stage, key)
+            ends = [checkpoint.newest(tmp_path / f"{run}{stage}") for run in ("whole", name)]
+            powers = [key for key in ends[0] if key.startswith(("power0/", "power1/"))]
+            assert powers and all(torch.equal(ends[0][key], ends[1][key]) for key in powers)
             told_again = losses(tmp_path / f"{name}{stage}")
             assert told_again == losses(tmp_path / f"whole{stage}")[-steps:]
 

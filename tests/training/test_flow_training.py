@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from made import flow_config, write_latents
+from made import MODEL, flow_config, write_latents
 from safetensors.torch import load_file
 
 from syncflow import durable
@@ -240,3 +240,14 @@ def test_the_papers_configs_have_its_counts():
     assert config.loss_weighting == "paper"
     assert config.model.video.in_channels * T * H * W == 32_768
     assert config.model.audio.in_channels * spec.audio_latent_length == 12_800
+
+
+@pytest.mark.parametrize(
+    ("tower", "key", "has"),
+    [("video", "in_channels", 2), ("video", "caption_channels", 8), ("audio", "in_channels", 3)],
+)
+def test_a_model_that_does_not_fit_its_latents_is_refused(latents, tmp_path, tower, key, has):
+    model = {**MODEL, tower: {**MODEL[tower], key: has + 1}}
+    said = rf"model\.{tower}\.{key} is {has + 1}, but the latents of .* have {has} .*; set it to"
+    with pytest.raises(ValueError, match=said):
+        FlowTraining(task(latents, tmp_path, "both", model=model))

@@ -186,14 +186,16 @@ def test_killed_at_any_moment_it_resumes(tmp_path):
             from test_loop import Line, settings, fit
             task = Line(); plain = task.batch
             def batch(step):
-                time.sleep(0.02)
+                time.sleep(0.02 if step < 30 else 3600)  # it is killed before it could finish
                 return plain(step)
             task.batch = batch
             fit(task, settings(checkpoint_minutes=0.001), {str(tmp_path / "out")!r}, progress=False)
             """
         )
     )
-    process = subprocess.Popen([sys.executable, str(script)])
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    # The deadline is for the training: imports alone can take a busy machine a minute.
+    assert "computes in" in process.stdout.readline()
     deadline = time.monotonic() + 60
     while len(checkpoint.folders(tmp_path / "out")) < 2:
         assert time.monotonic() < deadline and process.poll() is None

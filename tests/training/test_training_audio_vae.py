@@ -1,10 +1,9 @@
 """The audio VAE with its discriminator: it learns, resumes exactly, and reads any recordings."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
+from made import lines, run, told
 from safetensors.torch import load_file
 
 from syncflow import impacts
@@ -12,7 +11,7 @@ from syncflow.clip import SAMPLE_RATE
 from syncflow.data import media
 from syncflow.data.recordings import Recordings
 from syncflow.detect import fidelity
-from syncflow.training import loop, runner
+from syncflow.training import loop
 from syncflow.training.checkpoints import checkpoint
 from syncflow.training.losses import adversarial, spectral
 from syncflow.training.losses.balance import Balancer
@@ -65,17 +64,6 @@ def config(sounds, out, critic=CRITIC, loop=None, **changes):
         "model": SMALL, "seconds": 0.1, "reconstruction": "mel", "wave_weight": 0.1,
         "windows": [512, 256], "adversarial": critic, "loop": settings, **changes,
     }  # fmt: skip
-
-
-def run(values, folder):
-    path = folder / "config.json"
-    path.write_text(json.dumps(values))
-    runner.run(path, progress=False)
-
-
-def told(out, key):
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [line[key] for line in lines if key in line]
 
 
 def test_recordings_of_every_kind_are_read_from_anywhere(sounds, capsys):
@@ -170,9 +158,7 @@ def test_it_learns_the_sounds_of_impacts(sounds, tmp_path):
     run(values, tmp_path)
     after = {key: told(tmp_path / "run", f"val_{key}")[-1] for key in ("mel_db", "si_sdr_db")}
     assert after["mel_db"] < before["mel_db"] - 1
-    assert {"adversarial", "features", "recon", "wave", "kl"} <= set(
-        json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
-    )
+    assert {"adversarial", "features", "recon", "wave", "kl"} <= set(lines(tmp_path / "run")[0])
     written = sorted((tmp_path / "run" / "samples").iterdir())
     assert [path.suffix for path in written] == [".wav"] * 4
     assert told(tmp_path / "run", "val_f1_50")[-1] >= 0

@@ -1,14 +1,12 @@
 """The video VAE with LPIPS and a discriminator of patches, on films and with a made-up VGG16."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
+from made import lines, run, told
 from safetensors.torch import load_file, save_file
 
 from syncflow.data import media
-from syncflow.training import runner
 from syncflow.training.checkpoints import checkpoint
 from syncflow.training.losses import perceptual
 from syncflow.training.losses.discriminators import PatchDiscriminator
@@ -72,12 +70,6 @@ def config(films, out, loop=None, **changes):
         "reconstruction": "l1", "adversarial": {"filters": 4, "lr": 0.001}, "loop": settings,
         **changes,
     }  # fmt: skip
-
-
-def run(values, folder):
-    path = folder / "config.json"
-    path.write_text(json.dumps(values))
-    runner.run(path, progress=False)
 
 
 def test_lpips_is_what_its_definition_says(tmp_path, narrow):
@@ -145,11 +137,9 @@ def test_it_trains_on_films_and_goes_on_bit_for_bit(films, tmp_path, narrow):
         run(config(films, tmp_path / name, settings, **options), tmp_path)
     one, two = (checkpoint.newest(tmp_path / name) for name in ("whole", "cut"))
     assert set(one) == set(two) and all(torch.equal(one[k], two[k]) for k in one)
-    lines = [
-        json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
-    ]
-    assert {"recon", "lpips", "adversarial", "features", "kl"} <= set(lines[0])
-    assert {"val_psnr", "val_lpips"} <= set(lines[-1]) | set(lines[-2])
+    said = lines(tmp_path / "whole")
+    assert {"recon", "lpips", "adversarial", "features", "kl"} <= set(said[0])
+    assert {"val_psnr", "val_lpips"} <= set(said[-1]) | set(said[-2])
     assert not any("perceptual" in k or "critic" in k for k in load_file(
         tmp_path / "whole" / "model.safetensors"))  # fmt: skip
     film = media.read(tmp_path / "whole" / "samples" / "00000004-0.mp4", fps=16)[0]
@@ -162,6 +152,4 @@ def test_it_learns_the_films(films, tmp_path):
     with torch.no_grad():
         before = fresh.validate(fresh.module)["psnr"]
     run(values, tmp_path)
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    after = [json.loads(line)["val_psnr"] for line in lines if "val_psnr" in line][-1]
-    assert after > before + 1
+    assert told(tmp_path / "run", "val_psnr")[-1] > before + 1

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from syncflow import extras, plain_text
 from syncflow.clip import FPS, SAMPLE_RATE, SECONDS, Clip
 from syncflow.data import json_lines
@@ -109,7 +107,7 @@ def readable(
     for item in items:
         try:
             clip = item.real(*size)
-            if not torch.isfinite(clip.audio).all():
+            if not systems.is_finite(clip):
                 raise ValueError("its sound has values that are not finite")
             there.append((item, clip))
         except USER_ERRORS as error:

@@ -78,7 +78,10 @@ def sweep(
             progress=progress,
         )
         took = (time.perf_counter() - begun) / len(captions)
-        row = rows.measured(label, captions, systems.observe(made, heard, looked), seed)[0]
+        cases, kept, left_out = systems.finite(captions, {label: made})
+        row = rows.measured(label, cases, systems.observe(kept[label], heard, looked), seed)[0]
+        if left_out:
+            row["left_out"] = left_out
         parts = [row[name][0] for name in ("f1_50", "count_picture", "material") if name in row]
         table.append(row | {"options": options, "seconds": took, "mean": float(np.mean(parts))})
     table.sort(key=lambda row: -row["mean"])

@@ -119,6 +119,8 @@ def run(
     real = [systems.rendered(case, height, width) for case in cases]
     made |= _made(loaded, others, cases, real, scope, options, sampling)
     made["real"] = real
+    cases, made, left_out = systems.finite(cases, made)
+    real = made["real"]
 
     seen = {name: systems.observe(part, heard, looked) for name, part in made.items()}
     table: list[dict[str, Any]] = []
@@ -140,6 +142,7 @@ def run(
             **named, "clips": f"{clips} per level of split {split}, levels {list(levels)}",
             "size": f"{height} x {width}", "sampling": options or "the model's own defaults",
             "seed": seed, "batch": batch, "seconds a clip": round(seconds_a_clip, 3),
+            **({"left out": _told(left_out)} if left_out else {}),
             **provenance.circumstances(command),
         },
         "rows": table,
@@ -250,6 +253,12 @@ def _recorded(
                 row = matching.measure([times[i] for i in members], [heard[i] for i in members])
                 label = f"{name}, {key} {value}"
                 report["recordings"].append({"system": label, "clips": len(members), **row})
+
+
+def _told(left_out: dict[str, str]) -> str:
+    """Clips that no row has, counted and by name."""
+    named = "; ".join(f"{name} ({why})" for name, why in left_out.items())
+    return f"{len(left_out)} clips, of every system: {named}"
 
 
 def _sizes(model: Model, prompt: str, sizes: Sequence[int]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
@@ -173,6 +173,37 @@ def generated(
 def reconstructed(model: Model, clips: Sequence[Clip], progress: bool = True) -> list[Clip]:
     """Every clip through both VAEs and back."""
     return [model.reconstruct(clips[i]) for i in _steps(len(clips), 1, "reconstruct", progress)]
+
+
+def is_finite(clip: Clip) -> bool:
+    """Whether every sample of a clip's sound is a number: what is none would pass for silence."""
+    return bool(torch.isfinite(clip.audio).all())
+
+
+def finite(
+    cases: Sequence[Case], made: Mapping[str, Sequence[Clip]]
+) -> tuple[list[Case], dict[str, list[Clip]], dict[str, str]]:
+    """The cases whose sound is finite in every system, and their clips; of the others, level and
+    seed -> whose is not.
+
+    Raises:
+        ValueError: fewer than two are left.
+    """
+    wrong = {
+        index: [name for name, clips in made.items() if not is_finite(clips[index])]
+        for index in range(len(cases))
+    }
+    left = [index for index, names in wrong.items() if not names]
+    left_out = {
+        f"level {cases[index].level}, seed {cases[index].seed}": f"not finite: {', '.join(names)}"
+        for index, names in wrong.items()
+        if names
+    }
+    if len(left) < 2:
+        where, why = next(iter(left_out.items()))
+        raise ValueError(f"{len(left)} of {len(cases)} clips can be measured; {where}: {why}")
+    part = {name: [clips[index] for index in left] for name, clips in made.items()}
+    return [cases[index] for index in left], part, left_out
 
 
 def load_probes(

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import Enum
 from functools import partial
@@ -19,20 +18,13 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from syncflow import extras
+from syncflow.training.distributed import backend
 from syncflow.training.distributed.critic import Adversarial
 from syncflow.training.distributed.groups import Group, meet_alone
 from syncflow.training.distributed.replicas import Replicas, State, Told, Trained
 from syncflow.training.optim import optimizer, power_ema
 from syncflow.training.optim.ema import decay_at
 from syncflow.training.settings import LoopConfig
-
-_COLLECTIVES = (
-    "all_reduce", "all_reduce_coalesced", "reduce", "reduce_scatter", "reduce_scatter_tensor",
-    "broadcast", "all_gather", "all_gather_into_tensor", "all_gather_base", "all_gather_coalesced",
-    "all_to_all_single",
-)  # fmt: skip
-_SHARED_MEMORY = "build_shm_op"  # what compiles DeepSpeed's extension for CPUs
 
 
 class _ZeroParameter(Protocol):
@@ -77,12 +69,12 @@ class ZeroEngine(Replicas):
             )
         block = self.config.deepspeed
         assert block is not None  # `build` has looked
-        deepspeed = _import_deepspeed()
+        deepspeed = backend.load()
         group = self.group
         meet_alone()
         deepspeed.init_distributed(dist_init_required=False, verbose=False)
         if group.world > 1:
-            _adjust_backend(group)
+            backend.adjust(group)
         # DeepSpeed casts frozen weights too; what is not trained must come out as it went in.
         trained = self._trained(self.module.state_dict())
         self._frozen = {
@@ -101,12 +93,21 @@ class ZeroEngine(Replicas):
             if self.stage == 3
             else self.zero.single_partition_of_fp32_groups
         )
-        self.ema = [s.detach().clone() for s in self.shards] if self.config.ema else []
-        self.powers = [[s.detach().clone() for s in self.shards] for _ in self._gammas()]
+        self.decays = self._decays()
+        self.averages = {kind: [s.detach().clone() for s in self.shards] for kind in self.decays}
         self._make_moments()
         self._set_updates(0)
         if self.config.max_spike:
             self._watch_norms()
+
+    def _decays(self) -> dict[str, Callable[[int], float]]:
+        """What each average keeps of itself in an update counted from 0, by its name in a state."""
+        out: dict[str, Callable[[int], float]] = {}
+        if self.config.ema:
+            out["ema"] = partial(decay_at, self.config.ema)
+        for index, gamma in enumerate(self._gammas()):
+            out[f"power{index}"] = partial(_power_decay_at, gamma)
+        return out
 
     def _watch_norms(self) -> None:
         """A spike's norm is given as one that is not valid, and ZeRO leaves out the step: it tells
@@ -178,18 +179,15 @@ class ZeroEngine(Replicas):
         norm = float(self.engine.get_global_grad_norm() or 0.0)
         if self.zero.overflow or not math.isfinite(norm):
             return None
-        if self.ema:
-            torch._foreach_lerp_(self.ema, self.shards, 1 - decay_at(self.config.ema, number))
-        for gamma, average in zip(self._gammas(), self.powers, strict=True):
-            weight = 1 - power_ema.decay_at(gamma, number + 1)
-            torch._foreach_lerp_(average, self.shards, weight)
+        for kind, average in self.averages.items():
+            torch._foreach_lerp_(average, self.shards, 1 - self.decays[kind](number))
         return norm
 
     @contextmanager
-    def _averaged(self, refresh: bool, shards: list[Tensor] | None = None) -> Iterator[None]:
-        """The master weights are the averaged ones, or ``shards``, for a while; ``refresh`` the
-        model's own too."""
-        average = self.ema if shards is None else shards
+    def _averaged(self, kind: str = "ema", refresh: bool = False) -> Iterator[None]:
+        """The master weights are those of an average, where it is kept, for a while; ``refresh``
+        the model's own too."""
+        average = self.averages.get(kind, [])
         if not average:
             yield
             return
@@ -210,10 +208,14 @@ class ZeroEngine(Replicas):
             average.copy_(kept)
 
     def power(self, index: int) -> dict[str, Tensor]:
+        return self._whole(f"power{index}")
+
+    def _whole(self, kind: str) -> dict[str, Tensor]:
+        """An average, or the weights where it is not kept, whole in the process that leads."""
         from deepspeed.utils import safe_get_full_fp32_param
 
         out = {}
-        with self._averaged(refresh=False, shards=self.powers[index]):
+        with self._averaged(kind):
             for name, parameter in self.named.items():
                 value = safe_get_full_fp32_param(parameter)
                 if self.group.leads:
@@ -262,23 +264,17 @@ class ZeroEngine(Replicas):
             keep("model", index, name, weight(parameter))
             for kind in ("exp_avg", "exp_avg_sq"):
                 keep(kind, index, name, moment(parameter, kind))
-        with self._averaged(refresh=False):
-            for index, (name, parameter) in enumerate(self.named.items()):
-                if self.ema:
-                    keep("ema", index, name, weight(parameter))
-        for number, average in enumerate(self.powers):
-            with self._averaged(refresh=False, shards=average):
+        for kind in self.averages:
+            with self._averaged(kind):
                 for index, (name, parameter) in enumerate(self.named.items()):
-                    keep(f"power{number}", index, name, weight(parameter))
+                    keep(kind, index, name, weight(parameter))
         if self.group.leads:
             out |= {f"model/{k}": v.detach().cpu().clone() for k, v in self.module.named_buffers()}
             out |= self.guard.state()
         return out
 
     def restore(self, state: State, updates: int) -> None:
-        kinds = [("ema", self.ema)] if self.ema else []
-        kinds += [(f"power{index}", each) for index, each in enumerate(self.powers)]
-        for kind, averages in kinds:
+        for kind, averages in self.averages.items():
             for name, parameter in self.named.items():
                 self._put(parameter, state.get(f"{kind}/{name}", state[f"model/{name}"]))
             for average, shard in zip(averages, self.shards, strict=True):
@@ -315,44 +311,16 @@ class ZeroEngine(Replicas):
         return self._frozen
 
     def weights(self) -> dict[str, Tensor]:
-        from deepspeed.utils import safe_get_full_fp32_param
-
-        out = {**self._frozen}
-        with self._averaged(refresh=False):
-            for name, parameter in self.named.items():
-                value = safe_get_full_fp32_param(parameter)
-                if self.group.leads:
-                    out[name] = value.detach().to("cpu", copy=True)
+        out = {**self._frozen, **self._whole("ema")}
         if self.group.leads:
             out |= {k: v.detach().cpu() for k, v in self.module.named_buffers()}
         return out if self.group.leads else {}
 
 
+def _power_decay_at(gamma: float, number: int) -> float:
+    return power_ema.decay_at(gamma, number + 1)  # which counts updates from 1
+
+
 def _is_whole(parameter: _ZeroParameter) -> bool:
     """Whether ZeRO-3 has all of a parameter here."""
     return parameter.ds_status.name == "AVAILABLE"
-
-
-def _adjust_backend(group: Group) -> None:
-    """What DeepSpeed's backend sends and receives is timed as communication, and waits no longer
-    than the loop's messages do; by itself it makes groups of PyTorch's half an hour."""
-    backend = sys.modules["deepspeed.comm.comm"].cdb
-    for name in _COLLECTIVES:  # from the class: an earlier stage's watch must not count too
-        plain = getattr(type(backend), name)
-        setattr(backend, name, group.watch.communicating(partial(plain, backend)))
-    backend.new_group = partial(torch.distributed.new_group, timeout=group.timeout)
-
-
-def _import_deepspeed() -> Any:
-    try:
-        import deepspeed
-    except ImportError:
-        why = "the config has a deepspeed block and needs DeepSpeed"
-        raise extras.missing("deepspeed", why) from None
-    # DeepSpeed calls collectives by names that PyTorch now warns of, at every call.
-    warnings.filterwarnings(
-        "ignore", message=".*(all_gather_into|reduce_scatter)_tensor.*", category=FutureWarning
-    )
-    # Otherwise the first start on a CPU compiles an extension of which nothing here makes use.
-    setattr(sys.modules["deepspeed.comm.torch"], _SHARED_MEMORY, lambda: None)
-    return deepspeed

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
 from syncflow.config import BytesTextConfig, Config, DDiTConfig, SamplingConfig
 from syncflow.config.units import Batch, Between, Clips, Every, Pixels, Seed, Share
 from syncflow.impacts import LEVELS
 from syncflow.ranges import Real, Whole
+from syncflow.training.settings.folders import FolderConfig, OneOrSeveral
 from syncflow.training.settings.loop import LoopConfig
 from syncflow.training.settings.losses import AlignmentConfig
 from syncflow.training.settings.vae import AudioVAETask, VideoVAETask
@@ -104,28 +105,15 @@ class SamplesConfig(Config):
     sampling: SamplingConfig = SamplingConfig()
 
 
-class BucketConfig(Config):
-    """One of several folders of latents; its own size and duration. A folder's name alone is one.
+class BucketConfig(FolderConfig):
+    """One of several folders of latents; its own size and duration.
 
     ``weight``: how often its clips come, where 1 is as often as anybody's. ``batch_size``: in place
     of the loop's.
     """
 
-    data: str
     weight: Annotated[float, Real(0, 1e6, above=True)] = 1.0
     batch_size: Batch | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"data": value} if isinstance(value, str) else value
-
-
-_Data = Annotated[
-    Annotated[str, Tag("folder")]
-    | Annotated[list[BucketConfig], Field(min_length=1), Tag("folders")],
-    Discriminator(lambda value: "folders" if isinstance(value, list) else "folder"),
-]
 
 
 class FlowTask(Config):
@@ -159,7 +147,7 @@ class FlowTask(Config):
 
     task: Literal["flow"]
     out: str
-    data: _Data
+    data: OneOrSeveral[BucketConfig]
     validation: str | list[str] = Field(min_length=1)
     model: DDiTConfig
     init: str | None = None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, StrictBool, Tag, model_validator
+from pydantic import Field, StrictBool, model_validator
 
 from syncflow.clip import FPS
 from syncflow.config import AudioVAEConfig, Config, EncodecVAEConfig, VideoVAEConfig
@@ -18,6 +18,7 @@ from syncflow.config.units import (
     multiple_of,
 )
 from syncflow.ranges import Real, Whole
+from syncflow.training.settings.folders import FolderConfig, OneOrSeveral
 from syncflow.training.settings.loop import LoopConfig
 from syncflow.training.settings.losses import AdversarialConfig, PerceptualConfig
 
@@ -83,8 +84,8 @@ class AudioVAETask(VAETask):
         return self
 
 
-class ClipsConfig(Config):
-    """One of several folders of clips; a folder's name alone is one.
+class ClipsConfig(FolderConfig):
+    """One of several folders of clips.
 
     ``share``: of the samples, relative to the other folders'. ``kinds``: how much more often clips
     of a kind of event come, {"strike": 3}; 1 where nothing is said. ``made``: latents of these
@@ -92,22 +93,9 @@ class ClipsConfig(Config):
     encoder's.
     """
 
-    data: str
     share: Annotated[float, Real(0, 1e6, above=True)] = 1.0
     kinds: dict[str, Weight] = {}
     made: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"data": value} if isinstance(value, str) else value
-
-
-_Clips = Annotated[
-    Annotated[str, Tag("folder")]
-    | Annotated[list[ClipsConfig], Field(min_length=1), Tag("folders")],
-    Discriminator(lambda value: "folders" if isinstance(value, list) else "folder"),
-]
 
 
 class VideoVAETask(VAETask):
@@ -124,7 +112,7 @@ class VideoVAETask(VAETask):
     """
 
     task: Literal["video_vae"]
-    data: _Clips  # type: ignore[assignment]  # wider than the base's
+    data: OneOrSeveral[ClipsConfig]  # type: ignore[assignment]  # wider than the base's
     made_distance: Annotated[float, Real(0, 1e6, above=True)] = 0.05
     model: VideoVAEConfig
     frames: Frames = 16

@@ -114,8 +114,7 @@ def make_features(config: FeaturesTask, audio_vae: nn.Module, device: torch.devi
     audio_vae = audio_vae.to(device)
     with durable.replacing(out / _ARRAY) as temporary:
         for row in range(len(latents)):
-            # The mean of the posterior, as far as float16 knows it: no draw of this clip's.
-            values = latents.batch(np.array([row]), _NoNoise())  # type: ignore[arg-type]  # zeros for noise
+            values = latents.batch(np.array([row]), None)
             scale, spec = latents.scale["audio"], latents.spec
             sound = decode_audio(audio_vae, values["audio"][0].to(device), scale, spec.num_samples)
             features_TE = read(sound.float().cpu(), spec.sample_rate)
@@ -128,13 +127,6 @@ def make_features(config: FeaturesTask, audio_vae: nn.Module, device: torch.devi
     said = {"latents": _digest(config.latents), "encoder": about, "shape": list(array.shape)}
     durable.write_text(out / FEATURES, json.dumps(said))
     return out
-
-
-class _NoNoise:
-    """In place of a generator of random numbers."""
-
-    def standard_normal(self, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
-        return np.zeros(shape, dtype)
 
 
 def _encoder(path: str, device: torch.device) -> tuple[Any, str]:

@@ -83,6 +83,7 @@ class FlowTraining(Task):
         """Raises ValueError where the processes or the model cannot have its clips."""
         self.group.rows(bucket.batch_size)
         sequence.check(self.config.model, bucket.spec, self.group)
+        self._check_widths(bucket)
         _, height, width = bucket.spec.video_latent_shape
         patch = self.config.model.video.patch_size
         patches = -(-height // patch[1]) * -(-width // patch[2])
@@ -92,6 +93,23 @@ class FlowTraining(Task):
                 f"model.audio.upsampler_patches is {expected}, but {bucket.name} (height x width x "
                 f"frames) has {patches} patches per frame; 0 turns the aligned path off"
             )
+
+    def _check_widths(self, bucket: Bucket) -> None:
+        model, theirs = self.config.model, bucket.latents.widths
+        sizes = [
+            ("video.in_channels", model.video.in_channels, theirs["video"], "video channels"),
+            ("video.caption_channels", model.video.caption_channels, theirs["text"],
+             "numbers per text token"),
+        ]  # fmt: skip
+        if self.trains_audio:
+            ours = model.audio.in_channels
+            sizes.append(("audio.in_channels", ours, theirs["audio"], "audio channels"))
+        for name, has, needs, what in sizes:
+            if has != needs:
+                raise ValueError(
+                    f"model.{name} is {has}, but the latents of {bucket.name} (height x width x "
+                    f"frames) have {needs} {what}; set it to {needs}, or train on other latents"
+                )
 
     def _start(self) -> None:
         if self.config.init:
