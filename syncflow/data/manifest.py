@@ -29,7 +29,10 @@ class Statistics(Config):
         for kind in ("video", "audio"):
             means, stds = (getattr(self, f"{kind}_{which}") for which in ("mean", "std"))
             if len(means) != len(stds):
-                raise ValueError(f"{len(means)} means and {len(stds)} deviations of {kind} latents")
+                raise ValueError(
+                    f"{len(means)} means and {len(stds)} deviations of {kind} latents "
+                    f"({kind}_mean, {kind}_std)"
+                )
         return self
 
 

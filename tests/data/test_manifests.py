@@ -110,6 +110,8 @@ def test_tensors_of_a_shard_fit_each_other(folder) -> None:
     whole = path.read_bytes()
     for changed, message in (
         ({"audio_std": found["audio_std"][:2]}, "audio_std has 2 rows for 4 clips"),
+        ({"video_mean": found["video_mean"][:, 0].clone()}, "video_mean has 4 axes"),
+        ({"audio_mean": torch.tensor(1.0).half()}, "audio_mean has 0 axes"),
         ({"text_bounds": found["text_bounds"] + 1}, "captions' places are not within its text"),
         ({"text_of": found["text_of"] - 1}, "captions' places are not within its text"),
         ({"text_of": found["text_of"] + 9}, "captions' places are not within its text"),
@@ -118,6 +120,10 @@ def test_tensors_of_a_shard_fit_each_other(folder) -> None:
         with pytest.raises(ValueError, match=message):
             Shard(path)
         path.write_bytes(whole)
+    rewrite(path, lambda header: header | {"records": []})
+    with pytest.raises(ValueError, match="for 0 clips it holds audio_mean"):
+        Shard(path)
+    path.write_bytes(whole)
     with safe_open(path, "pt") as file:
         said = file.metadata()
     del found["video_std"]
