@@ -15,7 +15,6 @@ shard that turns out to be damaged before the folder is finished is put aside an
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -173,7 +172,7 @@ def _is_whole(path: Path, every_bit: bool = False) -> bool:
     except FileNotFoundError:
         return False
     except ValueError:
-        os.replace(path, path.with_name(f"{path.name}.damaged"))
+        durable.put_aside(path)
         return False
     return True
 
