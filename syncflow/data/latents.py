@@ -193,7 +193,8 @@ class Latents:
             ValueError: they are not ``manifest.Statistics`` of these channels.
         """
         Statistics.parse(stats, "the statistics cannot be used")
-        for kind, count in self._channels.items():
+        for kind in ("video", "audio"):
+            count = self.channels[kind]
             given = len(stats[f"{kind}_mean"])
             if given != count:
                 raise ValueError(
@@ -245,10 +246,17 @@ class Latents:
         """Raises ValueError where the latents are not of the manifest's geometry."""
         first = self._shards[0].tensors
         video, audio = first["video_mean"].shape[1:], first["audio_mean"].shape[1:]
-        self._channels = {"video": video[0], "audio": audio[-1]}
+        #: Of latents, and of the captions' embeddings.
+        self.channels = {"video": video[0], "audio": audio[-1], "text": first["text"].shape[1]}
         length = self.spec.audio_latent_length
         expected = ((video[0], *self.spec.video_latent_shape), (length, audio[-1]))
         for shard in self._shards:
+            width = shard.tensors["text"].shape[1]
+            if width != self.channels["text"]:
+                raise ValueError(
+                    f"'{shard.path}' has captions of {width} channels, and "
+                    f"'{self._shards[0].path}' of {self.channels['text']}"
+                )
             for name in POSTERIORS:
                 shape = tuple(shard.tensors[name].shape[1:])
                 if shape != expected[name.startswith("audio")]:

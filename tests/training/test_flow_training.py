@@ -40,6 +40,23 @@ def test_a_stage_trains_its_part_and_leaves_the_rest_bit_identical(latents, tmp_
     assert moved == moves
 
 
+@pytest.mark.parametrize(
+    ("channels", "told"),
+    [
+        ((4, 3, 8), "model.video.in_channels is 2, but the video latents of .* have 4 channels"),
+        ((2, 1, 8), "model.audio.in_channels is 3, but the audio latents of .* have 1 channels"),
+        ((2, 3, 16), "model.video.caption_channels is 8, but the text latents of .* have 16 chan"),
+    ],
+)  # fmt: skip
+def test_a_model_of_other_sizes_than_the_latents_is_refused(tmp_path, channels, told):
+    other = write_latents(tmp_path / "other", channels=channels)
+    for train in ("audio", "both"):
+        with pytest.raises(ValueError, match=told):
+            FlowTraining(task(other, tmp_path, train))
+    if channels[1] != 3:  # the sound's sizes matter where it is trained
+        FlowTraining(task(other, tmp_path, "video"))
+
+
 def test_overfits_one_batch_in_both_towers(latents, tmp_path):
     torch.manual_seed(0)
     config = task(latents, tmp_path, "both", steps=1, text_dropout=0, clean_video=0.5)

@@ -83,6 +83,19 @@ class FlowTraining(Task):
         """Raises ValueError where the processes or the model cannot have its clips."""
         self.group.rows(bucket.batch_size)
         sequence.check(self.config.model, bucket.spec, self.group)
+        model, given = self.config.model, bucket.latents.channels
+        wanted = {
+            "video": ("video.in_channels", model.video.in_channels),
+            "text": ("video.caption_channels", model.video.caption_channels),
+        }
+        if self.trains_audio:
+            wanted["audio"] = ("audio.in_channels", model.audio.in_channels)
+        for kind, (key, channels) in wanted.items():
+            if channels != given[kind]:
+                raise ValueError(
+                    f"model.{key} is {channels}, but the {kind} latents of {bucket.name} (height x "
+                    f"width x frames) have {given[kind]} channels"
+                )
         _, height, width = bucket.spec.video_latent_shape
         patch = self.config.model.video.patch_size
         patches = -(-height // patch[1]) * -(-width // patch[2])
