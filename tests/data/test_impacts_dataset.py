@@ -81,9 +81,13 @@ def test_a_damaged_shard_is_put_aside_and_made_again(tmp_path, small_shards, siz
 
 
 def test_a_shard_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
-    named = []
-    replace = os.replace
-    monkeypatch.setattr(os, "replace", lambda *names: (named.append(names[1].name), replace(*names)))
+    named, replace = [], os.replace
+
+    def renamed(old, new):
+        named.append(new.name)
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", renamed)
     folder = make(tmp_path / "a", 2)
     assert named == [
         "dataset.json", "shard_00000.video.npy", "shard_00000.audio.npy", "metadata.jsonl",
