@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+#: How the names of files and folders end that were damaged and are out of the way.
+DAMAGED = ".damaged"
 #: The key of a sealed file that holds the checksum of all its others.
 SEAL = "checksum"
 _LONGEST_STEM = 150  # bytes of a name that its temporary one repeats: names have 255 at most
@@ -106,6 +108,18 @@ def read_sealed(path: str | Path) -> dict[str, Any]:
 def _checksum(values: dict[str, Any]) -> str:
     plain = json.loads(json.dumps(values))  # tuples are lists by the time they are read
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def put_aside(path: Path) -> Path:
+    """Renames a damaged file or folder, whose name is needed; returns where it is now. What was
+    put aside before stays."""
+    target, count = path.with_name(path.name + DAMAGED), 1
+    while target.exists():
+        count += 1
+        target = path.with_name(f"{path.name}{DAMAGED}-{count}")
+    path.rename(target)
+    sync_folder(path.parent)
+    return target
 
 
 def sync_folder(folder: str | Path) -> None:

@@ -46,27 +46,18 @@ def train(folder: Path, out: Path) -> None:
 
 def prepare(folder: Path, out: Path) -> None:
     from syncflow.config import ModelConfig
-    from syncflow.data.encoders import Encoders
     from syncflow.data.prepare import Options, plan
     from syncflow.data.prepare import prepare as make
-    from syncflow.models.text.encoder import TextEncoder
-    from syncflow.models.vae import build_audio_vae, build_video_vae
-    from tests.data.conftest import TOY
+    from tests.data import toy
     from tests.data.made_clips import clip
 
     for number in range(6):
         if not (folder / "clips" / f"{number}.mp4").exists():
             clip(folder / "clips" / f"{number}.mp4", 1.0, seed=number)
-    config = ModelConfig.parse(TOY)
-    torch.manual_seed(0)
-    encoders = Encoders(
-        build_video_vae(config.video_vae),
-        build_audio_vae(config.audio_vae),
-        TextEncoder(config.text_encoder),
-    )
+    spec = ModelConfig.parse(toy.TOY).geometry.spec
     plan.SHARD = 2  # so that parts are joined on the way
     options = Options(caption="a square", keep=("static",))
-    make(folder / "clips", out, encoders, config.geometry.spec, options, batch=1, progress=False)
+    make(folder / "clips", out, toy.encoders(), spec, options, batch=1, progress=False)
 
 
 def begin(job: Callable[[Path, Path], None], folder: Path, out: Path) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from syncflow.clip import to_model
-from syncflow.data.latent_shards import Rows
+from syncflow.data.latent_rows import Rows
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.text.encoder import TextEncoder
 

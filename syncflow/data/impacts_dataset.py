@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.lib.format import open_memmap
 
 from syncflow import durable
 from syncflow.clip import FPS, SAMPLE_RATE, SECONDS
@@ -64,6 +65,16 @@ class Plan(Config):
             self.fps,
             self.sample_rate,
         )
+
+    @property
+    def video_shape(self) -> tuple[int, int, int, int]:
+        """[F, 3, H, W] of a clip."""
+        return round(self.seconds * self.fps), 3, self.height, self.width
+
+    @property
+    def audio_shape(self) -> tuple[int]:
+        """[M] of a clip."""
+        return (round(self.seconds * self.sample_rate),)
 
     def file(self, number: int) -> str:
         """The name, without folder, of the mp4 of a clip or the stem of the shard that holds it."""
@@ -201,7 +212,7 @@ def _claim(folder: Path, plan: Plan) -> None:
         raise ValueError(
             f"{folder} is not empty and was not made by this command; give another folder"
         )
-    _replace(card, json.dumps(wanted, indent=1) + "\n")
+    durable.write_text(card, json.dumps(wanted, indent=1) + "\n")
 
 
 def _missing(folder: Path, plan: Plan) -> list[range]:
@@ -213,9 +224,20 @@ def _missing(folder: Path, plan: Plan) -> list[range]:
         job = range(first, min(first + SHARD, plan.clips))
         # The sound is renamed last, so a shard with a sound of the right length is complete.
         done = folder / f"{plan.file(first)}.audio.npy"
-        if not done.exists() or len(np.load(done, mmap_mode="r")) < len(job):
+        if _rows(done, plan) < len(job):
             jobs.append(job)
     return jobs
+
+
+def _rows(path: Path, plan: Plan) -> int:
+    """Of a shard's sounds; 0 where there is none yet, or it is damaged and was put aside."""
+    try:
+        return len(array(path, np.int16, plan.audio_shape))
+    except FileNotFoundError:
+        return 0
+    except ValueError:
+        durable.put_aside(path)
+        return 0
 
 
 def _make(folder: Path, plan: Plan, job: range) -> int:
@@ -226,39 +248,25 @@ def _make(folder: Path, plan: Plan, job: range) -> int:
 
         for number in job:
             processes.check_stopped()
-            scene, path = plan.scene(number), folder / plan.file(number)
-            part = path.with_name(f".part-{os.getpid()}-{path.name}")
-            try:
-                video = torch.from_numpy(render(scene, plan.height, plan.width))
-                audio = torch.from_numpy(sound(scene))
-                media.write(part, video, audio, plan.fps, plan.sample_rate)
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
+            scene = plan.scene(number)
+            video = torch.from_numpy(render(scene, plan.height, plan.width))
+            audio = torch.from_numpy(sound(scene))
+            media.write(folder / plan.file(number), video, audio, plan.fps, plan.sample_rate)
         return len(job)
-    scene = plan.scene(job[0])
     stem = plan.file(job[0])
-    shapes = {
-        "video": (np.uint8, (len(job), scene.num_frames, 3, plan.height, plan.width)),
-        "audio": (np.int16, (len(job), scene.num_samples)),
-    }
-    parts = {name: folder / f".part-{os.getpid()}-{stem}.{name}.npy" for name in shapes}
-    try:
-        arrays = {
-            name: np.lib.format.open_memmap(parts[name], "w+", dtype, shape)
-            for name, (dtype, shape) in shapes.items()
-        }
+    with (  # the last to be opened has its name first
+        durable.replacing(folder / f"{stem}.audio.npy") as audio_part,
+        durable.replacing(folder / f"{stem}.video.npy") as video_part,
+    ):
+        videos = open_memmap(video_part, "w+", np.uint8, (len(job), *plan.video_shape))
+        audios = open_memmap(audio_part, "w+", np.int16, (len(job), *plan.audio_shape))
         for row, number in enumerate(job):
             processes.check_stopped()
             scene = plan.scene(number)
-            arrays["video"][row] = render(scene, plan.height, plan.width)
-            arrays["audio"][row] = np.rint(sound(scene) * 32767)
-        for name, part in parts.items():
-            arrays[name].flush()
-            part.replace(folder / f"{stem}.{name}.npy")
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
+            videos[row] = render(scene, plan.height, plan.width)
+            audios[row] = np.rint(sound(scene) * 32767)
+        videos.flush()
+        audios.flush()
     return len(job)
 
 
@@ -280,11 +288,7 @@ def _write_metadata(folder: Path, plan: Plan) -> None:
             "split": scene.split,
         }
         lines.append(json.dumps(entry))
-    _replace(folder / "metadata.jsonl", "\n".join(lines) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    durable.write_text(path, text)
+    durable.write_text(folder / "metadata.jsonl", "\n".join(lines) + "\n")
 
 
 class Shards:
@@ -307,8 +311,14 @@ class Shards:
         for number, entry in enumerate(self.metadata, start=1):
             Clip.parse(entry, f"'{lines}', line {number}")
         stems = sorted({entry["file"] for entry in self.metadata})
-        self._video = [array(self.folder / f"{s}.video.npy", np.uint8, 5) for s in stems]
-        self._audio = [array(self.folder / f"{s}.audio.npy", np.int16, 2) for s in stems]
+        self._video = [
+            array(self.folder / f"{stem}.video.npy", np.uint8, self.plan.video_shape)
+            for stem in stems
+        ]
+        self._audio = [
+            array(self.folder / f"{stem}.audio.npy", np.int16, self.plan.audio_shape)
+            for stem in stems
+        ]
         for name, arrays in (("pictures", self._video), ("sounds", self._audio)):
             rows = sum(map(len, arrays))
             if rows < len(self.metadata):

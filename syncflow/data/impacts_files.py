@@ -54,19 +54,21 @@ class Clip(_Known):
         return name
 
 
-def array(path: Path, dtype: type, axes: int) -> np.ndarray:
-    """The memory-mapped array of a shard.
+def array(path: Path, dtype: type, row: tuple[int, ...]) -> np.ndarray:
+    """The memory-mapped array [N, ...] of a shard, of rows of the shape ``row``.
 
     Raises:
-        ValueError: it is damaged, or of another type or number of axes.
+        OSError: it cannot be read. ValueError: it is damaged, or of another type or shape.
     """
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"'{path}' is damaged: {error}") from None
-    if found.dtype != dtype or found.ndim != axes:
+    except OSError:
+        raise
+    except Exception as error:  # its header is an expression, and what reads that raises anything
+        raise ValueError(f"'{path}' is damaged: {' '.join(str(error).split())}") from None
+    if found.dtype != dtype or found.ndim != 1 + len(row) or found.shape[1:] != row:
         raise ValueError(
-            f"'{path}' must hold {np.dtype(dtype)} with {axes} axes, got {found.dtype} "
-            f"{list(found.shape)}"
+            f"'{path}' must hold {np.dtype(dtype)} [N, {', '.join(map(str, row))}], got "
+            f"{found.dtype} {list(found.shape)}"
         )
     return found

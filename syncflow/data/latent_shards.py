@@ -2,10 +2,7 @@
 
     manifest.json             there = finished: count, geometry, encoder hashes, statistics, shards,
                               and checksums of the shards' headers and of itself
-    shard_00000.safetensors   rows: video_mean, video_std, audio_mean, audio_std [N, ...] float16;
-                              captions: text [sum of lengths, E] float16, text_bounds [U+1] and
-                              text_of [N] int64; in the header, one record per row
-                              and the checksum of the tensors
+    shard_00000.safetensors   rows of encoded clips (``latent_rows``)
     .work/                    parts of shards that are not complete yet
 
 A part is one encoded batch. It is written under another name, flushed and renamed, so that a run
@@ -17,196 +14,34 @@ shard that turns out to be damaged before the folder is finished is put aside an
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from syncflow import durable, plain_text
+from syncflow import durable
 from syncflow.data import lock, statistics
-from syncflow.data.manifest import MANIFEST, Header
+from syncflow.data.latent_rows import TAG, Rows, Shard, join, write
+from syncflow.data.manifest import MANIFEST
 from syncflow.data.manifest import read as read_manifest
 
-POSTERIORS = ("video_mean", "video_std", "audio_mean", "audio_std")
 Lines = Sequence[dict[str, Any]]
-_WORK, _HEADER = ".work", "syncflow"
-# The same at every try: what a killed run left is overwritten.
-_TAG = "shard"
-_TEXT = ("text", "text_bounds", "text_of")
-
-
-@dataclass
-class Rows:
-    """Encoded clips: ``arrays`` of posteriors [N, ...], ``texts`` caption -> [L,E], one record a
-    row (with its caption) in ``records``, and what was looked at and left out in ``skipped``."""
-
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    texts: dict[str, np.ndarray] = field(default_factory=dict)
-    records: list[dict[str, Any]] = field(default_factory=list)
-    skipped: list[dict[str, Any]] = field(default_factory=list)
-
-
-def join(parts: Sequence[Rows]) -> Rows:
-    """The rows of several, in order; a caption that several have is kept once."""
-    out = Rows()
-    for part in parts:
-        out.records += part.records
-        out.skipped += part.skipped
-        for caption, text in part.texts.items():
-            out.texts.setdefault(caption, text)
-    for name in POSTERIORS:
-        values = [part.arrays[name] for part in parts if part.records]
-        if values:
-            out.arrays[name] = np.concatenate(values)
-    return out
-
-
-def write(path: Path, rows: Rows) -> None:
-    """Writes ``rows`` to ``path``: complete on the disk, or not there."""
-    from safetensors.numpy import save
-
-    arrays = {name: np.ascontiguousarray(value) for name, value in rows.arrays.items()}
-    if rows.records:
-        number = {caption: index for index, caption in enumerate(rows.texts)}
-        lengths = [len(text) for text in rows.texts.values()]
-        arrays["text"] = np.concatenate(list(rows.texts.values()))
-        arrays["text_bounds"] = np.cumsum([0, *lengths], dtype=np.int64)
-        arrays["text_of"] = np.array([number[r["caption"]] for r in rows.records], dtype=np.int64)
-    header = {
-        "records": rows.records,
-        "skipped": rows.skipped,
-        "sums": statistics.sums(rows.arrays if rows.records else {}),
-        "sha256": _digest(arrays),
-    }
-    # One entry: the order in which the library writes several is another one every time.
-    said = {_HEADER: json.dumps(header, ensure_ascii=False)}
-    with durable.replacing(path, _TAG) as partial:
-        partial.write_bytes(save(arrays, metadata=said))
+_WORK = ".work"
 
 
 def write_json(path: Path, value: Any) -> None:
-    """The same for a JSON file."""
-    durable.write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", _TAG)
+    """Writes a JSON file: complete on the disk, or not there."""
+    durable.write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", TAG)
 
 
 def write_lines(path: Path, values: Sequence[dict[str, Any]]) -> None:
     """The same for a JSON object per line."""
     lines = [json.dumps(value, ensure_ascii=False) + "\n" for value in values]
-    durable.write_text(path, "".join(lines), _TAG)
-
-
-class Shard:
-    """A shard, or part, opened for reading: tensors are memory-mapped.
-
-    Args:
-        path: of the file.
-        header: the checksum that its header must have, where it is known.
-
-    Raises:
-        FileNotFoundError: there is no such file. OSError: it cannot be read.
-        ValueError: the file is damaged.
-    """
-
-    def __init__(self, path: Path, header: str | None = None) -> None:
-        from safetensors import SafetensorError, safe_open
-
-        self.path = path
-        try:
-            with safe_open(path, framework="pt") as file:
-                self._header = (file.metadata() or {}).get(_HEADER, "")
-                self.tensors: dict[str, Tensor] = {k: file.get_tensor(k) for k in file.keys()}
-            if header is not None and self.header_digest() != header:
-                raise ValueError("its header is not the one that was written")
-            self._check()
-        except (SafetensorError, ValueError) as error:
-            raise ValueError(
-                f"'{path}' is damaged ({error}); move it and {MANIFEST} away and run again what "
-                "made them: it alone is made anew"
-            ) from None
-
-    def header_digest(self) -> str:
-        """SHA-256 of the header, which holds names, types, shapes and records."""
-        with self.path.open("rb") as file:
-            size = file.read(8)
-            digest = hashlib.sha256(size + file.read(int.from_bytes(size, "little")))
-        return digest.hexdigest()
-
-    def verify(self) -> None:
-        """Reads all of it; ValueError where a bit of it is not what was written."""
-        arrays = {name: value.numpy() for name, value in self.tensors.items()}
-        if self._facts.get("sha256", _digest(arrays)) != _digest(arrays):
-            raise ValueError(f"'{self.path}' is damaged (its checksum is that of other tensors)")
-
-    def _check(self) -> None:
-        """Raises ValueError where the tensors do not belong together."""
-        if not self._header:
-            raise ValueError("its header says nothing of its rows")
-        facts = self._facts
-        if not isinstance(facts, dict) or not isinstance(facts.get("sums"), dict):
-            raise ValueError("its header has no sums")
-        for lines in (facts.get("records"), facts.get("skipped")):
-            if not isinstance(lines, list) or not all(isinstance(line, dict) for line in lines):
-                raise ValueError("its header has no records")
-        rows = len(facts["records"])
-        if not rows and not self.tensors:
-            return
-        if self.tensors.keys() != {*POSTERIORS, *_TEXT}:
-            raise ValueError(f"it holds {', '.join(sorted(self.tensors))}")
-        for name, value in self.tensors.items():
-            whole = name in ("text_bounds", "text_of")
-            if value.dtype != (torch.int64 if whole else torch.float16):
-                raise ValueError(f"{name} is {value.dtype}")
-            if name not in ("text", "text_bounds") and len(value) != rows:
-                raise ValueError(f"{name} has {len(value)} rows for {rows} clips")
-        bounds, of = self.tensors["text_bounds"], self.tensors["text_of"]
-        text = self.tensors["text"]
-        fine = text.ndim == 2 and bounds.ndim == of.ndim == 1 and len(bounds) > 1
-        fine = fine and bounds[0] == 0 and bounds[-1] == len(text)
-        fine = fine and bool((bounds.diff() > 0).all())
-        if not fine or of.min() < 0 or of.max() >= len(bounds) - 1:
-            raise ValueError("its captions' places are not within its text")
-
-    @cached_property
-    def _facts(self) -> dict[str, Any]:
-        assert self._header is not None
-        facts = plain_text.parse_json(self._header, f"the header of '{self.path}'")
-        Header.parse(facts, f"the header of '{self.path}'")
-        return facts
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        return self._facts["records"]
-
-    @property
-    def skipped(self) -> list[dict[str, Any]]:
-        return self._facts["skipped"]
-
-    @property
-    def sums(self) -> dict[str, Any]:
-        return self._facts["sums"]
-
-    def text(self, row: int) -> Tensor:
-        """Embedding [L,E] of a row's caption, as long as the caption."""
-        index = int(self.tensors["text_of"][row])
-        first, last = self.tensors["text_bounds"][index : index + 2].tolist()
-        return self.tensors["text"][first:last]
-
-    def rows(self) -> Rows:
-        """Everything, in memory."""
-        records = self.records
-        arrays = {k: self.tensors[k].numpy() for k in POSTERIORS if k in self.tensors}
-        texts = {record["caption"]: self.text(i).numpy() for i, record in enumerate(records)}
-        return Rows(arrays, texts, records, self.skipped)
+    durable.write_text(path, "".join(lines), TAG)
 
 
 class ShardWriter:
@@ -304,12 +139,7 @@ class ShardWriter:
                 for shard, lines in zip(shards, records, strict=True) if lines
             ],
         }  # fmt: skip
-        kept = [line for lines in records for line in lines]
-        write_lines(self.folder / "clips.jsonl", kept)
-        write_lines(self.folder / "skipped.jsonl", skipped)
-        if report is not None:
-            write_json(self.folder / "report.json", report(kept, skipped))
-        durable.write_sealed(self.folder / MANIFEST, facts, _TAG)
+        durable.write_sealed(self.folder / MANIFEST, facts, TAG)
 
     def _join(self, number: int) -> None:
         parts = [self._part(part) for part in self.shards[number]]
@@ -342,7 +172,7 @@ def _is_whole(path: Path, every_bit: bool = False) -> bool:
     except FileNotFoundError:
         return False
     except ValueError:
-        os.replace(path, path.with_name(f"{path.name}.damaged"))
+        durable.put_aside(path)
         return False
     return True
 
@@ -358,12 +188,3 @@ def _check_finite(rows: Rows) -> None:
             raise ValueError(
                 f"the text encoder gave numbers that are not finite for {caption[:80]!r}"
             )
-
-
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of arrays with their names, types and shapes."""
-    digest = hashlib.sha256()
-    for name, value in sorted(arrays.items()):
-        digest.update(f"{name} {value.dtype} {value.shape} ".encode())
-        digest.update(np.ascontiguousarray(value).data)
-    return digest.hexdigest()

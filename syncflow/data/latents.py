@@ -8,7 +8,6 @@ or encoder. ``encode`` makes them from raw shards, ``prepare`` from ordinary vid
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
@@ -22,8 +21,9 @@ from torch import Tensor
 from syncflow import durable
 from syncflow.clip import ClipSpec
 from syncflow.data.encoders import Encoders
-from syncflow.data.latent_shards import POSTERIORS, Shard, ShardWriter, locked
-from syncflow.data.manifest import MANIFEST
+from syncflow.data.latent_rows import POSTERIORS, Shard
+from syncflow.data.latent_shards import ShardWriter, locked
+from syncflow.data.manifest import MANIFEST, Statistics
 from syncflow.data.manifest import read as read_manifest
 from syncflow.data.shards import ClipShards
 from syncflow.models.codec import AudioCodec, VideoCodec
@@ -133,10 +133,6 @@ def check_folder(out: Path) -> None:
             raise ValueError(f"{out} is not empty and holds no latents; give another folder")
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
 class Latents:
     """Reader of such a folder; rows are numbered through all shards.
 
@@ -194,18 +190,17 @@ class Latents:
         """From now on latents are given less these means and over these deviations.
 
         Raises:
-            ValueError: they are not one finite number per channel, or a deviation is not above 0.
+            ValueError: they are not ``manifest.Statistics`` of these channels.
         """
-        for kind, count in self._channels.items():
-            for which in ("mean", "std"):
-                values = stats.get(f"{kind}_{which}")
-                least = 0.0 if which == "std" else -math.inf
-                fine = isinstance(values, list) and len(values) == count
-                if not fine or not all(_is_number(value) and value > least for value in values):
-                    raise ValueError(
-                        f"the statistics cannot be used: {kind}_{which} is {values}, for {count} "
-                        "channels"
-                    )
+        Statistics.parse(stats, "the statistics cannot be used")
+        for kind in ("video", "audio"):
+            count = self.channels[kind]
+            given = len(stats[f"{kind}_mean"])
+            if given != count:
+                raise ValueError(
+                    f"the statistics cannot be used: {given} numbers of {kind}_mean for {count} "
+                    "channels"
+                )
         self.statistics = stats
         self.scale = {
             "video": Scale.of_video(stats["video_mean"], stats["video_std"]),
@@ -214,11 +209,6 @@ class Latents:
 
     def __len__(self) -> int:
         return self.manifest["count"]
-
-    @property
-    def widths(self) -> dict[str, int]:
-        """Channels of the ``video`` and ``audio`` latents, and numbers of a ``text`` token."""
-        return {**self._channels, "text": self._shards[0].tensors["text"].shape[1]}
 
     def batch(self, rows: np.ndarray, rng: np.random.Generator | None) -> dict[str, Tensor]:
         """Normalised draws from the posteriors, without ``rng`` their means, and the text:
@@ -259,10 +249,17 @@ class Latents:
         """Raises ValueError where the latents are not of the manifest's geometry."""
         first = self._shards[0].tensors
         video, audio = first["video_mean"].shape[1:], first["audio_mean"].shape[1:]
-        self._channels = {"video": video[0], "audio": audio[-1]}
+        #: Of the latents, and numbers of a ``text`` token.
+        self.channels = {"video": video[0], "audio": audio[-1], "text": first["text"].shape[1]}
         length = self.spec.audio_latent_length
         expected = ((video[0], *self.spec.video_latent_shape), (length, audio[-1]))
         for shard in self._shards:
+            width = shard.tensors["text"].shape[1]
+            if width != self.channels["text"]:
+                raise ValueError(
+                    f"'{shard.path}' has captions of {width} channels, and "
+                    f"'{self._shards[0].path}' of {self.channels['text']}"
+                )
             for name in POSTERIORS:
                 shape = tuple(shard.tensors[name].shape[1:])
                 if shape != expected[name.startswith("audio")]:

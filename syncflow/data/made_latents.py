@@ -10,7 +10,6 @@ flow time from which it was denoised. Row i is of clip i.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,14 @@ import torch
 from torch import Tensor
 
 from syncflow import durable
-from syncflow.data import latent_shards
+from syncflow.data.latent_shards import locked
 from syncflow.data.latents import claim
+from syncflow.data.manifest import MANIFEST, MadeManifest
 from syncflow.progress import bar as progress_bar
 
 #: Makes the rows of some clips: latent, distance, time.
 Make = Callable[[range], dict[str, Tensor]]
+_TAG = "shard"  # the same at every try: what a killed run left is overwritten
 
 
 def write(
@@ -45,20 +46,48 @@ def write(
         print(f"{out}: finished before, skipped")
         return out
     with (
-        latent_shards.locked(out, "all"),
+        locked(out, "all"),
         progress_bar(total=clips, desc=out.name, shown=progress, mininterval=2) as bar,
     ):
         for first in range(0, clips, batch_size):
             rows = range(first, min(first + batch_size, clips))
             path = out / _name(first // batch_size)
-            if not path.exists():
-                with durable.replacing(path, "shard") as part:
+            if not _is_whole(path, len(rows)):
+                with durable.replacing(path, _TAG) as part:
                     part.write_bytes(save({k: v.contiguous() for k, v in make(rows).items()}))
             bar.update(len(rows))
-        latent_shards.write_json(
-            out / latent_shards.MANIFEST, {"count": clips, "batch_size": batch_size, **facts}
-        )
+        manifest = {"count": clips, "batch_size": batch_size, **facts}
+        durable.write_sealed(out / MANIFEST, manifest, _TAG)
     return out
+
+
+def _shard(path: Path, rows: int) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"'{path}' is damaged: {error}") from None
+    shapes = {name: tuple(value.shape) for name, value in found.items()}
+    latent = shapes.get("latent", ())
+    expected = {"latent": latent, "distance": (rows, *latent[2:3]), "time": (rows,)}
+    if shapes != expected or len(latent) != 5 or latent[0] != rows:
+        raise ValueError(f"'{path}' is damaged: it holds {shapes}, for {rows} clips")
+    if not all(value.isfinite().all() for value in found.values()):
+        raise ValueError(f"'{path}' is damaged: it has numbers that are not finite")
+    return found
+
+
+def _is_whole(path: Path, rows: int) -> bool:
+    """Whether a shard is there and can be used; one that is damaged is put aside."""
+    try:
+        return bool(_shard(path, rows))
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        durable.put_aside(path)
+        return False
 
 
 def _name(number: int) -> str:
@@ -74,27 +103,25 @@ class MadeLatents:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         folder = Path(folder)
-        card = folder / latent_shards.MANIFEST
+        card = folder / MANIFEST
         if not card.exists():
             raise FileNotFoundError(f"no finished made latents in {folder} (no {card.name})")
-        self.manifest = json.loads(card.read_text())
+        self.manifest = durable.read_sealed(card)
+        MadeManifest.parse(self.manifest, f"'{card}' is damaged")
         count, batch_size = self.manifest["count"], self.manifest["batch_size"]
         shards = []
-        for number in range(-(-count // batch_size)):
-            path = folder / _name(number)
+        for first in range(0, count, batch_size):
+            path = folder / _name(first // batch_size)
             try:
-                shards.append(load_file(path))
-            except SafetensorError as error:
-                raise ValueError(f"'{path}' is damaged ({error}); delete it and {card}") from None
+                shards.append(_shard(path, min(batch_size, count - first)))
+            except ValueError as error:
+                raise ValueError(
+                    f"{error}; move {card} away and run again what made them: it alone is made anew"
+                ) from None
         self._latent, self._distance = (
             torch.cat([shard[name] for shard in shards]) for name in ("latent", "distance")
         )
-        if len(self._latent) != count:
-            raise ValueError(f"{folder} has {len(self._latent)} rows, and {card.name} says {count}")
 
     def __len__(self) -> int:
         return len(self._latent)

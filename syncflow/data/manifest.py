@@ -10,7 +10,7 @@ from pydantic import Field, StrictBool, field_validator, model_validator
 from syncflow import durable
 from syncflow.config import Config, GeometryConfig
 from syncflow.config.units import Deviation, Latent, Seconds, Total
-from syncflow.ranges import Real, Whole
+from syncflow.ranges import SEED, Real, Whole
 
 MANIFEST = "manifest.json"
 _Sum = Annotated[float, Real(-1e30, 1e30)]
@@ -29,7 +29,10 @@ class Statistics(Config):
         for kind in ("video", "audio"):
             means, stds = (getattr(self, f"{kind}_{which}") for which in ("mean", "std"))
             if len(means) != len(stds):
-                raise ValueError(f"{len(means)} means and {len(stds)} deviations of {kind} latents")
+                raise ValueError(
+                    f"{len(means)} means and {len(stds)} deviations of {kind} latents "
+                    f"({kind}_mean, {kind}_std)"
+                )
         return self
 
 
@@ -67,6 +70,20 @@ class Manifest(Config):
         if listed != self.count:
             raise ValueError(f"count is {self.count}, and the shards have {listed} rows")
         return self
+
+
+class MadeManifest(Config):
+    """``manifest.json`` of finished latents that a sampler made (``made_latents``): of which clips,
+    by which encoder and model, from which flow times on."""
+
+    count: Annotated[int, Whole(1, 2**53, "clips")]
+    batch_size: Annotated[int, Whole(1, 1_000_000, "clips")]
+    encoder: str
+    ddit: str
+    data: dict[str, Any]
+    sampling: dict[str, Any]
+    start: list[Annotated[float, Real(0, 1)]] = Field(min_length=2, max_length=2)
+    seed: Annotated[int, SEED]
 
 
 class Record(Config):

@@ -115,9 +115,15 @@ def load_encoders(folder: Path) -> tuple[ModelConfig, EncoderParts]:
         "audio_vae": _fill(build_audio_vae(config.audio_vae), folder / "audio_vae.safetensors"),
         "text_encoder": None,
     }
+    weights = folder / "text_encoder.safetensors"
     if isinstance(config.text_encoder, BytesTextConfig):
         encoder = TextEncoder(config.text_encoder)
-        parts["text_encoder"] = _fill(encoder, folder / "text_encoder.safetensors")
+        parts["text_encoder"] = _fill(encoder, weights)
+    elif weights.exists():
+        raise ValueError(
+            f"'{weights}' is there, and {folder / CONFIG} says that T5 reads the captions: name "
+            "that encoder's sizes there, or move the file away"
+        )
     return config, parts
 
 

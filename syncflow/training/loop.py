@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from syncflow import durable
 from syncflow.data import lock
 from syncflow.model_io import tensors
 from syncflow.progress import bar
@@ -133,7 +134,7 @@ class _Run:
         self.log = None
         if group.leads:
             for folder in start.damaged:  # their names are needed
-                print(f"{out}: damaged, now {checkpoint.put_aside(folder)}", flush=True)
+                print(f"{out}: damaged, now {durable.put_aside(folder)}", flush=True)
             if start.state:
                 self.writer.frozen = start.frozen
             else:  # anew: an earlier run that came to nothing may have left others

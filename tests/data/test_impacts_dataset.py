@@ -3,6 +3,7 @@ were cut off.
 """
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -67,6 +68,33 @@ def test_a_cut_off_folder_is_continued(tmp_path, small_shards):
         assert (cut / name).read_bytes() == (whole / name).read_bytes()
 
 
+@pytest.mark.parametrize("size", [0, 7, 60, 200])
+def test_a_damaged_shard_is_put_aside_and_made_again(tmp_path, small_shards, size):
+    whole, cut = make(tmp_path / "whole", 4), make(tmp_path / "cut", 4)
+    sound = cut / "shard_00000.audio.npy"
+    damaged = sound.read_bytes()[:size]
+    sound.write_bytes(damaged)
+    make(cut, 4)
+    assert (cut / "shard_00000.audio.npy.damaged").read_bytes() == damaged
+    for path in whole.iterdir():
+        assert (cut / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_shard_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    named, replace = [], os.replace
+
+    def renamed(old, new):
+        named.append(new.name)
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", renamed)
+    folder = make(tmp_path / "a", 2)
+    assert named == [
+        "dataset.json", "shard_00000.video.npy", "shard_00000.audio.npy", "metadata.jsonl",
+    ]  # fmt: skip
+    assert sorted(path.name for path in folder.iterdir()) == sorted(named)
+
+
 def test_a_folder_grows(tmp_path, small_shards):
     grown = impacts_dataset.read_shards(make(make(tmp_path / "a", 4), 8))
     fresh = impacts_dataset.read_shards(make(tmp_path / "b", 8))
@@ -81,7 +109,7 @@ def test_mp4_files_come_with_captions_and_contacts(tmp_path):
     folder = make(tmp_path / "a", 2, container="mp4", height=32, width=48, sample_rate=48000)
     lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
     assert [line["file"] for line in lines] == ["train_00000000.mp4", "train_00000001.mp4"]
-    assert not list(folder.glob(".part*"))
+    assert not list(folder.glob(".*"))
     for line in lines:
         assert (folder / line["file"]).stat().st_size > 1000
         assert line["contacts"] and line["caption"] and line["level"] == 1

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,8 @@ def test_tensors_of_a_shard_fit_each_other(folder) -> None:
     whole = path.read_bytes()
     for changed, message in (
         ({"audio_std": found["audio_std"][:2]}, "audio_std has 2 rows for 4 clips"),
+        ({"video_mean": found["video_mean"][:, 0].clone()}, "video_mean has 4 axes"),
+        ({"audio_mean": torch.tensor(1.0).half()}, "audio_mean has 0 axes"),
         ({"text_bounds": found["text_bounds"] + 1}, "captions' places are not within its text"),
         ({"text_of": found["text_of"] - 1}, "captions' places are not within its text"),
         ({"text_of": found["text_of"] + 9}, "captions' places are not within its text"),
@@ -118,6 +121,10 @@ def test_tensors_of_a_shard_fit_each_other(folder) -> None:
         with pytest.raises(ValueError, match=message):
             Shard(path)
         path.write_bytes(whole)
+    rewrite(path, lambda header: header | {"records": []})
+    with pytest.raises(ValueError, match="for 0 clips it holds audio_mean"):
+        Shard(path)
+    path.write_bytes(whole)
     with safe_open(path, "pt") as file:
         said = file.metadata()
     del found["video_std"]
@@ -128,8 +135,6 @@ def test_tensors_of_a_shard_fit_each_other(folder) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_weight_that_is_no_number_is_refused_when_it_is_read(toy_model, tmp_path, value) -> None:
-    import shutil
-
     for part in ("ddit", "video_vae", "audio_vae", "text_encoder"):
         folder = shutil.copytree(toy_model, tmp_path / part)
         path = folder / f"{part}.safetensors"
@@ -142,6 +147,16 @@ def test_a_weight_that_is_no_number_is_refused_when_it_is_read(toy_model, tmp_pa
             model_folder.load(folder)
         with pytest.raises(ValueError, match="not finite"):
             weights.load(folder, part)
+
+
+def test_captions_are_not_read_by_another_encoder_than_the_one_that_is_there(toy_model) -> None:
+    """A config without its text encoder would say T5."""
+    folder = shutil.copytree(toy_model, toy_model.with_name("other"))
+    config = json.loads((folder / "config.json").read_text())
+    del config["text_encoder"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"text_encoder.safetensors' is there, and .*config.json"):
+        model_folder.load(folder)
 
 
 def test_great_weights_are_numbers(tmp_path) -> None:
@@ -160,6 +175,9 @@ def test_rendered_clips_say_what_they_are(tmp_path) -> None:
         (card, ("fps",), math.inf, "dataset.json: fps: must be a number"),
         (card, ("clips",), 10**12, "dataset.json: clips: must be a whole number"),
         (card, ("container",), 3, "dataset.json: container: "),
+        (card, ("fps",), 12, r"video.npy' must hold uint8 \[N, 12, 3, 16, 16\], got uint8 \[2, 16"),
+        (card, ("seconds",), 0.5, r"video.npy' must hold uint8 \[N, 8, 3, 16, 16\]"),
+        (card, ("sample_rate",), 1, r"audio.npy' must hold int16 \[N, 1\], got int16 \[2, "),
     ):
         before = path.read_text()
         change(path, *keys, to=value)
@@ -180,9 +198,13 @@ def test_rendered_clips_say_what_they_are(tmp_path) -> None:
     with pytest.raises(ValueError, match="has 2 pictures for 6 clips"):
         impacts_dataset.read_shards(made)
     lines.write_text(text)
-    (made / "shard_00000.audio.npy").write_bytes(b"\x93NUMPY")
-    with pytest.raises(ValueError, match="shard_00000.audio.npy' is damaged"):
-        impacts_dataset.read_shards(made)
+    sound = made / "shard_00000.audio.npy"
+    whole = sound.read_bytes()
+    for damaged in (b"\x93NUMPY", whole.replace(b"), }", b"(, }"), whole.replace(b"}", b"=")):
+        assert damaged != whole
+        sound.write_bytes(damaged)
+        with pytest.raises(ValueError, match="shard_00000.audio.npy' is damaged"):
+            impacts_dataset.read_shards(made)
 
 
 def test_what_is_written_is_utf_8_whatever_the_machine_says(tmp_path, monkeypatch) -> None:

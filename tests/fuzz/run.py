@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.data.conftest import TOY
+from tests.data import toy
 from tests.fuzz import forked
 from tests.fuzz.forked import FAULTS, Outcome
 from tests.fuzz.targets import TARGETS, copy
@@ -63,11 +63,9 @@ def _import_once() -> None:
     import syncflow.training.loop
     import syncflow.training.runner
     import syncflow.training.tasks.flow  # noqa: F401
-    from syncflow.config import ModelConfig
-    from syncflow.models.text.encoder import TextEncoder
 
     torch.set_num_threads(1)  # a fork has one thread, and must not wait for others
-    TextEncoder(ModelConfig.parse(TOY).text_encoder)
+    toy.encoders()
 
 
 def _made(target: str, folder: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tests.data.conftest import TOY
+from tests.data import toy
 from tests.fuzz import mutate
 from tests.fuzz.forked import Refused
 
@@ -51,6 +51,14 @@ def _rewrite_json(path: Path, rng: random.Random) -> str:
     said, text = mutate.json_value(rng, path.read_text())
     path.write_text(text)
     return f"{path.name}: {said}"
+
+
+def _rewrite_line(path: Path, rng: random.Random) -> str:
+    lines = path.read_text().splitlines()
+    number = rng.randrange(len(lines))
+    said, lines[number] = mutate.json_value(rng, lines[number])
+    path.write_text("\n".join(lines) + "\n")
+    return f"{path.name}, line {number + 1}: {said}"
 
 
 # ---- films ----
@@ -91,21 +99,13 @@ def use_film(folder: Path) -> str:
 
 def prepare_film(folder: Path) -> str:
     from syncflow.config import ModelConfig
-    from syncflow.data.encoders import Encoders
     from syncflow.data.latents import Latents
     from syncflow.data.prepare import Options, prepare
-    from syncflow.models.text.encoder import TextEncoder
-    from syncflow.models.vae import build_audio_vae, build_video_vae
 
-    config = ModelConfig.parse(TOY)
-    torch.manual_seed(0)
-    encoders = Encoders(
-        build_video_vae(config.video_vae), build_audio_vae(config.audio_vae),
-        TextEncoder(config.text_encoder),
-    )  # fmt: skip
+    spec = ModelConfig.parse(toy.TOY).geometry.spec
     out = folder.with_name(f"{folder.name}-latents")
     options = Options(caption="a square", keep=("static", "silent", "no audio"))
-    prepare(folder, out, encoders, config.geometry.spec, options, progress=False)
+    prepare(folder, out, toy.encoders(), spec, options, progress=False)
     latents = Latents(out)
     latents.batch(np.arange(len(latents)), np.random.default_rng(0))
     return ""
@@ -122,21 +122,7 @@ def use_or_prepare_film(folder: Path) -> str:
 
 
 def make_models(folder: Path) -> list[Path]:
-    from syncflow.config import ModelConfig
-    from syncflow.model_io import model_folder
-    from syncflow.models.ddit import DDiT
-    from syncflow.models.text.encoder import TextEncoder
-    from syncflow.models.vae import build_audio_vae, build_video_vae
-
-    config = ModelConfig.parse(TOY)
-    torch.manual_seed(0)
-    parts = {
-        "ddit": DDiT(config.ddit),
-        "video_vae": build_video_vae(config.video_vae),
-        "audio_vae": build_audio_vae(config.audio_vae),
-        "text_encoder": TextEncoder(config.text_encoder),
-    }
-    return [model_folder.save(folder / "model", config, parts)]
+    return [toy.save(folder / "model")]
 
 
 def damage_model(rng: random.Random, folder: Path) -> str:
@@ -253,11 +239,14 @@ def damage_shards(rng: random.Random, folder: Path) -> str:
     files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != ".lock"]
     read = [p for p in files if p.suffix in (".json", ".safetensors", ".npy")]
     read = [p for p in read if p.name not in ("settings.json", "model.safetensors")]
+    read += [p for p in files if p.name == "metadata.jsonl"]
     path = rng.choice(read)
     if path.suffix == ".json":
         if rng.random() < 0.15:
             return _rewrite(path, rng.choice([mutate.truncated, mutate.flipped]), rng)
         return _rewrite_json(path, rng)
+    if path.suffix == ".jsonl":
+        return _rewrite_line(path, rng)
     if path.suffix == ".npy":
         if rng.random() < 0.5:
             return _rewrite(path, mutate.truncated, rng)

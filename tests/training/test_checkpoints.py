@@ -115,7 +115,7 @@ def test_checkpoints_of_which_none_can_be_read_stop_the_run(begun, tmp_path, cap
             run()
     assert contents(out / "checkpoints") == saved and not (out / weights.FINAL).exists()
     for folder in checkpoint.folders(out):
-        checkpoint.put_aside(folder)
+        durable.put_aside(folder)
     with pytest.raises(ValueError, match=r"none of the 2 .*00000002.damaged was put aside before"):
         run()
 
@@ -140,9 +140,9 @@ def test_a_second_damaged_checkpoint_of_a_step_has_a_name_of_its_own(begun):
     _, out = begun
     newest = checkpoint.folders(out)[0]
     shutil.copytree(newest, out / "again")
-    first = checkpoint.put_aside(newest)
+    first = durable.put_aside(newest)
     shutil.move(out / "again", newest)
-    assert (first.name, checkpoint.put_aside(newest).name) == (
+    assert (first.name, durable.put_aside(newest).name) == (
         "00000004.damaged", "00000004.damaged-2",
     )  # fmt: skip
     assert len(checkpoint.damaged(out)) == 2

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from syncflow import durable
 from syncflow.data import impacts_dataset
 from syncflow.data.made_latents import MadeLatents
 from syncflow.training import runner
@@ -97,6 +98,31 @@ def test_what_was_cut_off_is_made_alike(folder):
     assert [path.read_bytes() for path in whole] == [path.read_bytes() for path in again]
     with pytest.raises(ValueError, match="other seed: 0, expected 1"):
         run(folder, **made_config(folder, "again", seed=1))
+
+
+def test_what_is_damaged_is_named_and_made_again(folder):
+    run(folder, **made_config(folder, "spoilt"))
+    out = folder / "spoilt"
+    card, (first, second) = out / "manifest.json", sorted(out.glob("*.safetensors"))
+    whole, said = first.read_bytes(), card.read_bytes()
+    size = 8 + int.from_bytes(whole[:8], "little")
+    no_numbers = whole[:size] + b"\xff" * 8 + whole[size + 8 :]
+    for damaged in (b"", whole[:90], second.read_bytes(), no_numbers):
+        first.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"made_00000.safetensors' is damaged.*run again"):
+            MadeLatents(out)
+        card.unlink()
+        run(folder, **made_config(folder, "spoilt"))
+        assert first.read_bytes() == whole and card.read_bytes() == said
+    assert len(list(out.glob("made_00000.safetensors.damaged*"))) == 4
+    manifest = durable.read_sealed(card)
+    for key, value in (("count", 10**12), ("count", -1), ("batch_size", 0), ("encoder", None)):
+        durable.write_sealed(card, manifest | {key: value})
+        with pytest.raises((ValueError, FileNotFoundError), match="manifest.json' is damaged|made"):
+            MadeLatents(out)
+        card.write_text(json.dumps(manifest | {key: value}) + "{")
+        with pytest.raises(ValueError, match="manifest.json' is damaged"):
+            MadeLatents(out)
 
 
 def test_clips_must_be_of_the_models_size(folder):

@@ -23,7 +23,6 @@ from torch import Tensor
 from syncflow import durable
 
 FOLDER, MANIFEST, FROZEN = "checkpoints", "manifest.json", "frozen.safetensors"
-_DAMAGED = ".damaged"
 _PART = re.compile(r"part-\d{5}\.safetensors")
 
 
@@ -135,18 +134,7 @@ def folders(out: Path) -> list[Path]:
 
 def damaged(out: Path) -> list[Path]:
     """Those that were put aside."""
-    return sorted((out / FOLDER).glob(f"*{_DAMAGED}*"))
-
-
-def put_aside(folder: Path) -> Path:
-    """Renames a damaged checkpoint, whose name is needed; returns where it is now."""
-    target, count = folder.with_name(folder.name + _DAMAGED), 1
-    while target.exists():
-        count += 1
-        target = folder.with_name(f"{folder.name}{_DAMAGED}-{count}")
-    folder.rename(target)
-    durable.sync_folder(folder.parent)
-    return target
+    return sorted((out / FOLDER).glob(f"*{durable.DAMAGED}*"))
 
 
 def newest(out: Path) -> Saved | None:

@@ -95,7 +95,7 @@ class FlowTraining(Task):
             )
 
     def _check_widths(self, bucket: Bucket) -> None:
-        model, theirs = self.config.model, bucket.latents.widths
+        model, theirs = self.config.model, bucket.latents.channels
         sizes = [
             ("video.in_channels", model.video.in_channels, theirs["video"], "video channels"),
             ("video.caption_channels", model.video.caption_channels, theirs["text"],
