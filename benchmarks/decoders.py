@@ -11,7 +11,10 @@ that of the sound, which no decoder changes, so wholly right is here without mat
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +49,15 @@ def sampled(model: Any, cases: list[systems.Case], cache: Path) -> dict[str, Ten
         parts = [{key: torch.cat([part[key] for part in parts]) for key in ("lat", "aud")}]
         torch.save(parts[0], cache)
     return {key: value[: len(cases)] for key, value in parts[0].items()}
+
+
+def weights_hash(module: torch.nn.Module) -> str:
+    """Of a module's weights, by name and value."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.float().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def judged(
@@ -119,9 +131,11 @@ def main() -> None:
             seen[name] = [contacts.times(draw(latent), 16.0) for latent in drawn["lat"]]
     found = {name: judged(times, heard, cases) for name, times in seen.items()}
     everything = np.arange(len(cases))
+    command = f"python -m benchmarks.decoders {shlex.join(sys.argv[1:])}"
     report = {
-        "facts": {**named, **provenance.circumstances(None), "clips": len(cases),
-                  "split": args.split, "syncflow": syncflow.__version__},
+        "facts": {**named, **provenance.circumstances(command), "clips": len(cases),
+                  "split": args.split, "syncflow": syncflow.__version__,
+                  "decoder weights": {name: weights_hash(vae) for name, vae in vaes.items()}},
         "decoders": {name: numbers(each, everything) for name, each in found.items()},
         "minus base": {n: paired(found["base"], each) for n, each in found.items() if n != "base"},
         "contacts": {name: _rounded(times) for name, times in seen.items()},
