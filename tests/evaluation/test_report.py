@@ -166,7 +166,7 @@ def test_a_sound_that_is_not_finite_is_left_out_of_every_row(folder, written, re
     )  # fmt: skip
     assert found["rows"][0]["clips"] == 3
     assert found["rows"][0]["left_out"] == {f"level 1, seed {seed}": "not finite: guidance 1.0"}
-    with pytest.raises(ValueError, match=r"1 of 2 clips can be measured; level 1, seed \d+: not fin"):
+    with pytest.raises(ValueError, match=r"1 of 2 clips can be measured; level 1, seed \d+: not f"):
         sync.run(Broken(), out=folder / "few", clips=2, scope=scope, **options)
 
 
