@@ -156,13 +156,24 @@ class T5TextConfig(_T5Sizes):
 
 class BytesTextConfig(_T5Sizes):
     """A byte-level T5 described here, needing no vocabulary file; ``pool`` "word" averages the
-    bytes of each word, ``casefold`` reads them without regard to upper and lower case."""
+    bytes of each word, ``casefold`` reads them without regard to upper and lower case. In the first
+    ``word_layers`` layers bytes attend to those of their own word alone, so that a word is known
+    before its company is."""
 
     _idle: ClassVar[frozenset[str]] = frozenset({"clean_caption"})
 
     kind: Literal["bytes"] = "bytes"
     pool: Literal["none", "word"] = "none"
     casefold: StrictBool = False
+    word_layers: CountOrNone = 0
+
+    @model_validator(mode="after")
+    def _check_word_layers(self) -> BytesTextConfig:
+        if self.word_layers > self.num_layers:
+            raise ValueError(
+                f"word_layers is {self.word_layers}, but there are {self.num_layers} layers"
+            )
+        return self
 
 
 OpenSoraVAEConfig._others = (PatchVAEConfig,)

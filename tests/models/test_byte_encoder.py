@@ -28,9 +28,9 @@ def test_the_numbers_are_transformers():
         for weight in reference.parameters():
             weight += 0.1 * torch.randn_like(weight)  # norms and biases that are told apart
     ours.load_state_dict(reference.state_dict())
-    ids_BN, _ = ByteTokenizer(256)(TEXTS)
+    ids_BN, word_BN = ByteTokenizer(256)(TEXTS)
     mask_BN = ids_BN != PAD
-    out_BNW = ours(ids_BN, mask_BN)
+    out_BNW = ours(ids_BN, mask_BN, word_BN)
     expected = reference(input_ids=ids_BN, attention_mask=mask_BN.long()).last_hidden_state
     torch.testing.assert_close(out_BNW, expected, atol=1e-6, rtol=0)
     out_BNW[mask_BN].pow(2).sum().backward()
@@ -49,6 +49,18 @@ def test_a_seed_starts_the_training_that_it_started_with_transformers():
     assert torch.equal(torch.rand(1), after)
     assert list(ours) == list(reference)
     assert all(torch.equal(ours[name], value) for name, value in reference.items())
+
+
+def test_word_layers_read_a_word_alone():
+    torch.manual_seed(0)
+    layers = SIZES["num_layers"]
+    for alone in (layers, layers - 1):
+        config = BytesTextConfig(max_length=64, pool="word", word_layers=alone, **SIZES)
+        states_BLW, _ = TextEncoder(config).encode(["a red wooden ball", "one red metal thing"])
+        same = (states_BLW[0] - states_BLW[1]).abs().amax(-1) < 1e-5
+        assert same.tolist() == [False, alone == layers, False, False, alone == layers]
+    with pytest.raises(ValueError, match=f"word_layers is {layers + 1}, but there are {layers}"):
+        BytesTextConfig.parse({"max_length": 64, "word_layers": layers + 1, **SIZES}, "text")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

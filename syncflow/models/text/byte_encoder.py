@@ -25,12 +25,15 @@ class ByteEncoder(nn.Module):
     Args:
         vocab_size: number of ids.
         d_model, d_kv, d_ff, num_layers, num_heads: T5's sizes.
+        word_layers: in so many of the first layers bytes attend to their own word alone.
     """
 
     def __init__(
-        self, vocab_size: int, d_model: int, d_kv: int, d_ff: int, num_layers: int, num_heads: int
-    ) -> None:
+        self, vocab_size: int, d_model: int, d_kv: int, d_ff: int, num_layers: int, num_heads: int,
+        word_layers: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__()
+        self.word_layers = word_layers
         torch.empty(vocab_size, d_model).normal_()  # transformers' second name for the table
         self.embed_tokens = nn.Embedding(vocab_size, d_model)
         self.block = nn.ModuleList(
@@ -55,14 +58,17 @@ class ByteEncoder(nn.Module):
         for _ in range(2):
             table.normal_()
 
-    def forward(self, ids_BN: Tensor, mask_BN: Tensor) -> Tensor:
-        """States ``[B, N, W]`` of ids; ``mask_BN`` is True where bytes may be attended to."""
+    def forward(self, ids_BN: Tensor, mask_BN: Tensor, word_BN: Tensor) -> Tensor:
+        """States ``[B, N, W]`` of ids; ``mask_BN`` is True where bytes may be attended to,
+        ``word_BN`` numbers the words that bytes belong to."""
         states_BNW = self.embed_tokens(ids_BN)
-        zero = states_BNW.new_zeros(())
-        mask_B11N = torch.where(mask_BN[:, None, None, :], zero, torch.finfo(states_BNW.dtype).min)
+        zero, never = states_BNW.new_zeros(()), torch.finfo(states_BNW.dtype).min
+        mask_B11N = torch.where(mask_BN[:, None, None, :], zero, never)
+        same_B1NN = (word_BN[:, None, :] == word_BN[:, :, None])[:, None]
         bias_1HNN = self.block[0].layer[0].SelfAttention.position_bias(ids_BN.shape[1])
-        for block in self.block:
-            states_BNW = block(states_BNW, bias_1HNN, mask_B11N)
+        for layer, block in enumerate(self.block):
+            within = torch.where(same_B1NN, zero, never) if layer < self.word_layers else mask_B11N
+            states_BNW = block(states_BNW, bias_1HNN, within)
         return self.final_layer_norm(states_BNW)
 
 
@@ -111,11 +117,11 @@ class Attention(nn.Module):
         bias_NNH = table(_bucket(at_N[None, :] - at_N[:, None]))
         return bias_NNH.permute(2, 0, 1).unsqueeze(0)
 
-    def forward(self, x_BNW: Tensor, bias_1HNN: Tensor, mask_B11N: Tensor) -> Tensor:
+    def forward(self, x_BNW: Tensor, bias_1HNN: Tensor, mask_B1NN: Tensor) -> Tensor:
         heads = (*x_BNW.shape[:-1], -1, self.d_kv)
         q, k, v = (linear(x_BNW).view(heads).transpose(1, 2) for linear in (self.q, self.k, self.v))
         # The backward of scaled_dot_product_attention is slow on CPU for sequences this short.
-        scores_BHNN = torch.matmul(q, k.transpose(2, 3)) + bias_1HNN + mask_B11N
+        scores_BHNN = torch.matmul(q, k.transpose(2, 3)) + bias_1HNN + mask_B1NN
         out = torch.matmul(scores_BHNN.softmax(-1), v)
         return self.o(out.transpose(1, 2).flatten(2))
 

@@ -111,7 +111,7 @@ class TextEncoder(nn.Module):
         self.pools_words = isinstance(config, BytesTextConfig) and config.pool == "word"
         if isinstance(config, BytesTextConfig):
             sizes = config.d_model, config.d_kv, config.d_ff, config.num_layers, config.num_heads
-            self.t5 = ByteEncoder(BYTE_VOCAB_SIZE, *sizes)
+            self.t5 = ByteEncoder(BYTE_VOCAB_SIZE, *sizes, config.word_layers)
             self.tokenizer = ByteTokenizer(config.max_length)
         else:
             from transformers import AutoTokenizer, T5EncoderModel
@@ -167,7 +167,8 @@ class TextEncoder(nn.Module):
         ids_BN, mask_BN, word_BN = self._tokenize(list(texts), fixed_length)
         ids_BN, mask_BN = ids_BN.to(device), mask_BN.to(device)
         if isinstance(self.t5, ByteEncoder):
-            states_BNW = self.t5(ids_BN, mask_BN)
+            assert word_BN is not None
+            states_BNW = self.t5(ids_BN, mask_BN, word_BN.to(device))
         else:
             given = {"input_ids": ids_BN, "attention_mask": mask_BN.long()}
             states_BNW = self.t5(**given).last_hidden_state

@@ -21,15 +21,15 @@ Level = Annotated[int, Whole(min(LEVELS), max(LEVELS))]
 class TextTask(Config):
     """Pre-trains the byte-level text encoder to name what a caption says.
 
-    ``apart``: share of the training captions that name the colour or the material but not both, so
-    that neither is read by the company of the other.
+    ``unknown_words``: share of the training captions in which made-up words stand for some, so that
+    no attribute is read by the company of another (syncflow.impacts.unknown_words).
     """
 
     task: Literal["text"]
     out: str
     model: BytesTextConfig
     levels: list[Level] = Field(min_length=1)
-    apart: Share = 0.0
+    unknown_words: Share = 0.0
     loop: LoopConfig
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from syncflow import impacts
-from syncflow.impacts import captions
+from syncflow.impacts import unknown_words
 from syncflow.models.text.encoder import TextEncoder, TextPretrainer
 from syncflow.training.settings import TextTask
 from syncflow.training.tasks.randomness import Source
@@ -18,7 +18,6 @@ from syncflow.training.tasks.task import Task
 
 _NOT_MENTIONED = -100
 _VALIDATION_CAPTIONS = 512
-_TRIALS = 100
 
 
 class TextTraining(Task):
@@ -35,7 +34,7 @@ class TextTraining(Task):
     def batch(self, index: int) -> tuple[list[str], Tensor]:
         size = self.config.loop.batch_size
         seeds = impacts.SEEDS["train"][index * size : (index + 1) * size]
-        return self._captions(seeds, self.config.apart)
+        return self._captions(seeds, self.config.unknown_words)
 
     def loss(
         self, batch: tuple[list[str], Tensor], source: Source
@@ -50,15 +49,18 @@ class TextTraining(Task):
         loss, accuracy = reader.loss(*known)
         return {"loss": float(loss), **accuracy}
 
-    def _captions(self, seeds: range, apart: float = 0.0) -> tuple[list[str], Tensor]:
+    def _captions(self, seeds: range, unknown: float = 0.0) -> tuple[list[str], Tensor]:
         texts, rows = [], []
         for seed in seeds:
             level = self.config.levels[seed % len(self.config.levels)]
             split = impacts.world.split_of(seed)
             scene = impacts.sample_scene(seed, level, split)
             caption, mentioned = scene.caption, scene.attributes["mentioned"]
-            if apart and np.random.default_rng([seed, 0]).random() < apart:
-                caption, mentioned = _apart(scene.attributes, seed, split)
+            rng = np.random.default_rng([seed, 0])
+            if rng.random() < unknown:
+                caption, mentioned = unknown_words.put_in(
+                    caption, scene.attributes, mentioned, rng
+                )
             texts.append(caption)
             said = {**scene.attributes, "mentioned": mentioned}
             rows.append([self._label(name, said) for name in self.labels])
@@ -69,11 +71,3 @@ class TextTraining(Task):
             return _NOT_MENTIONED
         return self.labels[name].index(attributes[name])
 
-
-def _apart(attributes: dict[str, Any], seed: int, split: str) -> tuple[str, list[str]]:
-    """Another caption of a scene, and what it mentions: the colour or the material, not both."""
-    for trial in range(1, _TRIALS):
-        text, mentioned = captions.caption(attributes, np.random.default_rng([seed, trial]), split)
-        if ("colour" in mentioned) != ("material" in mentioned):
-            break
-    return text, mentioned

@@ -1,0 +1,88 @@
+"""Captions in which words that nobody knows stand for some: what is left has to be read without the
+company that training always gave it.
+
+A reader that has only ever seen "red" beside the materials that the training split pairs with red
+may take a red thing of another material for a thing of another colour. Beside any string of letters
+it cannot. No pair that is held out is shown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from syncflow.impacts import captions
+from syncflow.impacts.scene import Attributes
+
+_SYLLABLES = ("bcdfghjklmnprstvwz", "aeiou", "lmnrstdk")
+#: What binds an attribute to its thing stays: without it nobody could tell "a wooden ball" on a
+#: floor from a ball on "a wooden floor".
+_KEPT = frozenset(
+    "a an the on onto of made into and floor floorboards ground ball balls box boxes cube cubes block "
+    "blocks disc discs disk disks drum drums stick with".split()
+)
+_HIDDEN = 0.4
+"""How often an attribute is not legible."""
+_TURNED = 0.3
+"""How often a caption begins in the middle, as the test split's patterns do."""
+
+
+def put_in(
+    caption: str, attributes: Attributes, mentioned: Sequence[str], rng: np.random.Generator
+) -> tuple[str, list[str]]:
+    """The caption with unknown words for some of its own, and which attributes it still mentions.
+
+    Args:
+        caption, attributes, mentioned: of one scene.
+        rng: draws which words, and theirs.
+    """
+    words = caption.split()
+    bare = [re.sub(r"\W+$", "", word.casefold()) for word in words]
+    found = {name: _find(bare, phrases) for name, phrases in _phrases(attributes, mentioned)}
+    legible = [name for name, at in found.items() if at and rng.random() >= _HIDDEN]
+    kept = {bare[index] for name in legible for index in found[name]}
+    named = {bare[index] for at in found.values() for index in at}
+    rate = rng.random() * 0.5
+    for index, word in enumerate(bare):
+        if word in kept or (word in _KEPT and word not in named):
+            continue
+        if word in named or rng.random() < rate:
+            words[index] = unknown(rng) + words[index][len(word) :]
+    if attributes["kind"] != "pair" and rng.random() < _TURNED:
+        begin = int(rng.integers(len(words)))
+        words = words[begin:] + words[:begin]
+    return " ".join(words), sorted(legible)
+
+
+def unknown(rng: np.random.Generator) -> str:
+    """A word of one to three made-up syllables."""
+    parts = []
+    for _ in range(int(rng.integers(1, 4))):
+        first, vowel, last = (letters[rng.integers(len(letters))] for letters in _SYLLABLES)
+        parts.append(first + vowel + (last if rng.random() < 0.5 else ""))
+    return "".join(parts)
+
+
+def _phrases(
+    attributes: Attributes, mentioned: Sequence[str]
+) -> Iterable[tuple[str, tuple[str, ...]]]:
+    for name in mentioned:
+        value = attributes[name]
+        if name == "colour":
+            yield name, (value,)
+        elif name == "count":
+            yield name, (*captions.WORDS[name][value], captions.NUMBERS[value], "a single")
+        else:
+            yield name, (*captions.WORDS[name][value], str(value))
+
+
+def _find(words: list[str], phrases: tuple[str, ...]) -> list[int]:
+    """Where the longest of the phrases stands, every time; nothing where none does."""
+    for phrase in sorted(phrases, key=len, reverse=True):
+        wanted = phrase.split()
+        starts = [i for i in range(len(words)) if words[i : i + len(wanted)] == wanted]
+        if starts:
+            return [start + step for start in starts for step in range(len(wanted))]
+    return []
