@@ -20,8 +20,8 @@ _SYLLABLES = ("bcdfghjklmnprstvwz", "aeiou", "lmnrstdk")
 #: What binds an attribute to its thing stays: without it nobody could tell "a wooden ball" on a
 #: floor from a ball on "a wooden floor".
 _KEPT = frozenset(
-    "a an the on onto of made into and floor floorboards ground ball balls box boxes cube cubes block "
-    "blocks disc discs disk disks drum drums stick with".split()
+    "a an the on onto of made into and with stick floor floorboards ground ball balls box boxes "
+    "cube cubes block blocks disc discs disk disks drum drums".split()
 )
 _HIDDEN = 0.4
 """How often an attribute is not legible."""
@@ -75,7 +75,7 @@ def _phrases(
         elif name == "count":
             yield name, (*captions.WORDS[name][value], captions.NUMBERS[value], "a single")
         else:
-            yield name, (*captions.WORDS[name][value], str(value))
+            yield name, (*captions.WORDS[name].get(value, ()), str(value))  # a drum is one by its shape
 
 
 def _find(words: list[str], phrases: tuple[str, ...]) -> list[int]:
