@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 import numpy as np
 
-from syncflow.impacts import captions
+from syncflow.impacts import captions, materials
 from syncflow.impacts.scene import Attributes
 
 _SYLLABLES = ("bcdfghjklmnprstvwz", "aeiou", "lmnrstdk")
@@ -58,11 +59,20 @@ def put_in(
 
 def unknown(rng: np.random.Generator) -> str:
     """A word of one to three made-up syllables."""
-    parts = []
-    for _ in range(int(rng.integers(1, 4))):
-        first, vowel, last = (letters[rng.integers(len(letters))] for letters in _SYLLABLES)
-        parts.append(first + vowel + (last if rng.random() < 0.5 else ""))
-    return "".join(parts)
+    word = ""
+    while not word or word in _known():
+        parts = []
+        for _ in range(int(rng.integers(1, 4))):
+            first, vowel, last = (letters[rng.integers(len(letters))] for letters in _SYLLABLES)
+            parts.append(first + vowel + (last if rng.random() < 0.5 else ""))
+        word = "".join(parts)
+    return word
+
+
+@cache
+def _known() -> frozenset[str]:
+    phrases = [p for values in captions.WORDS.values() for each in values.values() for p in each]
+    return frozenset(word for phrase in phrases for word in phrase.split()) | set(materials.COLOURS)
 
 
 def _phrases(
@@ -75,7 +85,8 @@ def _phrases(
         elif name == "count":
             yield name, (*captions.WORDS[name][value], captions.NUMBERS[value], "a single")
         else:
-            yield name, (*captions.WORDS[name].get(value, ()), str(value))  # a drum is one by its shape
+            # A drum's material is its shape.
+            yield name, (*captions.WORDS[name].get(value, ()), str(value))
 
 
 def _find(words: list[str], phrases: tuple[str, ...]) -> list[int]:

@@ -58,9 +58,7 @@ class TextTraining(Task):
             caption, mentioned = scene.caption, scene.attributes["mentioned"]
             rng = np.random.default_rng([seed, 0])
             if rng.random() < unknown:
-                caption, mentioned = unknown_words.put_in(
-                    caption, scene.attributes, mentioned, rng
-                )
+                caption, mentioned = unknown_words.put_in(caption, scene.attributes, mentioned, rng)
             texts.append(caption)
             said = {**scene.attributes, "mentioned": mentioned}
             rows.append([self._label(name, said) for name in self.labels])
@@ -70,4 +68,3 @@ class TextTraining(Task):
         if name not in attributes["mentioned"] or attributes[name] not in self.labels[name]:
             return _NOT_MENTIONED
         return self.labels[name].index(attributes[name])
-
