@@ -108,7 +108,8 @@ def _right(linear: torch.nn.Linear, inputs_NC: Tensor, labels_N: Tensor) -> list
 
 
 def _share(right: list[float]) -> list[float]:
-    return [*matching.average(right), sum(each == each for each in right)]
+    said = [each for each in right if each == each]
+    return [*matching.average(said), len(said)]
 
 
 def main() -> None:
