@@ -82,6 +82,7 @@ def model_config(tiny: bool = False) -> ModelConfig:
         num_heads=4,
         pool="word",
         casefold=True,
+        word_layers=layers // 2,
     )
     video = VideoTowerConfig(
         hidden_size=width,
