@@ -13,7 +13,7 @@ from syncflow.data.recordings import Recordings
 from syncflow.detect import fidelity
 from syncflow.training import loop
 from syncflow.training.checkpoints import checkpoint
-from syncflow.training.losses import adversarial, spectral
+from syncflow.training.losses import adversarial, reconstruction, spectral
 from syncflow.training.losses.balance import Balancer
 from syncflow.training.losses.discriminators import SpectralDiscriminator
 from syncflow.training.settings import TrainConfig
@@ -82,6 +82,30 @@ def test_recordings_of_every_kind_are_read_from_anywhere(sounds, capsys):
     assert fidelity.si_sdr(lossy, source) > 10
     with pytest.raises(ValueError, match="has no picture in it"):
         Recordings(empty(sounds), "picture", SAMPLE_RATE)
+
+
+@pytest.mark.parametrize("reconstruction", ["spectral", "mel"])
+def test_levels_are_weighed_where_asked(sounds, tmp_path, reconstruction):
+    totals, parts = [], []
+    for weight in (0.0, 0.25):
+        settings = config(
+            sounds, tmp_path / "run", None, level_weight=weight, reconstruction=reconstruction
+        )
+        torch.manual_seed(0)
+        task = AudioVAETraining(TrainConfig.parse({"run": settings}, "test").run)
+        total, found = task.loss(task.batch(0), torch.Generator().manual_seed(0))
+        totals.append(total.item())
+        parts.append(found)
+    assert "level" not in parts[0] and parts[1]["level"] > 1
+    assert totals[1] == pytest.approx(totals[0] + 0.25 * parts[1]["level"], rel=1e-5)
+
+
+def test_a_level_is_a_level():
+    sound = torch.randn(2, 4800) * torch.tensor([[0.1], [0.01]])
+    found = reconstruction.level_difference(2 * sound, sound)
+    torch.testing.assert_close(found, torch.full((2,), 6.02), atol=0.05, rtol=0)
+    silent = reconstruction.level_difference(torch.zeros(1, 4800), torch.ones(1, 4800))
+    torch.testing.assert_close(silent, torch.tensor([-70.0]))
 
 
 def empty(sounds):

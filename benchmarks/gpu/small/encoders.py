@@ -115,8 +115,7 @@ class AudioVAESteps:
             out = self.vae.decode(latent + noise * much[:, None, None], self.samples)
         spectra = reconstruction.audio_reconstruction(out, audio, self.band_weight)
         wave = ((out - audio).abs().mean(1) / (audio.abs().mean(1) + 2e-3)).mean()
-        levels = [10 * torch.log10(x.square().mean(1) + 1e-7) for x in (out, audio)]
-        loudness = levels[0] - levels[1]
+        loudness = reconstruction.level_difference(out, audio)
         kl = (posterior.kl() / posterior.mean[0].numel()).mean()
         loss = spectra + self.wave_weight * wave + self.kl_weight * kl
         loss = loss + self.loudness_weight * loudness.abs().mean() / 8.7

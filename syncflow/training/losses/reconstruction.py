@@ -56,6 +56,14 @@ def audio_reconstruction(out_BM: Tensor, audio_BM: Tensor, band_weight: float = 
     return total / 3
 
 
+def level_difference(out_BM: Tensor, audio_BM: Tensor) -> Tensor:
+    """By how many dB each sound is louder than it should be, ``[B]``; silence is -70 dB."""
+    ours_B, theirs_B = (
+        10 * torch.log10(x.float().square().mean(1) + 1e-7) for x in (out_BM, audio_BM)
+    )
+    return ours_B - theirs_B
+
+
 def _band_error(ours_BFT: Tensor, theirs_BFT: Tensor, bands: int = 24) -> Tensor:
     """Mean difference of log band energies; the bands' widths grow with frequency."""
     bins = ours_BFT.shape[1]

@@ -64,6 +64,7 @@ class AudioVAETask(VAETask):
     reconstruction: Literal["spectral", "mel"] = "spectral"
     band_weight: Weight = 0.0
     wave_weight: Weight = 0.3
+    level_weight: Weight = 0.0
     windows: list[_Window] = Field([2048, 1024, 512, 256, 128], min_length=1)
     init_encodec: str | None = None
 

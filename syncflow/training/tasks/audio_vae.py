@@ -63,16 +63,21 @@ class AudioVAETraining(VAETraining):
         return SpectralDiscriminator(self.config.windows, settings.filters)
 
     def _weights(self) -> dict[str, float]:
-        return {"recon": 1.0, "wave": self.config.wave_weight}
+        level = {"level": self.config.level_weight} if self.config.level_weight else {}
+        return {"recon": 1.0, "wave": self.config.wave_weight, **level}
 
     def _losses(self, out: Tensor, batch: Crops) -> dict[str, Tensor]:
         original = batch.originals
+        losses = {}
+        if self.config.level_weight:
+            losses["level"] = reconstruction.level_difference(out, original).abs().mean()
         if self.config.reconstruction == "mel":
             recon = spectral.mel_distance(out, original, self.rate)
-            return {"recon": recon, "wave": (out - original).abs().mean()}
+            return losses | {"recon": recon, "wave": (out - original).abs().mean()}
         recon = reconstruction.audio_reconstruction(out, original, self.config.band_weight)
         size = original.abs().mean(1) + 2e-3
-        return {"recon": recon, "wave": ((out - original).abs().mean(1) / size).mean()}
+        wave = ((out - original).abs().mean(1) / size).mean()
+        return losses | {"recon": recon, "wave": wave}
 
     def _decode(self, latent: Tensor, original: Tensor) -> Tensor:
         return self.module.decode(latent, num_samples=original.shape[1])
