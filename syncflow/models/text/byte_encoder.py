@@ -15,6 +15,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from syncflow.models.layers import ModuleList
+
 _BUCKETS, _MAX_DISTANCE = 32, 128
 
 
@@ -33,7 +35,7 @@ class ByteEncoder(nn.Module):
         super().__init__()
         torch.empty(vocab_size, d_model).normal_()  # transformers' second name for the table
         self.embed_tokens = nn.Embedding(vocab_size, d_model)
-        self.block = nn.ModuleList(
+        self.block = ModuleList(
             Block(d_model, d_kv, d_ff, num_heads, has_bias=layer == 0)
             for layer in range(num_layers)
         )
@@ -47,7 +49,8 @@ class ByteEncoder(nn.Module):
         table = self.embed_tokens.weight
         table.normal_()
         for block in self.block:
-            for part in (block.layer[0].SelfAttention, block.layer[1].DenseReluDense):
+            attention, dense = block.parts()
+            for part in (attention.SelfAttention, dense.DenseReluDense):
                 for weight, _ in part.spreads():
                     weight.normal_()
                 for weight, std in part.spreads():
@@ -60,10 +63,12 @@ class ByteEncoder(nn.Module):
         states_BNW = self.embed_tokens(ids_BN)
         zero = states_BNW.new_zeros(())
         mask_B11N = torch.where(mask_BN[:, None, None, :], zero, torch.finfo(states_BNW.dtype).min)
-        bias_1HNN = self.block[0].layer[0].SelfAttention.position_bias(ids_BN.shape[1])
+        first, _ = self.block[0].parts()
+        bias_1HNN = first.SelfAttention.position_bias(ids_BN.shape[1])
         for block in self.block:
             states_BNW = block(states_BNW, bias_1HNN, mask_B11N)
-        return self.final_layer_norm(states_BNW)
+        out_BNW: Tensor = self.final_layer_norm(states_BNW)
+        return out_BNW
 
 
 class RMSNorm(nn.Module):
@@ -108,7 +113,7 @@ class Attention(nn.Module):
         table = self.relative_attention_bias
         assert table is not None  # of the first layer
         at_N = torch.arange(length, device=table.weight.device)
-        bias_NNH = table(_bucket(at_N[None, :] - at_N[:, None]))
+        bias_NNH: Tensor = table(_bucket(at_N[None, :] - at_N[:, None]))
         return bias_NNH.permute(2, 0, 1).unsqueeze(0)
 
     def forward(self, x_BNW: Tensor, bias_1HNN: Tensor, mask_B11N: Tensor) -> Tensor:
@@ -117,7 +122,8 @@ class Attention(nn.Module):
         # The backward of scaled_dot_product_attention is slow on CPU for sequences this short.
         scores_BHNN = torch.matmul(q, k.transpose(2, 3)) + bias_1HNN + mask_B11N
         out = torch.matmul(scores_BHNN.softmax(-1), v)
-        return self.o(out.transpose(1, 2).flatten(2))
+        out_BNW: Tensor = self.o(out.transpose(1, 2).flatten(2))
+        return out_BNW
 
 
 class GatedDense(nn.Module):
@@ -135,7 +141,8 @@ class GatedDense(nn.Module):
             yield linear.weight, linear.in_features**-0.5
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.wo(_gelu(self.wi_0(x)) * self.wi_1(x))
+        out: Tensor = self.wo(_gelu(self.wi_0(x)) * self.wi_1(x))
+        return out
 
 
 class SelfAttentionLayer(nn.Module):
@@ -147,7 +154,8 @@ class SelfAttentionLayer(nn.Module):
         self.layer_norm = RMSNorm(d_model)
 
     def forward(self, x: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
-        return x + self.SelfAttention(self.layer_norm(x), bias, mask)
+        out: Tensor = x + self.SelfAttention(self.layer_norm(x), bias, mask)
+        return out
 
 
 class DenseLayer(nn.Module):
@@ -159,7 +167,8 @@ class DenseLayer(nn.Module):
         self.layer_norm = RMSNorm(d_model)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.DenseReluDense(self.layer_norm(x))
+        out: Tensor = x + self.DenseReluDense(self.layer_norm(x))
+        return out
 
 
 class Block(nn.Module):
@@ -171,8 +180,15 @@ class Block(nn.Module):
         self.layer = nn.ModuleList([attention, DenseLayer(d_model, d_ff)])
 
     def forward(self, x: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
+        attention, dense = self.parts()
+        out: Tensor = dense(attention(x, bias, mask))
+        return out
+
+    def parts(self) -> tuple[SelfAttentionLayer, DenseLayer]:
+        """Both layers, in the order in which they are run."""
         attention, dense = self.layer
-        return dense(attention(x, bias, mask))
+        assert isinstance(attention, SelfAttentionLayer) and isinstance(dense, DenseLayer)
+        return attention, dense
 
 
 def _gelu(x: Tensor) -> Tensor:
