@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from syncflow.commands import options
+from syncflow.commands.evaluate import scope
 
 SUMMARY = "measure the paper's tables: FVD, FAD, KL, CLAP, ImageBind, in all of its settings"
 EXAMPLE = "syncflow evaluate paper --data clips/ --networks networks.json --out report"
@@ -16,15 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", help="a model folder or hub id (default: the model in the package)")
     what = "'impacts' (default), or a folder of clips with metadata.jsonl or a .txt file per clip"
     add("--data", default="impacts", metavar="DIR", help=what)
-    add("--clips", type=count, default=200, metavar="N", help="number of captions (default 200)")
-    add("--split", choices=("val", "test"), default="test", help="split of impacts (default test)")
-    add(
-        "--levels",
-        type=options.levels,
-        default=[1],
-        metavar="L,L",
-        help="levels of impacts (default 1)",
-    )
+    scope.add_captions(parser, 200, "number of captions")
+    scope.add_split(parser)
     what = "tables 1,2,3 and figure 5 to run for the model (default all)"
     add("--tables", default="1,2,3,5", metavar="T,T", help=what)
     add(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from syncflow.commands import options
+from syncflow.commands.evaluate import scope
 from syncflow.sampling import OPTIONS
 
 SUMMARY = "measure whether the sound happens when the picture says so"
@@ -27,16 +28,8 @@ def add_scope(parser: argparse.ArgumentParser, clips: int) -> None:
     add = parser.add_argument
     add("--model", help="a model folder or hub id (default: the model in the package)")
     count = options.count
-    what = f"captions per level (default {clips})"
-    add("--clips", type=count, default=clips, metavar="N", help=what)
-    add(
-        "--levels",
-        type=options.levels,
-        default=[1],
-        metavar="L,L",
-        help="levels of impacts, e.g. 1,2 (default 1)",
-    )
-    add("--split", choices=("val", "test"), default="test", help="split of impacts (default test)")
+    scope.add_captions(parser, clips)
+    scope.add_split(parser)
     add("--out", metavar="DIR", help="folder for the report (default runs/eval)")
     add("--seed", type=options.seed, default=0, help="seed of the first clip (default 0)")
     add("--batch", type=count, default=8, metavar="N", help="clips generated per batch (default 8)")
