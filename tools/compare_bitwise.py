@@ -4,8 +4,9 @@ each stage of configs/tiny from rendering to the exported model.
 python tools/compare_bitwise.py ../base              # against the checkout that this script is in
 python tools/compare_bitwise.py ../base --new ../new
 
-Both need the same compiled operators (`python setup.py operators`). Each runs in processes of its
-own, in float32 on one thread. Exit code 0: everything agrees, 1: something does not.
+Both need the same compiled operators: `python setup.py operators` in one of them, and its
+`syncflow/_C*` copied into the other. Each runs in processes of its own, in float32 on one thread.
+Exit code 0: everything agrees, 1: something does not.
 """
 
 from __future__ import annotations

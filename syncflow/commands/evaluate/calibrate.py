@@ -8,7 +8,7 @@ from pathlib import Path
 from syncflow.commands import options
 from syncflow.commands.evaluate import scope
 
-SUMMARY = "compute the metrics' response curves on rendered test clips, without a model"
+SUMMARY = "measure how the metrics answer to sound that is shifted in time (no model is needed)"
 EXAMPLE = "syncflow evaluate calibrate --levels 1 --out curves.json"
 
 

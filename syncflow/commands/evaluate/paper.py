@@ -14,7 +14,7 @@ EXAMPLE = "syncflow evaluate paper --data clips/ --networks networks.json --out 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add, count = parser.add_argument, options.count
-    add("--model", help="a model folder or hub id (default: the model in the package)")
+    options.add_model(parser)
     what = "'impacts' (default), or a folder of clips with metadata.jsonl or a .txt file per clip"
     add("--data", default="impacts", metavar="DIR", help=what)
     scope.add_captions(parser, 200, "number of captions")
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sizes",
         default="128,256,512",
         metavar="PX,PX",
-        help="zero-shot sizes in pixels (default 128,256,512)",
+        help="sizes that the model was not trained at, in pixels (default 128,256,512)",
     )
     what = "guidance strengths of figure 5 (default 1,2,4,6,8)"
     add("--guidances", default="1,2,4,6,8", metavar="W,W", help=what)

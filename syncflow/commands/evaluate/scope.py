@@ -14,7 +14,7 @@ def add_captions(
     add = parser.add_argument
     text = f"{what} (default {clips})"
     add("--clips", type=options.count, default=clips, metavar="N", help=text)
-    text = "levels of impacts, e.g. 1,2 (default 1)"
+    text = "levels of impacts, the synthetic world, from 1 to 4, e.g. 1,2 (default 1)"
     add("--levels", type=options.levels, default=[1], metavar="L,L", help=text)
 
 

@@ -17,7 +17,7 @@ EXAMPLE = "syncflow evaluate sync --clips 200 --split test --out report"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_scope(parser, clips=200)
     count = options.count
-    what = "also compute the metrics' response curves, on N real clips"
+    what = "also measure how the metrics answer to shifted sound, on N rendered clips"
     parser.add_argument("--calibrate", type=count, default=0, metavar="N", help=what)
     what = "also sweep guidance, steps and schedule on validation clips"
     parser.add_argument("--sweep", action="store_true", help=what)
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_scope(parser: argparse.ArgumentParser, clips: int) -> None:
     """What the suite and this command have in common."""
     add = parser.add_argument
-    add("--model", help="a model folder or hub id (default: the model in the package)")
+    options.add_model(parser)
     count = options.count
     scope.add_captions(parser, clips)
     scope.add_split(parser)
@@ -40,7 +40,7 @@ def add_scope(parser: argparse.ArgumentParser, clips: int) -> None:
     add("--real-media", nargs="+", default=(), metavar="FILE", help=what)
     what = (
         "videos with NAME_times.txt next to them (the Greatest Hits layout): sync of the "
-        "recordings and of audio generated for them, and the metrics' response curves"
+        "recordings and of audio generated for them, and how the metrics answer to shifted sound"
     )
     add("--recordings", metavar="DIR", help=what)
     what = "captions whose clips are shown on the page (default: 12 for sync, all for the suite)"
