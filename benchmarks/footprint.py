@@ -24,7 +24,7 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import made_latents  # noqa: E402
+from benchmarks import random_latents  # noqa: E402
 from benchmarks.counting import GIB, Counter, Part, outside, pretend, to  # noqa: E402
 from benchmarks.fake_backward import backward  # noqa: E402
 from syncflow import flow  # noqa: E402
@@ -32,12 +32,13 @@ from syncflow.clip import ClipSpec  # noqa: E402
 from syncflow.config import DDiTConfig  # noqa: E402
 from syncflow.generation.sampler import Captions, GuidedVelocity, advance  # noqa: E402
 from syncflow.models.ddit import DDiT  # noqa: E402
+from syncflow.training.datasets import buckets  # noqa: E402
 from syncflow.training.distributed.groups import Group  # noqa: E402
 from syncflow.training.distributed.replicas import Replicas  # noqa: E402
 from syncflow.training.recompute import recompute  # noqa: E402
 from syncflow.training.settings import LoopConfig  # noqa: E402
-from syncflow.training.tasks import buckets, validation  # noqa: E402
 from syncflow.training.tasks import flow as flow_task  # noqa: E402
+from syncflow.training.tasks import validation  # noqa: E402
 from syncflow.training.tasks.randomness import SampleGenerators  # noqa: E402
 
 CUDA = torch.device("cuda", 0)
@@ -201,7 +202,7 @@ def _pass(
 
 def generation(config: Any, seconds: float) -> tuple[float, Part]:
     """See ``_generation``, which is run once for a model."""
-    frames = tuple(made_latents.geometry(config).items())
+    frames = tuple(random_latents.geometry(config).items())
     return _generation(config.model.model_dump_json(), frames, seconds)
 
 
@@ -247,11 +248,11 @@ def _task(config: Any) -> Iterator[tuple[Counter, Any]]:
     """The config's task on a GPU that is not there, its clips without numbers."""
     with tempfile.TemporaryDirectory() as folder:
         count = validation.CLIPS
-        latents = str(made_latents.write(Path(folder), config, count, made_up=False))
+        latents = str(random_latents.write(Path(folder), config, count, made_up=False))
         config = config.model_copy(update={"data": latents, "validation": latents})
         with pretend("cuda") as counter, _reading_outside():
             torch.manual_seed(0)
-            with made_latents.made_on(CUDA):
+            with random_latents.made_on(CUDA):
                 task = flow_task.FlowTraining(config, group=Group(device=CUDA))
             for bucket in (*task.plan.buckets, *task.validation):
                 bucket.latents.batch = _blank(config, bucket.spec)

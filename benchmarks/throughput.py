@@ -97,7 +97,7 @@ def _simulate(args: argparse.Namespace) -> int:
 
 def _measure(args: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any]:
     """One variant: seconds of each phase, memory, and what the model needs."""
-    import made_latents
+    import random_latents
     import torch
 
     from syncflow.training import logging, runner
@@ -119,7 +119,7 @@ def _measure(args: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any
     )
     draws = changes.get("draws") or args.draws or config.draws
     with tempfile.TemporaryDirectory() as folder:
-        latents = made_latents.write(Path(folder), config, 2 * batch)
+        latents = random_latents.write(Path(folder), config, 2 * batch)
         config = config.model_copy(
             update={
                 "data": str(latents),

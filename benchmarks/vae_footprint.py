@@ -23,13 +23,13 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.counting import GIB, Counter, pretend  # noqa: E402
 from benchmarks.footprint import on_a_gpu  # noqa: E402
 from syncflow.clip import AUDIO_HOP  # noqa: E402
+from syncflow.training.datasets.clips import Crops  # noqa: E402
 from syncflow.training.distributed import engine  # noqa: E402
 from syncflow.training.losses.perceptual import Perceptual  # noqa: E402
 from syncflow.training.recompute import recompute  # noqa: E402
 from syncflow.training.settings import AudioVAETask  # noqa: E402
 from syncflow.training.tasks import vae  # noqa: E402
 from syncflow.training.tasks.audio_vae import AudioVAETraining  # noqa: E402
-from syncflow.training.tasks.clips import Crops  # noqa: E402
 from syncflow.training.tasks.video_vae import VideoVAETraining  # noqa: E402
 
 

@@ -69,7 +69,7 @@ class Range:
         low = f"more than {least}" if self.above else f"at least {least}"
         return f"{self._what()}, {low} and {'less than' if self.below else 'at most'} {most}{unit}"
 
-    def _kind(self) -> type:
+    def _kind(self) -> type[Any]:
         return numbers.Real
 
     def _what(self) -> str:

@@ -75,23 +75,30 @@ class SamplingOptions(TypedDict, total=False):
     ]
     solver: Annotated[
         Literal["euler", "midpoint", "heun", "ab2", "2m"] | None,
-        Option("euler", "how steps are made; euler and 2m can draw noise (--eta)"),
+        Option(
+            "euler",
+            "ab2 is Adams-Bashforth, 2m DPM-Solver++ (2M); euler and 2m take --eta",
+        ),
     ]
     eta: Annotated[
         float | None,
         Option(
             0.0,
-            "noise of the picture drawn anew on the way: 0 = none, 1 = as much as DDIM's, 1000 = "
-            "all at every step",
+            "how much of the picture's noise is replaced at every step: 0 = none, 1 = as much as "
+            "DDIM's, 1000 = all",
             least=0,
             most=1e6,
         ),
     ]
     guidance_start: Annotated[
-        float | None, Option(0.0, "flow time from which guidance is applied", least=0, most=1)
+        float | None,
+        Option(0.0, "time from which guidance is applied; 0 is noise, 1 the clip", least=0, most=1),
     ]
     guidance_end: Annotated[
-        float | None, Option(1.0, "flow time up to which guidance is applied", least=0, most=1)
+        float | None,
+        Option(
+            1.0, "time up to which guidance is applied; 0 is noise, 1 the clip", least=0, most=1
+        ),
     ]
     schedule: Annotated[
         Literal["joint", "cascade"] | None,
@@ -113,8 +120,8 @@ class SamplingOptions(TypedDict, total=False):
         int | None,
         Option(
             1,
-            "draw a clip again, up to this many in all, until every contact seen has its sound and "
-            "there are as many as the prompt says",
+            "generate a clip again, up to this many in all, until every contact (a moment when "
+            "things touch) has its sound and there are as many as the prompt says",
             least=1,
             most=100,
         ),

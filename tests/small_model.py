@@ -2,6 +2,7 @@
 
 import torch
 
+from syncflow.clip import Clip
 from syncflow.config import ModelConfig
 from syncflow.generation import pipeline
 
@@ -67,3 +68,17 @@ def build(seed: int = 0, **changes) -> pipeline.SyncFlow:
         build_audio_vae(config.audio_vae),
         TextEncoder(config.text_encoder),
     )
+
+
+def run(model, prompt=PROMPT, **options):
+    """``generate`` without a bar."""
+    return model.generate(prompt, progress=False, **options)
+
+
+def same(a: Clip, b: Clip) -> bool:
+    return torch.equal(a.video, b.video) and torch.equal(a.audio, b.audio)
+
+
+def picture(frames: int = 16, size: int = 32, seed: int = 0) -> torch.Tensor:
+    g = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (frames, 3, size, size), generator=g, dtype=torch.uint8)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from syncflow.clip import ClipSpec
-from syncflow.config import DDiTConfig, ModelConfig, OpenSoraVAEConfig, SamplingConfig, files
+from syncflow.config import DDiTConfig, ModelConfig, OpenSoraVAEConfig, SamplingConfig, paths
 from syncflow.training import runner
 
 SMALL = {
@@ -90,14 +90,14 @@ def test_what_a_wheel_ships_is_found_from_any_folder(tmp_path, monkeypatch):
         (site / folder / "a.json").write_text("{}")
     work.mkdir()
     monkeypatch.chdir(work)
-    monkeypatch.setattr(files, "_PACKAGE", site)
-    assert files.find("configs/a.json") == site / "configs" / "a.json"
-    assert files.find("syncflow/pretrained") == site / "pretrained"
+    monkeypatch.setattr(paths, "_PACKAGE", site)
+    assert paths.find("configs/a.json") == site / "configs" / "a.json"
+    assert paths.find("syncflow/pretrained") == site / "pretrained"
     for name in ("configs/b.json", "elsewhere/a.json", "a.json", "."):
-        assert files.find(name) == Path(name)
+        assert paths.find(name) == Path(name)
     (work / "configs").mkdir()
     (work / "configs" / "a.json").write_text("{}")
-    assert files.find("configs/a.json") == Path("configs/a.json")
+    assert paths.find("configs/a.json") == Path("configs/a.json")
 
 
 def test_the_recipe_is_found_from_any_folder(tmp_path, monkeypatch):
@@ -115,24 +115,24 @@ def test_the_model_in_the_package_has_a_name(tmp_path, monkeypatch):
     from syncflow.training.tasks import export
 
     monkeypatch.chdir(tmp_path)
-    assert model_folder.find("shipped") == model_folder.find() == files.find("shipped")
+    assert model_folder.find("shipped") == model_folder.find() == paths.find("shipped")
     assert weights.statistics("shipped") == weights.statistics(model_folder.SHIPPED)
     assert export.load_part("shipped", "text_encoder").encode(["a ball"])[0].shape[0] == 1
     (tmp_path / "shipped").mkdir()
-    assert files.find("shipped") == Path("shipped")
+    assert paths.find("shipped") == Path("shipped")
     with pytest.raises(FileNotFoundError, match="not a model folder"):
         model_folder.find("shipped")
 
 
 def test_a_config_has_a_short_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    whole = files.find_config("configs/impacts/recipe.json")
+    whole = paths.find_config("configs/impacts/recipe.json")
     for name in ("impacts/recipe", "impacts/recipe.json", "configs/impacts/recipe"):
-        assert files.find_config(name) == whole and whole.is_file()
+        assert paths.find_config(name) == whole and whole.is_file()
     (tmp_path / "impacts").mkdir()
     (tmp_path / "impacts" / "recipe.json").write_text("{}")
-    assert files.find_config("impacts/recipe") == Path("impacts/recipe.json")
-    assert files.find_config("gone") == Path("gone")
+    assert paths.find_config("impacts/recipe") == Path("impacts/recipe.json")
+    assert paths.find_config("gone") == Path("gone")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])

@@ -11,7 +11,7 @@ import torch
 import syncflow
 from syncflow.data.prepare.captions import Captioner
 from syncflow.evaluation.metrics import clap, desync, fvd, kl
-from syncflow.evaluation.metrics.networks import files
+from syncflow.evaluation.metrics.networks import loading
 from syncflow.interop import checkpoints
 
 PACKAGE = Path(syncflow.__file__).parent
@@ -84,7 +84,7 @@ def test_no_message_advises_to_read_code(tmp_path):
     torch.jit.save(torch.jit.script(torch.nn.Identity()), str(script))
     torch.save({"x": Path("/")}, objects)
     for path in (script, objects):
-        for read in (checkpoints._read_pickle, lambda path: files.read(path, "a network")):
+        for read in (checkpoints._read_pickle, lambda path: loading.read(path, "a network")):
             with pytest.raises(ValueError) as caught:
                 read(path)
             assert "weights_only" not in str(caught.value)

@@ -4,7 +4,8 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from test_pipeline import build, picture, run
+
+from tests.small_model import build, picture, run
 
 ROOT = Path(__file__).resolve().parents[1]
 

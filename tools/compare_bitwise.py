@@ -4,8 +4,9 @@ each stage of configs/tiny from rendering to the exported model.
 python tools/compare_bitwise.py ../base              # against the checkout that this script is in
 python tools/compare_bitwise.py ../base --new ../new
 
-Both need the same compiled operators (`python setup.py operators`). Each runs in processes of its
-own, in float32 on one thread. Exit code 0: everything agrees, 1: something does not.
+Both need the same compiled operators: `python setup.py operators` in one of them, and its
+`syncflow/_C*` copied into the other. Each runs in processes of its own, in float32 on one thread.
+Exit code 0: everything agrees, 1: something does not.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STEPS = 20
 STAGES = ("stage1", "stage2", "stage3")
 #: What a line of metrics.jsonl says about the numbers; the rest is of the machine.
-_NUMBERS = ("step", "loss", "video", "audio", "grad_norm", "lr", "val_")
+_NUMBERS = ("step", "loss", "video", "audio", "grad_norm", "lr")
 CLIP = """
 import hashlib, json, sys, syncflow
 model = syncflow.load(*sys.argv[1:], device="cpu", dtype="float32")
@@ -63,12 +64,13 @@ def tensors(path: Path) -> str:
     return digest.hexdigest()
 
 
-def curve(path: Path) -> str:
-    """Hash of losses, gradient norms and validation of a run."""
+def curve(path: Path, keys: tuple[str, ...]) -> str:
+    """Hash of what a run told under keys that begin so."""
     lines = []
     for text in path.read_text().splitlines():
         line = json.loads(text)
-        lines.append({k: v for k, v in line.items() if k.startswith(_NUMBERS)})
+        if any(key != "step" and key.startswith(keys) for key in line):
+            lines.append({k: v for k, v in line.items() if k.startswith(keys)})
     return hashlib.sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()
 
 
@@ -98,7 +100,9 @@ def prints(tree: Path, folder: Path) -> dict[str, str]:
         found[f"latents, {shard.stem}"] = tensors(shard)
     for stage in STAGES:
         found[f"{stage}, weights"] = tensors(runs / stage / "model.safetensors")
-        found[f"{stage}, losses"] = curve(runs / stage / "metrics.jsonl")
+        told = runs / stage / "metrics.jsonl"
+        found[f"{stage}, losses"] = curve(told, _NUMBERS)
+        found[f"{stage}, validation"] = curve(told, ("step", "val_"))
     clip = json.loads(run(tree, folder, "-c", CLIP, str(runs / "model")))
     return found | {f"clip of the trained model, {name}": value for name, value in clip.items()}
 

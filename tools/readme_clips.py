@@ -13,17 +13,10 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from contact_sheet import PROMPTS
 from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parents[1]
-PROMPTS = (
-    "a metal ball bounces three times on concrete",
-    "a large yellow wooden ball bounces twice on a carpet",
-    "a small blue glass ball bounces four times on tiles",
-    "a big green rubber ball hits a wooden floor once",
-    "a red metal ball drops onto concrete and bounces twice",
-    "the sound of a purple glass ball bouncing three times",
-)
 _SIZE, _WAVE = 208, 56
 _BACK, _PLAYED, _AHEAD, _CURSOR = "#10141c", "#6cb6ff", "#3b5573", "#ffffff"
 

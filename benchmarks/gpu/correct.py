@@ -23,7 +23,12 @@ from benchmarks.evidence import ROOT
 from benchmarks.gpu import small_shapes
 from benchmarks.gpu.results import Results
 
-TESTS = ("tests/ops/test_cuda.py", "tests/models/test_cuda_model.py", "tests/test_steps.py")
+TESTS = (
+    "tests/ops/test_cuda.py",
+    "tests/emulation/test_fragments.py",
+    "tests/models/test_cuda_model.py",
+    "tests/test_steps.py",
+)
 
 
 def check(results: Results, device: torch.device, tiny: bool) -> None:

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.made import random_syncflow
+from benchmarks.gpu.random_models import random_syncflow
 from benchmarks.gpu.results import Results, peak_memory
 from syncflow import ops
 from syncflow.generation.pipeline import SyncFlow, load

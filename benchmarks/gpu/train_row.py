@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.train_table import ROOT, ROWS, Row, write
-from benchmarks.made_latents import geometry, made_on
-from benchmarks.made_latents import write as write_latents
+from benchmarks.random_latents import geometry, made_on
+from benchmarks.random_latents import write as write_latents
 from syncflow.clip import ClipSpec
 from syncflow.ops import native
 from syncflow.training import batches, logging, runner

@@ -13,7 +13,7 @@ EXAMPLE = "syncflow demo --port 7860"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--model", help="a model folder or hub id (default: the model in the package)")
+    options.add_model(parser)
     what = "address to listen on (default 127.0.0.1, this machine only; 0.0.0.0 for the network)"
     add("--host", default="127.0.0.1", help=what)
     add("--port", type=options.count, default=7860, help="port to listen on (default 7860)")

@@ -43,16 +43,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "'out/{i}-{prompt}.mp4' ({i}, {prompt}, {name} of the video, {seed}, {take}); default: "
         "clip.mp4, or the folder clips for several, counting up",
     )
-    add("--force", action="store_true", help="replace a file that is read, and try what is too big")
+    add(
+        "--force",
+        action="store_true",
+        help="replace a file that is read, and try what may not fit into memory",
+    )
     what = "enlarge the picture, so that a film keeps the colour of small things (default 1)"
     add("--scale", type=options.count, default=1, metavar="N", help=what)
     what = "how --scale fills in pixels: nearest (default) or lanczos"
     add("--scale-filter", metavar="NAME", help=what)
-    what = "loudness of the sound by BS.1770, e.g. -16, as far as its peaks allow"
+    what = "loudness of the sound in LUFS (ITU-R BS.1770), e.g. -16, as far as its peaks allow"
     add("--loudness", type=float, metavar="LUFS", help=what)
     what = "do not write prompt, seed and options into the files"
     add("--no-metadata", action="store_true", help=what)
-    add("--model", help="a model folder or hub id (default: the model in the package)")
+    options.add_model(parser)
     add(
         "--seed", type=options.seed, default=0, help="the same seed gives the same clip (default 0)"
     )
@@ -74,16 +78,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="generate audio for this video, or for each one in this folder; the picture is copied "
         "bit for bit",
     )
-    what = "how --video is read: once and clean (default), or noised again at every step"
+    what = "how --video is read: once, without noise (default), or noised again at every step"
     add("--v2a", choices=("one-pass", "paper"), help=what)
     add("--image", metavar="FILE", help="the first frame: an image, or the first frame of a video")
     what = "a clip that goes on: --seconds are added; several prompts go on in turn"
     add("--extend", metavar="FILE", help=what)
-    what = "a clip of which --part is drawn anew within --span; the rest stays as it is"
+    what = "a clip of which --part is generated again within --span; the rest stays as it is"
     add("--retake", metavar="FILE", help=what)
     what = "start and end of --retake in seconds"
     add("--span", type=options.real, nargs=2, metavar=("START", "END"), help=what)
-    what = "what of --retake is drawn anew (default audio)"
+    what = "what of --retake is generated again (default audio)"
     add("--part", choices=("audio", "video", "both"), help=what)
     what = "when things touch, in seconds, e.g. 0.4,1.1 (for models trained with event times)"
     add("--contacts", type=options.times, metavar="S,S,...", help=what)
@@ -102,10 +106,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
-        help="of the towers (default: bfloat16 on a GPU, else float32)",
+        help="precision of the video and audio towers (default: bfloat16 on a GPU, else float32)",
     )
     add("--sheet", action="store_true", help="also write a PNG of frames above waveforms")
-    what = "also draw the clip's sync: contacts seen and onsets heard on one time axis"
+    what = "also draw the clip's sync: when things touch in the picture, and when sounds begin"
     add("--plot", metavar="FILE.png", help=what)
     add("--vocabulary", action="store_true", help="print the words that the model knows and stop")
     add("--no-progress", action="store_true", help="no progress bar")

@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="the same seed gives the same clips (default 0)",
     )
-    add("--level", type=int, choices=(1, 2, 3, 4), default=1, help="1: one bouncing ball (default)")
+    what = "1: a bouncing ball (default); 2: more shapes and materials, struck too; 3: rolling, "
+    what += "splashing, pairs; 4: moving cameras, and sounds from outside the picture"
+    add("--level", type=int, choices=(1, 2, 3, 4), default=1, help=what)
     add("--split", choices=("train", "val", "test"), default="train", help="default train")
     add("--size", type=options.count, metavar="PX", help="height and width in pixels (default 64)")
     add("--height", type=options.count, metavar="PX", help="in place of --size")

@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", required=True, metavar="DIR", help="model folder to create")
     what = "'fresh' (default), a finished run of an audio VAE, or an Encodec to start one from"
     add("--audio", default="fresh", metavar="WHERE", help=what)
-    what = "attention axis of the adaptors (default: full, the paper's)"
+    what = "attention axis of the adaptors, by which the sound reads the picture (default: full, "
+    what += "the paper's)"
     add("--axis", choices=("full", "temporal", "none"), default="full", help=what)
     what = "precision of T5 (default: bfloat16, 9.5 GB for XXL; int8 is half of that)"
     add("--text-precision", choices=("float32", "bfloat16", "int8"), default="bfloat16", help=what)

@@ -65,6 +65,12 @@ def at_most(kind: Callable[[str], Any], most: float, unit: str = "") -> Callable
     return parse
 
 
+def add_model(parser: argparse.ArgumentParser, what: str = "") -> None:
+    """``--model``, for every command that needs one; ``what`` it is needed for."""
+    text = f"{what}a folder or a Hugging Face id, owner/name (default: the model in the package)"
+    parser.add_argument("--model", help=text)
+
+
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """How to sample, for every command that generates."""
     for name, option in OPTIONS.items():

@@ -10,7 +10,7 @@ from syncflow.commands import options
 from syncflow.data import prepare_options
 from syncflow.data.prepare_options import RANGES
 
-SUMMARY = "encode video files into training data: windows, filters, captions, shards"
+SUMMARY = "cut video files into windows of one length, and encode them for training"
 EXAMPLE = "syncflow prepare my_clips --out data/train --size 64"
 
 _numbers = {name: options.number(within) for name, within in RANGES.items()}
@@ -20,10 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("source", metavar="SOURCE", help="a folder, a video file, or a csv, jsonl or parquet list")
     add("--out", required=True, metavar="DIR", help="output folder; rerun the command to resume")
-    add(
-        "--model",
-        help="model folder or hub id whose encoders are used (default: the model in the package)",
-    )
+    options.add_model(parser, "the model that will be trained on them: ")
     what = "side of a square, or HxW; several values make one folder each (default: the model's)"
     add("--size", nargs="+", type=_size, metavar="PX", help=what)
     add(

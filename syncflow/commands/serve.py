@@ -15,7 +15,7 @@ _KEY = "SYNCFLOW_API_KEY"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--model", help="a model folder or hub id (default: the model in the package)")
+    options.add_model(parser)
     what = "address to listen on (default 127.0.0.1, this machine only; 0.0.0.0 for the network)"
     add("--host", default="127.0.0.1", help=f"{what}; clients must send {_KEY} if it is set")
     add("--port", type=options.count, default=8000, help="port to listen on (default 8000)")

@@ -13,7 +13,6 @@ from syncflow.config.encoders import (
     TextEncoderConfig,
     VideoVAEConfig,
 )
-from syncflow.config.files import SHIPPED, find, find_config
 from syncflow.config.model import (
     FORMAT,
     AdaptorConfig,
@@ -25,6 +24,7 @@ from syncflow.config.model import (
     VideoTowerConfig,
     VocabularyConfig,
 )
+from syncflow.config.paths import SHIPPED, find, find_config
 from syncflow.config.schema import Config
 
 __all__ = [

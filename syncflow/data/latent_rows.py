@@ -145,8 +145,8 @@ class Shard:
             if name not in ("text", "text_bounds") and len(value) != rows:
                 raise ValueError(f"{name} has {len(value)} rows for {rows} clips")
         bounds, of = self.tensors["text_bounds"], self.tensors["text_of"]
-        fine = len(bounds) > 1 and bounds[0] == 0 and bounds[-1] == len(self.tensors["text"])
-        fine = fine and bool((bounds.diff() > 0).all())
+        ends = len(bounds) > 1 and bounds[0] == 0 and bounds[-1] == len(self.tensors["text"])
+        fine = bool(ends) and bool((bounds.diff() > 0).all())
         if not fine or of.min() < 0 or of.max() >= len(bounds) - 1:
             raise ValueError("its captions' places are not within its text")
 

@@ -234,10 +234,10 @@ class Latents:
         out["text"] = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
         return out
 
-    def _refuse_what_is_no_number(self, rows: Sequence[int], *values: Tensor) -> None:
+    def _refuse_what_is_no_number(self, rows: Sequence[int] | np.ndarray, *values: Tensor) -> None:
         for value in values:
             if not torch.isfinite(value).all():
-                bad = (~torch.isfinite(value)).flatten(1).any(1).nonzero()[0].item()
+                bad = int((~torch.isfinite(value)).flatten(1).any(1).nonzero()[0])
                 shard, _ = self._find(int(rows[bad]))
                 raise ValueError(
                     f"'{shard.path}' has numbers that are not finite in the latents of "

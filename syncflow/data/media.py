@@ -143,7 +143,7 @@ def write(
         picture = encode.picture_stream(out, video_codec, options, size, rate)
         sound = encode.sound_stream(out, audio_codec, sample_rate) if audio is not None else None
         packets = list(encode.video(picture, video, rate))
-        if sound is not None:
+        if audio is not None:
             packets += encode.audio(sound, audio, sample_rate, container in ("mp4", "mov"))
             packets.sort(key=lambda packet: packet.dts * packet.time_base)
         out.mux(packets)

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +15,9 @@ _stop: Any = None
 """In a worker process: set when no more work is wanted."""
 
 
-def run(function: Callable[[Any], Any], jobs: Sequence[Any], workers: int) -> Iterator[Any]:
+def run(
+    function: Callable[[Any], Any], jobs: Sequence[Any], workers: int
+) -> Generator[Any, None, None]:
     """Yields ``function(job)`` of every job as it is done, by ``workers`` processes of one thread.
 
     Whatever ends it early, Ctrl-C or a job that failed, drops the jobs that wait and ends the

@@ -55,7 +55,7 @@ class Model:
             if self.device.type == "cuda":
                 self.ddit.fold()
             self.audio_vae.to(self.device, torch.float32)
-            if self.device.type == "cuda" and hasattr(self.video_vae, "for_gpu"):
+            if self.device.type == "cuda":
                 self.video_vae.for_gpu(self.device, self.dtype)
             else:
                 self.video_vae.to(self.device, torch.float32)

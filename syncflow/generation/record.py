@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -17,7 +17,7 @@ from syncflow.config import SamplingConfig
 from syncflow.generation import request
 from syncflow.generation.model import Model
 from syncflow.model_io import fingerprint
-from syncflow.sampling import OPTIONS
+from syncflow.sampling import OPTIONS, SamplingOptions
 
 Record = dict[str, Any]
 _FILES = ("video", "image", "extend", "retake", "lora")
@@ -99,7 +99,8 @@ def planned(model: Model, prompts: list[str], seed: int, **options: Any) -> list
         seed=seed, audio_takes=options.pop("audio_takes", 1), **size
     )
     size = dict(zip(size, numbers, strict=True))
-    asked_for = {name: options.pop(name) for name in OPTIONS if name in options}
+    named = {name: options.pop(name) for name in OPTIONS if name in options}
+    asked_for = cast(SamplingOptions, named)
     told: dict[str, Any] = {"v2a": "one-pass", "rank": ranked, "part": "audio", **options}
     given = {name: told.get(name) for name in ("video", "image", "extend")}
     given["retaken"] = told["part"] if told.get("retake") is not None else None

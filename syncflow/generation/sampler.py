@@ -176,8 +176,9 @@ class GuidedVelocity:
             v_video, each = self.steps(joint, tensors, fixed, self.model, len(groups))
             v_audio = _guide(each, len(audio), groups, groups, self._weights[1])
         else:
-            tensors, fixed = (video, t_video), self._of(groups)
-            v_video, *features = self.steps(see, tensors, fixed, self.model, len(groups))
+            fixed = self._of(groups)
+            seen = self.steps(see, (video, t_video), fixed, self.model, len(groups))
+            v_video, *features = seen
             places = [groups.index(group) for group in self._heard]
             features = [_pick(x, places, len(video)) for x in features]
             context = self.model.audio_context(features, self._of(self._heard).trees[0])

@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +20,6 @@ from torch import Tensor
 from syncflow.ops import native
 from syncflow.ops.kept import held_tables
 
-Tree = TypeVar("Tree")
 Outputs = tuple[Tensor, ...]
 #: A function of a step: (its tensors, what stays over steps, numbers that choose) -> tensors.
 Function = Callable[..., Outputs]
@@ -156,13 +155,13 @@ class _Graph:
         return tuple(t.clone() for t in self.outputs)
 
 
-def map_tensors(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
+def map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
     """The tree of tuples, lists and dataclasses with ``function`` applied to every tensor."""
     if isinstance(tree, Tensor):
         return function(tree)
     if isinstance(tree, (tuple, list)):
         return type(tree)(map_tensors(function, item) for item in tree)
-    if dataclasses.is_dataclass(tree):
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         names = [field.name for field in dataclasses.fields(tree)]
         changes = {name: map_tensors(function, getattr(tree, name)) for name in names}
         return dataclasses.replace(tree, **changes)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from syncflow.impacts import captions, events, materials
-from syncflow.impacts.scene import Scene
+from syncflow.impacts.scene import Attributes, Scene
 from syncflow.impacts.world import CAPTION, LOOK, MOTION
 
 #: What can be changed.
@@ -37,12 +37,13 @@ def vary(scene: Scene, factor: str, value: Any) -> Scene:
     }[factor]
     if value not in known:
         raise ValueError(f"{factor} must be one of {', '.join(map(str, known))}, got {value!r}")
-    attributes = {k: v for k, v in scene.attributes.items() if k != "mentioned"} | {factor: value}
+    kept = {k: v for k, v in scene.attributes.items() if k != "mentioned"}
+    attributes = cast(Attributes, kept | {factor: value})
     things, contacts = scene.things, scene.contacts
     if factor == "count":
         make = events.first_bounce if scene.level == 1 else events.bounce
-        streams = (np.random.default_rng([scene.seed, scene.level, p]) for p in (MOTION, LOOK))
-        made, contacts, _, _ = make(attributes, *streams, scene.seconds)
+        motion, look = (np.random.default_rng([scene.seed, scene.level, p]) for p in (MOTION, LOOK))
+        made, contacts, _, _ = make(attributes, motion, look, scene.seconds)
         things = (dataclasses.replace(made[0], pitch=scene.things[0].pitch),)
     else:
         things = tuple(dataclasses.replace(thing, **{factor: value}) for thing in things)

@@ -62,13 +62,12 @@ def read(path: str | Path) -> Additions:
         scale = float(about["alpha"]) / float(about["rank"])
     except (KeyError, ValueError, ZeroDivisionError):
         raise ValueError(f"'{path}' holds no low-rank additions: it states no rank") from None
-    pairs = {}
+    pairs: dict[str, tuple[Tensor, Tensor]] = {}
     for name, down in values.items():
         if name.endswith(_DOWN):
             layer = name.removesuffix(_DOWN)
             up = values.get(layer + _UP)
-            fits = up is not None and up.ndim == down.ndim == 2 and up.shape[1] == len(down)
-            if not fits:
+            if up is None or not up.ndim == down.ndim == 2 or up.shape[1] != len(down):
                 raise ValueError(f"'{path}' is damaged: its matrices of {layer} do not fit")
             pairs[layer] = (up, down)
     if not pairs or 2 * len(pairs) != len(values) or not math.isfinite(scale):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from syncflow.models.posterior import DiagonalGaussian
@@ -26,6 +27,10 @@ class VideoCodec(nn.Module):
     ) -> Tensor:
         """Latents -> video [B,3,F,H,W] in [-1,1]."""
         raise NotImplementedError
+
+    def for_gpu(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Moves the weights; ``dtype`` is for kinds that code well in less than float32."""
+        self.to(device, torch.float32)
 
 
 class AudioCodec(nn.Module):

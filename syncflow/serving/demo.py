@@ -123,7 +123,7 @@ def page(studio: Studio) -> Any:
             f"# {_text(title)}\nGenerates video and audio together from a prompt, from a first "
             f"frame, or audio for a video. Files are deleted after {KEPT_SECONDS / 60:g} minutes."
         )
-        runs = []
+        runs: list[tuple[Any, Callable[..., Any], list[Any], str]] = []
         with gr.Tab("Text to clip"):
             prompt = prompt_box()
             prompt.value = examples[0] if examples else ""

@@ -11,19 +11,21 @@ import secrets
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from fastapi import FastAPI, Request, UploadFile
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from syncflow.ranges import SEED, Real, Whole
-from syncflow.serving.jobs import Full, Job, Jobs
+from syncflow.serving.jobs import Full, Job, Jobs, Status
 from syncflow.serving.maker import Maker
 
 #: Bytes of a request with its upload, and seconds of a clip.
@@ -99,9 +101,9 @@ def app(
     api.state.jobs = jobs
     registry = CollectorRegistry()
     requests = Counter("syncflow_requests", "Requests by answer", ["code"], registry=registry)
-    for status in ("queued", "in_progress", "completed", "failed"):
+    for status in get_args(Status):
         gauge = Gauge(f"syncflow_jobs_{status}", f"Clips that are {status}", registry=registry)
-        gauge.set_function(lambda status=status: jobs.count(status))
+        gauge.set_function(partial(jobs.count, status))
 
     api.add_middleware(_Limit, most_bytes=most_bytes)
 

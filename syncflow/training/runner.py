@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from syncflow.config import Config, find_config, schema
-from syncflow.training import inputs, settings
+from syncflow.training import preflight, settings
 from syncflow.training.distributed.groups import Group
 from syncflow.training.settings import TrainConfig
 from syncflow.training.tasks.task import Task
@@ -40,14 +40,14 @@ def run(
     for file, config in steps:  # a mistake in the last one is told before the first runs
         _check_alone(file, config, group)
     if len(steps) > 1 or steps[0][0] != path:
-        inputs.check(steps)
+        preflight.check(steps)
     for file, config in steps:
         if group.leads and file != path:
             print(f"{path.name}: {file.name}", flush=True)
         _RUNNERS[type(config)](config, group, progress)
 
 
-def _steps(path: Path, within: tuple[Path, ...]) -> list[inputs.Step]:
+def _steps(path: Path, within: tuple[Path, ...]) -> list[preflight.Step]:
     """A config, or the steps of a recipe and of the recipes among them, in order; ``within``: the
     recipes around it. A step lies beside its recipe, or is named as the command line names it."""
     config = read(path)
@@ -152,9 +152,9 @@ def _latents(config: settings.LatentsTask, group: Group, progress: bool) -> None
 
 
 def _made_latents(config: settings.MadeLatentsTask, group: Group, progress: bool) -> None:
-    from syncflow.training.tasks import made
+    from syncflow.training.tasks import made_latents
 
-    made.make(config, group.device, progress)
+    made_latents.make(config, group.device, progress)
 
 
 def _features(config: settings.FeaturesTask, group: Group, progress: bool) -> None:

@@ -199,7 +199,7 @@ def compile_object(source: Path, kernels: Path) -> Path:
 
 def build(kernels: Path = KERNELS) -> Path:
     """A shared library of every launcher in `kernels`, on the emulated device."""
-    own = ("emulation.cpp", "exports.cpp", "fragment_probe.cu")
+    own = ("emulation.cpp", "exports.cpp", "fragment_probe.cu", "tensor_cores.cpp")
     sources = [*sorted(kernels.glob("*.cu")), *(HERE / name for name in own)]
     objects = [compile_object(source, kernels) for source in sources]
     digest = hashlib.sha256("".join(o.name for o in objects).encode()).hexdigest()[:20]

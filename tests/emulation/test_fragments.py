@@ -1,8 +1,13 @@
 """The emulated matrix instructions against the matrices that they stand for."""
 
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 import torch
-from emulator import Device, compiler
+from emulator import KERNELS, Device, compiler
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler (set CXX)")
 
@@ -31,3 +36,32 @@ def test_products_and_transposition():
         block = out.view(torch.int32)[:, 16].contiguous().view(dtype).view(8, 8)
         assert torch.equal(block, a[:8, :8].t())
         assert torch.equal(out.view(torch.int32)[:, 17], words[torch.arange(32) ^ 5, 0])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_fragments_are_laid_out_as_emulated(tmp_path):
+    """The emulated tensor cores and the kernels come from one reading of the PTX manual: the
+    device has the last word."""
+    nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
+    if not Path(nvcc).exists():
+        pytest.skip("no nvcc")
+    major, minor = torch.cuda.get_device_capability()
+    library = tmp_path / "probe.so"
+    command = [nvcc, "-std=c++20", "-O1", f"-arch=sm_{major}{minor}", "-shared", "-Xcompiler"]
+    command += ["-fPIC", f"-I{KERNELS}", str(Path(__file__).with_name("fragment_probe.cu"))]
+    subprocess.run([*command, "-o", str(library)], check=True)
+    # Small whole numbers: every sum is exact in both types, so the bits must agree.
+    for dtype in (torch.bfloat16, torch.float16):
+        words = torch.randint(-8, 9, (32, 12)).to(dtype).view(torch.int32)
+        device_words = words.cuda()
+        out = torch.zeros(32, 18, device="cuda")
+        torch.cuda.synchronize()
+        probe = ctypes.CDLL(str(library)).fragment_probe
+        pointers = [ctypes.c_void_p(t.data_ptr()) for t in (device_words, out)]
+        assert probe(*pointers) == 0
+        expected = Device().fragments(words).view(torch.int32)
+        got = out.cpu().view(torch.int32)
+        columns = slice(0, 8) if dtype == torch.bfloat16 else slice(8, 16)
+        assert torch.equal(got[:, columns], expected[:, columns])
+        assert torch.equal(got[:, 16:], expected[:, 16:])

@@ -7,7 +7,7 @@ import pytest
 import stand_ins
 import torch
 
-from syncflow.evaluation.metrics.networks import cnn14, files, imagebind, vggish
+from syncflow.evaluation.metrics.networks import cnn14, imagebind, loading, vggish
 
 
 def shapes(module):
@@ -98,7 +98,7 @@ def test_a_mistake_is_one_clear_error(tmp_path):
         vggish.load(other)
     with pytest.raises(ValueError, match="not Cnn14"):
         cnn14.load(stand_ins.vggish(tmp_path))
-    weights = files.read(stand_ins.vggish(tmp_path), "x")
+    weights = loading.read(stand_ins.vggish(tmp_path), "x")
     weights["features.3.bias"] = torch.zeros(3)
     torch.save(weights, tmp_path / "damaged.pth")
     with pytest.raises(ValueError, match="features.3.bias"):
@@ -107,7 +107,7 @@ def test_a_mistake_is_one_clear_error(tmp_path):
     with pytest.raises(ValueError, match="cannot be read|more than tensors"):
         vggish.load(tmp_path / "text.pth")
     with pytest.raises(ValueError, match="not a TorchScript"):
-        files.script(tmp_path / "text.pth", "I3D", allow_torchscript=True)
+        loading.script(tmp_path / "text.pth", "I3D", allow_torchscript=True)
 
 
 def test_no_code_of_a_file_is_run(tmp_path):

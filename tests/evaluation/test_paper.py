@@ -177,11 +177,11 @@ def test_data_folders(films, tmp_path):
 
 def test_a_hash_change_is_seen(films, tmp_path):
     """The report's facts tell two weights files of the same name apart."""
-    from syncflow.evaluation.metrics.networks import files
+    from syncflow.evaluation.metrics.networks import loading
 
-    first = files.digest(stand_ins.vggish(tmp_path))
+    first = loading.digest(stand_ins.vggish(tmp_path))
     (tmp_path / "vggish.pth").write_bytes(b"x")
-    assert files.digest(tmp_path / "vggish.pth") != first
+    assert loading.digest(tmp_path / "vggish.pth") != first
 
 
 @pytest.mark.parametrize(

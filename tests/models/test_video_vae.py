@@ -6,14 +6,8 @@ import torch
 from syncflow.config import OpenSoraVAEConfig
 from syncflow.models.temporal_vae import CausalConv3d
 from syncflow.models.video_vae import VideoVAE
+from tests.interop.miniature import SPATIAL
 
-SPATIAL = {
-    "block_out_channels": [4, 4, 8, 8],
-    "layers_per_block": 1,
-    "norm_num_groups": 2,
-    "latent_channels": 4,
-    "scaling_factor": 0.18215,
-}
 TEMPORAL = {
     "filters": 4,
     "num_res_blocks": 1,

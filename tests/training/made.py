@@ -1,14 +1,18 @@
 """Made-up latents and a model of a few thousand parameters: stages that train in a second."""
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from syncflow import durable
 from syncflow.clip import ClipSpec
 from syncflow.data.latent_shards import Rows, ShardWriter
 from syncflow.training import runner
+from syncflow.training.checkpoints import checkpoint
 
 MODEL = {
     "video": {
@@ -20,6 +24,11 @@ MODEL = {
         "hidden_size": 32, "num_heads": 2, "in_channels": 3, "condition": "both", "mlp_ratio": 2,
         "upsampler_patches": 4, "upsampler_width": 16,
     },
+}  # fmt: skip
+#: How the small VAEs of the tests are trained.
+VAE_LOOP = {
+    "steps": 4, "batch_size": 2, "ema": 0.9, "precision": "fp32", "warmup": 1, "threads": 1,
+    "log_every": 1, "validate_every": 100,
 }  # fmt: skip
 GEOMETRY = {"seconds": 1.0, "fps": 8, "height": 32, "width": 32, "sample_rate": 9600}
 
@@ -90,3 +99,19 @@ def lines(out: Path) -> list[dict]:
 def told(out: Path, key: str) -> list[float]:
     """The values of ``key`` in it."""
     return [line[key] for line in lines(out) if key in line]
+
+
+def whole_and_cut(config: Callable[[Path, dict], dict], folder: Path) -> list[checkpoint.Saved]:
+    """The last checkpoints of a run of 4 steps in one go, and of one that stopped half-way.
+
+    ``config``: of an ``out`` folder and changes to its loop.
+    """
+    for name, steps in (("whole", 4), ("cut", 2), ("cut", 4)):
+        run(config(folder / name, {"steps": steps, "checkpoint_every": 2, "decay": 0.0}), folder)
+    return [checkpoint.newest(folder / name) for name in ("whole", "cut")]
+
+
+def assert_same(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> None:
+    """Two checkpoints hold the same bits."""
+    assert set(one) == set(two)
+    assert all(torch.equal(one[name], two[name]) for name in one)

@@ -13,9 +13,9 @@ from syncflow import durable
 from syncflow.clip import ClipSpec
 from syncflow.training import runner
 from syncflow.training.checkpoints import resume
+from syncflow.training.datasets import buckets
 from syncflow.training.distributed.groups import Group
 from syncflow.training.settings import LoopConfig, TrainConfig
-from syncflow.training.tasks import buckets
 from syncflow.training.tasks.flow import FlowTraining
 
 UNALIGNED = {**MODEL, "audio": {**MODEL["audio"], "upsampler_patches": 0}}

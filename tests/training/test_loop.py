@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 
 from syncflow.data import lock
 from syncflow.training.checkpoints import checkpoint
+from syncflow.training.datasets.buckets import epoch_indices
 from syncflow.training.loop import Diverged, fit
 from syncflow.training.optim import optimizer
 from syncflow.training.settings import LoopConfig
-from syncflow.training.tasks.buckets import epoch_indices
 from syncflow.training.tasks.task import Task
 
 REPOSITORY = Path(__file__).parents[2]

@@ -10,11 +10,11 @@ from syncflow import durable
 from syncflow.data import impacts_dataset
 from syncflow.data.made_latents import MadeLatents
 from syncflow.training import runner
+from syncflow.training.datasets.clips import Sources
 from syncflow.training.distributed.groups import Group
 from syncflow.training.losses import reconstruction
 from syncflow.training.settings import ClipsConfig, LoopConfig, TrainConfig
 from syncflow.training.tasks import export, randomness
-from syncflow.training.tasks.clips import Sources
 from syncflow.training.tasks.video_vae import VideoVAETraining
 from tests import small_model
 

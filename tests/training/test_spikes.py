@@ -9,7 +9,7 @@ from test_loop import Line, settings
 
 from syncflow.training.checkpoints import checkpoint
 from syncflow.training.distributed.spikes import SpikeGuard
-from syncflow.training.loop import fit
+from syncflow.training.loop import Diverged, fit
 
 
 class Spiky(Line):
@@ -71,3 +71,28 @@ def test_another_learning_rate_is_taken_where_the_config_says_so(tmp_path, capsy
     assert any(not torch.equal(other[name], same[name]) for name in same)
     with pytest.raises(ValueError, match="changed"):
         settings(changed=["batch_size"])
+
+
+def test_skipped_steps_are_counted_over_a_stretch_and_not_a_life(tmp_path, monkeypatch):
+    monkeypatch.setattr("syncflow.training.loop._STRETCH", 10)
+    spread = Line(set(range(0, 40, 5)))  # two in any ten
+    fit(spread, settings(max_nonfinite=2), tmp_path / "spread", progress=False)
+    assert checkpoint.newest(tmp_path / "spread").about["skipped"] == 8
+    with pytest.raises(Diverged, match="3 of the last 10 steps"):
+        fit(Line({20, 22, 24}), settings(max_nonfinite=2), tmp_path / "dense", progress=False)
+
+
+def test_the_stretch_goes_on_after_a_resume(tmp_path):
+    poison = {20, 21, 22}
+    fit(Line(poison), settings(steps=22, max_nonfinite=2, decay=0), tmp_path, progress=False)
+    assert checkpoint.newest(tmp_path).about["recent_skips"] == [21, 22]
+    with pytest.raises(Diverged, match="3 of the last 23 steps"):
+        fit(Line(poison), settings(max_nonfinite=2, decay=0), tmp_path, progress=False)
+
+
+def test_a_run_that_diverges_has_saved(tmp_path):
+    with pytest.raises(Diverged, match="step 14 is saved"):
+        fit(Line(set(range(10, 30))), settings(max_nonfinite=3), tmp_path, progress=False)
+    saved = checkpoint.newest(tmp_path)
+    assert saved.about["step"] == 14 and saved.about["skipped"] == 4
+    assert all(torch.isfinite(value).all() for value in saved.values())

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from made import lines, run, told
+from made import VAE_LOOP, assert_same, lines, run, told, whole_and_cut
 from safetensors.torch import load_file, save_file
 
 from syncflow.data import media
-from syncflow.training.checkpoints import checkpoint
 from syncflow.training.losses import perceptual
 from syncflow.training.losses.discriminators import PatchDiscriminator
 from syncflow.training.losses.perceptual import Perceptual
@@ -60,10 +59,7 @@ def vgg(path, widths=NARROW, seed=0):
 
 
 def config(films, out, loop=None, **changes):
-    settings = {
-        "steps": 4, "batch_size": 2, "lr": 0.003, "ema": 0.9, "precision": "fp32", "warmup": 1,
-        "threads": 1, "log_every": 1, "validate_every": 100, **(loop or {}),
-    }  # fmt: skip
+    settings = {**VAE_LOOP, "lr": 0.003, **(loop or {})}
     return {
         "task": "video_vae", "out": str(out), "data": str(films), "validation": str(films),
         "model": SMALL, "frames": 4, "fps": 16, "height": 16, "width": 16, "kl_weight": 1e-6,
@@ -132,11 +128,7 @@ def test_patches_are_judged_in_space_and_time():
 def test_it_trains_on_films_and_goes_on_bit_for_bit(films, tmp_path, narrow):
     _, path = vgg(tmp_path / "vgg16.pth")
     options = {"perceptual": {"backbone": str(path)}, "samples_every": 4}
-    for name, steps in (("whole", 4), ("cut", 2), ("cut", 4)):
-        settings = {"steps": steps, "checkpoint_every": 2, "decay": 0.0}
-        run(config(films, tmp_path / name, settings, **options), tmp_path)
-    one, two = (checkpoint.newest(tmp_path / name) for name in ("whole", "cut"))
-    assert set(one) == set(two) and all(torch.equal(one[k], two[k]) for k in one)
+    assert_same(*whole_and_cut(lambda out, loop: config(films, out, loop, **options), tmp_path))
     said = lines(tmp_path / "whole")
     assert {"recon", "lpips", "adversarial", "features", "kl"} <= set(said[0])
     assert {"val_psnr", "val_lpips"} <= set(said[-1]) | set(said[-2])

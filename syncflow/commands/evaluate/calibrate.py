@@ -6,16 +6,15 @@ import argparse
 from pathlib import Path
 
 from syncflow.commands import options
+from syncflow.commands.evaluate import scope
 
-SUMMARY = "compute the metrics' response curves on rendered test clips, without a model"
+SUMMARY = "measure how the metrics answer to sound that is shifted in time (no model is needed)"
 EXAMPLE = "syncflow evaluate calibrate --levels 1 --out curves.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    what = "clips per level (default 100)"
-    add("--clips", type=options.count, default=100, metavar="N", help=what)
-    add("--levels", type=options.levels, default=[1], metavar="L,L", help="levels (default 1)")
+    scope.add_captions(parser, 100, "clips per level")
     add("--size", type=options.count, default=64, metavar="PX", help="pixels (default 64)")
     add("--out", metavar="FILE", help="output JSON file")
 

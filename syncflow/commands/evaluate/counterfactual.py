@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from syncflow.commands import options
+from syncflow.commands.evaluate import scope
 from syncflow.sampling import OPTIONS
 
 SUMMARY = "change one thing (material, colour, count) and see what follows and what stays"
@@ -13,9 +14,15 @@ EXAMPLE = "syncflow evaluate counterfactual --clips 60 --out runs/eval/counterfa
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add, count = parser.add_argument, options.count
-    add("--model", help="a model folder or hub id (default: the model in the package)")
-    add("--clips", type=count, default=60, metavar="N", help="pairs of every factor (default 60)")
-    add("--split", choices=("val", "test"), default="test", help="split of impacts (default test)")
+    options.add_model(parser)
+    add(
+        "--clips",
+        type=count,
+        default=60,
+        metavar="N",
+        help="pairs per change (default 60)",
+    )
+    scope.add_split(parser)
     add("--out", metavar="DIR", help="folder for the report (default runs/eval)")
     add("--seed", type=options.seed, default=0, help="seed of the first clip (default 0)")
     add("--batch", type=count, default=8, metavar="N", help="clips generated per batch (default 8)")

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from syncflow.commands import options
+from syncflow.commands.evaluate import scope
 
 SUMMARY = "fit the detectors of contacts and onsets on validation clips, or check them"
 EXAMPLE = "syncflow evaluate fit --check --levels 1,2"
@@ -13,9 +14,7 @@ EXAMPLE = "syncflow evaluate fit --check --levels 1,2"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    what = "clips per level (default 120)"
-    add("--clips", type=options.count, default=120, metavar="N", help=what)
-    add("--levels", type=options.levels, default=[1], metavar="L,L", help="levels (default 1)")
+    scope.add_captions(parser, 120, "clips per level")
     add("--trials", type=options.count, default=40, metavar="N", help="search trials (default 40)")
     what = "output JSON file (default: the package's own settings)"
     add("--out", metavar="FILE", help=what)

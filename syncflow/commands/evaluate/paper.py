@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from syncflow.commands import options
+from syncflow.commands.evaluate import scope
 
 SUMMARY = "measure the paper's tables: FVD, FAD, KL, CLAP, ImageBind, in all of its settings"
 EXAMPLE = "syncflow evaluate paper --data clips/ --networks networks.json --out report"
@@ -13,25 +14,18 @@ EXAMPLE = "syncflow evaluate paper --data clips/ --networks networks.json --out 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add, count = parser.add_argument, options.count
-    add("--model", help="a model folder or hub id (default: the model in the package)")
+    options.add_model(parser)
     what = "'impacts' (default), or a folder of clips with metadata.jsonl or a .txt file per clip"
     add("--data", default="impacts", metavar="DIR", help=what)
-    add("--clips", type=count, default=200, metavar="N", help="number of captions (default 200)")
-    add("--split", choices=("val", "test"), default="test", help="split of impacts (default test)")
-    add(
-        "--levels",
-        type=options.levels,
-        default=[1],
-        metavar="L,L",
-        help="levels of impacts (default 1)",
-    )
+    scope.add_captions(parser, 200, "number of captions")
+    scope.add_split(parser)
     what = "tables 1,2,3 and figure 5 to run for the model (default all)"
     add("--tables", default="1,2,3,5", metavar="T,T", help=what)
     add(
         "--sizes",
         default="128,256,512",
         metavar="PX,PX",
-        help="zero-shot sizes in pixels (default 128,256,512)",
+        help="sizes that the model was not trained at, in pixels (default 128,256,512)",
     )
     what = "guidance strengths of figure 5 (default 1,2,4,6,8)"
     add("--guidances", default="1,2,4,6,8", metavar="W,W", help=what)

@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("report", metavar="REPORT", help="folder of a report")
     add("--out", required=True, metavar="DIR", help="output folder")
-    what = "response curves of `syncflow evaluate calibrate`; can be repeated"
+    what = "what `syncflow evaluate calibrate` wrote; can be repeated"
     add("--calibration", action="append", default=[], metavar="FILE", help=what)
     add("--sweep", metavar="FILE", help="a sweep over guidance (sweep.json)")
     add("--training", metavar="FILE", help="JSON file with validation losses")

@@ -22,9 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=count,
         default=4,
         metavar="N",
-        help="number of takes for the best-of row (default 4)",
+        help="soundtracks per picture in the row that keeps the best (default 4)",
     )
-    what = "number of real clips for the metrics' response curves (default 100)"
+    what = "rendered clips with shifted sound, to see how the metrics answer (default 100)"
     add("--calibrate", type=count, default=100, metavar="N", help=what)
     what = "another model to compare with, e.g. an ablation; can be repeated"
     add("--compare", action="append", default=[], metavar="NAME=MODEL", help=what)

@@ -14,7 +14,7 @@ EXAMPLE = "syncflow evaluate sweep --grid '{\"guidance\": [1, 2]}' --out runs/ev
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--model", help="a model folder or hub id (default: the model in the package)")
+    options.add_model(parser)
     what = "JSON: option -> values; can be repeated (default: schedule, guidance, steps)"
     add("--grid", type=_grid, action="append", metavar="JSON", help=what)
     add(

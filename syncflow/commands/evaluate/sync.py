@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from syncflow.commands import options
+from syncflow.commands.evaluate import scope
 from syncflow.sampling import OPTIONS
 
 SUMMARY = "measure whether the sound happens when the picture says so"
@@ -16,7 +17,7 @@ EXAMPLE = "syncflow evaluate sync --clips 200 --split test --out report"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_scope(parser, clips=200)
     count = options.count
-    what = "also compute the metrics' response curves, on N real clips"
+    what = "also measure how the metrics answer to shifted sound, on N rendered clips"
     parser.add_argument("--calibrate", type=count, default=0, metavar="N", help=what)
     what = "also sweep guidance, steps and schedule on validation clips"
     parser.add_argument("--sweep", action="store_true", help=what)
@@ -25,18 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_scope(parser: argparse.ArgumentParser, clips: int) -> None:
     """What the suite and this command have in common."""
     add = parser.add_argument
-    add("--model", help="a model folder or hub id (default: the model in the package)")
+    options.add_model(parser)
     count = options.count
-    what = f"captions per level (default {clips})"
-    add("--clips", type=count, default=clips, metavar="N", help=what)
-    add(
-        "--levels",
-        type=options.levels,
-        default=[1],
-        metavar="L,L",
-        help="levels of impacts, e.g. 1,2 (default 1)",
-    )
-    add("--split", choices=("val", "test"), default="test", help="split of impacts (default test)")
+    scope.add_captions(parser, clips)
+    scope.add_split(parser)
     add("--out", metavar="DIR", help="folder for the report (default runs/eval)")
     add("--seed", type=options.seed, default=0, help="seed of the first clip (default 0)")
     add("--batch", type=count, default=8, metavar="N", help="clips generated per batch (default 8)")
@@ -47,7 +40,7 @@ def add_scope(parser: argparse.ArgumentParser, clips: int) -> None:
     add("--real-media", nargs="+", default=(), metavar="FILE", help=what)
     what = (
         "videos with NAME_times.txt next to them (the Greatest Hits layout): sync of the "
-        "recordings and of audio generated for them, and the metrics' response curves"
+        "recordings and of audio generated for them, and how the metrics answer to shifted sound"
     )
     add("--recordings", metavar="DIR", help=what)
     what = "captions whose clips are shown on the page (default: 12 for sync, all for the suite)"

@@ -59,7 +59,8 @@ def _sound(path: Path, audio_M: Tensor, sample_rate: int, told: Mapping[str, str
     ):
         out.metadata.update(told)
         stream = out.add_stream(codec, rate=sample_rate, layout="mono")
-        stream.format = "s16"
+        assert isinstance(stream, av.AudioStream)
+        stream.format = av.AudioFormat("s16")
         stream.codec_context.open()
         step = stream.codec_context.frame_size or sample_rate
         for first in range(0, len(samples), step):

@@ -84,7 +84,9 @@ def _of_sound(path: Path) -> dict[str, Any]:
         # The format by its name, so that no other opens other files.
         with av.open(f"file:{path}", format=container) as source:
             sound, told = source.streams.audio[0], dict(source.metadata)
-            length = None if sound.duration is None else float(sound.duration * sound.time_base)
+            length = None
+            if sound.duration is not None and sound.time_base is not None:
+                length = float(sound.duration * sound.time_base)
             codec, rate = sound.codec_context.name, sound.rate
         if not rate:  # anything at all can be opened as flac
             raise IndexError

@@ -242,11 +242,14 @@ class _Look:
 
 
 def _look(source: Any, track: Any) -> _Look:
-    first, times = None, []
+    first: tuple[tuple[int, ...], tuple[str, int, int], bytes] | None = None
+    times: list[float] = []
     for frame in islice(decode.pictures(_packets(source, track)), _LOOKED_AT):
         times.append(float((frame.pts or 0) * frame.time_base))
         if first is None:
             first = (matrix(frame), (frame.format.name, frame.width, frame.height), _digest(frame))
+    if first is None:
+        raise ValueError("no picture can be decoded")
     return _Look(float(track.sample_aspect_ratio or 1), *first, [time - times[0] for time in times])
 
 

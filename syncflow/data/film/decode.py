@@ -185,6 +185,7 @@ def _placed(
         nonlocal pixels
         while (count is None or len(kept) < count) and start + len(kept) / fps <= until + 1e-6:
             if pixels is None:
+                assert before is not None  # a time is reached by a frame
                 pixels = reel.pixels(before[1], size)
                 if kept and pixels.shape != kept[0].shape:  # the first size holds
                     pixels = reel.pixels(before[1], kept[0].shape[:2])
@@ -216,7 +217,7 @@ def _placed(
     if count is None and stayed >= 1 / fps:  # after a slide, a last one of a moment is seen too
         wanted = max(wanted, len(kept) + 1)
     # The last picture may be held for one output frame: 48 frames at 24 fps are 2 s at any rate.
-    if wanted < 1 or (whole and end < start + (wanted - 1) / fps - 1e-3):
+    if before is None or wanted < 1 or (whole and end < start + (wanted - 1) / fps - 1e-3):
         asked = f"{start:g} s on" if wanted < 1 else f"{start:g} to {start + wanted / fps:g} s"
         raise ValueError(f"'{reel.path}' lasts {end:.2f} s: it cannot be read from {asked}")
     count = wanted if whole else min(wanted, max(1, round((end - start) * fps)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,8 +50,8 @@ def _graph(first: Any, sample_rate: int) -> Any:
     except av.FFmpegError:  # places of which FFmpeg's matrix has no weights
         spherical = first.layout.name.startswith("ambisonic")  # its first channel is the whole
         weights = ["c0"] if spherical else [f"{1 / count:.9f}*c{index}" for index in range(count)]
-        mix = ("pan", f"mono|c0={'+'.join(weights)}")
-        return _linked(first, [mix, ("aresample", {}), _planar(sample_rate, "mono")])
+        own = ("pan", f"mono|c0={'+'.join(weights)}")
+        return _linked(first, [own, ("aresample", {}), _planar(sample_rate, "mono")])
 
 
 def _planar(sample_rate: int, layout: str) -> tuple[str, dict[str, str]]:
@@ -58,7 +59,7 @@ def _planar(sample_rate: int, layout: str) -> tuple[str, dict[str, str]]:
     return "aformat", formats
 
 
-def _linked(first: Any, filters: list[tuple[str, Any]]) -> Any:
+def _linked(first: Any, filters: Sequence[tuple[str, str | dict[str, str]]]) -> Any:
     from av.filter import Graph
 
     graph = Graph()

@@ -155,8 +155,9 @@ class Captioner:
                 ]}]
                 for image in images
             ]  # fmt: skip
-            answers = self._pipe(text=chats, return_full_text=False, **options)
+            options |= {"text": chats, "return_full_text": False}
         else:  # models that only caption take a beginning, here none
-            answers = self._pipe(images=images, text=[""] * len(images), **options)
+            options |= {"images": images, "text": [""] * len(images)}
+        answers = self._pipe(**options)
         flat = [answer[0] if isinstance(answer, list) else answer for answer in answers]
         return [one_line(str(answer["generated_text"])) for answer in flat]

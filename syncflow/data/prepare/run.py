@@ -121,8 +121,10 @@ def prepare(
         ):
             writer.add(number, rows)
         model = model or {}
-        facts |= {"model": model.get("name"), "model_statistics": model.get("statistics")}
-        return writer.finish(facts, lambda kept, skipped: _report(kept, skipped, films, todo))
+        made_for = {"model": model.get("name"), "model_statistics": model.get("statistics")}
+        return writer.finish(
+            facts | made_for, lambda kept, skipped: _report(kept, skipped, films, todo)
+        )
 
 
 def _encoded(

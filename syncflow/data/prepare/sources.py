@@ -9,7 +9,7 @@ from typing import Any
 
 from syncflow import plain_text
 from syncflow.data.film.opener import FILM_SUFFIXES as SUFFIXES
-from syncflow.data.prepare import captions, folders, lists
+from syncflow.data.prepare import captions, lists, walk
 from syncflow.ranges import Real
 
 _TIME = Real(-1e7, 1e7, "s")
@@ -77,7 +77,7 @@ def find(path: Path, layout: str = "auto", videos: Path | None = None) -> tuple[
     unique = {(source.file, source.start, source.seconds): source for source in found}
     if not unique:
         others = unsupported(path)
-        also = f"; there are files of other kinds: {folders.told(others)}" if others else ""
+        also = f"; there are files of other kinds: {walk.told(others)}" if others else ""
         raise ValueError(f"'{path}' has no clips ({', '.join(SUFFIXES)}){also}")
     return sorted(unique.values(), key=lambda s: (s.file, s.start, s.seconds or 0.0)), root
 
@@ -85,11 +85,11 @@ def find(path: Path, layout: str = "auto", videos: Path | None = None) -> tuple[
 def unsupported(path: Path) -> dict[str, int]:
     """How many files of a folder, by the ending of their names, are neither clips nor text about
     them; {} of a list or a file."""
-    return folders.others(path, SUFFIXES) if path.is_dir() else {}
+    return walk.others(path, SUFFIXES) if path.is_dir() else {}
 
 
 def _folder(path: Path, root: Path) -> list[Source]:
-    files = [path] if path.is_file() else folders.films(path, SUFFIXES)
+    files = [path] if path.is_file() else walk.films(path, SUFFIXES)
     said: dict[Path, dict[str, str]] = {}
     out = []
     for file in files:
@@ -165,7 +165,7 @@ def _vggsound(path: Path, root: Path) -> list[Source]:
     """Rows of video id, start second, label, split; the clips, 10 s each, lie in files named after
     id and second, as its download scripts write them, or after the id alone."""
     at: dict[str, str] = {}
-    for file in folders.films(root, SUFFIXES):
+    for file in walk.films(root, SUFFIXES):
         at.setdefault(file.stem, file.relative_to(root).as_posix())
     out = []
     for line, row in lists.csv_cells(path):
@@ -191,7 +191,7 @@ def _greatest_hits(path: Path, root: Path) -> list[Source]:
         if names.is_file():
             split_of |= {name: split for name in plain_text.read(names).split()}
     recordings: dict[str, Path] = {}
-    for file in folders.films(path, SUFFIXES):
+    for file in walk.films(path, SUFFIXES):
         for ending in _HITS_ENDINGS:
             name = file.name.removesuffix(ending)
             if file.name.endswith(ending) and not file.name.endswith("_thumb.mp4"):

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from syncflow.clip import Clip
 from syncflow.evaluation.metrics import metric
 from syncflow.evaluation.metrics.metric import Mean, Metric, Pair, Result
-from syncflow.evaluation.metrics.networks import files
+from syncflow.evaluation.metrics.networks import loading
 
 NAME = "Synchformer (synchformer.pt, TorchScript)"
 FPS, RATE, SIZE = 25, 16000, 224
@@ -59,12 +59,12 @@ class DeSync(Metric):
     def __init__(
         self, weights: str | Path, device: str = "cpu", *, allow_torchscript: bool = False
     ) -> None:
-        self.network = files.script(weights, NAME, allow_torchscript).to(device)
+        self.network = loading.script(weights, NAME, allow_torchscript).to(device)
         self.device = device
         self.mean = Mean()
         self.facts = {
             "network": "Synchformer, TorchScript",
-            "weights": files.digest(weights),
+            "weights": loading.digest(weights),
             "picture": f"{FPS} fps, {SIZE} px",
             "sample_rate": f"{RATE} Hz mono",
             "definition": f"|argmax| over {len(OFFSETS)} offsets, first and last {SECONDS:g} s",

@@ -16,7 +16,7 @@ from torch import Tensor
 from syncflow.evaluation.metrics import metric
 from syncflow.evaluation.metrics.frechet import Statistics, between
 from syncflow.evaluation.metrics.metric import Metric, Pair, Result
-from syncflow.evaluation.metrics.networks import files, vggish
+from syncflow.evaluation.metrics.networks import loading, vggish
 
 
 class FAD(Metric):
@@ -41,7 +41,7 @@ class FAD(Metric):
         self.hop_seconds = hop_seconds
         self.facts = {
             "network": "VGGish",
-            "weights": files.digest(weights),
+            "weights": loading.digest(weights),
             "sample_rate": f"{vggish.RATE} Hz mono, loudness as it is",
             "preprocessing": f"log-mel {vggish.BANDS} bands, examples of 0.96 s every "
             f"{hop_seconds:g} s",

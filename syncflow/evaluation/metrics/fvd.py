@@ -18,7 +18,7 @@ from syncflow.clip import Clip
 from syncflow.evaluation.metrics import metric
 from syncflow.evaluation.metrics.frechet import Statistics, between
 from syncflow.evaluation.metrics.metric import Metric, Pair, Result
-from syncflow.evaluation.metrics.networks import files
+from syncflow.evaluation.metrics.networks import loading
 
 NAME = "I3D (i3d_torchscript.pt)"
 SIZE = 224
@@ -45,14 +45,14 @@ class FVD(Metric):
         *,
         allow_torchscript: bool = False,
     ) -> None:
-        self.network = files.script(weights, NAME, allow_torchscript).to(device)
+        self.network = loading.script(weights, NAME, allow_torchscript).to(device)
         self.device, self.fps = device, fps
-        takes = files.parameters(self.network)
+        takes = loading.parameters(self.network)
         self.flags = {name: True for name in _FLAGS} if takes >= set(_FLAGS) else None
         by = "the network" if self.flags else "bilinear, short side and centre"
         self.facts = {
             "network": "I3D, TorchScript",
-            "weights": files.digest(weights),
+            "weights": loading.digest(weights),
             "preprocessing": f"{SIZE} x {SIZE} by {by}, [-1, 1]",
         }
         self.replicas, self.fixed = replicas, reference is not None

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from syncflow.clip import Clip
 from syncflow.evaluation.metrics import metric
 from syncflow.evaluation.metrics.metric import Mean, Metric, Pair, Result
-from syncflow.evaluation.metrics.networks import files
 from syncflow.evaluation.metrics.networks import imagebind as network
+from syncflow.evaluation.metrics.networks import loading
 from syncflow.published import NO_CODE
 
 RATE, WINDOW, SIZE = 16000, 2.0, 224
@@ -123,7 +123,7 @@ class ImageBindScores(Metric):
         self.means = {name: Mean() for name in names}
         self.facts = {
             "network": "ImageBind",
-            "weights": files.digest(weights),
+            "weights": loading.digest(weights),
             "picture": f"2 frames of every {WINDOW:g} s window, {SIZE} px",
             "sound": f"{RATE} Hz mono, {BANDS} filter banks x {FRAMES}",
             "definition": "cosine, mean over clips",

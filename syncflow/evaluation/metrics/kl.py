@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from syncflow.clip import Clip
 from syncflow.evaluation.metrics import metric
 from syncflow.evaluation.metrics.metric import Mean, Metric, Pair, Result
-from syncflow.evaluation.metrics.networks import cnn14, files, vggish
+from syncflow.evaluation.metrics.networks import cnn14, loading, vggish
 from syncflow.published import NO_CODE, without_code
 
 HEAD = "VGGish classification layer (weight [classes, 128], bias [classes])"
@@ -41,13 +41,13 @@ def by_vggish(weights: str | Path, head: str | Path, device: str = "cpu") -> Cla
     """VGGish and a linear layer over its embedding (after the ReLU, as released), examples
     averaged."""
     network = vggish.load(weights).to(device)
-    layer = files.read(head, HEAD)
-    files.need(layer, ("weight", "bias"), head, HEAD)
+    layer = loading.read(head, HEAD)
+    loading.need(layer, ("weight", "bias"), head, HEAD)
     if layer["weight"].ndim != 2 or layer["bias"].shape != layer["weight"].shape[:1]:
         shapes = [list(layer[key].shape) for key in ("weight", "bias")]
         raise ValueError(f"'{head}' is not a {HEAD}: its shapes are {shapes}")
     linear = torch.nn.Linear(*layer["weight"].shape[::-1])
-    files.fill(linear, {key: layer[key] for key in ("weight", "bias")}, head, HEAD).to(device)
+    loading.fill(linear, {key: layer[key] for key in ("weight", "bias")}, head, HEAD).to(device)
 
     def logits(audio_M: Tensor) -> Tensor:
         embeddings = network(vggish.examples(audio_M).to(device)).relu()
@@ -55,8 +55,8 @@ def by_vggish(weights: str | Path, head: str | Path, device: str = "cpu") -> Cla
 
     facts = {
         "network": "VGGish and a linear layer",
-        "weights": files.digest(weights),
-        "head": files.digest(head),
+        "weights": loading.digest(weights),
+        "head": loading.digest(head),
         "windows": "logits of 0.96 s examples averaged",
     }
     return Classifier("VGGish", vggish.RATE, logits, facts)
@@ -65,7 +65,7 @@ def by_vggish(weights: str | Path, head: str | Path, device: str = "cpu") -> Cla
 def by_panns(weights: str | Path, device: str = "cpu") -> Classifier:
     """Cnn14 of PANNs."""
     network = cnn14.load(weights).to(device)
-    facts = {"network": "PANNs Cnn14", "weights": files.digest(weights), "windows": "whole clip"}
+    facts = {"network": "PANNs Cnn14", "weights": loading.digest(weights), "windows": "whole clip"}
     return Classifier(
         "PANNs", network.rate, lambda audio_M: network(audio_M[None].to(device))[0], facts
     )

@@ -77,9 +77,9 @@ def run(
         prompt = cases[index].prompt
         given = {"seed": seed + index, "progress": False, **asked}
         more = {"extend": first[index], "seconds": seconds - window}
-        longer.append(loaded.generate(prompt, **more, **given))  # type: ignore[arg-type]  # options by name
+        longer.append(loaded.generate(prompt, **more, **given))
         again = {"retake": first[index], "span": span, "part": "audio"}
-        retaken.append(loaded.generate(prompt, **again, **given))  # type: ignore[arg-type]  # options by name
+        retaken.append(loaded.generate(prompt, **again, **given))
     real = [
         systems.rendered(systems.case(impacts.sample_scene(n, 1, split, seconds)), 64, 64)
         for n in impacts.SEEDS[split][:clips]
@@ -117,8 +117,8 @@ def _windows(
     for number in range(windows):
         part = [_cut(clip, number * window, window) for clip in clips]
         named = looks.predict(colour, [clip.video for clip in part])
-        row = {"clips": f"{name}, {number * window:g} to {(number + 1) * window:g} s"}
-        row |= _sync(part, seed)
+        start, end = number * window, (number + 1) * window
+        row = {"clips": f"{name}, {start:g} to {end:g} s", **_sync(part, seed)}
         if number:
             at = number * window
             row["quiet seams"] = matching.average([_quiet(clip, at) for clip in clips], seed=seed)

@@ -10,7 +10,7 @@ Conflicts: the picture of one material and the caption of another; which does th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,8 @@ def pairs(factor: str, clips: int, split: str = "test", seed: int = 0) -> list[P
         scene = impacts.sample_scene(number, 1, split)
         if factor not in scene.attributes["mentioned"]:
             continue
-        others = [value for value in values if value != scene.attributes[factor]]
+        said: Mapping[str, object] = {**scene.attributes}
+        others = [value for value in values if value != said[factor]]
         other = impacts.vary(scene, factor, others[rng.integers(len(others))])
         kept = [held_out(s.attributes["colour"], s.attributes["material"]) for s in (scene, other)]
         if (kept[1] and not kept[0]) or factor not in other.attributes["mentioned"]:
@@ -181,7 +182,7 @@ def _compared(
 ) -> dict[str, Any]:
     """One pair: what stays and what changes."""
     heard = [o.onsets for o in seen]
-    matched = matching.match(*heard, _SAME)
+    matched = matching.match(heard[0], heard[1], _SAME)
     onsets_stay = len(matched) == len(heard[0]) == len(heard[1])
     asked = [getattr(case, pair.factor) for case in (pair.one, pair.other)]
     if pair.factor == "count":

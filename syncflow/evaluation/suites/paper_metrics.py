@@ -47,14 +47,15 @@ def factories(
     from syncflow.evaluation.metrics.networks import imagebind as imagebind_network
     from syncflow.evaluation.metrics.networks import vggish as vggish_network
 
-    n, allowed = networks, {"allow_torchscript": allow_torchscript}
+    n, allowed = networks, allow_torchscript
     vggish = {"vggish": vggish_network.NAME}
     bind = {
         "imagebind": imagebind_network.NAME,
         "clip_tokenizer": "CLIP's tokenizer (openai/clip-vit-base-patch32)",
     }
     return [
-        ("FVD", {"i3d": fvd.NAME}, lambda: fvd.FVD(_given(n.i3d), device=device, **allowed)),
+        ("FVD", {"i3d": fvd.NAME}, lambda: fvd.FVD(
+            _given(n.i3d), device=device, allow_torchscript=allowed)),
         ("FAD", vggish, lambda: fad.FAD(_given(n.vggish), device=device)),
         ("KL", vggish | {"vggish_head": kl.HEAD},
          lambda: kl.KL(kl.by_vggish(_given(n.vggish), _given(n.vggish_head), device))),
@@ -67,7 +68,8 @@ def factories(
          lambda: imagebind.ImageBindScores(
              _given(n.imagebind), _given(n.clip_tokenizer), device=device)),
         ("DeSync", {"synchformer": desync.NAME},
-         lambda: desync.DeSync(_given(n.synchformer), device, **allowed)),
+         lambda: desync.DeSync(
+            _given(n.synchformer), device, allow_torchscript=allowed)),
         ("AV-Align", {}, lambda: av_align.AVAlign()),
     ]  # fmt: skip
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol, Unpack
 import torch
 from torch import Tensor
 
-from syncflow import loudness
 from syncflow.clip import Clip
 from syncflow.detect import contacts, envelopes, onsets, second
 from syncflow.evaluation.probes import looks, materials
 from syncflow.evaluation.probes.probe import Probe, ProbeSettings
 from syncflow.generation.request import GenerateOptions
+from syncflow.loudness import SILENCE
+from syncflow.loudness import lufs as measured_lufs
 from syncflow.progress import bar
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Observation:
     colour: str
     correlation: float
     loudness: float
-    lufs: float = loudness.SILENCE
+    lufs: float = SILENCE
     second: tuple[list[float], list[float]] | None = None
 
 
@@ -232,7 +233,7 @@ def observe(clips: Sequence[Clip], material: Probe, colour: Probe) -> list[Obser
                 envelopes.sound(clip.audio, clip.sample_rate, clip.fps),
             ),
             float(20 * torch.log10(clip.audio.float().square().mean().sqrt() + 1e-6)),
-            loudness.lufs(clip.audio, clip.sample_rate),
+            measured_lufs(clip.audio, clip.sample_rate),
             (
                 second.contacts(clip.video, clip.fps),
                 second.onsets(clip.audio, clip.sample_rate),

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from syncflow.models.layers import ModuleList
+
 _BUCKETS, _MAX_DISTANCE = 32, 128
 
 
@@ -36,7 +38,7 @@ class ByteEncoder(nn.Module):
         self.word_layers = word_layers
         torch.empty(vocab_size, d_model).normal_()  # transformers' second name for the table
         self.embed_tokens = nn.Embedding(vocab_size, d_model)
-        self.block = nn.ModuleList(
+        self.block = ModuleList(
             Block(d_model, d_kv, d_ff, num_heads, has_bias=layer == 0)
             for layer in range(num_layers)
         )
@@ -50,7 +52,8 @@ class ByteEncoder(nn.Module):
         table = self.embed_tokens.weight
         table.normal_()
         for block in self.block:
-            for part in (block.layer[0].SelfAttention, block.layer[1].DenseReluDense):
+            attention, dense = block.parts()
+            for part in (attention.SelfAttention, dense.DenseReluDense):
                 for weight, _ in part.spreads():
                     weight.normal_()
                 for weight, std in part.spreads():
@@ -65,11 +68,13 @@ class ByteEncoder(nn.Module):
         zero, never = states_BNW.new_zeros(()), torch.finfo(states_BNW.dtype).min
         mask_B11N = torch.where(mask_BN[:, None, None, :], zero, never)
         same_B1NN = (word_BN[:, None, :] == word_BN[:, :, None])[:, None]
-        bias_1HNN = self.block[0].layer[0].SelfAttention.position_bias(ids_BN.shape[1])
+        first, _ = self.block[0].parts()
+        bias_1HNN = first.SelfAttention.position_bias(ids_BN.shape[1])
         for layer, block in enumerate(self.block):
             within = torch.where(same_B1NN, zero, never) if layer < self.word_layers else mask_B11N
             states_BNW = block(states_BNW, bias_1HNN, within)
-        return self.final_layer_norm(states_BNW)
+        out_BNW: Tensor = self.final_layer_norm(states_BNW)
+        return out_BNW
 
 
 class RMSNorm(nn.Module):
@@ -114,7 +119,7 @@ class Attention(nn.Module):
         table = self.relative_attention_bias
         assert table is not None  # of the first layer
         at_N = torch.arange(length, device=table.weight.device)
-        bias_NNH = table(_bucket(at_N[None, :] - at_N[:, None]))
+        bias_NNH: Tensor = table(_bucket(at_N[None, :] - at_N[:, None]))
         return bias_NNH.permute(2, 0, 1).unsqueeze(0)
 
     def forward(self, x_BNW: Tensor, bias_1HNN: Tensor, mask_B1NN: Tensor) -> Tensor:
@@ -123,7 +128,8 @@ class Attention(nn.Module):
         # The backward of scaled_dot_product_attention is slow on CPU for sequences this short.
         scores_BHNN = torch.matmul(q, k.transpose(2, 3)) + bias_1HNN + mask_B1NN
         out = torch.matmul(scores_BHNN.softmax(-1), v)
-        return self.o(out.transpose(1, 2).flatten(2))
+        out_BNW: Tensor = self.o(out.transpose(1, 2).flatten(2))
+        return out_BNW
 
 
 class GatedDense(nn.Module):
@@ -141,7 +147,8 @@ class GatedDense(nn.Module):
             yield linear.weight, linear.in_features**-0.5
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.wo(_gelu(self.wi_0(x)) * self.wi_1(x))
+        out: Tensor = self.wo(_gelu(self.wi_0(x)) * self.wi_1(x))
+        return out
 
 
 class SelfAttentionLayer(nn.Module):
@@ -153,7 +160,8 @@ class SelfAttentionLayer(nn.Module):
         self.layer_norm = RMSNorm(d_model)
 
     def forward(self, x: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
-        return x + self.SelfAttention(self.layer_norm(x), bias, mask)
+        out: Tensor = x + self.SelfAttention(self.layer_norm(x), bias, mask)
+        return out
 
 
 class DenseLayer(nn.Module):
@@ -165,7 +173,8 @@ class DenseLayer(nn.Module):
         self.layer_norm = RMSNorm(d_model)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.DenseReluDense(self.layer_norm(x))
+        out: Tensor = x + self.DenseReluDense(self.layer_norm(x))
+        return out
 
 
 class Block(nn.Module):
@@ -177,8 +186,15 @@ class Block(nn.Module):
         self.layer = nn.ModuleList([attention, DenseLayer(d_model, d_ff)])
 
     def forward(self, x: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
+        attention, dense = self.parts()
+        out: Tensor = dense(attention(x, bias, mask))
+        return out
+
+    def parts(self) -> tuple[SelfAttentionLayer, DenseLayer]:
+        """Both layers, in the order in which they are run."""
         attention, dense = self.layer
-        return dense(attention(x, bias, mask))
+        assert isinstance(attention, SelfAttentionLayer) and isinstance(dense, DenseLayer)
+        return attention, dense
 
 
 def _gelu(x: Tensor) -> Tensor:

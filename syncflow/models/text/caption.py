@@ -127,7 +127,7 @@ def _fix_text(caption: str) -> str:
             stacklevel=3,
         )
         return caption
-    return ftfy.fix_text(caption)
+    return str(ftfy.fix_text(caption))
 
 
 def _apply(rules: _Rules, caption: str) -> str:

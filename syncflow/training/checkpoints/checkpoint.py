@@ -62,7 +62,9 @@ def _wrong(about: Mapping[str, Any]) -> str | None:
     if type(about.get("skipped")) is not int or not 0 <= about["skipped"] <= step:
         return "skipped"
     seconds = about.get("seconds")
-    if type(seconds) not in (int, float) or not (math.isfinite(seconds) and seconds >= 0):
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        return "seconds"
+    if not (math.isfinite(seconds) and seconds >= 0):
         return "seconds"
     fine = isinstance(parts, dict) and parts and all(_PART.fullmatch(name) for name in parts)
     return None if fine else "parts"

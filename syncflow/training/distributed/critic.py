@@ -27,8 +27,9 @@ class Adversarial:
 
     def __init__(self, engine: Replicas) -> None:
         self.engine, self.task, self.group = engine, engine.task, engine.group
-        self.settings = self.task.critic_settings
-        self.critic = self.task.critic.to(self.group.device).train()
+        critic, settings = self.task.critic, self.task.critic_settings
+        assert critic is not None and settings is not None
+        self.settings, self.critic = settings, critic.to(self.group.device).train()
         if self.group.world > 1:
             for value in self.critic.state_dict().values():
                 torch.distributed.broadcast(value, 0)

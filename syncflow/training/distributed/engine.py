@@ -18,7 +18,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from syncflow.training.distributed import backend
+from syncflow.training.distributed import deepspeed_setup
 from syncflow.training.distributed.critic import Adversarial
 from syncflow.training.distributed.groups import Group, meet_alone
 from syncflow.training.distributed.replicas import Replicas, State, Told, Trained
@@ -69,12 +69,12 @@ class ZeroEngine(Replicas):
             )
         block = self.config.deepspeed
         assert block is not None  # `build` has looked
-        deepspeed = backend.load()
+        deepspeed = deepspeed_setup.load()
         group = self.group
         meet_alone()
         deepspeed.init_distributed(dist_init_required=False, verbose=False)
         if group.world > 1:
-            backend.adjust(group)
+            deepspeed_setup.adjust(group)
         # DeepSpeed casts frozen weights too; what is not trained must come out as it went in.
         trained = self._trained(self.module.state_dict())
         self._frozen = {

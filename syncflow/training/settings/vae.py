@@ -41,6 +41,7 @@ class VAETask(Config):
     init: str | None = None
     freeze_encoder: StrictBool = False
     latent_noise: Annotated[float, Real(0, 100, "standard deviations")] = 0.0
+    kl_weight: Weight
     adversarial: AdversarialConfig | None = None
     samples_every: Every = 0
     loop: LoopConfig

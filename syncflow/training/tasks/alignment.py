@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from syncflow import durable
 from syncflow.data.latents import Latents
 from syncflow.data.manifest import MANIFEST
+from syncflow.models.codec import AudioCodec
 from syncflow.models.ddit import DDiT
 from syncflow.models.latent_space import decode_audio
 from syncflow.published import NO_CODE, without_code
@@ -101,7 +102,7 @@ def without_head(values: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def make_features(config: FeaturesTask, audio_vae: nn.Module, device: torch.device) -> Path:
+def make_features(config: FeaturesTask, audio_vae: AudioCodec, device: torch.device) -> Path:
     """Decodes every clip's sound and writes what the encoder makes of it, float16 [N, T, E].
 
     Raises:

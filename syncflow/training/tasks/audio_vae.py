@@ -17,12 +17,12 @@ from syncflow.interop import encodec
 from syncflow.models.audio_vae import AudioVAE
 from syncflow.models.codec import AudioCodec
 from syncflow.models.vae import build_audio_vae
+from syncflow.training.datasets.clips import Crops
 from syncflow.training.distributed.groups import Group
 from syncflow.training.losses import reconstruction, spectral
 from syncflow.training.losses.discriminators import SpectralDiscriminator
 from syncflow.training.settings import AudioVAETask
 from syncflow.training.tasks import vae
-from syncflow.training.tasks.clips import Crops
 from syncflow.training.tasks.vae import VAETraining
 
 _GAIN = -0.3  # powers of ten: the quietest that a crop is made

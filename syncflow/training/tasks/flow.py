@@ -21,12 +21,13 @@ from syncflow.models.audio_tower import AudioContext
 from syncflow.models.ddit import Condition, DDiT
 from syncflow.models.text import tokens
 from syncflow.training.checkpoints import weights
+from syncflow.training.datasets import buckets
+from syncflow.training.datasets.buckets import Bucket, stacked
 from syncflow.training.distributed import sequence
 from syncflow.training.distributed.groups import Group
 from syncflow.training.settings import FlowTask
-from syncflow.training.tasks import buckets, draws, lora, randomness, validation
+from syncflow.training.tasks import draws, lora, randomness, validation
 from syncflow.training.tasks.alignment import Alignment, without_head
-from syncflow.training.tasks.buckets import Bucket, stacked
 from syncflow.training.tasks.draws import Coupling, Draws
 from syncflow.training.tasks.randomness import Source
 from syncflow.training.tasks.task import Task

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -37,7 +38,8 @@ def inject(module: nn.Module, config: LoraConfig) -> list[str]:
         if isinstance(part, nn.Linear) and name.startswith(inside)
     ]
     module.requires_grad_(False)
-    peft = PeftConfig(r=config.rank, lora_alpha=config.alpha, target_modules=names, bias="none")
+    alpha = cast(int, config.alpha)  # peft takes any number, whatever its annotation says
+    peft = PeftConfig(r=config.rank, lora_alpha=alpha, target_modules=names, bias="none")
     inject_adapter_in_model(peft, module, adapter_name=lora.NAME)
     return names
 

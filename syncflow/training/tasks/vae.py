@@ -16,13 +16,13 @@ from syncflow.data.shards import ClipShards
 from syncflow.models.codec import ENCODING, AudioCodec, VideoCodec
 from syncflow.models.posterior import DiagonalGaussian
 from syncflow.training.checkpoints import weights
+from syncflow.training.datasets.buckets import epoch_indices
+from syncflow.training.datasets.clips import CROPS, Crops
 from syncflow.training.distributed.groups import Group
 from syncflow.training.losses import adversarial
 from syncflow.training.losses.balance import Balancer
 from syncflow.training.settings import VAETask
 from syncflow.training.tasks import randomness
-from syncflow.training.tasks.buckets import epoch_indices
-from syncflow.training.tasks.clips import CROPS, Crops
 from syncflow.training.tasks.randomness import Source
 from syncflow.training.tasks.task import Task
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from syncflow.training.datasets.buckets import Bucket, stacked
 from syncflow.training.tasks import draws, randomness
-from syncflow.training.tasks.buckets import Bucket, stacked
 from syncflow.training.tasks.randomness import SampleGenerators
 from syncflow.training.tasks.timesteps import Clocks
 

@@ -16,13 +16,13 @@ from syncflow.data.shards import ClipShards
 from syncflow.detect import contacts, fidelity
 from syncflow.models.codec import ENCODING, VideoCodec
 from syncflow.models.vae import build_video_vae
+from syncflow.training.datasets.clips import Crops, Pieces, Sources
 from syncflow.training.distributed.groups import Group
 from syncflow.training.losses import reconstruction
 from syncflow.training.losses.discriminators import PatchDiscriminator
 from syncflow.training.losses.perceptual import Perceptual
 from syncflow.training.settings import VideoVAETask
 from syncflow.training.tasks import randomness, vae
-from syncflow.training.tasks.clips import Crops, Pieces, Sources
 from syncflow.training.tasks.randomness import Source
 from syncflow.training.tasks.vae import VAETraining
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from syncflow.evaluation.metrics.networks import files
+from syncflow.evaluation.metrics.networks import loading
 
 NAME = "Cnn14 weights of PANNs (Cnn14_mAP=0.431.pth)"
 _BLOCKS = 6
@@ -90,10 +90,10 @@ class Cnn14(nn.Module):
 @lru_cache(maxsize=1)
 def load(path: str | Path) -> Cnn14:
     """Cnn14 from published weights."""
-    weights = files.read(path, NAME)
+    weights = loading.read(path, NAME)
     convolutions = tuple(f"conv_block{index}.conv1.weight" for index in range(1, _BLOCKS + 1))
     sizes = (_STFT, _MEL, *convolutions, "fc1.weight", "fc_audioset.weight")
-    files.need(weights, sizes, path, NAME)
+    loading.need(weights, sizes, path, NAME)
     window = weights[_STFT].shape[-1]
     if window not in _VARIANTS:
         known = ", ".join(map(str, _VARIANTS))
@@ -105,4 +105,4 @@ def load(path: str | Path) -> Cnn14:
         len(weights["fc1.weight"]),
         len(weights["fc_audioset.weight"]),
     )
-    return files.fill(network, weights, path, NAME)
+    return loading.fill(network, weights, path, NAME)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from syncflow.evaluation.metrics.networks import files
+from syncflow.evaluation.metrics.networks import loading
 
 NAME = "ImageBind weights (imagebind_huge.pth)"
 SENSES = ("vision", "text", "audio")
@@ -157,7 +157,7 @@ class ImageBind(nn.Module):
 @lru_cache(maxsize=1)
 def load(path: str | Path) -> ImageBind:
     """ImageBind from published weights."""
-    weights = files.read(path, NAME)
+    weights = loading.read(path, NAME)
     groups = ("modality_preprocessors", "modality_trunks", "modality_heads")
     wanted = tuple(f"{group}.{sense}." for group in groups for sense in SENSES)
     weights = {key: value for key, value in weights.items() if key.startswith(wanted)}
@@ -176,5 +176,5 @@ def load(path: str | Path) -> ImageBind:
         head = "proj.1" if sense == "text" else "2"
         sizes += [f"modality_trunks.{sense}.blocks.0.mlp.fc1.weight"]
         sizes += [f"modality_heads.{sense}.{head}.weight"]
-    files.need(weights, tuple(sizes), path, NAME)
-    return files.fill(ImageBind(weights), weights, path, NAME)
+    loading.need(weights, tuple(sizes), path, NAME)
+    return loading.fill(ImageBind(weights), weights, path, NAME)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from syncflow.evaluation.metrics.networks import files
+from syncflow.evaluation.metrics.networks import loading
 
 RATE = 16000
 #: 25 ms every 10 ms, 64 mel bands of 125 .. 7500 Hz; an example is 96 frames (0.96 s).
@@ -91,11 +91,11 @@ class VGGish(nn.Module):
 @lru_cache(maxsize=1)
 def load(path: str | Path) -> VGGish:
     """VGGish from published weights; sizes are read off them."""
-    weights = files.read(path, NAME)
+    weights = loading.read(path, NAME)
     convolutions = tuple(f"features.{index}.weight" for index in _CONVOLUTIONS)
     linear = tuple(f"embeddings.{index}.weight" for index in (0, 2, 4))
-    files.need(weights, (*convolutions, *linear), path, NAME)
+    loading.need(weights, (*convolutions, *linear), path, NAME)
     # Another release keeps the whitening of its embeddings in the same file; it is not used here.
     weights = {k: v for k, v in weights.items() if k.startswith(("features.", "embeddings."))}
     network = VGGish([len(weights[k]) for k in convolutions], [len(weights[k]) for k in linear])
-    return files.fill(network, weights, path, NAME)
+    return loading.fill(network, weights, path, NAME)

@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def lock():
-    spec = importlib.util.spec_from_file_location("lock", ROOT / "tools" / "lock.py")
+    spec = importlib.util.spec_from_file_location("ci_versions", ROOT / "tools" / "ci_versions.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

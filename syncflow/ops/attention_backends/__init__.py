@@ -147,7 +147,7 @@ def refusal(name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> 
         return "it does not run on this GPU"
     if backend.module is None:
         return ""
-    from syncflow.ops.outside_graph import outside_graph
+    from syncflow.ops.attention_backends.outside_graph import outside_graph
 
     return outside_graph(find, name)[1]
 
@@ -169,7 +169,7 @@ def run(name: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tens
     if backend.module is None:
         return backend.adapt(backend.kernel, q, k, v, mask)
     # A compiled model leaves its graph for a package, and for nothing else.
-    from syncflow.ops.outside_graph import outside_graph
+    from syncflow.ops.attention_backends.outside_graph import outside_graph
 
     return outside_graph(_run_package, name, q, k, v, mask)
 

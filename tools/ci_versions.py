@@ -2,8 +2,8 @@
 
 They are those that pip resolves when this runs:
 
-python tools/lock.py            # what pyproject.toml asks for, with the extras test, lint and docs
-python tools/lock.py --check    # whether every version there is one that pyproject.toml allows
+python tools/ci_versions.py          # what pyproject.toml asks for, with test, lint and docs
+python tools/ci_versions.py --check  # whether pyproject.toml allows every version there
 
 The file constrains (`pip install -c requirements/ci.txt ...`) and installs nothing by itself.
 """
@@ -64,7 +64,9 @@ def main() -> int:
         return 1 if outside() else 0
     lines = [f"{name}=={version}" for name, version in sorted(resolved().items())]
     FILE.parent.mkdir(exist_ok=True)
-    FILE.write_text("\n".join(["# Made by tools/lock.py; constraints of .ci/run.", *lines, ""]))
+    FILE.write_text(
+        "\n".join(["# Made by tools/ci_versions.py; constraints of .ci/run.", *lines, ""])
+    )
     return 0
 
 
