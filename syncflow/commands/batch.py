@@ -38,7 +38,8 @@ class Job:
 @dataclass
 class Batch:
     """The jobs, where their clips go, the files that are read, and what became of it: clips made,
-    files that were ``there`` already, films that were ``refused``, and ``facts`` about a clip.
+    films ``given`` to them, files that were ``there`` already, films that were ``refused``, and
+    ``facts`` about a clip.
 
     ``resumes``: files that are there and were made so are left as they are.
     """
@@ -51,6 +52,7 @@ class Batch:
     there: int = 0
     refused: int = 0
     facts: str = ""
+    given: list[str | Path] = dataclasses.field(default_factory=list)
 
 
 def planned(args: argparse.Namespace) -> Batch:
@@ -168,6 +170,8 @@ def made(
         except (ValueError, OSError) as error:
             _refuse(work, job, args, error)
             continue
+        films = (job.video, args.extend, args.retake)
+        work.given += [film for film in films if film and film not in work.given]
         work.plan.make()
         for clip, path, how in zip(clips, job.paths, wanted, strict=True):
             if path in left:

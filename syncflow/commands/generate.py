@@ -148,7 +148,8 @@ def run(args: argparse.Namespace) -> None:
         print(contact_sheet(clips, [clip.prompt or "" for clip in clips], work.plan.sheet))
     if drawings:
         plots.draw(clips, drawings)
-    remark(model, [prompt for job in work.jobs for prompt in job.prompts], args.seconds)
+    words = [prompt for job in work.jobs for prompt in job.prompts]
+    remark(model, words, args.seconds, work.given, args.image)
     _tell(work, time.monotonic() - begin)
 
 

@@ -18,7 +18,7 @@ from syncflow.clip import AUDIO_HOP, VIDEO_STRIDE, Clip, ClipSpec
 from syncflow.generation import memory, noise
 from syncflow.generation.drawing import Wishes
 from syncflow.generation.model import Model
-from syncflow.generation.request import Part, Request, fit, resolve
+from syncflow.generation.request import Part, Request, as_seen, fit, resolve
 from syncflow.generation.window import Window, as_long, drawn, joined, spliced
 
 #: Of a window, the share that the old clip may fill.
@@ -167,7 +167,7 @@ def retaken(
     frames = -(-round(given.seconds * whole.fps) // VIDEO_STRIDE[0]) * VIDEO_STRIDE[0]
     spec = replace(whole, seconds=frames / whole.fps)
     memory.check(model, spec)
-    seen = _seen(given, spec)
+    seen = as_seen(given.video, given.fps, spec)
     heard = as_long(given.audio, spec.num_samples)
     if part != "audio" and (given.video.shape[2:] != seen.shape[2:] or given.fps != spec.fps):
         raise ValueError(
@@ -242,12 +242,6 @@ def _read(clip: Any, spec: ClipSpec) -> Clip:
             f"the clip's sound has {clip.sample_rate} Hz, this model's {spec.sample_rate}"
         )
     return clip
-
-
-def _seen(clip: Clip, spec: ClipSpec) -> Tensor:
-    """What the model sees of a clip: its rate, size and whole latent frames."""
-    index = (torch.arange(spec.num_frames) / spec.fps * clip.fps).round().long()
-    return fit(clip.video[index.clamp(max=len(clip.video) - 1)], spec.height, spec.width)
 
 
 def _times(span: Any, seconds: float) -> tuple[float, float]:

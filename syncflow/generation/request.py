@@ -254,14 +254,18 @@ def given_videos(
     elif min(lengths) < seconds - 1e-6:
         raise ValueError(f"the video lasts {min(lengths):.3f} s, {seconds} s were asked for")
     spec = replace(spec, seconds=_latent_seconds(seconds, spec.fps))
-    index = torch.arange(spec.num_frames) / spec.fps
     out = []
     for original, fps, file, _ in sources:
-        shown = (index * fps).round().long().clamp(max=len(original) - 1)
-        seen = fit(original[shown], spec.height, spec.width)
         kept = original[: max(1, round(seconds * fps))]
-        out.append(GivenVideo(kept, fps, seen, seconds, file))
+        out.append(GivenVideo(kept, fps, as_seen(original, fps, spec), seconds, file))
     return out if several else out * count, spec
+
+
+def as_seen(frames_FCHW: Tensor, fps: float, spec: ClipSpec) -> Tensor:
+    """uint8 frames at ``fps`` -> those that a model of that geometry sees: its length, the last one
+    staying, its rate and its size."""
+    index = (torch.arange(spec.num_frames) / spec.fps * fps).round().long()
+    return fit(frames_FCHW[index.clamp(max=len(frames_FCHW) - 1)], spec.height, spec.width)
 
 
 def first_frame(image: Any, spec: ClipSpec) -> Tensor:

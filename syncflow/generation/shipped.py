@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, Unpack, overload
 
 from syncflow.clip import Clip
-from syncflow.generation import vocabulary
+from syncflow.generation import foreign, vocabulary
 from syncflow.generation.pipeline import SyncFlow, load
 from syncflow.generation.request import GenerateOptions
 
@@ -37,14 +37,19 @@ def generate(
 def generate(prompt: Any, **options: Any) -> Clip | list[Clip]:
     """``SyncFlow.generate`` of the model in the package, which is loaded once and kept.
 
-    Warns of words that it does not know, and of clips longer than it was trained on.
+    Warns of words that it does not know, of clips longer than it was trained on, and of given
+    pictures unlike all that it was.
     """
     model = _shipped()
     prompts = [prompt] if isinstance(prompt, str) else prompt
     if isinstance(prompts, (list, tuple)) and all(isinstance(text, str) for text in prompts):
         for line in vocabulary.remarks(model.config, prompts, options.get("seconds")):
             warnings.warn(line.replace("--vocabulary", "model.config.vocabulary"), stacklevel=2)
-    return model.generate(prompt, **options)
+    made = model.generate(prompt, **options)
+    films = [options.get(name) for name in ("video", "extend", "retake")]
+    for line in foreign.remarks(model, films, options.get("image")):
+        warnings.warn(line, stacklevel=2)
+    return made
 
 
 @functools.lru_cache(maxsize=1)

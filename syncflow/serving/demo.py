@@ -56,14 +56,14 @@ def page(studio: Studio) -> Any:
             ]
         return cells
 
-    def answer(make: Callable[..., list[Take]], prompt: str, seconds: Any, *given: Any) -> Any:
+    def answer(make: Callable[[], list[Take]], *asked: Any, **given: Any) -> Any:
         """A mistake of the user's as a line on the page instead of a traceback."""
         try:
-            takes = make(*given)
+            takes = make()
         except (ValueError, OSError) as error:
             why = html.escape(_without_folders(error, studio), quote=False)
             raise gr.Error(why, print_exception=False) from None
-        return shown(takes, studio.remarks(prompt, seconds))
+        return shown(takes, studio.remarks(*asked, **given))
 
     def text_to_clip(
         prompt: str, seed: float, takes: float, guidance: float, steps: float, seconds: float,
@@ -87,7 +87,7 @@ def page(studio: Studio) -> Any:
                 negative_audio_prompt=without,
             )  # fmt: skip
 
-        return answer(make, prompt, None)
+        return answer(make, prompt, image=image)
 
     def video_to_audio(
         video: str | None, prompt: str, seed: float, takes: float, without: str,
@@ -98,7 +98,7 @@ def page(studio: Studio) -> Any:
                 video, prompt, progress, seed=seed, takes=takes, negative_audio_prompt=without
             )
 
-        return answer(make, prompt, None)
+        return answer(make, prompt, video=video)
 
     def prompt_box(label: str = "Prompt") -> Any:
         return gr.Textbox("", label=label, lines=2, max_length=MOST_LETTERS)

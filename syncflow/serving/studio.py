@@ -14,7 +14,7 @@ from typing import Any
 
 from syncflow.clip import Clip
 from syncflow.data import media
-from syncflow.generation import vocabulary
+from syncflow.generation import foreign, vocabulary
 from syncflow.generation.pipeline import SyncFlow
 from syncflow.generation.plot import plot
 
@@ -169,9 +169,17 @@ class Studio:
         told = f"{clip.seconds:g} s" + (f", {scores}" if scores else "")
         return Take(path, plot(clip, path.with_suffix(".png")), told)
 
-    def remarks(self, prompt: str, seconds: float | None = None) -> list[str]:
+    def remarks(
+        self,
+        prompt: str,
+        seconds: float | None = None,
+        video: str | Path | None = None,
+        image: str | Path | None = None,
+    ) -> list[str]:
         """What of a request is beyond what the model learned."""
         said = vocabulary.remarks(self.model.config, [prompt], seconds)
+        with self._busy:
+            said += foreign.remarks(self.model, [video], image)
         return [line.replace("; see --vocabulary", "") for line in said]
 
 

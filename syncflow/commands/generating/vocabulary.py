@@ -1,9 +1,10 @@
-"""What ``generate`` says of the words that a model knows."""
+"""What ``generate`` says of the words and pictures that a model knows."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -16,9 +17,16 @@ def print_vocabulary(model: str | None) -> None:
     print(vocabulary.told(ModelConfig.load(model_folder.find(model) / model_folder.CONFIG)))
 
 
-def remark(model: Any, prompts: Sequence[str], seconds: float | None) -> None:
+def remark(
+    model: Any,
+    prompts: Sequence[str],
+    seconds: float | None,
+    films: Sequence[str | Path],
+    image: str | None,
+) -> None:
     """One line on stderr for each way in which a call goes beyond what the model learned."""
-    from syncflow.generation import vocabulary
+    from syncflow.generation import foreign, vocabulary
 
-    for line in vocabulary.remarks(model.config, prompts, seconds):
+    said = vocabulary.remarks(model.config, prompts, seconds)
+    for line in [*said, *foreign.remarks(model, films, image)]:
         print(f"note: {line}", file=sys.stderr)
