@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     grids = [_grid(axes) for axes in args.grid or []]
-    from syncflow.evaluation.report import accelerations_page
+    from syncflow.evaluation.report import accelerations_tables
     from syncflow.evaluation.suites import accelerations
 
     out = args.out or "runs/eval/accelerations"
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
         write=args.write,
         players=args.players,
     )
-    print(accelerations_page.conclusion(report))
+    print(accelerations_tables.conclusion(report))
     print(f"{out}/index.html")
 
 

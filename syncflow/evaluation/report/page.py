@@ -20,7 +20,7 @@ import numpy as np
 from syncflow import durable
 from syncflow.clip import Clip
 from syncflow.detect import matching
-from syncflow.evaluation.report import figures, paper_tables, table, tables
+from syncflow.evaluation.report import accelerations_tables, figures, paper_tables, table, tables
 from syncflow.evaluation.report.table import cell
 
 _STYLE = (Path(__file__).with_name("page.css")).name
@@ -61,7 +61,8 @@ def write(out: Path, report: dict[str, Any], shown: Sequence[Shown]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     parts = [_head(report), _tables(report), _clips(folder, shown), _distributions(report)]
     parts += [_calibration(name, part) for name, part in report.get("calibration", {}).items()]
-    parts += [_guidance(report), _training(report), _notes(report), _reading(report)]
+    parts += [_guidance(report), _accelerations(report), _training(report)]
+    parts += [_notes(report), _reading(report)]
     return document(out / "index.html", "syncflow: sync report", parts, SCRIPT)
 
 
@@ -234,6 +235,18 @@ def _guidance(report: dict[str, Any]) -> str:
     return (
         "<h2>Strength of guidance</h2><p>On validation captions (the paper's figure 5 asks the "
         f'same of its own metrics).</p><div class="charts">{"".join(drawings)}</div>'
+    )
+
+
+def _accelerations(report: dict[str, Any]) -> str:
+    found = report.get("accelerations")
+    if not found:
+        return ""
+    return (
+        "<h2>Faster settings</h2><p>On validation captions; the rule and players are on "
+        '<a href="accelerations/index.html">a page of their own</a>. '
+        f"{escape(accelerations_tables.conclusion(found))}</p>"
+        f"{table.html(accelerations_tables.lines(found))}"
     )
 
 

@@ -21,7 +21,7 @@ from syncflow.clip import Clip
 from syncflow.config import ModelConfig
 from syncflow.data import media
 from syncflow.evaluation.probes.probe import Probe, ProbeSettings
-from syncflow.evaluation.report import accelerations_page, page, tables
+from syncflow.evaluation.report import accelerations_page, accelerations_tables, page, tables
 from syncflow.evaluation.suites import cells, provenance, systems, verdicts
 from syncflow.evaluation.suites.cells import Cell, Grid
 from syncflow.evaluation.suites.systems import Case
@@ -36,6 +36,8 @@ GRIDS: tuple[Grid, ...] = (
     {"guidance_interval": ("0.1-0.6",)},
     {"dtype": ("bf16", "int8")},
 )
+#: What a suite tries beside all else.
+SMALL: tuple[Grid, ...] = ({"steps": ("20",)}, {"cache": ("both",), "cache_threshold": ("0.4",)})
 
 
 def run(
@@ -248,5 +250,5 @@ def _write_setting(folder: Path, report: dict[str, Any]) -> str | None:
 
 def _write_files(out: Path, report: dict[str, Any], sections: Sequence[str]) -> None:
     tables.write_json(out / "accelerations.json", report)
-    tables.write_text(out / "accelerations.md", accelerations_page.markdown(report))
+    tables.write_text(out / "accelerations.md", accelerations_tables.markdown(report))
     accelerations_page.write(out, report, sections)

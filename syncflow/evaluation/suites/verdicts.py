@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf
 from typing import Any
 
@@ -133,8 +134,14 @@ class Run:
                 spectral_SN[s, n] = float(gap.abs().mean())
         return psnr_SN, spectral_SN
 
+    @cached_property
+    def between_seeds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Distances to the clips of the next seed."""
+        return self.distances(self, turn=1)
+
+    @cached_property
     def diversity(self) -> tuple[np.ndarray, np.ndarray]:
-        """Variance over seeds of pixels and of log spectra, mean over both, of every caption [N]."""
+        """Variance over seeds of pixels and of log spectra, a mean for every caption [N]."""
         pictures, sounds = [], []
         for n in range(len(self.cases)):
             videos = torch.stack([part[n].video.float() / 255 for part in self.clips])
@@ -182,11 +189,12 @@ def measured(run: Run, full: Run, seed: int = 0) -> dict[str, Any]:
     psnr_SN, spectral_SN = run.distances(full)
     row["psnr"], row["spectral_db"] = estimate(mean(psnr_SN)), estimate(mean(spectral_SN))
     if len(run.clips) > 1:
-        other_psnr_SN, other_spectral_SN = full.distances(full, turn=1)
+        other_psnr_SN, other_spectral_SN = full.between_seeds
         row["psnr_excess"] = estimate(mean(psnr_SN) - mean(other_psnr_SN))
-        row["spectral_excess"] = estimate(mean(spectral_SN) / mean(other_spectral_SN) - 1)
+        with np.errstate(divide="ignore", invalid="ignore"):  # where all seeds are alike
+            row["spectral_excess"] = estimate(mean(spectral_SN) / mean(other_spectral_SN) - 1)
         names = ("diversity_picture", "diversity_sound")
-        for name, ours_N, theirs_N in zip(names, run.diversity(), full.diversity(), strict=True):
+        for name, ours_N, theirs_N in zip(names, run.diversity, full.diversity, strict=True):
             row[name] = estimate(ratio(ours_N[None], theirs_N[None]))
     return row
 
