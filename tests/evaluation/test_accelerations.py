@@ -253,6 +253,27 @@ def _observation(contacts, onsets):
     return Observation(contacts, onsets, "metal", "red", 0.0, -20.0, -20.0)
 
 
+def test_a_compiled_cell_is_timed_after_compiling_and_counted_without(model, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda f, **k: (compiled.append(f), f)[1])
+    nothing = _observation([], [])
+    monkeypatch.setattr(systems, "observe", lambda clips, *probes: [nothing] * len(clips))
+    cases = systems.cases("val", 3, [1])
+    full, (cell,) = cells.cells([{"compile": ["on"]}], {})
+    making = {"seed": 0, "batch": 2, "seeds": 2}
+    run, row = accelerations._run(model, cell, cases, (None, None), making)
+    plain, same = accelerations._run(model, full, cases, (None, None), making)
+    assert compiled and row["compile"] and row["passes"] == same["passes"] > 0
+    assert torch.equal(run.clips[1][2].audio, plain.clips[1][2].audio)
+
+    def broken(function, **options):
+        raise RuntimeError("no compiler\nand much more")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(accelerations._NotRun, match="^RuntimeError: no compiler$"):
+        accelerations._run(model, cell, cases, (None, None), making)
+
+
 def test_the_worst_clips_come_first(cases):
     clip = Clip(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.ones(2048))
     other = Clip(clip.video, 0.5 * clip.audio)

@@ -8,9 +8,11 @@ from typing import Any
 from syncflow.evaluation.report import table
 from syncflow.evaluation.report.table import Cell
 
-#: Key of a row -> heading, digits. The verdicts stand before them.
+#: Key of a row -> heading, digits. The verdicts stand before them; of the two times that is shown
+#: which the cells are compared by.
 COLUMNS = {
     "processor_seconds": ("processor s a clip", 3),
+    "seconds": ("s a clip", 3),
     "faster": ("times faster", 2),
     "passes": ("passes of the video tower", 1),
     "f1_50": ("F1 at 50 ms", 3),
@@ -44,12 +46,14 @@ READING = (
 def lines(report: dict[str, Any]) -> list[list[str | Cell]]:
     """Heading and lines of the main table."""
     names = list(dict.fromkeys(item["modality"] for item in report["rule"]))
-    heads: list[str | Cell] = ["cell", *names, *(head for head, _ in COLUMNS.values())]
+    other = "processor_seconds" if report.get("clock") == "seconds" else "seconds"
+    shown = {key: column for key, column in COLUMNS.items() if key != other}
+    heads: list[str | Cell] = ["cell", *names, *(head for head, _ in shown.values())]
     return [
         heads,
         *(
             [row["cell"], *(row["verdicts"].get(name, "-") for name in names),
-             *(table.cell(row.get(key), digits) for key, (_, digits) in COLUMNS.items())]
+             *(table.cell(row.get(key), digits) for key, (_, digits) in shown.items())]
             for row in report["rows"]
         ),
     ]  # fmt: skip

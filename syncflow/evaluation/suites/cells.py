@@ -153,10 +153,15 @@ def variant(model: Any, cell: Cell) -> Any:
     """The model that a cell asks for: the same one where that does, else one beside it."""
     if is_as_loaded(model, cell):
         return model
+    from syncflow.generation import pipeline
     from syncflow.generation.steps import Steps
 
-    other = copy.copy(model)
-    other.ddit = copy.deepcopy(model.ddit)
+    if cell.dtype == "fp32" and model.dtype != torch.float32 and model.folder is not None:
+        # The weights as they are in the folder: those in memory have lost bits.
+        other = pipeline.load(model.folder, model.device, torch.float32)
+    else:
+        other = copy.copy(model)
+        other.ddit = copy.deepcopy(model.ddit)
     other.steps = Steps(graph=model.steps.graph, compiled=cell.compile)
     if cell.dtype == "int8":
         _quantize(other.ddit, cell.part)
@@ -165,6 +170,8 @@ def variant(model: Any, cell: Cell) -> Any:
     elif cell.dtype:
         other.dtype = _dtype(cell)
         other.ddit.to(other.dtype)
+    if other.device.type == "cuda":
+        other.ddit.fold()
     return other
 
 
