@@ -18,6 +18,7 @@ from typing import Any
 from syncflow import extras, faults, terminal
 from syncflow.commands import demo, generate, impacts, import_, info, prepare, serve, train
 from syncflow.commands.evaluate import (
+    accelerations,
     calibrate,
     continuation,
     counterfactual,
@@ -50,6 +51,7 @@ _GROUPS: dict[str, tuple[str, dict[str, ModuleType]]] = {
             "suite": suite,
             "paper": paper,
             "sweep": sweep,
+            "accelerations": accelerations,
             "calibrate": calibrate,
             "continuation": continuation,
             "counterfactual": counterfactual,

@@ -116,6 +116,23 @@ class SamplingOptions(TypedDict, total=False):
             most=1000,
         ),
     ]
+    cache: Annotated[
+        Literal["off", "video", "audio", "both"] | None,
+        Option(
+            "off",
+            "first-block cache of which towers: where the first block says much the same as at the "
+            "last whole pass, the rest is what it was then",
+        ),
+    ]
+    cache_threshold: Annotated[
+        float | None,
+        Option(
+            0.1,
+            "change of the first block, relative to itself, below which the cache is used",
+            least=0,
+            most=10,
+        ),
+    ]
     candidates: Annotated[
         int | None,
         Option(

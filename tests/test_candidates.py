@@ -7,7 +7,7 @@ from syncflow import impacts
 from syncflow.cli import main
 from syncflow.clip import Clip
 from syncflow.detect import contacts, onsets
-from syncflow.generation import candidates
+from syncflow.generation.choice import candidates
 from tests.small_model import PROMPT, build
 
 

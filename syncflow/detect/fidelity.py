@@ -37,19 +37,16 @@ def psnr(out: Tensor, target: Tensor, mask: Tensor | None = None, span: float = 
     return float(-10 * torch.log10(mean + 1e-12))
 
 
+def log_spectrum(audio_BM: Tensor) -> Tensor:
+    """Magnitudes of [M] or [B,M] in dB, [.., bins, frames]; what is below -80 dB is silence."""
+    window = torch.hann_window(_WINDOW)
+    spectrum = torch.stft(audio_BM.float(), _WINDOW, _HOP, window=window, return_complex=True)
+    return 20 * torch.log10(spectrum.abs() * (2 / window.sum()) + _FLOOR)
+
+
 def spectral_distance(out_BM: Tensor, audio_BM: Tensor) -> float:
     """Mean difference of log magnitudes in dB, over all bins; [M] or [B,M], in [-1,1]."""
-    window = torch.hann_window(_WINDOW)
-    levels = [
-        20
-        * torch.log10(
-            torch.stft(x.float(), _WINDOW, _HOP, window=window, return_complex=True).abs()
-            * (2 / window.sum())
-            + _FLOOR
-        )
-        for x in (out_BM, audio_BM)
-    ]
-    return float((levels[0] - levels[1]).abs().mean())
+    return float((log_spectrum(out_BM) - log_spectrum(audio_BM)).abs().mean())
 
 
 @lru_cache(maxsize=16)

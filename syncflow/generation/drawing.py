@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from syncflow import flow
+from syncflow.generation.first_block import CachedVelocity
 from syncflow.generation.request import Request
 from syncflow.generation.sampler import Captions, GuidedVelocity, Progress, advance
 from syncflow.generation.steps import Steps
@@ -71,10 +73,13 @@ def draw(
         ValueError: the numbers left the range that they can have.
     """
     sampling = asked.sampling
-    velocity = GuidedVelocity(
+    given: tuple[Any, ...] = (
         model, captions, asked.guidance, asked.audio_guidance, start.frame_mask,
         start.video_velocity, steps, (sampling.guidance_start, sampling.guidance_end),
     )  # fmt: skip
+    velocity = GuidedVelocity(*given)
+    if sampling.cache != "off":
+        velocity = CachedVelocity(*given, towers=sampling.cache, threshold=sampling.cache_threshold)
     with Progress(asked.path, progress) as bar:
         x_video, x_audio = flow.integrate(
             velocity, (start.video, start.audio), asked.path, sampling.solver,

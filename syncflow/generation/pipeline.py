@@ -11,7 +11,8 @@ import torch
 
 from syncflow import flow
 from syncflow.clip import Clip, ClipSpec
-from syncflow.generation import candidates, continuation, noise, record
+from syncflow.generation import continuation, noise, record
+from syncflow.generation.choice import candidates
 from syncflow.generation.drawing import Start, Wishes, draw
 from syncflow.generation.events import Times, events
 from syncflow.generation.model import Model
@@ -241,7 +242,7 @@ class SyncFlow(Model):
         else:
             clips = drawn(range(len(prompts)), range(seed, seed + len(prompts)))
         if audio_takes > 1 and rank == "sync":
-            from syncflow.generation import ranking
+            from syncflow.generation.choice import ranking
 
             groups = [clips[i : i + audio_takes] for i in range(0, len(clips), audio_takes)]
             clips = [clip for group in groups for clip in ranking.ranked(group)]

@@ -174,13 +174,13 @@ class GuidedVelocity:
         if groups == self._heard:
             tensors, fixed = (video, audio, t_video, t_audio), self._of(groups)
             v_video, each = self.steps(joint, tensors, fixed, self.model, len(groups))
-            v_audio = _guide(each, len(audio), groups, groups, self._weights[1])
+            v_audio = guided(each, len(audio), groups, groups, self._weights[1])
         else:
             fixed = self._of(groups)
             seen = self.steps(see, (video, t_video), fixed, self.model, len(groups))
             v_video, *features = seen
             places = [groups.index(group) for group in self._heard]
-            features = [_pick(x, places, len(video)) for x in features]
+            features = [pick(x, places, len(video)) for x in features]
             context = self.model.audio_context(features, self._of(self._heard).trees[0])
             v_audio = self._sound(audio, t_audio, self._sounding(context))
         return self._guided_picture(v_video, len(video), groups), v_audio
@@ -195,12 +195,12 @@ class GuidedVelocity:
     def _guided_picture(self, velocity: Tensor, rows: int, groups: Groups) -> Tensor | flow.Guided:
         if self.given is not None:
             return self.given
-        return _guide(velocity, rows, groups, self._own, self._weights[0])
+        return guided(velocity, rows, groups, self._own, self._weights[0])
 
     def _sound(self, audio: Tensor, t: Tensor, heard: Fixed) -> Tensor | flow.Guided:
         groups = self._heard
         (velocity,) = self.steps(sound, (audio, t), heard, self.model, len(groups))
-        return _guide(velocity, len(audio), groups, groups, self._weights[1])
+        return guided(velocity, len(audio), groups, groups, self._weights[1])
 
     def _context(self, video: Tensor, t: Tensor, at: float) -> Fixed:
         """What the sound hears of a picture that does not move: made once."""
@@ -220,7 +220,7 @@ class GuidedVelocity:
         """The captions of some groups, and the frames that are given."""
         if groups not in self._fixed:
             mask = self.frame_mask
-            mask = None if mask is None else _repeat(mask, len(groups))
+            mask = None if mask is None else repeat(mask, len(groups))
             self._fixed[groups] = Fixed(self.captions.of(groups), mask)
         return self._fixed[groups]
 
@@ -241,14 +241,14 @@ def joint(
 ) -> tuple[Tensor, Tensor]:
     """Velocities of picture and sound, of all groups."""
     v_video, v_audio = model.joint_velocity(
-        _repeat(video, groups),
+        repeat(video, groups),
         t_video.expand(groups * len(video)),
-        _repeat(audio, groups),
+        repeat(audio, groups),
         t_audio.expand(groups * len(audio)),
         condition,
         mask,
     )
-    return _only_moving(v_video, mask), v_audio
+    return only_moving(v_video, mask), v_audio
 
 
 def picture(
@@ -273,9 +273,9 @@ def see(
 ) -> tuple[Tensor, ...]:
     """Velocity of the picture, then the features of every layer, of all groups."""
     velocity, features = model.video_velocity(
-        _repeat(video, groups), t.expand(groups * len(video)), condition, mask
+        repeat(video, groups), t.expand(groups * len(video)), condition, mask
     )
-    return _only_moving(velocity, mask), *features
+    return only_moving(velocity, mask), *features
 
 
 def sound(
@@ -287,11 +287,11 @@ def sound(
     groups: int,
 ) -> tuple[Tensor]:
     """Velocity of the sound on a context, of all groups."""
-    rows = _repeat(audio, groups)
+    rows = repeat(audio, groups)
     return (model.audio_tower(rows, t.expand(len(rows)), context, text),)
 
 
-def _only_moving(velocity: Tensor, mask_BT: Tensor | None) -> Tensor:
+def only_moving(velocity: Tensor, mask_BT: Tensor | None) -> Tensor:
     """No velocity where a frame is given."""
     return velocity if mask_BT is None else velocity * mask_BT[:, None, :, None, None]
 
@@ -323,7 +323,7 @@ def advance(x: Tensor, v: Tensor | flow.Guided, h: float) -> Tensor:
     return euler_cfg(x, v, None, 1.0, h)
 
 
-def _guide(
+def guided(
     velocity: Tensor, rows: int, groups: tuple[int, ...], wanted: tuple[int, ...], weight: float
 ) -> Tensor | flow.Guided:
     """Guidance between the ``wanted`` groups of a batch of ``groups``; one alone is as it is."""
@@ -339,11 +339,11 @@ def _rows(groups: tuple[int, ...], count: int) -> slice | list[int]:
     return [row for group in groups for row in range(group * count, (group + 1) * count)]
 
 
-def _pick(x: Tensor, groups: Sequence[int], rows: int) -> Tensor:
+def pick(x: Tensor, groups: Sequence[int], rows: int) -> Tensor:
     """The rows of some groups, in their order."""
     return torch.cat([x[group * rows : (group + 1) * rows] for group in groups])
 
 
-def _repeat(x: Tensor, times: int) -> Tensor:
+def repeat(x: Tensor, times: int) -> Tensor:
     """All rows, ``times`` times one after the other."""
     return torch.cat([x] * times) if times > 1 else x

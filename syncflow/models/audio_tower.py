@@ -57,6 +57,15 @@ class AudioContext:
     self_rotation_AP2: Tensor
     cross_rotation_AP2: Tensor | None
 
+    def select(self, rows: slice | list[int]) -> AudioContext:
+        """What some of the batch attends to."""
+        return replace(
+            self,
+            keys_values=[(k[rows], v[rows]) for k, v in self.keys_values],
+            score_term=None if self.score_term is None else self.score_term[rows],
+            aligned_BAC=None if self.aligned_BAC is None else self.aligned_BAC[rows],
+        )
+
 
 @dataclass(frozen=True)
 class AudioState:
@@ -172,16 +181,7 @@ class AudioTower(nn.Module):
         repeats = repeat or len(x_BAD) // videos
         assert len(x_BAD) == repeats * videos, f"{len(x_BAD)} draws, {videos} videos, {repeat=}"
         state = self.start(x_BAD, t_B, context.aligned_BAC, latent_mask)
-        for index, keys_values in enumerate(context.keys_values):
-            state = self.step(
-                index,
-                state,
-                keys_values,
-                context.score_term,
-                (context.self_rotation_AP2, context.cross_rotation_AP2),
-                text,
-            )
-        return self.finish(state)
+        return self.finish(self.run(state, context, text))
 
     def start(
         self,
@@ -197,10 +197,27 @@ class AudioTower(nn.Module):
             data_BC = self.t_embedder(1000 * torch.ones_like(t_B, dtype=torch.float32))
             clock_BAC = torch.where(latent_mask.bool()[..., None], clock_BAC, data_BC[:, None])
         x_BAC = self.x_embedder(x_BAD.to(self.x_embedder.weight.dtype)) + clock_BAC
+        return self.between(x_BAC, t_BC, aligned_BAC)
+
+    def between(self, x_BAC: Tensor, t_BC: Tensor, aligned_BAC: Tensor | None) -> AudioState:
+        """The state of the tokens of all draws, and the aligned path of every video."""
         if aligned_BAC is not None:
             repeats = len(x_BAC) // len(aligned_BAC)
             aligned_BAC = aligned_BAC.to(x_BAC.dtype).repeat_interleave(repeats, 0)
         return AudioState(x_BAC, t_BC, aligned_BAC)
+
+    def run(
+        self,
+        state: AudioState,
+        context: AudioContext,
+        text: AudioText | None,
+        layers: slice = slice(None),
+    ) -> AudioState:
+        """Some of the layers, all when not told."""
+        rotations = (context.self_rotation_AP2, context.cross_rotation_AP2)
+        for index, keys_values in list(enumerate(context.keys_values))[layers]:
+            state = self.step(index, state, keys_values, context.score_term, rotations, text)
+        return state
 
     def step(
         self,

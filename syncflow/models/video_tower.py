@@ -6,7 +6,7 @@ text encoder. One layer is a spatial block followed by a temporal block.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -129,6 +129,15 @@ class VideoTower(nn.Module):
     ) -> tuple[Tensor, list[Tensor]]:
         """``forward`` with prepared captions: once per step. ``on_layer`` is told every layer's
         index and features as soon as they are there."""
+        x_BTSC = self.embed(x_BCTHW, height, width)
+        modulations, final = self.modulations(t_B, fps, frame_mask)
+        x_BTSC, features = self.run(x_BTSC, modulations, text, on_layer=on_layer)
+        if self.config.compat == "opensora-1.2" and frame_mask is not None:
+            x_BTSC = self._modulate_clean_frames_twice(x_BTSC, t_B, fps, frame_mask)
+        return self.finish(x_BTSC, final, x_BCTHW.shape[2:]), features
+
+    def embed(self, x_BCTHW: Tensor, height: float, width: float) -> Tensor:
+        """What the first block reads, [B, T, S, C], of latents; the size is in pixels."""
         sizes = zip(x_BCTHW.shape[3:], self.config.patch_size[1:], strict=True)
         rows, columns = (-(-size // patch) for size, patch in sizes)
         scale = (height * width) ** 0.5 / self.config.input_sq_size
@@ -136,15 +145,25 @@ class VideoTower(nn.Module):
         positions_SC = plane_positions(
             rows, columns, self.config.hidden_size, scale, base_size, x_BCTHW.device
         )
-        x_BTSC = self.x_embedder(x_BCTHW, positions_SC)
+        x_BTSC: Tensor = self.x_embedder(x_BCTHW, positions_SC)
+        return x_BTSC
 
-        modulations, final_modulation = self._modulations(t_B, fps, frame_mask)
+    def run(
+        self,
+        x_BTSC: Tensor,
+        modulations: Sequence[tuple[Tensor, ...]],
+        text: TextContext,
+        blocks: slice = slice(None),
+        on_layer: Callable[[int, Tensor], None] | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Some of the blocks, all when not told: what they make of the tokens, and the features of
+        the layers that end among them. ``modulations`` are all blocks'."""
         features = []
         # A block's end and the next one's beginning in one pass; with a gradient both tensors
         # would have to be kept.
         joined = not torch.is_grad_enabled()
         normed_BTSC = None
-        for index, block in enumerate(self._blocks()):
+        for index, block in list(enumerate(self._blocks()))[blocks]:
             following = modulations[index + 1][:2] if joined and modulations[index + 1 :] else None
             words = text.keys_values[index], text.score_term
             x_BTSC, normed_BTSC = block(x_BTSC, modulations[index], *words, normed_BTSC, following)
@@ -152,15 +171,16 @@ class VideoTower(nn.Module):
                 features.append(x_BTSC)
                 if on_layer is not None:
                     on_layer(index // 2, x_BTSC)
+        return x_BTSC, features
 
-        if self.config.compat == "opensora-1.2" and frame_mask is not None:
-            x_BTSC = self._modulate_clean_frames_twice(x_BTSC, t_B, fps, frame_mask)
-        T, H, W = x_BCTHW.shape[2:]
-        out_BTSP = self.final_layer(x_BTSC, *final_modulation)
-        velocity_BCTHW = unpatchify3d(
-            out_BTSP, self.config.patch_size, self.config.in_channels, (T, H, W)
-        )
-        return velocity_BCTHW, features
+    def finish(
+        self, x_BTSC: Tensor, modulation: tuple[Tensor, ...], sizes: Sequence[int]
+    ) -> Tensor:
+        """The velocity [B, C_in, T, H, W], float32, of the last block's tokens; ``sizes`` are T, H
+        and W of the latents."""
+        out_BTSP = self.final_layer(x_BTSC, *modulation)
+        T, H, W = sizes
+        return unpatchify3d(out_BTSP, self.config.patch_size, self.config.in_channels, (T, H, W))
 
     def unguided_text(self, text_mask_BL: Tensor, kind: str = "full") -> tuple[Tensor, Tensor]:
         """Null captions, one per row of the mask, for guidance to lead away from.
@@ -195,7 +215,7 @@ class VideoTower(nn.Module):
         pairs = zip(self.spatial_blocks, self.temporal_blocks, strict=True)
         return [block for pair in pairs for block in pair]
 
-    def _modulations(
+    def modulations(
         self, t_B: Tensor, fps: float | Tensor, frame_mask: Tensor | None
     ) -> tuple[list[tuple[Tensor, ...]], tuple[Tensor, ...]]:
         """Shift, scale and gate of every block and of the final layer, each [B, C] or [B, T, C].

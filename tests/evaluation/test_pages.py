@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from syncflow.clip import Clip
-from syncflow.evaluation.report import page, paper_page, redraw, tables
+from syncflow.evaluation.report import accelerations_page, page, paper_page, redraw, tables
 
 EVIL = "<script>alert(1)</script>\"' onload=x <img src=x onerror=y>"
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "'=1", "''@x"]
@@ -29,7 +29,7 @@ class Tags(html.parser.HTMLParser):
 def held(text: str) -> None:
     seen = Tags(text).seen
     assert "alert(1)" in text  # it came through, as text
-    assert sum(tag == "script" for tag, _ in seen) <= text.count(page._SCRIPT)
+    assert sum(tag == "script" for tag, _ in seen) <= text.count(page.SCRIPT)
     assert not [attrs for _, attrs in seen if {"onload", "onerror"} & set(attrs)]
 
 
@@ -66,6 +66,20 @@ def test_the_papers_page_too(tmp_path):
     curves = {EVIL: {EVIL: [[0, 1.0, 0.9, 1.1]]}}
     paper_page.write(tmp_path, {"facts": {EVIL: EVIL}, "rows": rows, "curves": curves})
     held((tmp_path / "index.html").read_text())
+
+
+def test_the_page_of_accelerations_too(tmp_path):
+    clip = Clip(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), torch.zeros(12000))
+    report = {
+        "facts": {EVIL: EVIL}, "rows": [{"cell": EVIL, "verdicts": {EVIL: EVIL}}],
+        "rule": [{"modality": EVIL, "key": EVIL, "what": EVIL, "range": [None, 1.0]}],
+        "not_run": [{"cell": EVIL, "why": EVIL}], "recommended": EVIL, "written": EVIL,
+    }  # fmt: skip
+    shown = [page.Shown(EVIL, EVIL, clip, [0.1], [0.2])]
+    part = accelerations_page.section(tmp_path, EVIL, shown, 1)
+    held(accelerations_page.write(tmp_path, report, [part]).read_text())
+    whole = {"facts": {}, "rows": [], "detectors": {}, "accelerations": report}
+    held(page.write(tmp_path, whole, []).read_text())
 
 
 @pytest.mark.parametrize("text", FORMULAS)

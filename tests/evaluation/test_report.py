@@ -18,6 +18,7 @@ from syncflow.evaluation.suites import provenance, rows, sweep, sync, systems
 
 SCOPE = sync.Scope(
     paper_way=True, takes=2, calibrate=6, guidance=(1.0,), sizes=(128,), players=3,
+    accelerations=2,
     compare={"late": "late"},
 )  # fmt: skip
 QUICK = (

@@ -3,7 +3,7 @@ import torch
 
 from syncflow.clip import Clip
 from syncflow.detect import envelopes
-from syncflow.generation import ranking
+from syncflow.generation.choice import ranking
 
 
 def late(clip: Clip, seconds: float) -> Clip:

@@ -20,11 +20,12 @@ import numpy as np
 from syncflow import durable
 from syncflow.clip import Clip
 from syncflow.detect import matching
-from syncflow.evaluation.report import figures, paper_tables, table, tables
+from syncflow.evaluation.report import accelerations_tables, figures, paper_tables, table, tables
 from syncflow.evaluation.report.table import cell
 
 _STYLE = (Path(__file__).with_name("page.css")).name
-_SCRIPT = """
+#: Lines in the pictures of ``cards`` that move as a clip plays.
+SCRIPT = """
 document.querySelectorAll('.card').forEach(card => {
   const video = card.querySelector('video'), head = card.querySelector('.head');
   const place = () => {
@@ -60,8 +61,9 @@ def write(out: Path, report: dict[str, Any], shown: Sequence[Shown]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     parts = [_head(report), _tables(report), _clips(folder, shown), _distributions(report)]
     parts += [_calibration(name, part) for name, part in report.get("calibration", {}).items()]
-    parts += [_guidance(report), _training(report), _notes(report), _reading(report)]
-    return document(out / "index.html", "syncflow: sync report", parts, _SCRIPT)
+    parts += [_guidance(report), _accelerations(report), _training(report)]
+    parts += [_notes(report), _reading(report)]
+    return document(out / "index.html", "syncflow: sync report", parts, SCRIPT)
 
 
 def document(path: Path, title: str, parts: Sequence[str], script: str = "") -> Path:
@@ -123,17 +125,20 @@ def _table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
 
 
 def _clips(folder: Path, shown: Sequence[Shown]) -> str:
-    """Cards, caption by caption, each clip saved in ``folder``."""
-    if not shown:
-        return ""
-    parts = ["<h2>Clips</h2>"]
+    return f"<h2>Clips</h2>{cards(folder, shown)}" if shown else ""
+
+
+def cards(folder: Path, shown: Sequence[Shown], prefix: str = "") -> str:
+    """Players, caption by caption, each clip saved in ``folder`` under a name with ``prefix``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = []
     by_prompt: dict[str, list[Shown]] = {}
     for item in shown:
         by_prompt.setdefault(item.prompt, []).append(item)
     for number, (prompt, items) in enumerate(by_prompt.items(), start=1):
-        cards = []
+        drawn = []
         for item in items:
-            name = file_name(number, item.system)
+            name = prefix + file_name(number, item.system)
             if item.file is None:
                 item.clip.save(folder / f"{name}.mp4")
             elif item.file != folder / f"{name}.mp4":
@@ -142,7 +147,7 @@ def _clips(folder: Path, shown: Sequence[Shown]) -> str:
             drawing = figures.timeline(
                 item.clip.audio, item.clip.sample_rate, item.clip.seconds, item.seen, item.heard
             )
-            cards.append(
+            drawn.append(
                 f'<div class="card"><h4>{escape(item.system)}</h4><div class="row">'
                 f'<video src="clips/{name}.mp4" controls preload="none" loop playsinline '
                 f'poster="clips/{name}.jpg"></video><div class="strip">'
@@ -151,7 +156,7 @@ def _clips(folder: Path, shown: Sequence[Shown]) -> str:
             )
         parts.append(
             f"<section><h3>{escape(prompt or '(no sentence)')}</h3>"
-            f'<div class="cards">{"".join(cards)}</div></section>'
+            f'<div class="cards">{"".join(drawn)}</div></section>'
         )
     return "".join(parts)
 
@@ -230,6 +235,18 @@ def _guidance(report: dict[str, Any]) -> str:
     return (
         "<h2>Strength of guidance</h2><p>On validation captions (the paper's figure 5 asks the "
         f'same of its own metrics).</p><div class="charts">{"".join(drawings)}</div>'
+    )
+
+
+def _accelerations(report: dict[str, Any]) -> str:
+    found = report.get("accelerations")
+    if not found:
+        return ""
+    return (
+        "<h2>Faster settings</h2><p>On validation captions; the rule and players are on "
+        '<a href="accelerations/index.html">a page of their own</a>. '
+        f"{escape(accelerations_tables.conclusion(found))}</p>"
+        f"{table.html(accelerations_tables.lines(found))}"
     )
 
 

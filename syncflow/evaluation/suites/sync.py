@@ -22,7 +22,14 @@ from syncflow.data import media
 from syncflow.detect import contacts, fidelity, matching, onsets, settings
 from syncflow.evaluation.probes.probe import ProbeSettings
 from syncflow.evaluation.report import page, tables
-from syncflow.evaluation.suites import calibration, provenance, recordings, rows, systems
+from syncflow.evaluation.suites import (
+    accelerations,
+    calibration,
+    provenance,
+    recordings,
+    rows,
+    systems,
+)
 from syncflow.evaluation.suites.sweep import sweep as try_settings
 from syncflow.evaluation.suites.systems import Case, Model, Observation
 from syncflow.sampling import OPTIONS
@@ -40,8 +47,9 @@ class Scope:
     ``calibrate``: real clips for the metrics' response curves, 0 = none; ``recordings``: a folder
     of films with written-down events; ``guidance``: strengths to try on validation captions;
     ``sizes``: pixels to try; ``training``: a file of validation losses to draw; ``real_media``:
-    files or folders of which ten windows go through the VAEs; ``players``: captions whose clips
-    are on the page, None = all.
+    files or folders of which ten windows go through the VAEs; ``accelerations``: validation
+    captions for a few faster settings, 0 = none; ``players``: captions whose clips are on the page,
+    None = all.
     """
 
     video_to_audio: bool = True
@@ -55,13 +63,14 @@ class Scope:
     sizes: Sequence[int] = ()
     training: str | Path | None = None
     real_media: Sequence[str | Path] = ()
+    accelerations: int = 0
     players: int | None = 12
 
 
 #: Every setting that needs no download.
 SUITE = Scope(
     paper_way=True, takes=4, calibrate=100, guidance=(1.0, 2.0, 4.0, 6.0), sizes=(128, 256, 512),
-    players=None,
+    accelerations=8, players=None,
 )  # fmt: skip
 
 
@@ -173,6 +182,12 @@ def run(
             loaded, clips=min(clips, 64), levels=levels, out=out / "guidance", seed=seed,
             batch=batch, grid={"guidance": scope.guidance}, probe_settings=probe_settings,
             cache=out.parent / "probes", progress=progress,
+        )  # fmt: skip
+    if scope.accelerations:
+        report["accelerations"] = accelerations.run(
+            loaded, accelerations.SMALL, scope.accelerations, out=out / "accelerations", seed=seed,
+            batch=batch, levels=levels, probe_settings=probe_settings,
+            probes=out.parent / "probes", progress=progress,
         )  # fmt: skip
     _write(out, report, cases, made, seen, scope.players)
     if sweep:

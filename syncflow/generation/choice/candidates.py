@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from syncflow.clip import Clip
 from syncflow.detect import contacts, matching, onsets
-from syncflow.generation import ranking
+from syncflow.generation.choice import ranking
 
 #: Candidate k of a prompt draws its noise from the prompt's seed + k times this.
 STRIDE = 1_000_003
