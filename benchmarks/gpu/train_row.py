@@ -23,6 +23,7 @@ from benchmarks.random_latents import write as write_latents
 from syncflow.clip import ClipSpec
 from syncflow.ops import native
 from syncflow.training import batches, logging, runner
+from syncflow.training.distributed import deepspeed_setup
 from syncflow.training.distributed import engine as engines
 from syncflow.training.distributed.groups import Group
 from syncflow.training.recompute import recompute
@@ -292,7 +293,7 @@ def main() -> None:
     stage = "preparing"
     try:
         if row.engine != "plain":
-            found["deepspeed"] = engines._import_deepspeed().__version__
+            found["deepspeed"] = deepspeed_setup.load().__version__
         device = torch.device("cpu")
         if options.device == "cuda":
             device = torch.device("cuda", 0)

@@ -129,6 +129,8 @@ class _Table:
         command += ["--out", str(self.options.out), "--device", self.device]
         command += ["--tiny"] if self.options.tiny else []
         environment = self.environment | ({"SYNCFLOW_OPS": "reference"} if reference else {})
+        # What the process writes before its turn is its result too: that it cannot begin.
+        self._path(name).unlink(missing_ok=True)
         log = (self.options.out / f"{name}.log").open("ab")
         self.waiting[name] = subprocess.Popen(
             command,
@@ -156,7 +158,6 @@ class _Table:
     def _turn(self, name: str) -> dict[str, Any]:
         """Lets a waiting process measure and returns its row."""
         process, path = self.waiting.pop(name), self._path(name)
-        path.unlink(missing_ok=True)
         try:
             process.stdin.write(b"go\n")
             process.stdin.close()

@@ -40,7 +40,9 @@ def test_rows_are_measured_joined_and_not_measured_again(tmp_path):
     joined = json.loads((tmp_path / "train.json").read_text())["rows"]
     assert list(joined) == rows
     plain, zero = (joined[name] for name in rows)
-    assert plain["samples_per_second"] > 0 and len(plain["losses"]) == len(zero["losses"])
+    assert plain["samples_per_second"] > 0
+    # As many as the seconds of a row allow: on a busy machine one may have fewer.
+    assert min(len(plain["losses"]), len(zero["losses"])) >= 2
     assert zero["deepspeed"] and zero["engine"] == "zero1"
     # Two engines, one arithmetic: bf16 weights against weights rounded to bf16 in every product.
     assert 0 < zero["against_plain"]["largest_relative_difference"] < 1e-3
@@ -60,3 +62,17 @@ def test_a_row_that_hangs_is_ended_and_the_next_one_measured_until_time_is_over(
     assert "without a result" in failed["error"]
     assert "stage3_plain: not run" in done.stdout
     assert not (tmp_path / "stage3_plain.json").exists()
+
+
+def test_a_process_that_cannot_begin_says_why(tmp_path, monkeypatch, capsys):
+    def begin(command, **given):
+        failed = {"row": command[3], "error": "ModuleNotFoundError: deepspeed"}
+        train_table.write(tmp_path / f"{command[3]}.json", failed)
+        return started(["true"], stdin=subprocess.PIPE)
+
+    started = subprocess.Popen
+    monkeypatch.setattr(train_table.subprocess, "Popen", begin)
+    arguments = ["train_table", "--out", str(tmp_path), "--device", "cpu", "--rows", "stage3_zero1"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert train_table.main() == 1
+    assert "ModuleNotFoundError: deepspeed" in capsys.readouterr().out
