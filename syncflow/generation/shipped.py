@@ -44,7 +44,8 @@ def generate(prompt: Any, **options: Any) -> Clip | list[Clip]:
     if isinstance(prompts, (list, tuple)) and all(isinstance(text, str) for text in prompts):
         for line in vocabulary.remarks(model.config, prompts, options.get("seconds")):
             warnings.warn(line.replace("--vocabulary", "model.config.vocabulary"), stacklevel=2)
-    return model.generate(prompt, **options)
+    made: Clip | list[Clip] = model.generate(prompt, **options)
+    return made
 
 
 @functools.lru_cache(maxsize=1)
