@@ -11,10 +11,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from syncflow.plain_text import Json
+
 _PACKAGES = ("torch", "transformers", "diffusers", "av", "safetensors", "deepspeed", "xformers")
 
 
-def collect(attention: bool = False) -> dict[str, Any]:
+def collect(attention: bool = False) -> Json:
     """Versions, device, compiled kernels and the shipped model, as plain JSON values.
 
     attention: also the backends of attention that can be imported, which takes seconds.
@@ -27,7 +29,7 @@ def collect(attention: bool = False) -> dict[str, Any]:
         warnings.simplefilter("ignore")  # what it warns of is said in the line about kernels
         from syncflow.ops import native
 
-    facts: dict[str, Any] = {"syncflow": syncflow.__version__, "python": platform.python_version()}
+    facts: Json = {"syncflow": syncflow.__version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
             facts[package] = importlib.metadata.version(package)
@@ -53,7 +55,7 @@ def collect(attention: bool = False) -> dict[str, Any]:
     return facts
 
 
-def table(facts: dict[str, Any]) -> str:
+def table(facts: Json) -> str:
     """``facts`` as aligned lines."""
     rows: list[tuple[str, str]] = []
     for name, value in facts.items():
@@ -73,7 +75,7 @@ def table(facts: dict[str, Any]) -> str:
     return _aligned(rows)
 
 
-def of_file(path: str | Path) -> dict[str, Any]:
+def of_file(path: str | Path) -> Json:
     """What a film, sound or picture holds, as plain JSON values, and under "made" how it was made
     (``Clip.made``), None where it does not tell.
 
@@ -86,7 +88,7 @@ def of_file(path: str | Path) -> dict[str, Any]:
     return {"file": str(path), **found, "made": tags.parse(found.get("comment"))}
 
 
-def file_table(facts: dict[str, Any]) -> str:
+def file_table(facts: Json) -> str:
     """``of_file`` as aligned lines."""
     made = dict(facts["made"] or {})
     named = ("file", "container", "length", "picture", "sound")
@@ -121,7 +123,7 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _kernels(status: dict[str, Any]) -> str:
+def _kernels(status: Json) -> str:
     if not status.get("active"):
         return f"PyTorch reference ({status.get('reason') or 'compiled kernels are not active'})"
     parts = [status.get("cpu_capability") or "CPU", *(status.get("cuda_archs") or [])]

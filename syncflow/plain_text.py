@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+#: An object of JSON: a manifest, a report, a row of its tables.
+Json = dict[str, Any]
 #: Bytes of the largest file that is taken for text.
 LIMIT = 1 << 30
 _UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}

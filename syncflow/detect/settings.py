@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from syncflow import durable
+from syncflow.plain_text import Json
 
 PATH = Path(__file__).with_name("detectors.json")
 
@@ -88,14 +88,14 @@ class Detectors:
 
     contacts: ContactSettings = field(default_factory=ContactSettings)
     onsets: OnsetSettings = field(default_factory=OnsetSettings)
-    fitted: dict[str, Any] = field(default_factory=dict)
+    fitted: Json = field(default_factory=dict)
 
     def save(self, path: Path = PATH) -> None:
         """Writes them as JSON, whole or not at all."""
         durable.write_text(path, json.dumps(asdict(self), indent=2) + "\n")
 
 
-def parse(data: dict[str, Any]) -> Detectors:
+def parse(data: Json) -> Detectors:
     """Settings from their JSON; an unknown key is a TypeError naming it."""
     picture = dict(data["contacts"])
     picture["tracking"] = TrackSettings(**picture.pop("tracking", {}))

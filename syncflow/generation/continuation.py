@@ -203,7 +203,7 @@ def retaken(
     return replace(out, prompt=prompts[0] or given.prompt, scores=None)
 
 
-def _of_model(clip: Any, spec: ClipSpec) -> Clip:
+def _of_model(clip: object, spec: ClipSpec) -> Clip:
     """A clip with the model's rates and size."""
     if isinstance(clip, (str, Path)):
         clip = Clip.load(

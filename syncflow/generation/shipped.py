@@ -45,7 +45,7 @@ def generate(prompt: Any, **options: Any) -> Clip | list[Clip]:
     if isinstance(prompts, (list, tuple)) and all(isinstance(text, str) for text in prompts):
         for line in vocabulary.remarks(model.config, prompts, options.get("seconds")):
             warnings.warn(line.replace("--vocabulary", "model.config.vocabulary"), stacklevel=2)
-    made = model.generate(prompt, **options)
+    made: Clip | list[Clip] = model.generate(prompt, **options)
     films = [options.get(name) for name in ("video", "extend", "retake")]
     for line in foreign.remarks(model, films, options.get("image")):
         warnings.warn(line, stacklevel=2)

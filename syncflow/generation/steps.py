@@ -11,7 +11,7 @@ import dataclasses
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import torch
@@ -51,7 +51,7 @@ class Steps:
 
     def __init__(self, graph: bool = False, compiled: bool = False) -> None:
         self.graph, self.compiled = graph, compiled
-        self._graphs: OrderedDict[tuple, _Graph | None] = OrderedDict()
+        self._graphs: OrderedDict[tuple[Hashable, ...], _Graph | None] = OrderedDict()
         self._functions: dict[Function, Function] = {}
         self._pool: Any = None
         # Buffers are shared by the calls of all threads.
@@ -91,11 +91,11 @@ class Steps:
 
     def _capture(
         self,
-        key: tuple,
+        key: tuple[Hashable, ...],
         function: Function,
         tensors: tuple[Tensor, ...],
         fixed: Fixed,
-        choices: tuple,
+        choices: tuple[Hashable, ...],
     ) -> None:
         while len(self._graphs) >= MOST_GRAPHS:
             self._graphs.popitem(last=False)
@@ -111,8 +111,8 @@ class Steps:
 
 
 def graph_key(
-    function: Function, tensors: tuple[Tensor, ...], fixed: Fixed, choices: tuple
-) -> tuple:
+    function: Function, tensors: tuple[Tensor, ...], fixed: Fixed, choices: tuple[Hashable, ...]
+) -> tuple[Hashable, ...]:
     """What a graph is good for: sizes, choices, and which operators run as kernels now."""
     autocast = torch.is_autocast_enabled("cuda")
     return function, choices, signature(tensors), fixed.signature, native.in_use(), autocast
@@ -126,7 +126,7 @@ class _Graph:
         function: Function,
         tensors: tuple[Tensor, ...],
         fixed: Fixed,
-        choices: tuple,
+        choices: tuple[Hashable, ...],
         pool: Any,
     ) -> None:
         self.tensors = tuple(t.clone() for t in tensors)

@@ -92,7 +92,7 @@ class _WithoutMemory(TorchFunctionMode):
     which takes longer than loading the model."""
 
     def __torch_function__(
-        self, function: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
         if function is nn.init.normal_:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from syncflow.data import media
+from syncflow.data.film import copying
 
 RATE = 48000
 
@@ -105,3 +106,10 @@ def test_what_a_format_cannot_hold_is_said_before_anything_is_written(tmp_path) 
     with pytest.raises(FileNotFoundError, match="no such file"):
         media.add_sound(tmp_path / "out.mp4", tmp_path / "gone.mp4", click(2.0, 0.2))
     assert sorted(tmp_path.iterdir()) == [source]
+
+
+def test_a_film_of_which_no_picture_can_be_decoded_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(copying.decode, "pictures", lambda packets: iter(()))
+    monkeypatch.setattr(copying, "_packets", lambda source, track: iter(()))
+    with pytest.raises(ValueError, match="no picture can be decoded"):
+        copying._look(None, None)

@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from syncflow.model_io import tensors
+from syncflow.plain_text import Json
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ProbeSettings:
 class Probe:
     """A trained network, its ``labels`` and ``facts`` (settings, accuracy)."""
 
-    def __init__(self, network: nn.Module, labels: Sequence[str], facts: dict[str, Any]) -> None:
+    def __init__(self, network: nn.Module, labels: Sequence[str], facts: Json) -> None:
         self.network, self.labels, self.facts = network.eval(), tuple(labels), facts
 
     @property
@@ -104,7 +104,7 @@ def learned(
     """The probe ``name`` from ``cache``, or one that learns from training clips and is judged by
     validation clips: ``examples(split, clips, levels)`` gives features and labels."""
 
-    def learn() -> tuple[nn.Module, dict[str, Any]]:
+    def learn() -> tuple[nn.Module, Json]:
         inputs, names = examples("train", settings.clips, settings.levels)
         targets = torch.tensor([labels.index(n) for n in names])
         torch.manual_seed(settings.seed)
@@ -121,7 +121,7 @@ def _cached(
     cache: str | Path | None,
     name: str,
     network: Callable[[], nn.Module],
-    learn: Callable[[], tuple[nn.Module, dict[str, Any]]],
+    learn: Callable[[], tuple[nn.Module, Json]],
     labels: Sequence[str],
 ) -> Probe:
     """The probe ``name`` (which holds its fingerprint) from folder ``cache``, learned if not there.

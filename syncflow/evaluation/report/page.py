@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from html import escape
 from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from syncflow.clip import Clip
 from syncflow.detect import matching
 from syncflow.evaluation.report import accelerations_tables, figures, paper_tables, table, tables
 from syncflow.evaluation.report.table import cell
+from syncflow.plain_text import Json
 
 _STYLE = (Path(__file__).with_name("page.css")).name
 #: Lines in the pictures of ``cards`` that move as a clip plays.
@@ -55,7 +55,7 @@ class Shown:
     file: Path | None = None
 
 
-def write(out: Path, report: dict[str, Any], shown: Sequence[Shown]) -> Path:
+def write(out: Path, report: Json, shown: Sequence[Shown]) -> Path:
     """Writes ``index.html`` and the folder ``clips``; returns the page's path."""
     folder = out / "clips"
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def document(path: Path, title: str, parts: Sequence[str], script: str = "") -> 
     return path
 
 
-def facts(report: dict[str, Any]) -> str:
+def facts(report: Json) -> str:
     """What was run, folded."""
     lines = "".join(
         f"<dt>{escape(str(key))}</dt><dd>{escape(str(value))}</dd>"
@@ -91,7 +91,7 @@ def facts(report: dict[str, Any]) -> str:
     return f"<details><summary>What was run</summary><dl>{lines}</dl></details>"
 
 
-def _head(report: dict[str, Any]) -> str:
+def _head(report: Json) -> str:
     return (
         "<h1>Does the sound happen when the picture says so?</h1>"
         "<p>Contacts are found in the picture from pixels alone, onsets in the sound from samples "
@@ -100,7 +100,7 @@ def _head(report: dict[str, Any]) -> str:
     )
 
 
-def _tables(report: dict[str, Any]) -> str:
+def _tables(report: Json) -> str:
     parts = ["<h2>Results</h2>"]
     groups = dict.fromkeys(row["group"] for row in report["rows"])
     for index, group in enumerate(groups):
@@ -120,7 +120,7 @@ def _tables(report: dict[str, Any]) -> str:
     return "".join(parts)
 
 
-def _table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
+def _table(rows: Sequence[Json], columns: Sequence[str]) -> str:
     return table.html(tables.lines(rows, columns, ""))
 
 
@@ -171,7 +171,7 @@ def place(number: int, many: int, count: int) -> int:
     return int(number * count / many)
 
 
-def _distributions(report: dict[str, Any]) -> str:
+def _distributions(report: Json) -> str:
     drawings = [
         figures.histogram(values, name) for name, values in report.get("offsets_ms", {}).items()
     ]
@@ -184,7 +184,7 @@ def _distributions(report: dict[str, Any]) -> str:
     )
 
 
-def _calibration(name: str, found: dict[str, Any]) -> str:
+def _calibration(name: str, found: Json) -> str:
     drawings, verdicts = [], []
     for metric in found["metrics"].values():
         points = [
@@ -217,11 +217,11 @@ def _calibration(name: str, found: dict[str, Any]) -> str:
     )
 
 
-def _zero(found: dict[str, Any]) -> int:
+def _zero(found: Json) -> int:
     return list(found["offsets_ms"]).index(0)
 
 
-def _guidance(report: dict[str, Any]) -> str:
+def _guidance(report: Json) -> str:
     rows = report.get("guidance", {}).get("rows", [])
     rows = sorted(rows, key=lambda row: row["options"]["guidance"])
     drawings = []
@@ -238,7 +238,7 @@ def _guidance(report: dict[str, Any]) -> str:
     )
 
 
-def _accelerations(report: dict[str, Any]) -> str:
+def _accelerations(report: Json) -> str:
     found = report.get("accelerations")
     if not found:
         return ""
@@ -250,7 +250,7 @@ def _accelerations(report: dict[str, Any]) -> str:
     )
 
 
-def _training(report: dict[str, Any]) -> str:
+def _training(report: Json) -> str:
     drawings = [
         figures.chart(
             [figures.Series(k, [(x, y, y, y) for x, y in v]) for k, v in curves.items()],
@@ -265,7 +265,7 @@ def _training(report: dict[str, Any]) -> str:
     return f'<h2>Validation loss</h2><div class="charts">{"".join(drawings)}</div>'
 
 
-def _notes(report: dict[str, Any]) -> str:
+def _notes(report: Json) -> str:
     notes = "".join(
         f"<li>{escape(name)}: {escape(text)}</li>" for name, text in report.get("notes", {}).items()
     )
@@ -284,7 +284,7 @@ def _notes(report: dict[str, Any]) -> str:
     )
 
 
-def _reading(report: dict[str, Any]) -> str:
+def _reading(report: Json) -> str:
     detectors = "".join(
         f"<tr><th>{escape(name)}</th>"
         + "".join(

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from syncflow.evaluation.report import figures, page, paper_tables, table, tables
-from syncflow.evaluation.report.table import Json
+from syncflow.plain_text import Json
 
 
 def write(folder: Path, report: Json) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from syncflow.evaluation.report import table
-from syncflow.evaluation.report.table import Cell, Json, cell
+from syncflow.evaluation.report.table import Cell, cell
+from syncflow.plain_text import Json
 
 #: Columns of each table; what the paper's tables hold besides (section 4) is an image and not read.
 TABLES: dict[str, tuple[str, tuple[str, ...]]] = {

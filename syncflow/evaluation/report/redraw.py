@@ -10,7 +10,7 @@ from typing import Any
 
 from syncflow.clip import Clip
 from syncflow.evaluation.report import page, tables
-from syncflow.evaluation.report.table import Json
+from syncflow.plain_text import Json
 
 
 def redraw(folder: Path, out: Path, more: Json | None = None) -> Path:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
-from typing import Any, NamedTuple
-
-#: A report or a part of it, as its JSON file holds it.
-Json = dict[str, Any]
+from typing import NamedTuple
 
 
 class Cell(NamedTuple):

@@ -14,6 +14,7 @@ import numpy as np
 from syncflow import durable
 from syncflow.evaluation.report import figures, table
 from syncflow.evaluation.report.table import Cell, cell
+from syncflow.plain_text import Json
 
 #: name in the JSON -> heading, factor, digits.
 COLUMNS = {
@@ -72,7 +73,7 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_json(path: Path, data: dict[str, Any]) -> None:
+def write_json(path: Path, data: Json) -> None:
     write_text(path, json.dumps(finite(data), indent=1, ensure_ascii=False) + "\n")
 
 
@@ -83,7 +84,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def lines(
-    rows: Sequence[dict[str, Any]], columns: Sequence[str], label: str = "system"
+    rows: Sequence[Json], columns: Sequence[str], label: str = "system"
 ) -> list[list[str | Cell]]:
     """Heading and lines of a table; columns that no row has are left out."""
     shown = [name for name in columns if any(name in row for row in rows)]
@@ -94,7 +95,7 @@ def lines(
     return out
 
 
-def markdown(rows: Sequence[dict[str, Any]], columns: Sequence[str], label: str = "system") -> str:
+def markdown(rows: Sequence[Json], columns: Sequence[str], label: str = "system") -> str:
     """A table with ``value [low, high]`` in every cell."""
     return table.markdown(lines(rows, columns, label))
 
@@ -108,7 +109,7 @@ def fidelity(found: dict[str, dict[str, float]]) -> list[list[str | Cell]]:
     return out
 
 
-def write_markdown(path: Path, report: dict[str, Any]) -> None:
+def write_markdown(path: Path, report: Json) -> None:
     """The report as a page: what was run, the table of every group, what the words mean."""
     facts = "\n".join(f"- {key}: {value}" for key, value in report["facts"].items())
     parts = [f"# Sync and prompt adherence\n\n{facts}\n"]
@@ -135,7 +136,7 @@ def write_markdown(path: Path, report: dict[str, Any]) -> None:
     write_text(path, "\n".join(parts))
 
 
-def calibration(name: str, found: dict[str, Any]) -> str:
+def calibration(name: str, found: Json) -> str:
     """The response curves as a table, a column per offset that is a multiple of 100 ms."""
     shown = [i for i, ms in enumerate(found["offsets_ms"]) if ms % 100 == 0]
     offsets = [f"{found['offsets_ms'][i]:+d}" for i in shown]
@@ -182,7 +183,7 @@ def _runs(text: str) -> bool:
     return text.lstrip().startswith(_FORMULA)
 
 
-def write_csv(path: Path, records: Sequence[dict[str, Any]]) -> None:
+def write_csv(path: Path, records: Sequence[Json]) -> None:
     """One line per clip and system; times in seconds, separated by blanks. Cells of text are
     ``csv_cell``s."""
 

@@ -23,8 +23,8 @@ import torch
 from syncflow.clip import FPS, Clip
 from syncflow.detect import contacts, envelopes, matching, onsets
 from syncflow.evaluation.metrics import av_align, metric
-from syncflow.evaluation.report.table import Json
 from syncflow.generation.choice import ranking
+from syncflow.plain_text import Json
 from syncflow.progress import bar
 
 #: Milliseconds by which the sound is moved; positive is late.

@@ -23,6 +23,7 @@ from syncflow.evaluation.probes.probe import Probe, ProbeSettings
 from syncflow.evaluation.report import table, tables
 from syncflow.evaluation.suites import provenance, systems
 from syncflow.evaluation.suites.systems import Model
+from syncflow.plain_text import Json
 from syncflow.progress import bar
 
 _BORDER_S, _NEAR_ONSET_S, _EVENT_S = 0.02, 0.04, 0.1
@@ -44,11 +45,11 @@ def run(
     out: str | Path | None = None,
     seed: int = 0,
     *,
-    options: dict[str, Any] | None = None,
+    options: Json | None = None,
     probe_settings: tuple[ProbeSettings, ProbeSettings] | None = None,
     command: str | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> Json:
     """Extends ``clips`` clips of level 1 to ``seconds`` and draws a second of their sound anew;
     writes ``continuation.json`` and ``.md`` into ``out`` (default ``runs/eval``), returns the
     former.
@@ -110,7 +111,7 @@ def run(
 
 def _windows(
     name: str, clips: Sequence[Clip], window: float, windows: int, colour: Probe, seed: int
-) -> list[dict[str, Any]]:
+) -> list[Json]:
     """A row for every window of the clips, the seam at its start among its columns."""
     rows = []
     before: list[str] = []
@@ -131,9 +132,7 @@ def _windows(
     return rows
 
 
-def _sync(
-    clips: Sequence[Clip], seed: int, span: tuple[float, float] | None = None
-) -> dict[str, Any]:
+def _sync(clips: Sequence[Clip], seed: int, span: tuple[float, float] | None = None) -> Json:
     def within(times: Sequence[float]) -> list[float]:
         return [t for t in times if span is None or span[0] <= t < span[1]]
 
@@ -196,7 +195,7 @@ def _jump(clip: Clip, at: float) -> float | None:
     return float(max(0.0, steps[1] - max(steps[0], steps[2])))
 
 
-def _page(report: dict[str, Any]) -> str:
+def _page(report: Json) -> str:
     lines: list[list[Any]] = [["clips", *COLUMNS]]
     lines += [
         [row["clips"], *(table.cell(row.get(key)) for key in COLUMNS)] for row in report["rows"]

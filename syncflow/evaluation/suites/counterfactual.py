@@ -27,6 +27,7 @@ from syncflow.evaluation.probes.probe import Probe, ProbeSettings
 from syncflow.evaluation.report import table, tables
 from syncflow.evaluation.suites import provenance, systems
 from syncflow.evaluation.suites.systems import Case, Model, Observation
+from syncflow.plain_text import Json
 
 #: Onsets further apart than this, in seconds, are no longer the same.
 _SAME = 0.05
@@ -87,11 +88,11 @@ def run(
     seed: int = 0,
     batch: int = 16,
     *,
-    options: dict[str, Any] | None = None,
+    options: Json | None = None,
     probe_settings: tuple[ProbeSettings, ProbeSettings] | None = None,
     command: str | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> Json:
     """Measures every factor and the conflicts on ``clips`` pairs each; writes
     ``counterfactual.json`` and ``.md`` into ``out`` (default ``runs/eval``), returns the former.
 
@@ -105,11 +106,11 @@ def run(
     out = media.make_folder(out if out is not None else "runs/eval", "counterfactual.json")
     loaded, named = provenance.load_model(model)
     probes = systems.load_probes(out.parent / "probes", (1,), probe_settings)
-    making: dict[str, Any] = {
+    making: Json = {
         "seed": seed, "batch": batch, "options": options or {}, "progress": progress,
     }  # fmt: skip
-    rows: list[dict[str, Any]] = []
-    conflicts: list[dict[str, Any]] = []
+    rows: list[Json] = []
+    conflicts: list[Json] = []
     for factor in impacts.FACTORS:
         chosen = pairs(factor, clips, split, seed)
         size = loaded.generate([chosen[0].one.prompt], steps=1, progress=False)[0].video.shape[2:]
@@ -155,7 +156,7 @@ def _measured(
     sides: Sequence[Sequence[Clip]],
     probes: tuple[Probe, Probe],
     seed: int,
-) -> list[dict[str, Any]]:
+) -> list[Json]:
     """The row of a system, and the same with the second clips shuffled: chance."""
     factor = chosen[0].factor
     seen = [systems.observe(side, *probes) for side in sides]
@@ -166,7 +167,7 @@ def _measured(
             _compared(pair, (sides[0][i], sides[1][j]), (seen[0][i], seen[1][j]))
             for pair, i, j in zip(chosen, range(len(chosen)), index, strict=True)
         ]
-        row: dict[str, Any] = {"factor": factor, "system": label, "pairs": len(found)}
+        row: Json = {"factor": factor, "system": label, "pairs": len(found)}
         for key in ("onsets stay", "changes", "right"):
             row[key] = matching.average([float(item[key]) for item in found], seed=seed)
         for key in ("picture_db", "sound_db"):
@@ -177,9 +178,7 @@ def _measured(
     return rows
 
 
-def _compared(
-    pair: Pair, clips: tuple[Clip, Clip], seen: tuple[Observation, Observation]
-) -> dict[str, Any]:
+def _compared(pair: Pair, clips: tuple[Clip, Clip], seen: tuple[Observation, Observation]) -> Json:
     """One pair: what stays and what changes."""
     heard = [o.onsets for o in seen]
     matched = matching.match(heard[0], heard[1], _SAME)
@@ -214,8 +213,8 @@ def _outside(one: Clip, other: Clip) -> float:
 
 
 def _conflicts(
-    model: Model, chosen: Sequence[Pair], real: Sequence[Clip], probe: Probe, making: dict[str, Any]
-) -> list[dict[str, Any]]:
+    model: Model, chosen: Sequence[Pair], real: Sequence[Clip], probe: Probe, making: Json
+) -> list[Json]:
     """Which of picture and caption the sound's material follows, where they differ and where not;
     ``by chance`` is how often the probe says it of sounds of other clips."""
     from syncflow.evaluation.probes import materials
@@ -242,7 +241,7 @@ def _conflicts(
     return rows
 
 
-def _page(report: dict[str, Any]) -> str:
+def _page(report: Json) -> str:
     lines = [["factor", "system", *COLUMNS]]
     lines += [
         [row["factor"], row["system"], *(_cell(row[key]) for key in COLUMNS)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,8 +21,8 @@ from syncflow.detect import contacts, matching, onsets
 from syncflow.detect.settings import ContactSettings, Detectors, OnsetSettings
 from syncflow.detect.tracking import tracks
 from syncflow.evaluation.probes import wear
-from syncflow.evaluation.report.table import Json
 from syncflow.evaluation.suites import systems
+from syncflow.plain_text import Json
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _search(
 
 
 def _rounded(settings: Settings, names: Sequence[str]) -> Settings:
-    rounded: dict[str, Any] = {n: float(f"{getattr(settings, n):.3g}") for n in names}
+    rounded: Json = {n: float(f"{getattr(settings, n):.3g}") for n in names}
     return replace(settings, **rounded)
 
 

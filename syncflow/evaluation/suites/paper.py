@@ -16,7 +16,6 @@ from typing import Literal
 from syncflow.evaluation.metrics.metric import Metric, Pair
 from syncflow.evaluation.probes.probe import ProbeSettings
 from syncflow.evaluation.report import paper_page
-from syncflow.evaluation.report.table import Json
 from syncflow.evaluation.suites import datasets, paper_systems
 from syncflow.evaluation.suites.paper_metrics import (
     Factory,
@@ -26,6 +25,7 @@ from syncflow.evaluation.suites.paper_metrics import (
 )
 from syncflow.evaluation.suites.paper_systems import System
 from syncflow.evaluation.suites.systems import Model, is_finite
+from syncflow.plain_text import Json
 from syncflow.progress import bar
 
 #: The paper's zero-shot resolutions (Table 1), and the guidance weights that figure 5 is drawn at

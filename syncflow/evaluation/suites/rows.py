@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from syncflow.detect import matching
-from syncflow.evaluation.report.table import Json
 from syncflow.evaluation.suites.systems import Case, Observation
 from syncflow.impacts.materials import held_out
+from syncflow.plain_text import Json
 
 #: Rounds of shuffling that chance is averaged over.
 SHUFFLES = 10

@@ -12,9 +12,9 @@ import numpy as np
 from syncflow.data import media
 from syncflow.evaluation.probes.probe import ProbeSettings
 from syncflow.evaluation.report import tables
-from syncflow.evaluation.report.table import Json
 from syncflow.evaluation.suites import provenance, rows, systems
 from syncflow.evaluation.suites.systems import Model
+from syncflow.plain_text import Json
 from syncflow.sampling import OPTIONS
 
 Grid = dict[str, Sequence[str | float | bool]]

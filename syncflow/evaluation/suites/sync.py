@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -32,6 +31,7 @@ from syncflow.evaluation.suites import (
 )
 from syncflow.evaluation.suites.sweep import sweep as try_settings
 from syncflow.evaluation.suites.systems import Case, Model, Observation
+from syncflow.plain_text import Json
 from syncflow.sampling import OPTIONS
 
 _OF_PICTURE = ("material", "colour", "count_picture", "no_contact")
@@ -84,12 +84,12 @@ def run(
     batch: int = 16,
     *,
     scope: Scope = Scope(),
-    options: dict[str, Any] | None = None,
+    options: Json | None = None,
     sweep: bool = False,
     probe_settings: tuple[ProbeSettings, ProbeSettings] | None = None,
     command: str | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> Json:
     """Measures a model and writes ``report.json``, ``report.md``, ``index.html`` and its ``clips``,
     ``clips.csv``, ``clips.png`` (a contact sheet) and ``offsets.png`` into the folder ``out``
     (default ``runs/eval``); returns the report.
@@ -119,7 +119,7 @@ def run(
     heard, looked = systems.load_probes(out.parent / "probes", levels, probe_settings)
 
     begun = time.perf_counter()
-    sampling: dict[str, Any] = {"seed": seed, "batch": batch, "progress": progress}
+    sampling: Json = {"seed": seed, "batch": batch, "progress": progress}
     made = {"generated": systems.generated(
         loaded, [case.prompt for case in cases], options=options, **sampling
     )}  # fmt: skip
@@ -132,7 +132,7 @@ def run(
     real = made["real"]
 
     seen = {name: systems.observe(part, heard, looked) for name, part in made.items()}
-    table: list[dict[str, Any]] = []
+    table: list[Json] = []
     for name, found in seen.items():
         table += rows.measured(name, cases, found, seed)
     for name in ("generated", "real"):
@@ -146,7 +146,7 @@ def run(
     ]  # fmt: skip
     about_sound = rows.measured("real, silent", cases, silent, seed)
     table += [{k: v for k, v in row.items() if k not in _OF_PICTURE} for row in about_sound]
-    report: dict[str, Any] = {
+    report: Json = {
         "facts": {
             **named, "clips": f"{clips} per level of split {split}, levels {list(levels)}",
             "size": f"{height} x {width}", "sampling": options or "the model's own defaults",
@@ -204,8 +204,8 @@ def _made(
     cases: Sequence[Case],
     real: Sequence[Clip],
     scope: Scope,
-    options: dict[str, Any],
-    sampling: dict[str, Any],
+    options: Json,
+    sampling: Json,
 ) -> dict[str, list[Clip]]:
     """The clips of every system beside text to clip."""
     prompts, pictures = [case.prompt for case in cases], [clip.video for clip in real]
@@ -217,7 +217,7 @@ def _made(
         made[name] = systems.generated(
             model, prompts, options={**options, "audio_takes": scope.takes}, label=name, **sampling
         )
-    ways: dict[str, dict[str, Any]] = {"video to audio": {}} if scope.video_to_audio else {}
+    ways: dict[str, Json] = {"video to audio": {}} if scope.video_to_audio else {}
     if scope.paper_way:
         ways["video to audio, the paper's way"] = {"v2a": "paper"}
     for name, way in ways.items():
@@ -237,12 +237,12 @@ def _made(
 
 
 def _recorded(
-    report: dict[str, Any],
+    report: Json,
     model: Model,
     scope: Scope,
     like: Clip,
-    options: dict[str, Any],
-    sampling: dict[str, Any],
+    options: Json,
+    sampling: Json,
 ) -> None:
     """Adds what recordings with written-down events say: of the metrics, and of the model."""
     assert scope.recordings is not None
@@ -307,7 +307,7 @@ def _fidelity(
 
 def _write(
     out: Path,
-    report: dict[str, Any],
+    report: Json,
     cases: Sequence[Case],
     made: dict[str, list[Clip]],
     seen: dict[str, list[Observation]],

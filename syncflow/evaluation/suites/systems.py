@@ -17,6 +17,7 @@ from syncflow.evaluation.probes.probe import Probe, ProbeSettings
 from syncflow.generation.request import GenerateOptions
 from syncflow.loudness import SILENCE
 from syncflow.loudness import lufs as measured_lufs
+from syncflow.plain_text import Json
 from syncflow.progress import bar
 
 if TYPE_CHECKING:
@@ -102,10 +103,10 @@ def case(scene: Any) -> Case:
     )
 
 
-def _said(attributes: Attributes) -> dict[str, Any]:
+def _said(attributes: Attributes) -> Json:
     """Count, material and colour as far as the caption mentions them; two things add up, and have
     no one material or colour, and a splash sounds of water."""
-    said: dict[str, Any] = {
+    said: Json = {
         name: attributes[name] if name in attributes["mentioned"] else None
         for name in ("count", "material", "colour")
     }
@@ -147,7 +148,7 @@ def generated(
     *,
     seed: int,
     batch: int,
-    options: dict[str, Any],
+    options: Json,
     video: Sequence[Tensor] | None = None,
     label: str = "generate",
     progress: bool = True,
@@ -161,7 +162,7 @@ def generated(
     takes = options.get("audio_takes", 1)
     for first in _steps(len(prompts), batch, label, progress):
         part = slice(first, first + batch)
-        extra: dict[str, Any] = {} if video is None else {"video": list(video[part])}
+        extra: Json = {} if video is None else {"video": list(video[part])}
         made = model.generate(
             list(prompts[part]), seed=seed + first, progress=False, **options, **extra
         )

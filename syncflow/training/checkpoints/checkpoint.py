@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from syncflow import durable
+from syncflow.plain_text import Json
 
 FOLDER, MANIFEST, FROZEN = "checkpoints", "manifest.json", "frozen.safetensors"
 _PART = re.compile(r"part-\d{5}\.safetensors")
@@ -35,7 +36,7 @@ def part(rank: int) -> str:
     return f"part-{rank:05d}.safetensors"
 
 
-def manifest(folder: Path) -> dict[str, Any]:
+def manifest(folder: Path) -> Json:
     """What a checkpoint says about itself; its tensors are not looked at.
 
     Raises:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from syncflow import durable
 from syncflow.model_io import tensors
+from syncflow.plain_text import Json
 from syncflow.training import settings
 from syncflow.training.checkpoints import checkpoint
 from syncflow.training.distributed.groups import Group
@@ -177,7 +178,7 @@ def _differences(before: str | None, now: str | None) -> tuple[list[str], list[s
     return found
 
 
-def _decisive(text: str) -> dict[str, Any]:
+def _decisive(text: str) -> Json:
     values = json.loads(text)
     try:  # settings that did not exist then have their defaults
         config = settings.TrainConfig.parse({"run": values}).run
@@ -194,8 +195,8 @@ def _decisive(text: str) -> dict[str, Any]:
     return values | {"loop": loop}
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
+def _flat(values: Json, prefix: str = "") -> Json:
+    out: Json = {}
     for key, value in values.items():
         if isinstance(value, dict):
             out |= _flat(value, f"{prefix}{key}.")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
 from syncflow.config import ModelConfig, find
 from syncflow.model_io import lora, model_folder, tensors
+from syncflow.plain_text import Json
 from syncflow.training.checkpoints import checkpoint
 
 FINAL = "model.safetensors"
@@ -78,7 +78,7 @@ def _with_base(path: Path) -> dict[str, Tensor]:
     return lora.added(load(additions.base), additions)
 
 
-def about(folder: str | Path) -> dict[str, Any]:
+def about(folder: str | Path) -> Json:
     """What is written beside a run's or a checkpoint's weights: config, encoders, statistics ...
 
     The last two, and the config, are JSON in a string. {} where nothing is known.
