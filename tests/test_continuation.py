@@ -121,6 +121,27 @@ def test_a_films_picture_stays_the_films(model, clip, tmp_path):
         model.generate("", retake=film, span=(0.5, 1.0), part="video", **FEW)
 
 
+def test_a_file_of_another_rate_keeps_its_picture(model, clip, tmp_path):
+    """Read at the model's rate, all of its pictures would be others."""
+    film = Clip(clip.video, clip.audio, fps=8).save(tmp_path / "slow.mp4")
+    for part in ("video", "both"):
+        with pytest.raises(ValueError, match="the clip is 64x64 at 8 fps; a picture that is drawn"):
+            model.generate(PROMPT, retake=film, span=(0.5, 1.0), part=part, **FEW)
+    own = clip.save(tmp_path / "own.mkv")  # in which times are rounded to milliseconds
+    new = model.generate(PROMPT, retake=own, span=(0.5, 1.0), part="video", **FEW)
+    assert torch.equal(new.video[:8], Clip.load(own).video[:8])
+
+
+def test_clips_without_pixels_are_refused(model):
+    for shape in ((0, 3, 64, 64), (32, 3, 0, 64), (32, 3, 64, 0)):
+        empty = Clip(torch.zeros(shape, dtype=torch.uint8), torch.zeros(96000))
+        for given in ({"extend": empty}, {"retake": empty, "span": (0, 1)}, {"video": empty},
+                      {"image": empty.video[:1].reshape(3, *shape[2:]) if shape[0] else
+                       empty.video.new_zeros(3, 0, 0)}):  # fmt: skip
+            with pytest.raises(ValueError, match="pixels|picture|span must be"):
+                model.generate(PROMPT, **given, **FEW)
+
+
 @pytest.mark.parametrize(
     "options, said",
     [

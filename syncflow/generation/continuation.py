@@ -162,6 +162,8 @@ def retaken(
     if len(prompts) != 1:
         raise ValueError(f"retake takes one prompt, got {len(prompts)}")
     whole = model.config.geometry.spec
+    if part != "audio":
+        _check_picture(clip, whole)
     given = _read(clip, whole)
     start, end = _times(span, given.seconds)
     frames = -(-round(given.seconds * whole.fps) // VIDEO_STRIDE[0]) * VIDEO_STRIDE[0]
@@ -169,12 +171,6 @@ def retaken(
     memory.check(model, spec)
     seen = as_seen(given.video, given.fps, spec)
     heard = as_long(given.audio, spec.num_samples)
-    if part != "audio" and (given.video.shape[2:] != seen.shape[2:] or given.fps != spec.fps):
-        raise ValueError(
-            f"the clip is {given.video.shape[3]}x{given.video.shape[2]} at {given.fps:g} fps; a "
-            f"picture that is drawn anew must have the model's size and rate, {spec.width}x"
-            f"{spec.height} at {spec.fps:g}"
-        )
 
     inside_F = _between(torch.arange(spec.num_frames) / spec.fps, start, end)
     new_T = inside_F.unflatten(0, (-1, VIDEO_STRIDE[0])).any(1)
@@ -224,6 +220,26 @@ def _of_model(clip: object, spec: ClipSpec) -> Clip:
     if clip.video.shape[2:] != (spec.height, spec.width):
         clip = replace(clip, video=fit(clip.video, spec.height, spec.width), picture_file=None)
     return clip
+
+
+def _check_picture(clip: Any, spec: ClipSpec) -> None:
+    """Raises ValueError where new pictures would not be like the old ones beside them: a file's own
+    size and rate count, not those at which it can be read."""
+    if isinstance(clip, (str, Path)):
+        from syncflow.data import media
+
+        found = media.probe(clip)
+        width, height, fps = found.width, found.height, found.fps or spec.fps
+    elif isinstance(clip, Clip):
+        (height, width), fps = clip.video.shape[2:], clip.fps
+    else:
+        return
+    # Rates that containers round, such as 15.999, are the same.
+    if (width, height) != (spec.width, spec.height) or abs(fps - spec.fps) > 0.005 * spec.fps:
+        raise ValueError(
+            f"the clip is {width}x{height} at {fps:g} fps; a picture that is drawn anew must have "
+            f"the model's size and rate, {spec.width}x{spec.height} at {spec.fps:g}"
+        )
 
 
 def _read(clip: Any, spec: ClipSpec) -> Clip:

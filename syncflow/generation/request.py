@@ -264,6 +264,8 @@ def given_videos(
 def as_seen(frames_FCHW: Tensor, fps: float, spec: ClipSpec) -> Tensor:
     """uint8 frames at ``fps`` -> those that a model of that geometry sees: its length, the last one
     staying, its rate and its size."""
+    if not len(frames_FCHW):
+        raise ValueError("a film must have pictures, got none")
     index = (torch.arange(spec.num_frames) / spec.fps * fps).round().long()
     return fit(frames_FCHW[index.clamp(max=len(frames_FCHW) - 1)], spec.height, spec.width)
 
@@ -295,8 +297,14 @@ def _read_image(path: Path, fps: float) -> Any:
 
 
 def fit(frames_FCHW: Tensor, height: int, width: int) -> Tensor:
-    """Crops the centre to the shape and resizes, uint8 -> uint8."""
+    """Crops the centre to the shape and resizes, uint8 -> uint8.
+
+    Raises:
+        ValueError: there is not a pixel.
+    """
     H, W = frames_FCHW.shape[-2:]
+    if not frames_FCHW.numel():
+        raise ValueError(f"a picture must have pixels, got {list(frames_FCHW.shape)}")
     if (H, W) == (height, width):
         return frames_FCHW
     scale = min(H / height, W / width)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import time
 
 import pytest
 
@@ -11,7 +12,14 @@ from tests.fuzz.forked import FAULTS, Refused
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 #: Cases of every test run, and their seed.
-CLEAN = {"latents": (40, 1), "checkpoints": (40, 1)}
+CLEAN = {
+    "media": (50, 1),
+    "models": (60, 1),
+    "configs": (40, 1),
+    "latents": (40, 1),
+    "checkpoints": (40, 1),
+    "shards": (40, 1),
+}
 
 
 @pytest.mark.parametrize("target", CLEAN)
@@ -28,6 +36,17 @@ def test_no_damaged_file_does_harm(tmp_path, target):
 def _busy(path):
     while True:
         pass
+
+
+def _waits(path):
+    time.sleep(60)
+
+
+def _computes_a_second(path):
+    end = time.process_time() + 1
+    while time.process_time() < end:
+        pass
+    return ""
 
 
 def _large(path):
@@ -59,6 +78,12 @@ def test_each_end_of_a_case_is_told_from_the_others(tmp_path, monkeypatch, use, 
     monkeypatch.setattr(forked, "CPU_SECONDS", 1)
     outcome = forked.run(use, tmp_path)
     assert outcome.kind == kind and (kind == "accepted" or outcome.told)
+
+
+def test_what_waits_is_stopped_and_what_computes_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(forked, "_WAITING_SECONDS", 0.2)
+    assert forked.run(_waits, tmp_path).kind == "hang"
+    assert forked.run(_computes_a_second, tmp_path).kind == "accepted"
 
 
 def test_a_seed_damages_alike_and_every_value_is_reached():

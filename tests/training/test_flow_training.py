@@ -253,3 +253,10 @@ def test_a_model_that_does_not_fit_its_latents_is_refused(latents, tmp_path, tow
         FlowTraining(task(latents, tmp_path, "both", model=model))
     if tower == "audio":  # the sound's sizes matter where it is trained
         FlowTraining(task(latents, tmp_path, "video", model=model))
+
+
+def test_a_model_that_does_not_fit_its_latents_takes_no_memory(latents, tmp_path, monkeypatch):
+    """``video: {}`` is XL/2's tower, of 5 GB."""
+    monkeypatch.setattr("syncflow.training.tasks.flow.DDiT", lambda config: pytest.fail("built"))
+    with pytest.raises(ValueError, match=r"model\.video\.in_channels is 4, but the latents"):
+        FlowTraining(task(latents, tmp_path, "both", model={**MODEL, "video": {}}))

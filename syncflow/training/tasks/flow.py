@@ -57,6 +57,8 @@ class FlowTraining(Task):
         self.statistics = self.plan.statistics
         self.validation = buckets.validation_buckets(config.validation, self.plan)
         self.trains_video, self.trains_audio = config.train != "audio", config.train != "video"
+        for bucket in self.plan.buckets:  # before the memory of a model that cannot have them
+            self._check(bucket)
         self.module = DDiT(config.model)
         self._start()
         self.module.video_tower.requires_grad_(self.trains_video)
@@ -70,8 +72,6 @@ class FlowTraining(Task):
         if config.alignment is not None:
             latents = self.plan.buckets[0].latents
             self.alignment = Alignment(config.alignment, self.module, latents, str(config.data))
-        for bucket in self.plan.buckets:
-            self._check(bucket)
         sequence.share(self.module, self.group)
         self.coupling = Coupling(config, self.group)
         self.clips_every = config.samples.every if config.samples else 0
