@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from syncflow.clip import Clip
-from syncflow.evaluation.report import accelerations_page, page, paper_page, redraw, tables
+from syncflow.evaluation.report import (
+    accelerations_page,
+    accelerations_tables,
+    page,
+    paper_page,
+    redraw,
+    tables,
+)
 
 EVIL = "<script>alert(1)</script>\"' onload=x <img src=x onerror=y>"
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "'=1", "''@x"]
@@ -80,6 +87,14 @@ def test_the_page_of_accelerations_too(tmp_path):
     held(accelerations_page.write(tmp_path, report, [part]).read_text())
     whole = {"facts": {}, "rows": [], "detectors": {}, "accelerations": report}
     held(page.write(tmp_path, whole, []).read_text())
+
+
+@pytest.mark.parametrize("name", [None, "steps 20"])
+def test_a_report_that_is_read_again_recommends_the_same(name):
+    report = {"recommended": name, "recommended for the folder": None, "written": None}
+    said = accelerations_tables.conclusion(report)
+    assert said == accelerations_tables.conclusion(redraw._numbers(report))
+    assert ("steps 20" in said) == bool(name) and "Written" not in said
 
 
 @pytest.mark.parametrize("text", FORMULAS)

@@ -86,14 +86,18 @@ def rule(report: dict[str, Any]) -> list[list[str | Cell]]:
 
 def conclusion(report: dict[str, Any]) -> str:
     """What is recommended, in a sentence."""
-    found, held = report["recommended"], report.get("recommended for the folder")
+    keys = ("recommended", "recommended for the folder", "written")
+    # What is missing is infinite in a report that was read again.
+    found, held, written = (
+        value if isinstance(value, str) else None for value in map(report.get, keys)
+    )
     if found is None:
         return "No cell passes in all modalities and is faster than the full run."
     text = f"Recommended, the fastest that passes in all modalities: {found}."
     if held != found:
         text += f" The fastest that a model folder can hold: {held or 'none'}."
-    if report["written"]:
-        text += f" Written into the model's config: {report['written']}."
+    if written:
+        text += f" Written into the model's config: {written}."
     return text
 
 

@@ -61,7 +61,7 @@ def write(out: Path, report: Json, shown: Sequence[Shown]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     parts = [_head(report), _tables(report), _clips(folder, shown), _distributions(report)]
     parts += [_calibration(name, part) for name, part in report.get("calibration", {}).items()]
-    parts += [_guidance(report), _accelerations(report), _training(report)]
+    parts += [_guidance(report), _accelerations(report, out), _training(report)]
     parts += [_notes(report), _reading(report)]
     return document(out / "index.html", "syncflow: sync report", parts, SCRIPT)
 
@@ -238,13 +238,18 @@ def _guidance(report: Json) -> str:
     )
 
 
-def _accelerations(report: Json) -> str:
+def _accelerations(report: Json, out: Path) -> str:
     found = report.get("accelerations")
     if not found:
         return ""
+    theirs = "accelerations/index.html"
+    link = (
+        f' The rule and players are on <a href="{theirs}">a page of their own</a>.'
+        if (out / theirs).is_file()
+        else ""
+    )
     return (
-        "<h2>Faster settings</h2><p>On validation captions; the rule and players are on "
-        '<a href="accelerations/index.html">a page of their own</a>. '
+        f"<h2>Faster settings</h2><p>On validation captions.{link} "
         f"{escape(accelerations_tables.conclusion(found))}</p>"
         f"{table.html(accelerations_tables.lines(found))}"
     )
