@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from syncflow.clip import Clip
+from syncflow.clip import Clip, ClipSpec
 from syncflow.config import ModelConfig
 from syncflow.model_io import model_folder
+
+
+class Codecs:
+    """Pictures are their own latents, and come back: of a model that knows all of them."""
+
+    def encode_video(self, clips_FCHW: Sequence[Tensor]) -> Tensor:
+        return torch.stack([clip.float() / 255 for clip in clips_FCHW])
+
+    def decode_video(self, latent_FCHW: Tensor, spec: ClipSpec) -> Tensor:
+        return (255 * latent_FCHW).round().to(torch.uint8)
 
 
 class Model:
@@ -18,6 +30,7 @@ class Model:
     ``seconds``: that a call takes. The grey of a clip is its seed."""
 
     config = ModelConfig.load(model_folder.SHIPPED / "config.json")
+    codecs = Codecs()
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.asked: list[dict[str, Any]] = []

@@ -216,12 +216,12 @@ def test_the_estimate_is_near_what_was_measured() -> None:
 
 
 def test_the_estimate_of_a_large_model_is_near_what_was_counted() -> None:
-    """GiB beside the d-DiT's 3.715 of XL/2 in bfloat16: generate_2s and generate_10s of
-    ``python benchmarks/memory.py configs/stage2.json``."""
+    """GiB beside the d-DiT's 3.715 of XL/2 in bfloat16 and the 0.138 of its folded products:
+    generate_2s and generate_10s of ``python benchmarks/memory.py configs/stage2.json``."""
     config = ModelConfig()
-    for seconds, counted in ((2, 4.323 - 3.715), (10, 5.595 - 3.715)):
-        found = memory.estimate(config, ClipSpec(seconds=seconds), 1, 1, True, 2) / 2**30
-        assert 0.5 * counted < found < 1.1 * counted
+    for seconds, counted in ((2, 4.323 - 3.853), (10, 5.595 - 3.853)):
+        found = memory.sampling(config, ClipSpec(seconds=seconds), 1, 1, True, 2) / 2**30
+        assert 0.8 * counted < found < 1.1 * counted
 
 
 def test_free_memory_is_known_here() -> None:

@@ -11,6 +11,7 @@ import torch
 from syncflow.clip import VIDEO_STRIDE, ClipSpec
 from syncflow.config import ModelConfig, PatchVAEConfig
 from syncflow.generation.model import Model
+from syncflow.models.video_vae import AT_ONCE, AT_ONCE_ON_GPU
 
 _CGROUP = Path("/sys/fs/cgroup")
 _FLOAT = 4
@@ -21,7 +22,8 @@ def check(
     model: Model, spec: ClipSpec, prompts: int = 1, takes: int = 1, guided: bool = True
 ) -> None:
     """Raises ValueError where clips plainly need more memory than is free."""
-    needed = estimate(model.config, spec, prompts, takes, guided, model.dtype.itemsize)
+    item, gpu = model.dtype.itemsize, model.device.type == "cuda"
+    needed = estimate(model.config, spec, prompts, takes, guided, item, gpu)
     free = available(model.device)
     if free is None or needed <= free:
         return
@@ -35,16 +37,34 @@ def check(
 
 
 def estimate(
-    config: ModelConfig, spec: ClipSpec, prompts: int, takes: int, guided: bool, item: int
+    config: ModelConfig,
+    spec: ClipSpec,
+    prompts: int,
+    takes: int,
+    guided: bool,
+    item: int,
+    gpu: bool = False,
 ) -> int:
     """Bytes that generation takes beside the weights; rather too few than too many.
 
-    The greater of sampling (what every layer of the video tower hands to the sound, and the widest
-    moment of a block) and of decoding one clip, and the finished clips.
+    The greater of sampling and of decoding one clip, and the finished clips.
 
     Args:
         item: bytes of a number in the towers.
+        gpu: decoded as on a GPU, more frames at once and in the towers' numbers.
     """
+    needed = max(
+        sampling(config, spec, prompts, takes, guided, item), decoding(config, spec, item, gpu)
+    )
+    pixels = spec.num_frames * spec.height * spec.width
+    return round(needed + prompts * 3 * pixels + prompts * takes * _FLOAT * spec.num_samples)
+
+
+def sampling(
+    config: ModelConfig, spec: ClipSpec, prompts: int, takes: int, guided: bool, item: int
+) -> float:
+    """Bytes of the towers' activations: the captions' keys and values in every layer, what every
+    layer of the video tower hands to the sound, and the widest moment of a block."""
     video, audio = config.ddit.video, config.ddit.audio
     frames, rows, columns = spec.video_latent_shape
     _, high, wide = video.patch_size
@@ -54,23 +74,26 @@ def estimate(
     sounds = prompts * takes * groups * spec.audio_latent_length * audio.hidden_size
     # A block holds its input, the projections of q, k and v, and the hidden layer of its MLP.
     moment = 5 + video.mlp_ratio
-    sampling = item * (tokens * (video.depth + moment) + sounds * moment)
-
-    pixels = spec.num_frames * spec.height * spec.width
-    decoding = pixels * _decoder_bytes(config) + 4 * _FLOAT * spec.num_samples
-    clips = prompts * 3 * pixels + prompts * takes * _FLOAT * spec.num_samples
-    return round(max(sampling, decoding) + clips)
+    heard = 0 if audio.condition == "video" else audio.hidden_size
+    said = 2 * prompts * groups * video.model_max_length * (video.hidden_size + heard) * video.depth
+    return item * (said + tokens * (video.depth + moment) + sounds * moment)
 
 
-def _decoder_bytes(config: ModelConfig) -> float:
-    """Bytes a pixel of the film that decoding holds at once: the picture as it comes, as it is
-    clamped and as whole numbers, and the activations of the layers at full length."""
-    pictures = 2 * 3 * _FLOAT + 3
+def decoding(config: ModelConfig, spec: ClipSpec, item: int, gpu: bool = False) -> float:
+    """Bytes of the decoders' activations, for one clip: the picture as it comes, as it is clamped
+    and as whole numbers, and the layers at full length."""
+    size = spec.height * spec.width
+    pixels = spec.num_frames * size
+    whole = pixels * (2 * 3 * _FLOAT + 3) + 4 * _FLOAT * spec.num_samples
     vae = config.video_vae
     if isinstance(vae, PatchVAEConfig):  # frames, and their neighbours side by side, by its patches
-        return pictures + 8 * _FLOAT * vae.width / 32
-    # The frame decoder goes piece by piece; the temporal one has a film of latents.
-    return pictures + 3 * _FLOAT * vae.temporal.filters / (VIDEO_STRIDE[1] * VIDEO_STRIDE[2])
+        return whole + pixels * 8 * _FLOAT * vae.width / 32
+    # The temporal decoder has a film of latents. The frame decoder goes piece by piece, and its
+    # widest layer, the second last, has its input and what comes of it at the full size.
+    temporal = 3 * _FLOAT * vae.temporal.filters / (VIDEO_STRIDE[1] * VIDEO_STRIDE[2])
+    number, most = (item, AT_ONCE_ON_GPU) if gpu else (_FLOAT, AT_ONCE)
+    widest = max(vae.spatial.block_out_channels[:2])
+    return whole + pixels * temporal + 2 * number * widest * size * min(most, spec.num_frames)
 
 
 def available(device: torch.device) -> int | None:

@@ -23,6 +23,9 @@ from syncflow.models.temporal_vae import TemporalVAE
 if TYPE_CHECKING:
     from syncflow.config import OpenSoraVAEConfig
 
+#: Frames that pass through the image VAE at once.
+AT_ONCE, AT_ONCE_ON_GPU = 4, 16
+
 
 class FrameVAE(nn.Module):
     """Diffusers' `AutoencoderKL` applied to every frame, a few frames at a time.
@@ -32,7 +35,7 @@ class FrameVAE(nn.Module):
         micro_batch_size: frames that pass through at once; bounds the memory.
     """
 
-    def __init__(self, arguments: Mapping[str, Any], micro_batch_size: int = 4) -> None:
+    def __init__(self, arguments: Mapping[str, Any], micro_batch_size: int = AT_ONCE) -> None:
         super().__init__()
         from diffusers import AutoencoderKL
 
@@ -98,7 +101,7 @@ class VideoVAE(VideoCodec):
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, config: OpenSoraVAEConfig, micro_batch_size: int = 4) -> None:
+    def __init__(self, config: OpenSoraVAEConfig, micro_batch_size: int = AT_ONCE) -> None:
         super().__init__()
         self.config = config
         self.spatial_vae = FrameVAE(config.spatial.model_dump(), micro_batch_size)
@@ -125,7 +128,7 @@ class VideoVAE(VideoCodec):
         self.to(device, dtype)
         self.spatial_vae.to(memory_format=torch.channels_last)
         self.temporal_vae.to(memory_format=torch.channels_last_3d)
-        self.spatial_vae.micro_batch_size = 16
+        self.spatial_vae.micro_batch_size = AT_ONCE_ON_GPU
         self.spatial_vae.fuse()
 
     def num_latent_frames(self, num_frames: int, micro_frame_size: int | None = None) -> int:
