@@ -162,7 +162,8 @@ def change(new: Tensor, old: Tensor, groups: int, prompts: int) -> Tensor:
         x.abs().float().unflatten(0, (groups, prompts, -1)).transpose(0, 1).flatten(1).mean(1)
         for x in (new - old, old)
     ]
-    return means[0] / means[1].clamp(min=torch.finfo(torch.float32).tiny)
+    share_P: Tensor = means[0] / means[1].clamp(min=torch.finfo(torch.float32).tiny)
+    return share_P
 
 
 def _put(old: Tensor, rows: Sequence[int], new: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ it cannot. No pair that is held out is shown.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -78,15 +79,16 @@ def _known() -> frozenset[str]:
 def _phrases(
     attributes: Attributes, mentioned: Sequence[str]
 ) -> Iterable[tuple[str, tuple[str, ...]]]:
+    values: Mapping[str, Any] = {**attributes}
+    words: Mapping[str, Mapping[Any, tuple[str, ...]]] = {**captions.WORDS}
     for name in mentioned:
-        value = attributes[name]
-        if name == "colour":
-            yield name, (value,)
-        elif name == "count":
-            yield name, (*captions.WORDS[name][value], captions.NUMBERS[value], "a single")
+        value = values[name]
+        # A colour is its own word, and a drum's material its shape.
+        known = words.get(name, {}).get(value, ())
+        if name == "count":
+            yield name, (*known, captions.NUMBERS[value], "a single")
         else:
-            # A drum's material is its shape.
-            yield name, (*captions.WORDS[name].get(value, ()), str(value))
+            yield name, (*known, str(value))
 
 
 def _find(words: list[str], phrases: tuple[str, ...]) -> list[int]:

@@ -168,8 +168,10 @@ def variant(model: Any, cell: Cell) -> Any:
     elif cell.dtype == "bf16" and cell.part != "both":
         _halve(other.ddit, cell.part)
     elif cell.dtype:
-        other.dtype = _dtype(cell)
-        other.ddit.to(other.dtype)
+        dtype = _dtype(cell)
+        assert isinstance(dtype, torch.dtype)  # the parts of a model and int8 are above
+        other.dtype = dtype
+        other.ddit.to(dtype)
     if other.device.type == "cuda":
         other.ddit.fold()
     return other
