@@ -19,7 +19,6 @@ LEVELS = (
         "durable",
         "extras",
         "faults",
-        "loudness",
         "noise_steps",
         "plain_text",
         "progress",

@@ -7,7 +7,7 @@ from PIL import Image
 
 from syncflow.cli import main
 from syncflow.clip import Clip
-from syncflow.generation import plot
+from syncflow.generation.remarks import plot
 from syncflow.impacts import world
 from syncflow.impacts.render import render
 from syncflow.impacts.sound import sound

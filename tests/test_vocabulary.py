@@ -13,7 +13,7 @@ from syncflow.clip import Clip
 from syncflow.commands import generate
 from syncflow.config import ModelConfig, VocabularyConfig
 from syncflow.generation import shipped
-from syncflow.generation.vocabulary import remarks, told, unknown
+from syncflow.generation.remarks.vocabulary import remarks, told, unknown
 from syncflow.impacts import world
 from syncflow.impacts.vocabulary import vocabulary
 from syncflow.model_io import model_folder

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any, Literal, Unpack, overload
 
 from syncflow.clip import Clip
-from syncflow.generation import foreign, vocabulary
+from syncflow.generation import foreign
 from syncflow.generation.pipeline import SyncFlow, load
+from syncflow.generation.remarks import vocabulary
 from syncflow.generation.request import GenerateOptions
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 from syncflow.clip import Clip
 from syncflow.data import media
-from syncflow.generation import foreign, vocabulary
+from syncflow.generation import foreign
 from syncflow.generation.pipeline import SyncFlow
-from syncflow.generation.plot import plot
+from syncflow.generation.remarks import vocabulary
+from syncflow.generation.remarks.plot import plot
 
 #: What one request may ask for: soundtracks, steps, letters of a text, seconds of a given video,
 #: how many times as long as the model's own clips, and bytes of an upload.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from syncflow import loudness
+from syncflow.data.export import loudness
 from syncflow.detect import matching, second
 from syncflow.evaluation.suites import rows, sync, systems
 from syncflow.evaluation.suites.systems import Observation

@@ -33,7 +33,7 @@ def checked(file: str, count: int, others: Sequence[str | Path]) -> list[Path]:
 
 def draw(clips: Sequence[Any], paths: Sequence[Path]) -> None:
     """Draws the clips and prints where."""
-    from syncflow.generation.plot import plot
+    from syncflow.generation.remarks.plot import plot
 
     for clip, path in zip(clips, paths, strict=True):
         print(plot(clip, path))

@@ -11,7 +11,7 @@ from typing import Any
 def print_vocabulary(model: str | None) -> None:
     """The words of a model folder or hub id, None = of the model in the package."""
     from syncflow.config import ModelConfig
-    from syncflow.generation import vocabulary
+    from syncflow.generation.remarks import vocabulary
     from syncflow.model_io import model_folder
 
     print(vocabulary.told(ModelConfig.load(model_folder.find(model) / model_folder.CONFIG)))
@@ -25,7 +25,8 @@ def remark(
     image: str | None,
 ) -> None:
     """One line on stderr for each way in which a call goes beyond what the model learned."""
-    from syncflow.generation import foreign, vocabulary
+    from syncflow.generation import foreign
+    from syncflow.generation.remarks import vocabulary
 
     said = vocabulary.remarks(model.config, prompts, seconds)
     for line in [*said, *foreign.remarks(model, films, image)]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from syncflow import durable
 from syncflow.clip import Clip
 from syncflow.data import media
-from syncflow.generation.plot import CONTACT, INK, ONSET, PAPER, at, draw_frames, draw_wave
+from syncflow.generation.remarks.plot import CONTACT, INK, ONSET, PAPER, at, draw_frames, draw_wave
 
 _MARGIN, _GAP = 16, 4
 

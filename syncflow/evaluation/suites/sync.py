@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from syncflow import loudness
 from syncflow.clip import Clip
 from syncflow.data import media
+from syncflow.data.export import loudness
 from syncflow.detect import contacts, fidelity, matching, onsets, settings
 from syncflow.evaluation.probes.probe import ProbeSettings
 from syncflow.evaluation.report import page, tables

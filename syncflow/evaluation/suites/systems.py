@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from syncflow.clip import Clip
+from syncflow.data.export.loudness import SILENCE
+from syncflow.data.export.loudness import lufs as measured_lufs
 from syncflow.detect import contacts, envelopes, onsets, second
 from syncflow.evaluation.probes import looks, materials
 from syncflow.evaluation.probes.probe import Probe, ProbeSettings
 from syncflow.generation.request import GenerateOptions
-from syncflow.loudness import SILENCE
-from syncflow.loudness import lufs as measured_lufs
 from syncflow.plain_text import Json
 from syncflow.progress import bar
 
