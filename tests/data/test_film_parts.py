@@ -198,3 +198,15 @@ def test_two_seconds_of_an_hour_take_little_memory(tmp_path, size) -> None:
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 400
     assert media.probe(tmp_path / "out.mp4").seconds == pytest.approx(2, abs=0.01)
+
+
+def test_an_avi_that_lost_its_end_is_refused(tmp_path) -> None:
+    run(*"-f lavfi -i testsrc=s=64x48:d=2 -c:v mpeg4 whole.avi".split(), cwd=tmp_path)
+    data = bytearray((tmp_path / "whole.avi").read_bytes())
+    (tmp_path / "short.avi").write_bytes(data[: len(data) * 2 // 3])
+    with pytest.raises(ValueError, match="cut short"):
+        media.read(tmp_path / "short.avi")
+
+    data[4:8] = bytes(4)  # a recorder that was switched off states no length
+    (tmp_path / "open.avi").write_bytes(data[: len(data) * 2 // 3])
+    assert len(media.read(tmp_path / "open.avi")[0]) < len(media.read(tmp_path / "whole.avi")[0])
