@@ -113,7 +113,7 @@ def _first_shown(path: str | Path) -> int:
     """The pts of the first picture that a player shows."""
     with opener.film(path, fill_times=True) as source:
         track = tracks.picture(source, path)
-        frame = next(decode.pictures(_packets(source, track)), None)
+        frame = next(decode.pictures(source.demux(track)), None)
         if frame is None:
             raise ValueError(f"'{path}' has no video frame that can be decoded")
         if frame.pts is None:
@@ -244,7 +244,7 @@ class _Look:
 def _look(source: Any, track: Any) -> _Look:
     first: tuple[tuple[int, ...], tuple[str, int, int], bytes] | None = None
     times: list[float] = []
-    for frame in islice(decode.pictures(_packets(source, track)), _LOOKED_AT):
+    for frame in islice(decode.pictures(source.demux(track)), _LOOKED_AT):
         times.append(float((frame.pts or 0) * frame.time_base))
         if first is None:
             first = (matrix(frame), (frame.format.name, frame.width, frame.height), _digest(frame))
