@@ -48,6 +48,9 @@ CONTAINERS_AND_CODECS = (
     Film("old.avi", ("V A -c:v mpeg4 -q:v 2 -c:a libmp3lame old.avi",), copy=".mkv", late=0.06),
     Film("b_frames.avi", ("V A -c:v mpeg4 -q:v 2 -bf 2 -c:a pcm_s16le b_frames.avi",),
          copy=".mkv", late=0.05),
+    # The container does not say when H.264's pictures are shown; ffmpeg shows them by packet order.
+    Film("h264.avi", (f"V A {X264} -bf 2 -c:a libmp3lame h264.avi",), late=0.1,
+         not_copied="does not say when its pictures are shown"),
     Film("camera.avi", ("V A -c:v mjpeg -q:v 2 -c:a pcm_s16le camera.avi",), copy=".mov"),
     Film("windows.wmv", ("V A -c:v wmv2 -q:v 2 -c:a wmav2 windows.wmv",), copy=".mkv", late=0.1,
          not_copied="cannot hold wmv2 video.*no format here"),

@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -136,6 +137,9 @@ def test_options_of_ours_reach_the_model():
         ({"prompt": "a ball", "seconds": "1e9"}, "seconds"),
         ({"prompt": "a ball", "seconds": "nan"}, "seconds"),
         ({"prompt": "a ball", "size": "big"}, "size"),
+        ({"prompt": "a ball", "size": "0x0"}, "size must be WIDTHxHEIGHT"),
+        ({"prompt": "a ball", "size": "64x0"}, "size must be WIDTHxHEIGHT"),
+        ({"prompt": "a ball", "size": "\uff16\uff14x\uff16\uff14"}, "size must be WIDTHxHEIGHT"),
         ({"prompt": "a ball", "size": "64x9000"}, "height must be divisible by 16"),
         ({"prompt": "a ball", "extra_body": {"sede": 3}}, "sede"),
         ({"prompt": "a ball", "extra_body": {"seed": -1}}, "seed"),
@@ -204,6 +208,17 @@ def test_pictures_and_films_are_told_by_content(tmp_path):
             client.videos.create(prompt="a ball", input_reference=given)
         assert len(list(client.jobs.folder.iterdir())) == 2  # nothing is left of what is refused
     assert "image" in model.asked[0] and "video" in model.asked[1] and len(model.asked) == 2
+
+
+def test_pictures_that_cannot_be_read_are_refused_at_once():
+    pixels = struct.pack("<IiiHHIIiiII", 40, 40_000, 40_000, 1, 24, 0, 0, 0, 0, 0, 0)
+    bomb = b"BM" + struct.pack("<IHHI", 100, 0, 0, 54) + pixels
+    whole = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(whole, "PNG")
+    with served(Model()) as client:
+        for content in (bomb, whole.getvalue()[:1000]):
+            with pytest.raises(openai.BadRequestError, match="cannot read the image"):
+                client.videos.create(prompt="a ball", input_reference=("a.png", content))
 
 
 def test_a_hundred_requests_with_faults_among_them(running):

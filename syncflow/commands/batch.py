@@ -66,7 +66,8 @@ def planned(args: argparse.Namespace) -> Batch:
     films = inputs.films(folder) if folder else None
     prompts = inputs.one_each(words, films) if films else words or [""]
     takes = args.audio_takes
-    plan = output_paths.plan(args.out, prompts, takes, args.seed, films, args.sheet)
+    video = Path(args.video) if args.video and not folder else None
+    plan = output_paths.plan(args.out, prompts, takes, args.seed, films, args.sheet, video)
     read: list[str | Path] = [
         given for given in (args.image, args.extend, args.retake) if given is not None
     ]

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from string import Formatter
 
 from syncflow.data import media
 from syncflow.data.export import formats
@@ -84,6 +85,7 @@ def plan(
     seed: int,
     films: Sequence[Path] | None = None,
     sheet: bool = False,
+    video: Path | None = None,
 ) -> Plan:
     """Where every clip goes; touches nothing.
 
@@ -95,6 +97,7 @@ def plan(
 
     Args:
         films: given videos, one for each prompt; their clips have their names.
+        video: or one for all prompts.
 
     Raises:
         ValueError: one file for several clips, a pattern with unknown fields or without enough.
@@ -118,9 +121,10 @@ def plan(
     for index, prompt in enumerate(prompts):
         slug = "-".join(re.findall(r"[a-z0-9]+", prompt.lower()))[:60].strip("-") or "clip"
         film = films[index] if films is not None else None
+        named = film or video
         number = str(index + 1).zfill(len(str(len(prompts))))
         for take in range(1, takes + 1):
-            name = film.stem if film else slug
+            name = named.stem if named else slug
             fields = {"i": number, "prompt": slug, "name": name, "seed": seed, "take": take}
             path = Path(_filled(text, fields))
             if folder is not None:  # names may have dots, so their ending is no suffix to replace
@@ -164,9 +168,17 @@ def _one(base: Path, prompts: int, takes: int) -> Plan:
 
 def _filled(text: str, fields: dict[str, object]) -> str:
     try:
+        for _, name, spec, conversion in Formatter().parse(text):
+            # Python's own patterns reach into objects, and a width can be gigabytes.
+            if name is not None and (name not in fields or conversion or not _is_width(spec)):
+                raise KeyError(name)
         return text.format(**fields)
     except (LookupError, ValueError, TypeError, AttributeError):
         raise ValueError(f"'{text}' is not a valid pattern; it may contain {_FIELDS}") from None
+
+
+def _is_width(spec: str | None) -> bool:
+    return re.fullmatch(r"0?[0-9]{0,2}d?", spec or "") is not None
 
 
 def _unused(text: str, sheet: bool) -> str:

@@ -36,9 +36,14 @@ class Maker:
             raise ValueError("empty prompt: describe the clip in one sentence")
         names = ("seconds", "height", "width")
         geometry(self.model.config, {name: request.get(name) for name in names}, given)
-        if given is not None and not is_still(given):
-            from syncflow.data import media
+        if given is None:
+            return
+        from syncflow.data import media
+        from syncflow.data.film import opener
 
+        if is_still(given):
+            opener.image(given)
+        else:
             media.probe(given)
 
     def __call__(self, job: Job) -> Path:
@@ -70,6 +75,8 @@ def is_still(path: Path) -> bool:
     try:
         with Image.open(path, formats=sorted(_STILL)) as image:
             return image.format in _STILL and getattr(image, "n_frames", 1) == 1
+    except Image.DecompressionBombError:  # whose size ``opener.image`` refuses
+        return True
     except (UnidentifiedImageError, OSError):
         return False
 

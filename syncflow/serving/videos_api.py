@@ -32,7 +32,7 @@ from syncflow.serving.maker import Maker
 MOST_BYTES, MOST_SECONDS = 64 << 20, 20.0
 _HOUR = 3600.0
 #: The fields in which a request may be written besides those of OpenAI's client.
-_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
+_SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 _UPLOAD = "input_reference"
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from syncflow.cli import main
@@ -36,6 +37,19 @@ def test_names_of_films_are_kept_and_never_formatted() -> None:
     assert [path.name for path in plan.paths] == ["{i} %d.mp4", "b.avi.mkv", "b.mkv"]
     plan = output_paths.plan("o/{name}-{take}.wav", ["", ""], 2, 0, films[1:2] + [Path("c.mp4")])
     assert [path.name for path in plan.paths] == ["b-1.wav", "b-2.wav", "c-1.wav", "c-2.wav"]
+
+
+def test_one_film_for_all_prompts_gives_its_name() -> None:
+    plan = output_paths.plan("{name}-{seed:02d}-{i}.mp4", ["a", "b"], 1, 7, video=Path("film.mov"))
+    assert [path.name for path in plan.paths] == ["film-07-1.mp4", "film-07-2.mp4"]
+
+
+@pytest.mark.parametrize(
+    "text", ["{i.__class__}.wav", "{i!r}.wav", "{seed:999999}.wav", "{i:{take}}.wav", "{i[0]}.wav"]
+)
+def test_a_pattern_only_names_its_fields(text) -> None:
+    with pytest.raises(ValueError, match="not a valid pattern"):
+        output_paths.plan(text, ["a"], 1, 0)
 
 
 # ---- what is written ----

@@ -198,3 +198,24 @@ def test_two_seconds_of_an_hour_take_little_memory(tmp_path, size) -> None:
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 400
     assert media.probe(tmp_path / "out.mp4").seconds == pytest.approx(2, abs=0.01)
+
+
+def test_an_avi_that_lost_its_end_is_refused(tmp_path) -> None:
+    run(*"-f lavfi -i testsrc=s=64x48:d=2 -c:v mpeg4 whole.avi".split(), cwd=tmp_path)
+    data = bytearray((tmp_path / "whole.avi").read_bytes())
+    (tmp_path / "short.avi").write_bytes(data[: len(data) * 2 // 3])
+    with pytest.raises(ValueError, match="cut short"):
+        media.read(tmp_path / "short.avi")
+
+    data[4:8] = bytes(4)  # a recorder that was switched off states no length
+    (tmp_path / "open.avi").write_bytes(data[: len(data) * 2 // 3])
+    assert len(media.read(tmp_path / "open.avi")[0]) < len(media.read(tmp_path / "whole.avi")[0])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_film_of_a_moment_is_copied(tmp_path, count) -> None:
+    """Its pictures only leave the decoder at the end."""
+    words = f"-f lavfi -i testsrc=s=64x48:r=24 -frames:v {count} -c:v libx264 -bf 2 a.mp4"
+    run(*words.split(), cwd=tmp_path)
+    out = media.add_sound(tmp_path / "b.mp4", tmp_path / "a.mp4", torch.zeros(4800))
+    assert torch.equal(media.read(out, 24)[0], media.read(tmp_path / "a.mp4", 24)[0])

@@ -75,7 +75,7 @@ def plan(path: str | Path, until: float | None = None) -> Copy:
         ValueError: its pictures have no times of their own, or are hidden in between.
     """
     origin = _first_shown(path)
-    with opener.film(path) as source:
+    with opener.film(path, fill_times=True) as source:
         track = tracks.picture(source, path)
         track_tick = float(track.time_base)
         end = None if until is None else origin + until / track_tick - 1e-3
@@ -111,9 +111,9 @@ ANEW = "it cannot be copied as it is; encode it first, e.g. ffmpeg -i FILM -c:v 
 
 def _first_shown(path: str | Path) -> int:
     """The pts of the first picture that a player shows."""
-    with opener.film(path) as source:
+    with opener.film(path, fill_times=True) as source:
         track = tracks.picture(source, path)
-        frame = next(decode.pictures(_packets(source, track)), None)
+        frame = next(decode.pictures(source.demux(track)), None)
         if frame is None:
             raise ValueError(f"'{path}' has no video frame that can be decoded")
         if frame.pts is None:
@@ -188,7 +188,7 @@ def holds(
     its codec that is to be kept. Found out by writing its beginning and reading that again."""
     if copy.hides and suffix not in _HIDING:
         return f"hide the pictures {copy.hides} those that are shown", None
-    with opener.film(path) as source:
+    with opener.film(path, fill_times=True) as source:
         track = tracks.picture(source, path)
         own, before = _own_tag(source, track, suffix), _look(source, track)
     for kept in dict.fromkeys((own, None)):
@@ -205,7 +205,7 @@ def _tried(
 
     trial = io.BytesIO()
     most = int(np.argmax(copy.pts_N >= copy.origin)) + _TRIED
-    with opener.film(path) as source:
+    with opener.film(path, fill_times=True) as source:
         track = tracks.picture(source, path)
         name = track.codec_context.codec.canonical_name
         try:
@@ -244,7 +244,7 @@ class _Look:
 def _look(source: Any, track: Any) -> _Look:
     first: tuple[tuple[int, ...], tuple[str, int, int], bytes] | None = None
     times: list[float] = []
-    for frame in islice(decode.pictures(_packets(source, track)), _LOOKED_AT):
+    for frame in islice(decode.pictures(source.demux(track)), _LOOKED_AT):
         times.append(float((frame.pts or 0) * frame.time_base))
         if first is None:
             first = (matrix(frame), (frame.format.name, frame.width, frame.height), _digest(frame))

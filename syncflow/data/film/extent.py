@@ -10,6 +10,8 @@ from syncflow.data.film import limits
 #: A file may end so much before the time it states (s), or two pictures.
 _SLACK = 0.25
 _SEGMENT = b"\x18\x53\x80\x67"
+#: An avi's chunks: a name and a length, all ones where a recorder did not know it yet.
+_RIFF_HEADER, _UNKNOWN = 8, 0xFFFFFFFF
 
 
 def stated_seconds(source: Any, track: Any, path: str | Path) -> float | None:
@@ -80,6 +82,8 @@ def is_whole(source: Any, path: str | Path, reach: float, step: float) -> bool:
         if end is not None:
             return end <= Path(path).stat().st_size
         stated = (source.duration or 0) / 1e6
+    elif source.format.name == "avi":
+        return _riff_end(Path(path)) <= Path(path).stat().st_size
     else:
         stated = ((source.duration or 0) + (source.start_time or 0)) / 1e6
     return reach >= stated - max(_SLACK, 2 * step)
@@ -103,3 +107,18 @@ def _segment_end(path: Path) -> int | None:
         return None
     size = int.from_bytes(digits, "big") & ((1 << 7 * length) - 1)
     return None if size == (1 << 7 * length) - 1 else at + length + size
+
+
+def _riff_end(path: Path) -> int:
+    """Where the last of the big chunks of an avi ends, in bytes, as their headers have it; 0 where
+    they do not say. FFmpeg takes what is there for the whole film."""
+    size, end = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while end < size:
+            file.seek(end)
+            head = file.read(_RIFF_HEADER)
+            length = int.from_bytes(head[4:], "little")
+            if head[:4] != b"RIFF" or len(head) < _RIFF_HEADER or length in (0, _UNKNOWN):
+                break
+            end += _RIFF_HEADER + length
+    return end

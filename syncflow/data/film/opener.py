@@ -36,6 +36,9 @@ IMAGES = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
 #: How lists of other files begin.
 _LISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"[playlist]", b"[reference]")
 
+#: Codecs of which FFmpeg cannot tell from the packets alone in what order they are shown.
+_REORDERING = ("h264", "hevc", "vvc")
+
 
 def url(path: str | Path) -> str:
     """FFmpeg's name of a local file, whatever its name looks like (``concat:a``, ``-i``)."""
@@ -63,15 +66,17 @@ def regular(path: str | Path, what: str = "file") -> Path:
 
 
 @contextmanager
-def film(path: str | Path) -> Iterator[Any]:
+def film(path: str | Path, fill_times: bool = False) -> Iterator[Any]:
     """The open container (``av.container.InputContainer``) of a film, or of a sound alone: which
-    tracks there are, ``tracks`` says.
+    tracks there are, ``tracks`` says. ``fill_times``: packets that do not say when they are shown
+    get a time from those around them where that is certain.
 
     Raises:
         ValueError: not a film or sound of ``FORMATS``, damaged, or of too many tracks. As
             ``regular``.
     """
     import av
+    from av.container import Flags
 
     path = regular(path)
     options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
@@ -82,6 +87,12 @@ def film(path: str | Path) -> Iterator[Any]:
     except (av.FFmpegError, OSError, ValueError) as error:
         raise ValueError(_why_not(path)) from error
     with source:
+        # On by default in PyAV, and wrong for these codecs: H.264 in an avi would be shown in the
+        # order of its packets.
+        known = [track for track in source.streams.video if track.codec_context is not None]
+        reordering = any(track.codec.canonical_name in _REORDERING for track in known)
+        if not fill_times or reordering:
+            source.flags &= ~Flags.gen_pts.value
         if len(source.streams) > MOST_STREAMS:
             raise ValueError(
                 f"'{path}' has {len(source.streams)} tracks, more than {MOST_STREAMS}: "
