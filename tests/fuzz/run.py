@@ -37,7 +37,7 @@ def cases(
         if outcome.kind != "accepted":
             goods.remove(good)
             yield -1, f"{good.name} undamaged", Outcome("traceback", told=outcome.told)
-    for number in numbers:
+    for number in numbers if goods else ():
         rng = random.Random(f"{target} {seed} {number}")
         good = rng.choice(goods)
         place = folder / "case"
