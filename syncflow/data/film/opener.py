@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from syncflow.data.film.limits import MOST_PIXELS, MOST_STREAMS
 
@@ -92,7 +92,7 @@ def film(path: str | Path, fill_times: bool = False) -> Iterator[Any]:
         known = [track for track in source.streams.video if track.codec_context is not None]
         reordering = any(track.codec.canonical_name in _REORDERING for track in known)
         if not fill_times or reordering:
-            source.flags &= ~Flags.gen_pts.value
+            source.flags &= ~cast(int, Flags.gen_pts.value)
         if len(source.streams) > MOST_STREAMS:
             raise ValueError(
                 f"'{path}' has {len(source.streams)} tracks, more than {MOST_STREAMS}: "
