@@ -221,6 +221,17 @@ def test_pictures_that_cannot_be_read_are_refused_at_once():
                 client.videos.create(prompt="a ball", input_reference=("a.png", content))
 
 
+def test_a_fault_of_ours_leaves_no_upload_behind(monkeypatch):
+    def broken(*given):
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(maker.Maker, "check", broken)
+    with served(Model()) as client:
+        with pytest.raises(openai.InternalServerError):
+            client.videos.create(prompt="a ball", input_reference=("a.png", b"content"))
+        assert list(client.jobs.folder.iterdir()) == []
+
+
 def test_a_hundred_requests_with_faults_among_them(running):
     def ask(number):
         kind = number % 5

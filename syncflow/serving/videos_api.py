@@ -157,8 +157,10 @@ def app(
             # What cannot be made is refused now and not by a job that fails.
             await run_in_threadpool(maker.check, wanted, given)
             job = jobs.add(wanted | {"given": given}, folder)
-        except (ValueError, OSError, Full) as error:
+        except BaseException as error:  # a client that hangs up as well
             shutil.rmtree(folder, ignore_errors=True)
+            if not isinstance(error, (ValueError, OSError, Full)):
+                raise
             if isinstance(error, Full):
                 return _error(429, str(error), headers={"Retry-After": "10"})
             # The client knows the file by the field's name, and nothing of folders here.
