@@ -63,6 +63,16 @@ def test_word_layers_read_a_word_alone():
         BytesTextConfig.parse({"max_length": 64, "word_layers": layers + 1, **SIZES}, "text")
 
 
+@pytest.mark.parametrize("word_layers", [0, 1, SIZES["num_layers"]])
+def test_a_text_is_read_alike_beside_longer_ones(word_layers):
+    torch.manual_seed(0)
+    config = BytesTextConfig(max_length=256, pool="word", word_layers=word_layers, **SIZES)
+    encoder = TextEncoder(config)
+    alone, _ = encoder.encode(["a red ball"])
+    beside, _ = encoder.encode(["a red ball", "tap " * 40])
+    torch.testing.assert_close(beside[:1, : alone.shape[1]], alone, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_other_precisions(dtype):
     config = BytesTextConfig(max_length=64, **SIZES)

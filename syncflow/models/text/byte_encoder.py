@@ -67,12 +67,14 @@ class ByteEncoder(nn.Module):
         states_BNW = self.embed_tokens(ids_BN)
         zero, never = states_BNW.new_zeros(()), torch.finfo(states_BNW.dtype).min
         mask_B11N = torch.where(mask_BN[:, None, None, :], zero, never)
-        same_B1NN = (word_BN[:, None, :] == word_BN[:, :, None])[:, None]
+        # Padding has no word, as spaces have none, and must not be read for one.
+        same_BNN = (word_BN[:, None, :] == word_BN[:, :, None]) & mask_BN[:, None, :]
+        within_B1NN = torch.where(same_BNN[:, None], zero, never)
         first, _ = self.block[0].parts()
         bias_1HNN = first.SelfAttention.position_bias(ids_BN.shape[1])
         for layer, block in enumerate(self.block):
-            within = torch.where(same_B1NN, zero, never) if layer < self.word_layers else mask_B11N
-            states_BNW = block(states_BNW, bias_1HNN, within)
+            may = within_B1NN if layer < self.word_layers else mask_B11N
+            states_BNW = block(states_BNW, bias_1HNN, may)
         out_BNW: Tensor = self.final_layer_norm(states_BNW)
         return out_BNW
 
