@@ -16,14 +16,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     what = "address to listen on (default 127.0.0.1, this machine only; 0.0.0.0 for the network)"
     add("--host", default="127.0.0.1", help=what)
-    add("--port", type=options.count, default=7860, help="port to listen on (default 7860)")
+    add("--port", type=options.port, default=7860, help="port to listen on (default 7860)")
     add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if available)")
 
 
 def run(args: argparse.Namespace) -> None:
     extras.need("gradio", "the demo needs Gradio")
     import syncflow
-    from syncflow.serving import demo
+    from syncflow.serving import address, demo
 
+    address.check(args.host, args.port)
     model = syncflow.load(args.model, device=args.device)
     demo.serve(model, args.host, args.port)

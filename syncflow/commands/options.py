@@ -25,6 +25,7 @@ def number(within: Range) -> Callable[[str], Any]:
 
 seed = number(ranges.SEED)
 count = number(Whole(1, 10**9))
+port = number(Whole(1, 65_535))
 positive, real = number(Real(0, 1e6, above=True)), number(Real(0, 1e6))
 
 

@@ -158,7 +158,8 @@ def _one(base: Path, prompts: int, takes: int) -> Plan:
     if prompts > 1:
         raise ValueError(
             f"'{base}' is one file, but there are {prompts} prompts: "
-            f"give a folder or a pattern such as 'clips/{{i}}.mp4'"
+            f"give a folder or a pattern such as 'clips/{{i}}.mp4', or put one prompt of several "
+            "words in quotes"
         )
     if takes == 1:
         return Plan([base])
