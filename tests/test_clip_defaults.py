@@ -12,7 +12,7 @@ from syncflow.clip import FPS, SAMPLE_RATE, SECONDS
 PACKAGE = Path(syncflow.__file__).parent
 OWNER = PACKAGE / "clip.py"
 # Sample rates that codecs know, of networks of others and of a standard's filters.
-TABLES = {"data/media.py", "loudness.py"}
+TABLES = {"data/media.py", "data/export/loudness.py"}
 DEFAULTS = {"seconds": SECONDS, "fps": FPS, "sample_rate": SAMPLE_RATE, "rate": SAMPLE_RATE}
 
 
