@@ -49,6 +49,15 @@ def test_unknown_words_take_the_company_of_an_attribute_but_not_the_attribute() 
     assert sum(changed) > 50
 
 
+def test_unknown_words_are_in_the_share_of_captions_that_is_asked() -> None:
+    plain = task(levels=[1, 2, 3, 4]).batch(1)[0]
+    shares = []
+    for share in (0.3, 1.0):
+        texts = task(levels=[1, 2, 3, 4], unknown_words=share).batch(1)[0]
+        shares.append(np.mean([a != b for a, b in zip(texts, plain, strict=True)]))
+    assert 0.1 < shares[0] < 0.5 and shares[1] > 0.8
+
+
 def test_unknown_words_are_no_words_of_the_world() -> None:
     phrases = [p for values in captions.WORDS.values() for each in values.values() for p in each]
     known = {word for phrase in phrases for word in phrase.split()} | set(materials.COLOURS)
