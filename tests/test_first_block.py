@@ -1,5 +1,7 @@
 """The first-block cache: what it leaves out, and what it may not change."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -111,6 +113,22 @@ def test_a_clip_does_not_depend_on_its_batch(model, monkeypatch, schedule, takes
         for clip in clips(model, [prompt], seed=index, **options)
     ]
     assert (joined(together) - joined(alone)).abs().max() < 5e-3
+
+
+def test_change_is_measured_from_the_last_whole_pass_of_each_prompt():
+    velocity = object.__new__(first_block.CachedVelocity)
+    velocity.threshold, velocity._whole = 0.5, {}
+    velocity.captions = SimpleNamespace(prompts=2)
+    asked = []
+
+    def others(rows):
+        asked.append(rows)
+        return (torch.zeros(2 if rows is None else len(rows), 1, 1),)
+
+    # The second prompt moves away at the second step and is as near to it at the third.
+    for first in ([1.0, 1.0], [1.1, 2.0], [1.2, 2.1], [1.6, 2.1]):
+        velocity._passed("video", ("a",), torch.tensor(first).view(2, 1, 1), others)
+    assert asked == [None, [1], [0]]
 
 
 def test_change_is_of_every_prompt_over_its_captions_and_takes():

@@ -76,3 +76,12 @@ def test_a_process_that_cannot_begin_says_why(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", arguments)
     assert train_table.main() == 1
     assert "ModuleNotFoundError: deepspeed" in capsys.readouterr().out
+    # The next try that says nothing is not taken for that one.
+
+    def silent(command, **given):
+        return started(["true"], stdin=subprocess.PIPE)
+
+    monkeypatch.setattr(train_table.subprocess, "Popen", silent)
+    monkeypatch.setattr(sys, "argv", [*arguments, "--retry"])
+    assert train_table.main() == 1
+    assert "without a result" in capsys.readouterr().out
