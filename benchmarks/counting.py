@@ -19,6 +19,7 @@ workspaces that kernels allocate for themselves.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections import Counter as Numbers
 from collections.abc import Callable, Iterator
@@ -106,8 +107,9 @@ class Counter(TorchDispatchMode):
     """Counts what passes the dispatcher and lives on ``device`` ("cuda" or "cpu").
 
     ``total`` is everything; ``parts`` by the name of the innermost module that ``watch`` knows;
-    ``operators`` launches by operator; ``transfers`` copies between host and device, ``reads``
-    places where the host waits for a number.
+    ``operators`` launches by operator; ``transfers`` copies between host and device. ``waits`` are
+    where the host waits for numbers of the device, by the function of this package that asks:
+    copies to the host, and operators that need a number; ``reads`` is how many.
     """
 
     def __init__(self, device: str) -> None:
@@ -117,14 +119,19 @@ class Counter(TorchDispatchMode):
         self.total, self.parts = Part(), {}
         self.operators: Numbers[str] = Numbers()
         self.transfers: Numbers[str] = Numbers()
-        self.reads = 0
+        self.waits: Numbers[str] = Numbers()
         self._inside: list[str] = []
         self._composite = 0
+
+    @property
+    def reads(self) -> int:
+        """How often the host waited."""
+        return sum(self.waits.values())
 
     def reset(self) -> None:
         """Counts from here on; what lives goes on living."""
         self.total, self.parts = Part(), {}
-        self.operators, self.transfers, self.reads = Numbers(), Numbers(), 0
+        self.operators, self.transfers, self.waits = Numbers(), Numbers(), Numbers()
         self.memory.peak = self.memory.live
 
     def watch(self, root: nn.Module) -> Callable[[], None]:
@@ -151,7 +158,8 @@ class Counter(TorchDispatchMode):
             return operator(*args, **kwargs)
         packet = operator._overloadpacket
         if packet in _READS:
-            self.reads += 1
+            if args[0].device.type == self.device:
+                self.waits[_caller()] += 1
             if packet is aten._local_scalar_dense:
                 return _some_number(args[0])
         out = self._parts_of(operator, args, kwargs)
@@ -206,6 +214,8 @@ class Counter(TorchDispatchMode):
         if len(places) > 1 and packet in (aten._to_copy, aten.copy_):
             way = "to the host" if made[0].device.type == "cpu" else "to the device"
             self.transfers[way] += 1
+            if way == "to the host":
+                self.waits[_caller()] += 1
         found.launches = launches(packet, args)
         self.operators[str(packet)] += found.launches
         touched = {id(tensor): num_bytes(tensor) for tensor in (*given, *made)}
@@ -219,6 +229,14 @@ class Counter(TorchDispatchMode):
             found.attention_flops, found.bytes_attention = flops, found.bytes
         elif packet not in PRODUCTS:
             found.bytes_outside_products = found.bytes
+
+
+def _caller() -> str:
+    """The innermost function of this package that is running, as module.function."""
+    frame = sys._getframe(1)
+    while frame is not None and not frame.f_globals.get("__name__", "").startswith("syncflow."):
+        frame = frame.f_back
+    return "" if frame is None else f"{frame.f_globals['__name__']}.{frame.f_code.co_name}"
 
 
 def _some_number(tensor: Tensor) -> bool | int | float:

@@ -56,7 +56,12 @@ class Footprint:
     step: Part
     by_module: dict[str, Part]
     transfers: dict[str, int]
-    reads: int
+    waits: dict[str, int]
+
+    @property
+    def reads(self) -> int:
+        """How often the host waits for the device."""
+        return sum(self.waits.values())
 
 
 def on_a_gpu(loop: LoopConfig, **changes: Any) -> LoopConfig:
@@ -108,7 +113,7 @@ def _plain(counter: Counter, task: Any, config: Any, validates: bool) -> Footpri
         engine.step(config.loop.lr, step, torch.zeros((), device=CUDA))
     train, rest = counter.memory.peak, counter.memory.live
     step_counts, parts_counted = counter.total, counter.parts
-    transfers, reads = dict(counter.transfers), counter.reads
+    transfers, waits = dict(counter.transfers), dict(counter.waits)
     trained = sum(_size(p) for p in engine.named.values())
     parts = {
         "parameters": weights,
@@ -123,7 +128,7 @@ def _plain(counter: Counter, task: Any, config: Any, validates: bool) -> Footpri
         with _short(config):
             engine.evaluate("validate")
         validate = counter.memory.peak
-    return Footprint(train, validate, rest, parts, step_counts, parts_counted, transfers, reads)
+    return Footprint(train, validate, rest, parts, step_counts, parts_counted, transfers, waits)
 
 
 def _with_zero(
@@ -155,7 +160,7 @@ def _with_zero(
     passes = counter.memory.peak - away + (gradients if stage > 1 else 0)
     updating = weights + gradients + 4 * trained / gpus  # its gradients in float32
     step_counts, by_module = counter.total, counter.parts
-    transfers, reads = dict(counter.transfers), counter.reads
+    transfers, waits = dict(counter.transfers), dict(counter.waits)
     rest = here - away + shards + buckets
     parts = {
         "parameters": weights,
@@ -183,7 +188,7 @@ def _with_zero(
         step_counts,
         by_module,
         transfers,
-        reads,
+        waits,
     )
 
 

@@ -60,7 +60,7 @@ def report(config: Any, gpus: int) -> dict[str, Any]:
             "dispatcher_calls": found.step.calls,
             "bytes_outside_products": found.step.bytes_outside_products,
             "copies": found.transfers,
-            "waits": found.reads,
+            "waits": found.waits,
         },
         "guided_step": {
             "launches": guided.launches,

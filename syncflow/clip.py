@@ -113,6 +113,25 @@ class ClipSpec:
         index_A = torch.arange(self.audio_latent_length, device=device, dtype=torch.float32)
         return (index_A + 0.5) * self.seconds_per_audio_latent
 
+    def windows(self, seconds: float) -> list[tuple[int, int]]:
+        """Where a window of ``seconds`` may begin in the latents of such a clip: the first latent
+        frame and the first audio latent, of the same moment.
+
+        Raises:
+            ValueError: the window is longer than the clip, or no geometry.
+        """
+        window = replace(self, seconds=seconds)
+        frames = self.video_latent_shape[0] - window.video_latent_shape[0]
+        sounds = self.audio_latent_length - window.audio_latent_length
+        if frames < 0 or sounds < 0:
+            raise ValueError(f"a window of {seconds:g} s is longer than clips of {self.seconds:g}")
+        out = []
+        for first in range(frames + 1):
+            place = first * self.seconds_per_latent_frame / self.seconds_per_audio_latent
+            if abs(place - round(place)) < 1e-6 and round(place) <= sounds:
+                out.append((first, round(place)))
+        return out
+
     def with_size(self, height: int | None, width: int | None) -> ClipSpec:
         return replace(self, height=height or self.height, width=width or self.width)
 

@@ -8,9 +8,10 @@ import importlib.util
 #: The extra that brings a module, by its first name.
 EXTRAS = {
     "cv2": "metrics", "deepspeed": "train", "fastapi": "serve", "flash_attn": "flash",
-    "ftfy": "t5", "google": "t5", "gradio": "demo", "gradio_client": "demo", "librosa": "metrics",
+    "ftfy": "t5", "fsspec": "stream", "gcsfs": "stream", "google": "t5",
+    "gradio": "demo", "gradio_client": "demo", "librosa": "metrics",
     "peft": "lora", "prometheus_client": "serve", "pyarrow": "prepare",
-    "python_multipart": "serve", "sentencepiece": "t5", "tensorboard": "train",
+    "python_multipart": "serve", "s3fs": "stream", "sentencepiece": "t5", "tensorboard": "train",
     "uvicorn": "serve", "wandb": "wandb", "xformers": "xformers",
 }  # fmt: skip
 

@@ -1,10 +1,21 @@
 """Where a file named in a config or on the command line lies."""
 
+import os
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 #: The name of the model in the package, wherever a model folder may be named.
 SHIPPED = "shipped"
+
+
+def cache(name: str) -> Path | None:
+    """A folder of syncflow's cache: of $SYNCFLOW_CACHE, or of syncflow in the user's cache; None
+    where the variable is empty."""
+    chosen = os.environ.get("SYNCFLOW_CACHE")
+    if chosen is not None:
+        return Path(chosen).expanduser() / name if chosen else None
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(home).expanduser() / "syncflow" / name
 
 
 def find(path: str | Path) -> Path:

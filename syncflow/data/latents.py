@@ -9,7 +9,8 @@ or encoder. ``encode`` makes them from raw shards, ``prepare`` from ordinary vid
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ from syncflow.clip import ClipSpec
 from syncflow.data.encoders import Encoders
 from syncflow.data.latent_rows import POSTERIORS, Shard
 from syncflow.data.latent_shards import ShardWriter, locked
+from syncflow.data.latent_sources import Cache, OpenShards, open_folder
 from syncflow.data.manifest import MANIFEST, Statistics
-from syncflow.data.manifest import read as read_manifest
 from syncflow.data.shards import ClipShards
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.latent_space import Scale
@@ -137,15 +138,20 @@ class Latents:
     """Reader of such a folder; rows are numbered through all shards.
 
     Args:
-        folder: with ``manifest.json``.
+        folder: with ``manifest.json``; a path, or a URL of an object store ("s3://bucket/latents"),
+            whose shards are copied to this machine when they are first read.
         expected: a manifest whose encoders and geometry this one must have, and whose statistics
             normalise these latents too.
         statistics: normalise with these instead, as a model that is trained further needs its own
             (``manifest["model_statistics"]``).
+        window: s; of each clip a part so long is given, its place drawn anew every time.
+        cache: where copies of shards are kept.
 
     Raises:
         FileNotFoundError: no finished latents there.
-        ValueError: ``expected`` differs, the manifest or a shard is damaged, or rows are missing.
+        ValueError: ``expected`` differs, the manifest or a shard is damaged, or rows are missing;
+            a window that clips cannot have.
+        OSError: they cannot be read.
     """
 
     def __init__(
@@ -153,27 +159,23 @@ class Latents:
         folder: str | Path,
         expected: dict[str, Any] | None = None,
         statistics: dict[str, list[float]] | None = None,
+        window: float | None = None,
+        cache: Cache | None = None,
     ) -> None:
-        folder = Path(folder)
-        if not (folder / MANIFEST).exists():
-            raise FileNotFoundError(f"no finished latents in {folder} (no {MANIFEST})")
-        self.manifest = read_manifest(folder)
+        self.place = open_folder(folder, cache)
+        self.manifest = self.place.manifest
         if expected:
             self.require(folder, expected, "encoders", "geometry")
-        self._shards: list[Shard] = []
-        counts = []
-        for entry in self.manifest["shards"]:
-            path = folder / entry["file"]
-            shard = Shard(path, entry.get("header"))
-            if len(shard.tensors["video_mean"]) != entry["count"]:
-                raise ValueError(
-                    f"'{path}' does not have the {entry['count']} rows that its manifest lists"
-                )
-            self._shards.append(shard)
-            counts.append(entry["count"])
-        self._ends = list(accumulate(counts))
-        self.spec = ClipSpec(**self.manifest["geometry"])
-        self._check(folder)
+        self._whole = ClipSpec(**self.manifest["geometry"])
+        self._shards = OpenShards(self.place, self._check)
+        self.counts = tuple(entry["count"] for entry in self.manifest["shards"])
+        self._ends = list(accumulate(self.counts))
+        #: Of what ``batch`` gives: whole clips, or windows of them.
+        self.spec = self._whole
+        self._starts = [(0, 0)]
+        if window is not None:
+            self._starts = self._whole.windows(window)
+            self.spec = replace(self._whole, seconds=window)
         known = (expected or {}).get("statistics")
         self.normalise(statistics or known or self.manifest["statistics"])
 
@@ -213,26 +215,55 @@ class Latents:
     def batch(self, rows: np.ndarray, rng: np.random.Generator | None) -> dict[str, Tensor]:
         """Normalised draws from the posteriors, without ``rng`` their means, and the text:
         ``video`` [B,Cz,T,h,w], ``audio`` [B,A,D], ``text`` [B,L,E], ``mask`` [B,L], L the longest
-        caption's length."""
+        caption's length. Of windows, without ``rng``, the first of each clip."""
+        values = self.read(rows, rng)
+        if rng is None:
+            return self.drawn(values, None)
+        return self.drawn(
+            values, lambda shape: torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+        )
+
+    def read(self, rows: np.ndarray, rng: np.random.Generator | None) -> dict[str, Tensor]:
+        """The posteriors as they are stored, ``video_mean``, ``video_std``, ``audio_mean`` and
+        ``audio_std`` in float16, with ``text`` and ``mask``. ``rng`` draws the windows' places."""
         found = [self._find(int(row)) for row in rows]
+        starts = [self._start(rng) for _ in found]
+        frames, sounds = self.spec.video_latent_shape[0], self.spec.audio_latent_length
         out: dict[str, Tensor] = {}
-        for kind in ("video", "audio"):
-            mean, std = (
-                torch.stack([shard.tensors[f"{kind}_{k}"][row] for shard, row in found]).float()
-                for k in ("mean", "std")
-            )
-            self._refuse_what_is_no_number(rows, mean, std)
-            if rng is not None:
-                noise = rng.standard_normal(tuple(mean.shape), dtype=np.float32)
-                mean = mean + std * torch.from_numpy(noise)
-            out[kind] = self.scale[kind].normalize(mean)
-        texts = [shard.text(row).float() for shard, row in found]
+        for name in POSTERIORS:
+            parts = []
+            for (shard, row), (frame, sound) in zip(found, starts, strict=True):
+                value = shard.tensors[name][row]
+                is_video = name.startswith("video")
+                parts.append(value[:, frame:][:, :frames] if is_video else value[sound:][:sounds])
+            out[name] = torch.stack(parts)
+            self._refuse_what_is_no_number(rows, out[name])
+        texts = [shard.text(row) for shard, row in found]
         for row, text in zip(rows, texts, strict=True):
             self._refuse_what_is_no_number([row], text[None])
         length = torch.tensor([len(text) for text in texts])
         out["mask"] = torch.arange(int(length.max())) < length[:, None]
         out["text"] = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
         return out
+
+    def drawn(
+        self, values: dict[str, Tensor], normal: Callable[[tuple[int, ...]], Tensor] | None
+    ) -> dict[str, Tensor]:
+        """What ``batch`` gives, of what ``read`` gave, where that lies now. ``normal`` draws noise
+        of a shape there; without it the means are taken."""
+        out = {"mask": values["mask"], "text": values["text"].float()}
+        for kind in ("video", "audio"):
+            mean = values[f"{kind}_mean"].float()
+            if normal is not None:
+                mean = mean + values[f"{kind}_std"].float() * normal(tuple(mean.shape))
+            out[kind] = self.scale[kind].normalize(mean)
+        return out
+
+    def _start(self, rng: np.random.Generator | None) -> tuple[int, int]:
+        """Where the next window begins; whole clips draw nothing."""
+        if rng is None or len(self._starts) == 1:
+            return self._starts[0]
+        return self._starts[int(rng.integers(len(self._starts)))]
 
     def _refuse_what_is_no_number(self, rows: Sequence[int] | np.ndarray, *values: Tensor) -> None:
         for value in values:
@@ -245,28 +276,35 @@ class Latents:
                     "run again what made them"
                 )
 
-    def _check(self, folder: Path) -> None:
-        """Raises ValueError where the latents are not of the manifest's geometry."""
-        first = self._shards[0].tensors
-        video, audio = first["video_mean"].shape[1:], first["audio_mean"].shape[1:]
-        #: Of the latents, and numbers of a ``text`` token.
-        self.channels = {"video": video[0], "audio": audio[-1], "text": first["text"].shape[1]}
-        length = self.spec.audio_latent_length
-        expected = ((video[0], *self.spec.video_latent_shape), (length, audio[-1]))
-        for shard in self._shards:
-            width = shard.tensors["text"].shape[1]
-            if width != self.channels["text"]:
+    def _check(self, shard: Shard) -> None:
+        """Raises ValueError where latents are not of the manifest's geometry, or not like those of
+        the shard that was opened first."""
+        video, audio = (shard.tensors[f"{kind}_mean"].shape[1:] for kind in ("video", "audio"))
+        if not hasattr(self, "channels"):
+            #: Of the latents, and numbers of a ``text`` token.
+            self.channels = {
+                "video": video[0],
+                "audio": audio[-1],
+                "text": shard.tensors["text"].shape[1],
+            }
+            self._first = shard.path
+        width = shard.tensors["text"].shape[1]
+        if width != self.channels["text"]:
+            raise ValueError(
+                f"'{shard.path}' has captions of {width} channels, and '{self._first}' of "
+                f"{self.channels['text']}"
+            )
+        expected = (
+            (self.channels["video"], *self._whole.video_latent_shape),
+            (self._whole.audio_latent_length, self.channels["audio"]),
+        )
+        for name in POSTERIORS:
+            shape = tuple(shard.tensors[name].shape[1:])
+            if shape != expected[name.startswith("audio")]:
                 raise ValueError(
-                    f"'{shard.path}' has captions of {width} channels, and "
-                    f"'{self._shards[0].path}' of {self.channels['text']}"
+                    f"'{shard.path}' has {name} of {list(shape)}, and its {MANIFEST} says "
+                    f"{list(expected[name.startswith('audio')])}"
                 )
-            for name in POSTERIORS:
-                shape = tuple(shard.tensors[name].shape[1:])
-                if shape != expected[name.startswith("audio")]:
-                    raise ValueError(
-                        f"'{shard.path}' has {name} of {list(shape)}, and {folder / MANIFEST} says "
-                        f"{list(expected[name.startswith('audio')])}"
-                    )
 
     def record(self, row: int) -> dict[str, Any]:
         """What is known of a row's clip: its caption, and with ``prepare`` its file and times."""

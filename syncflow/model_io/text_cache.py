@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from syncflow.config import T5TextConfig
+from syncflow.config import T5TextConfig, paths
 from syncflow.model_io import hub, tensors
 from syncflow.models.text.encoder import TextEncoder
 
@@ -148,11 +147,7 @@ class PromptEncoder:
 
 def cache_folder() -> Path | None:
     """$SYNCFLOW_CACHE, or syncflow/text in the user's cache; None where the variable is empty."""
-    chosen = os.environ.get("SYNCFLOW_CACHE")
-    if chosen is not None:
-        return Path(chosen).expanduser() / "text" if chosen else None
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "syncflow" / "text"
+    return paths.cache("text")
 
 
 def _sample(path: Path) -> bytes:

@@ -234,15 +234,11 @@ class AudioTower(nn.Module):
             assert self.aligned_scale is not None, "made without an aligned path"
             scale_C = self.aligned_scale[index].to(x_BAC.dtype)
             x_BAC = torch.addcmul(x_BAC, state.aligned_BAC, scale_C)
+        words, term = None, None
+        if text is not None and layer.text_attn is not None:
+            words, term = text.keys_values[index], text.score_term
         x_BAC = layer(
-            x_BAC,
-            rotations[0],
-            state.t_BC,
-            keys_values,
-            score_term,
-            rotations[1],
-            text if layer.text_attn is not None else None,
-            index,
+            x_BAC, rotations[0], state.t_BC, keys_values, score_term, rotations[1], words, term
         )
         return replace(state, x_BAC=x_BAC)
 
@@ -279,8 +275,8 @@ class AudioLayer(nn.Module):
         keys_values: KeysValues,
         score_term: Tensor | None,
         cross_rotation_AP2: Tensor | None,
-        text: AudioText | None,
-        index: int,
+        words: KeysValues | None,
+        words_term: Tensor | None,
     ) -> Tensor:
         """One layer: x [B*K, A, C] -> the same.
 
@@ -291,17 +287,18 @@ class AudioLayer(nn.Module):
             keys_values: of the context, each [B, H, M, D].
             score_term: added to a key's scores, [B, M]; None adds nothing.
             cross_rotation_AP2: of cross-attention's queries; None turns nothing.
-            text: the captions, where this layer reads them beside the picture.
-            index: of this layer, to find its part of ``text``.
+            words: of the captions, where this layer reads them beside the picture. (No number of
+                the layer comes in: compiled, it would be a graph of its own for each.)
+            words_term: ``score_term`` of the captions.
         """
         x_BAC = self.self_norm(x_BAC, self.self_attention(x_BAC, self_rotation_AP2))
         # The flow time of every draw is one more token of its context.
         time = self.cross_attn.keys_values(t_BC[:, None])
         y_BAC = self.cross_attn(x_BAC, keys_values, score_term, cross_rotation_AP2, time)
         x_BAC = self.cross_norm(x_BAC, y_BAC)
-        if text is not None:
+        if words is not None:
             assert self.text_attn is not None and self.text_norm is not None
-            y_BAC = self.text_attn(x_BAC, text.keys_values[index], text.score_term)
+            y_BAC = self.text_attn(x_BAC, words, words_term)
             x_BAC = self.text_norm(x_BAC, y_BAC)
         out_BAC: Tensor = self.mlp_norm(x_BAC, self.mlp(x_BAC))
         return out_BAC

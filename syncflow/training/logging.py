@@ -76,7 +76,7 @@ def gathered(values: Mapping[str, Tensor | float], group: Group) -> dict[str, fl
     flat = [torch.as_tensor(v, dtype=torch.float32, device=group.device) for v in values.values()]
     if not flat:
         return {}
-    summed = group.sum(torch.cat([value.reshape(-1) for value in flat]))
+    summed = group.sum(torch.cat([value.reshape(-1) for value in flat])).cpu()  # one wait
     out: dict[str, float] = {}
     pieces = summed.split([value.numel() for value in flat])
     for name, shape, piece in zip(values, [v.shape for v in flat], pieces, strict=True):

@@ -24,6 +24,7 @@ from syncflow.training import logging
 from syncflow.training.batches import Batches
 from syncflow.training.checkpoints import checkpoint, resume, weights
 from syncflow.training.checkpoints.writer import TAG, Writer
+from syncflow.training.compiling import compile_blocks
 from syncflow.training.distributed import engine
 from syncflow.training.distributed.groups import Group
 from syncflow.training.optim import optimizer, power_ema, precision
@@ -105,10 +106,10 @@ class _Run:
         metadata: dict[str, str],
         group: Group,
     ) -> None:
-        if group.world > 1 and config.randomness != "sample":
+        if group.world > 1 and config.randomness == "batch":
             raise ValueError(
-                f'{group.world} processes need loop.randomness "sample": "batch" draws for one '
-                "process alone"
+                f'{group.world} processes need loop.randomness "sample" or "device": "batch" draws '
+                "for one process alone"
             )
         group.rows(config.batch_size)
         self.task, self.config, self.out, self.group = task, config, out, group
@@ -123,6 +124,7 @@ class _Run:
             own = task.module.state_dict()
             own |= {k: start.state[f"model/{k}"] for k in own if f"model/{k}" in start.state}
             task.module.load_state_dict(own)
+        compile_blocks(task.module, config)
         recompute(task.module, config.recompute)
         self.engine = engine.build(task, config, group)
         self.step, self.skipped, self.recent = start.step, start.skipped, list(start.recent)
@@ -150,7 +152,9 @@ class _Run:
         # Counting traces the whole model: only where a share of the peak can be told.
         self.peak = peak if peak and task.flops(0) is not None else None
         self.passes = Passes(task, config, group)
-        self.batches = Batches(task, config.prefetch, self.passes.source)
+        self.batches = Batches(
+            task, config.prefetch, self.passes.source, config.readers, group.device
+        )
         shown = progress and group.leads
         self.bar = bar(
             total=config.steps, initial=start.step, desc=out.name, shown=shown, mininterval=2

@@ -33,7 +33,9 @@ class Passes:
         if config.randomness == "batch":
             return torch.Generator().manual_seed(config.seed * 1_000_003 + index)
         places = self._places(index)
-        return SampleGenerators(config.seed, places[self.group.rows(len(places))])
+        own = places[self.group.rows(len(places))]
+        there = self.group.device if config.randomness == "device" else "cpu"
+        return SampleGenerators(config.seed, own, there)
 
     def _places(self, index: int) -> range:
         """The numbers of the clips of a pass."""

@@ -11,6 +11,7 @@ from typing import cast
 
 from syncflow.config import find
 from syncflow.data import recordings
+from syncflow.data.latent_sources import is_finished, is_remote
 from syncflow.data.manifest import MANIFEST
 from syncflow.model_io import model_folder
 from syncflow.training import settings
@@ -109,6 +110,10 @@ def _inputs(config: settings.AnyTask) -> Iterator[_Input]:
 
 
 def _check_input(file: Path, wanted: _Input, made: dict[Path, str]) -> None:
+    if wanted.tasks == _LATENTS and is_remote(wanted.path):
+        if not is_finished(wanted.path):
+            raise ValueError(f"{file}: {wanted.key}: no finished latents in {wanted.path}")
+        return
     path = find(wanted.path)
     whole = _absolute(path)
     task = next((made[folder] for folder in (whole, *whole.parents) if folder in made), None)

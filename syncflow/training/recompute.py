@@ -35,17 +35,22 @@ def recompute(module: nn.Module, kind: Literal["none", "blocks", "selective"]) -
     if kind == "selective":
         contexts = partial(create_selective_checkpoint_contexts, _policy)
         twice = partial(checkpoint, use_reentrant=False, context_fn=contexts)
-    blocks = [
-        block
-        for block in module.modules()
-        if isinstance(block, (Block, Adaptor, AudioLayer))
-        and any(parameter.requires_grad for parameter in block.parameters())
-    ]
+    blocks = [block for block in towers_blocks(module) if learns(block)]
     for block in blocks:
         # On the instance, so that the names of the weights stay what they are.
         again = partial(twice, partial(_uncached, block.forward))
-        block.forward = again  # type: ignore[method-assign]  # of one instance
+        block.forward = again
     return len(blocks)
+
+
+def towers_blocks(module: nn.Module) -> list[nn.Module]:
+    """The towers' blocks and the adaptors, in order."""
+    return [each for each in module.modules() if isinstance(each, Block | Adaptor | AudioLayer)]
+
+
+def learns(block: nn.Module) -> bool:
+    """Whether anything of it is trained."""
+    return any(parameter.requires_grad for parameter in block.parameters())
 
 
 def _uncached(forward: Callable[..., Result], *arguments: object) -> Result:

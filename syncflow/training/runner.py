@@ -74,8 +74,11 @@ def _check_alone(file: Path, config: settings.AnyTask, group: Group) -> None:
         )
     if not isinstance(config, settings.TrainedTask):
         return
-    if config.loop.randomness == "sample" and not isinstance(config, _SHARED):
-        raise ValueError(f"{file}: loop.randomness 'sample' is not for the task {config.task!r}")
+    if config.loop.randomness != "batch" and not isinstance(config, _SHARED):
+        raise ValueError(
+            f"{file}: loop.randomness {config.loop.randomness!r} is not for the task "
+            f"{config.task!r}"
+        )
     if config.loop.sequence_parallel > 1 and not isinstance(config, settings.FlowTask):
         raise ValueError(
             f"{file}: loop.sequence_parallel is for flow tasks, not for {config.task!r}"

@@ -86,7 +86,7 @@ def test_the_flow_time_is_a_token_of_the_context() -> None:
 
     layer.cross_attn.register_forward_pre_hook(read)
     with torch.no_grad():
-        layer(x, context.self_rotation_AP2, t, context.keys_values[0], None, None, None, 0)
+        layer(x, context.self_rotation_AP2, t, context.keys_values[0], None, None, None, None)
         queries, keys_values, *_, own = seen[0]
         value = own[1]
         drowned = (torch.zeros_like(own[0]), value)

@@ -34,7 +34,11 @@ GEOMETRY = {"seconds": 1.0, "fps": 8, "height": 32, "width": 32, "sample_rate": 
 
 
 def write_latents(
-    folder: Path, count: int = 4, channels: tuple[int, int, int] = (2, 3, 8), **geometry: float
+    folder: Path,
+    count: int = 4,
+    channels: tuple[int, int, int] = (2, 3, 8),
+    shards: int = 1,
+    **geometry: float,
 ) -> Path:
     """A folder of ``count`` clips of noise, as ``latents.encode`` writes it; ``channels`` of video,
     audio and text. Captions have 4 tokens, every third one 2."""
@@ -57,9 +61,18 @@ def write_latents(
         caption: values["text"][row, : 4 if row % 3 else 2] for row, caption in enumerate(captions)
     }
     folder.mkdir()
-    writer = ShardWriter(folder, [range(1)])
+    writer = ShardWriter(folder, [range(number, number + 1) for number in range(shards)])
     writer.missing()
-    writer.add(0, Rows(arrays, texts, [{"caption": caption} for caption in captions]))
+    for number, rows in enumerate(np.array_split(np.arange(count), shards)):
+        own = [captions[row] for row in rows]
+        writer.add(
+            number,
+            Rows(
+                {name: value[rows] for name, value in arrays.items()},
+                {caption: texts[caption] for caption in own},
+                [{"caption": caption} for caption in own],
+            ),
+        )
     writer.finish({"encoders": {"video_vae": "x"}, "geometry": GEOMETRY | geometry})
     # Statistics that change no value, so that a test can compute by hand.
     path = folder / "manifest.json"

@@ -65,4 +65,7 @@ def test_the_papers_stages(stage):
         "draws",
         "statistics",
         "condition_share",
+        "cache",
+        "shuffle_shards",
+        "window",
     }

@@ -108,6 +108,7 @@ def folder(tmp_path_factory):
     runner.run(write_vae("vae_one"), progress=False)
     runner.run(write("one"), progress=False)
     runner.run(write("buckets_one", **several), progress=False)
+    runner.run(write("device_one", None, {"steps": 6, "randomness": "device"}), progress=False)
     short = {"steps": 6, "max_nonfinite": 2}
     jobs = [
         write("replicas"),
@@ -121,6 +122,8 @@ def folder(tmp_path_factory):
         write("buckets", 2, **several),
         write("sequence", None, {"sequence_parallel": 2}),
         write("sequence_zero2", 2, {"sequence_parallel": 2}),
+        write("device", None, {"steps": 6, "randomness": "device", "prefetch": 2, "readers": 2}),
+        write("device_zero3", 3, {"steps": 6, "randomness": "device"}),
         write_vae("vae_two"),
         write_vae("vae_zero2", 2),
     ]
@@ -203,6 +206,14 @@ def test_communication_is_timed_where_there_is_any(folder, name):
     assert all(each == 0 if name == "one" else 0 < each < 60 for each in seconds)
 
 
+@pytest.mark.parametrize("name", ["device", "device_zero3"])
+def test_draws_on_the_device_are_the_same_for_two_processes(folder, name):
+    one, two = losses(folder / "device_one"), losses(folder / name)
+    assert len(one) == 6 and one == pytest.approx(two, abs=1e-4)
+    # Posteriors are drawn by another generator than on the host.
+    assert one != pytest.approx(losses(folder / "one")[:6], abs=1e-4)
+
+
 def test_accumulated_parts_learn_what_a_batch_does(folder):
     # A batch's losses are means over its moving videos, so parts weigh them a little differently.
     runs = ("whole", "accumulated")
@@ -266,6 +277,7 @@ def test_zero_goes_on_bit_for_bit_where_it_stopped(tmp_path, precision):
     for run in runs:
         loop = {**LOOP, "steps": 4, "checkpoint_every": 2, "validate_every": 2, "batch_size": 4,
                 "precision": precision,
+                "randomness": "device" if precision == "bf16" else "sample",
                 "deepspeed": {"zero_optimization": {"stage": int(run[-1])}}}  # fmt: skip
         made = flow_config(latents, tmp_path / run, "both", loop, **OPTIONS)
         (tmp_path / f"{run}.json").write_text(json.dumps(made))

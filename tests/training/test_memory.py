@@ -54,6 +54,11 @@ def test_every_config_fits_its_gpu_and_launches_no_more_than_it_did(name):
     assert found["guided_step"]["launches"] <= 1.05 * before["guided_step"]["launches"]
     for what, size in found["peak_gib"].items():
         assert size <= 1.05 * before["peak_gib"][what], what
+    # All that a step may wait for (DeepSpeed's own apart): its gradient's norm and whether all is
+    # finite, in one copy.
+    allowed = {} if found["zero"] else {"syncflow.training.distributed.replicas.step": 1}
+    assert found["step"]["waits"] == allowed
+    assert found["step"]["copies"].get("to the host", 0) == len(allowed)
 
 
 @pytest.mark.parametrize("name", VAES)

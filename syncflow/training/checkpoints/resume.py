@@ -21,11 +21,11 @@ from syncflow.training.optim import optimizer
 
 # What may change while a run lasts: how long it is, where it goes, what it tells, how it is shared
 # out. Everything else decides what is learned.
-_FREE = {"out", "validation", "samples"}
+_FREE = {"out", "validation", "samples", "cache"}
 _FREE_LOOP = {
     "steps", "threads", "checkpoint_minutes", "checkpoint_every", "keep_last", "keep_every",
-    "log_every", "validate_every", "max_nonfinite", "prefetch", "recompute", "wandb",
-    "peak_tflops", "deepspeed", "sequence_parallel", "changed", "average_every",
+    "log_every", "validate_every", "max_nonfinite", "prefetch", "readers", "recompute", "compile",
+    "wandb", "peak_tflops", "deepspeed", "sequence_parallel", "changed", "average_every",
 }  # fmt: skip
 
 
@@ -187,7 +187,7 @@ def _decisive(text: str) -> Json:
         pass
     values = {k: v for k, v in values.items() if k not in _FREE}
     loop = {k: v for k, v in values.get("loop", {}).items() if k not in _FREE_LOOP}
-    if loop.get("randomness") == "sample":
+    if loop.get("randomness") in ("sample", "device"):
         parts = loop.pop("accumulate")
         loop["batch_size * accumulate"] = loop.pop("batch_size") * parts
         for bucket in values["data"] if isinstance(values.get("data"), list) else ():

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -24,27 +25,54 @@ _BLOCK = 256  # updates in which every bucket has its share
 _ORDER = 5  # the stream of random numbers that orders the buckets
 
 
-def epoch_indices(size: int, seed: int, step: int, batch_size: int) -> np.ndarray:
+def epoch_indices(
+    size: int,
+    seed: int,
+    step: int,
+    batch_size: int,
+    shards: tuple[int, ...] = (),
+    together: int = 0,
+) -> np.ndarray:
     """Which samples step ``step`` sees: every epoch is a new permutation, none is repeated or
-    skipped within it."""
+    skipped within it. ``together``: it goes through ``shards`` (their sizes) in a new order, so
+    many at a time, and mixes the samples of those; 0 = all of them."""
     first = step * batch_size
     places = np.arange(first, first + batch_size)
     out = np.empty(batch_size, dtype=np.int64)
     for epoch in np.unique(places // size):
         here = places // size == epoch
-        permutation = np.random.default_rng([seed, int(epoch)]).permutation(size)
-        out[here] = permutation[places[here] % size]
+        order = _permutation(size, seed, int(epoch), shards, together)
+        out[here] = order[places[here] % size]
+    return out
+
+
+@lru_cache(maxsize=8)
+def _permutation(
+    size: int, seed: int, epoch: int, shards: tuple[int, ...], together: int
+) -> np.ndarray:
+    """The order of an epoch; made once, and not for every pass of a million clips."""
+    rng = np.random.default_rng([seed, epoch])
+    if together:
+        ends = np.cumsum([0, *shards])
+        order = rng.permutation(len(shards))
+        parts = [order[first : first + together] for first in range(0, len(order), together)]
+        rows = [np.concatenate([np.arange(ends[n], ends[n + 1]) for n in part]) for part in parts]
+        out = np.concatenate([rng.permutation(part) for part in rows])
+    else:
+        out = rng.permutation(size)
+    out.setflags(write=False)
     return out
 
 
 @dataclass(frozen=True)
 class Bucket:
     """Clips of one geometry. ``name`` stands in logs, ``batch_size`` is that of a pass of all
-    processes."""
+    processes; ``together``: shards that are mixed (``epoch_indices``)."""
 
     name: str
     latents: Latents
     batch_size: int
+    together: int = 0
 
     @property
     def spec(self) -> ClipSpec:
@@ -64,8 +92,11 @@ class Pass:
 
     @property
     def rows(self) -> np.ndarray:
-        """Which clips; asked for by whoever reads them, since it costs a permutation of all."""
-        return epoch_indices(len(self.bucket.latents), self.seed, self.turn, len(self.places))
+        """Which clips."""
+        latents, together = self.bucket.latents, self.bucket.together
+        shards = latents.counts if together else ()
+        size = len(self.places)
+        return epoch_indices(len(latents), self.seed, self.turn, size, shards, together)
 
 
 class Plan:
@@ -134,9 +165,11 @@ def training_buckets(
     data: str | Sequence[str | BucketConfig],
     loop: LoopConfig,
     statistics: dict[str, list[float]] | None = None,
+    read: Callable[[str], Latents] = Latents,
+    together: int = 0,
 ) -> Plan:
     """The plan of a training set; all its latents are normalised by ``statistics`` and, where those
-    do not name one, by those of all of them.
+    do not name one, by those of all of them. ``read`` opens a folder.
 
     Raises:
         ValueError: two folders are of different encoders.
@@ -144,30 +177,39 @@ def training_buckets(
     """
     entries = [data] if isinstance(data, str) else data
     chosen = [BucketConfig(data=entry) if isinstance(entry, str) else entry for entry in entries]
-    latents = [Latents(entry.data) for entry in chosen]
+    latents = [read(entry.data) for entry in chosen]
+    for each in latents if not together else ():
+        each.place.require_room()
     for entry, other in zip(chosen[1:], latents[1:], strict=True):
         other.require(entry.data, latents[0].manifest, "encoders")
     own = latents[0].statistics if len(latents) == 1 else _pooled(latents)
     for each in latents:
         each.normalise({**own, **(statistics or {})})
     sizes = [entry.batch_size or loop.batch_size for entry in chosen]
-    buckets = [Bucket(*each) for each in zip(_names(latents), latents, sizes, strict=True)]
+    buckets = [
+        Bucket(*each, together) for each in zip(_names(latents), latents, sizes, strict=True)
+    ]
     return Plan(buckets, [entry.weight for entry in chosen], loop)
 
 
-def validation_buckets(folders: str | Sequence[str], plan: Plan) -> list[Bucket]:
+def validation_buckets(
+    folders: str | Sequence[str], plan: Plan, read: Callable[[str], Latents] = Latents
+) -> list[Bucket]:
     """Validation sets, each of a geometry and of the encoders that are trained on, and normalised
     as those are.
 
     Raises:
         ValueError: one is not.
     """
-    trained = {bucket.spec: bucket.latents.manifest for bucket in reversed(plan.buckets)}
+    trained = {bucket.spec for bucket in plan.buckets}
     first = plan.buckets[0].latents.manifest
     latents = []
     for folder in [folders] if isinstance(folders, str) else folders:
-        found = Latents(folder, statistics=plan.statistics)
-        found.require(folder, trained.get(found.spec, first), "encoders", "geometry")
+        found = read(folder)
+        found.normalise(plan.statistics)
+        found.require(folder, first, "encoders")
+        if found.spec not in trained:
+            found.require(folder, first, "geometry")
         latents.append(found)
     names = _names(latents)
     return [Bucket(name, each, len(each)) for name, each in zip(names, latents, strict=True)]

@@ -12,6 +12,7 @@ from torch import Tensor
 from syncflow.clip import VIDEO_STRIDE, to_model
 from syncflow.data.made_latents import MadeLatents
 from syncflow.data.shards import ClipShards
+from syncflow.training import side_stream
 from syncflow.training.distributed.groups import Group
 from syncflow.training.settings import ClipsConfig, LoopConfig
 
@@ -36,10 +37,17 @@ class Pieces(Crops):
     distance: Tensor | None = None
 
     def to(self, device: torch.device) -> Pieces:
-        tensors = {
-            name: getattr(self, name) for name in ("originals", "made_B", "latent", "distance")
-        }
-        return replace(self, **{k: v.to(device) for k, v in tensors.items() if v is not None})
+        latent, distance = (
+            value if value is None else side_stream.send(value, device)
+            for value in (self.latent, self.distance)
+        )
+        return replace(
+            self,
+            originals=side_stream.send(self.originals, device),
+            made_B=side_stream.send(self.made_B, device),
+            latent=latent,
+            distance=distance,
+        )
 
     def nearness(self, distance: float) -> Tensor | None:
         """How much each frame counts, [B, 1, F, 1, 1]: half where its made latent is ``distance``

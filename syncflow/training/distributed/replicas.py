@@ -117,9 +117,11 @@ class Replicas:
         finite, or a spike, and nothing was changed."""
         most = self.config.clip or math.inf
         norm = torch.nn.utils.clip_grad_norm_(list(self.named.values()), most)
-        finite = bool(torch.isfinite(norm)) and bool(torch.isfinite(loss))
-        finite = finite and self.guard.allows(norm.item())
-        if self.group.world > 1:
+        # One wait for the device: what is decided and what is told come in one copy.
+        bad = self.group.sum((~torch.isfinite(torch.stack([norm, loss]))).any().float())
+        size, bad = torch.stack([norm.float(), bad]).cpu()
+        finite = not bad and self.guard.allows(size.item())
+        if self.guard.factor and self.group.world > 1:
             finite = not self.group.any(not finite)[0]
         for each in self.optimizers:
             for group in each.param_groups:
@@ -132,7 +134,7 @@ class Replicas:
         self.average.update(self.module, number)
         with torch.no_grad():
             self._update_powers(number)
-        return norm.item()
+        return size.item()
 
     @torch.no_grad()
     def evaluate(self, name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import field_validator
+from pydantic import StrictBool, field_validator, model_validator
 
 from syncflow.config import Config
 from syncflow.config.units import (
@@ -57,13 +57,15 @@ class LoopConfig(Config):
     times the median of the last 101 is left out, and counts as one that is not finite; 0 = none is.
     ``changed``: the settings of the optimizer that a resumed run may have otherwise than its
     checkpoint. ``randomness`` "sample" numbers the draws by clip, so that they do not depend on how
-    a batch is shared; several processes need it.
+    a batch is shared; "device" does so where the model is, and on a GPU draws other numbers than on
+    a CPU. Several processes need one of the two.
 
     Checkpoints come every ``checkpoint_minutes`` and every ``checkpoint_every`` steps; the newest
     ``keep_last`` stay and those of every ``keep_every`` steps. ``log_every``, ``validate_every``:
-    steps; what has an ``_every`` of 0 is never done. ``prefetch`` batches are made ahead.
-    ``recompute``: see ``recompute.py``. ``wandb``: a project of Weights & Biases. ``peak_tflops``:
-    of one device, for MFU where its name says nothing. ``deepspeed``: DeepSpeed's own block.
+    steps; what has an ``_every`` of 0 is never done. ``prefetch`` batches are made ahead,
+    by ``readers`` threads. ``recompute``: see ``recompute.py``; ``compile``: see ``compiling.py``.
+    ``wandb``: a project of Weights & Biases. ``peak_tflops``: of one device, for MFU where its name
+    says nothing. ``deepspeed``: DeepSpeed's own block.
     ``sequence_parallel``: so many processes share every sample.
     """
 
@@ -80,10 +82,12 @@ class LoopConfig(Config):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     accumulate: Count = 1
     seed: Seed = 0
-    randomness: Literal["batch", "sample"] = "batch"
+    randomness: Literal["batch", "sample", "device"] = "batch"
     threads: Annotated[int, Whole(1, 4096, "threads")] | None = None
     prefetch: Annotated[int, Whole(0, 1024, "batches")] = 0
+    readers: Annotated[int, Whole(1, 256, "threads")] = 1
     recompute: Literal["none", "blocks", "selective"] = "none"
+    compile: StrictBool = False
     checkpoint_minutes: Minutes = 2.0
     checkpoint_every: Every = 0
     keep_last: Annotated[int, Whole(1, 1_000_000, "checkpoints")] = 2
@@ -122,6 +126,26 @@ class LoopConfig(Config):
                 "DeepSpeed's, whose state cannot be saved here; use stage 2, which sends as much"
             )
         return block
+
+    @model_validator(mode="after")
+    def _check_compile(self) -> LoopConfig:
+        if not self.compile:
+            return self
+        if self.recompute == "selective":
+            raise ValueError(
+                "compile chooses itself what of a block is kept; set recompute to 'none' or "
+                "'blocks'"
+            )
+        if self.sequence_parallel > 1:
+            raise ValueError(
+                "compile needs blocks that talk to nobody; leave out sequence_parallel"
+            )
+        if self.deepspeed and self.deepspeed["zero_optimization"]["stage"] == 3:
+            raise ValueError(
+                "compile needs whole weights, which ZeRO 3 puts together inside the blocks; set "
+                "zero_optimization.stage to 1 or 2"
+            )
+        return self
 
 
 _DEEPSPEEDS = Real(-1e15, 1e15)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from syncflow.config import BytesTextConfig, Config, DDiTConfig, SamplingConfig
-from syncflow.config.units import Batch, Between, Clips, Every, Pixels, Seed, Share
+from syncflow.config.units import Batch, Between, Clips, Every, Pixels, Seconds, Seed, Share
 from syncflow.impacts import LEVELS
 from syncflow.ranges import Real, Whole
 from syncflow.training.settings.folders import FolderConfig, OneOrSeveral
@@ -116,6 +117,18 @@ class BucketConfig(FolderConfig):
     batch_size: Batch | None = None
 
 
+class CacheConfig(Config):
+    """Copies of latents that lie in an object store: the ``folder`` for them (None: syncflow's
+    cache), and how many ``gib`` of them are kept."""
+
+    folder: str | None = None
+    gib: Annotated[float, Real(0, 1e9, "GiB", above=True)] | None = None
+
+    def place(self) -> tuple[Path | None, float | None]:
+        """Both, the folder as a path."""
+        return (None if self.folder is None else Path(self.folder)), self.gib
+
+
 class FlowTask(Config):
     """One stage of rectified-flow training of the d-DiT (paper section 3.2).
 
@@ -142,7 +155,10 @@ class FlowTask(Config):
     other latents are normalised by those of the data, or by those that ``init`` was trained with,
     which is right where its weights are to be kept.
     ``data`` and ``validation`` may be lists of folders, each of one size and duration; with
-    ``alignment`` there is one.
+    ``alignment`` there is one. They may be URLs of an object store, whose shards are copied to
+    ``cache``. ``shuffle_shards``: an epoch goes through so many shards at a time and mixes their
+    clips; 0 = it mixes all. ``window`` s of every clip, which is longer, are seen, from another
+    place every time.
     """
 
     task: Literal["flow"]
@@ -172,6 +188,9 @@ class FlowTask(Config):
     lora: LoraConfig | None = None
     alignment: AlignmentConfig | None = None
     samples: SamplesConfig | None = None
+    cache: CacheConfig = CacheConfig()
+    shuffle_shards: Annotated[int, Whole(0, 1_000_000, "shards")] = 0
+    window: Seconds | None = None
     loop: LoopConfig
 
     @model_validator(mode="after")
@@ -199,6 +218,8 @@ class FlowTask(Config):
             raise ValueError('alignment is of an audio layer, and train is "video"; leave it out')
         if self.alignment and not isinstance(self.data, str):
             raise ValueError("alignment needs data to be one folder, whose features there are")
+        if self.alignment and self.window:
+            raise ValueError("alignment has features of whole clips, and window takes parts")
         if self.alignment and self.lora:
             raise ValueError("alignment trains a head, and lora its matrices alone; choose one")
         return self

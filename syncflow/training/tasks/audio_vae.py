@@ -17,6 +17,7 @@ from syncflow.interop import encodec
 from syncflow.models.audio_vae import AudioVAE
 from syncflow.models.codec import AudioCodec
 from syncflow.models.vae import build_audio_vae
+from syncflow.training import side_stream
 from syncflow.training.datasets.clips import Crops
 from syncflow.training.distributed.groups import Group
 from syncflow.training.losses import reconstruction, spectral
@@ -106,7 +107,7 @@ class AudioVAETraining(VAETraining):
         return round(self.config.seconds * rate / AUDIO_HOP) * AUDIO_HOP
 
     def _on_device(self, pieces: np.ndarray) -> Tensor:
-        return torch.from_numpy(pieces.astype(np.float32)).to(self.device)
+        return side_stream.send(torch.from_numpy(pieces.astype(np.float32)), self.device)
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         audio, times = self._held_out(vae.VALIDATION_CLIPS)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from syncflow import flow
+from syncflow.training import side_stream
 from syncflow.training.distributed.groups import Group
 from syncflow.training.settings import FlowTask
 from syncflow.training.tasks import randomness, timesteps
@@ -45,8 +46,8 @@ class Draws:
 
 
 def draw(config: FlowTask, batch: dict[str, Any], source: Source, coupling: Coupling) -> Draws:
-    """The draws of a batch, on the CPU. The order is fixed: a setting that is off draws nothing,
-    and the other numbers stay what they are."""
+    """The draws of a batch, where ``source`` draws. The order is fixed: a setting that is off draws
+    nothing, and the other numbers stay what they are."""
     x_1 = batch["video"]
     drop_B = randomness.uniform(len(x_1), source) < config.text_dropout
     clocks = timesteps.draw(config, x_1.shape, source)
@@ -70,7 +71,7 @@ def captions(text_BLE: Tensor, mask_BL: Tensor, drop_B: Tensor) -> Tensor:
     all that are dropped."""
     mask_BL1 = mask_BL[..., None].float().cpu()
     mean_BE = (text_BLE.float().cpu() * mask_BL1).sum(1) / mask_BL1.sum(1).clamp(min=1)
-    return torch.where(drop_B[:, None], torch.ones_like(mean_BE), mean_BE)
+    return torch.where(drop_B.cpu()[:, None], torch.ones_like(mean_BE), mean_BE)
 
 
 class Coupling:
@@ -95,8 +96,8 @@ class Coupling:
         """[B, ...]: for each of this process's data a noise, of whichever process."""
         if self.kind == "none":
             return x_0
-        begun = time.perf_counter()
-        everyones = self.group.gather(x_0)
+        begun, there = time.perf_counter(), x_0.device
+        everyones = self.group.gather(x_0.cpu())
         # A clip that is not finite is for the step to leave out; the pairing must not stumble.
         cost = self.group.gather(flow.transport_cost(everyones, x_1.cpu().nan_to_num()))
         if caption is not None:
@@ -104,7 +105,7 @@ class Coupling:
         order = flow.assign(cost)
         out = everyones[order[self.group.rows(len(everyones))]]
         self.seconds += time.perf_counter() - begun
-        return out
+        return out.to(there)
 
     def paired_draws(self, y_0: Tensor, y_1: Tensor, caption: Tensor | None) -> Tensor:
         """[B*K, ...] for data [B, ...]: draw k of all clips by itself. As one problem, K draws
@@ -121,7 +122,7 @@ def _moved(value: Tensors, device: torch.device) -> Tensors:
     for each in fields(value):
         found = getattr(value, each.name)
         if isinstance(found, Tensor):
-            out[each.name] = found.to(device, non_blocking=True)
+            out[each.name] = side_stream.send(found, device)
         elif isinstance(found, Clocks):
             out[each.name] = _moved(found, device)
     return replace(value, **out)

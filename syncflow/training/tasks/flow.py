@@ -8,6 +8,7 @@ stage 3 both. Video and audio each have a clock: in a share of the samples the v
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,13 @@ from torch import Tensor, nn
 
 from syncflow import flow
 from syncflow.clip import Clip
+from syncflow.data.latent_rows import POSTERIORS
+from syncflow.data.latent_sources import Cache
+from syncflow.data.latents import Latents
 from syncflow.models.audio_tower import AudioContext
 from syncflow.models.ddit import Condition, DDiT
 from syncflow.models.text import tokens
+from syncflow.training import side_stream
 from syncflow.training.checkpoints import weights
 from syncflow.training.datasets import buckets
 from syncflow.training.datasets.buckets import Bucket, stacked
@@ -52,10 +57,13 @@ class FlowTraining(Task):
         self.group = group or Group(device=torch.device(device))
         self.device = self.group.device
         known = self._known_statistics()
-        self.plan = buckets.training_buckets(config.data, config.loop, known)
+        read = partial(Latents, window=config.window, cache=Cache(*config.cache.place()))
+        self.plan = buckets.training_buckets(
+            config.data, config.loop, known, read, config.shuffle_shards
+        )
         # As the model sees everything: validation, and later what it generates.
         self.statistics = self.plan.statistics
-        self.validation = buckets.validation_buckets(config.validation, self.plan)
+        self.validation = buckets.validation_buckets(config.validation, self.plan, read)
         self.trains_video, self.trains_audio = config.train != "audio", config.train != "video"
         for bucket in self.plan.buckets:  # before the memory of a model that cannot have them
             self._check(bucket)
@@ -179,22 +187,29 @@ class FlowTraining(Task):
             values = latents.batch(rows, np.random.default_rng([loop.seed, 2, index]))
         else:
             share = self.group.rows(len(seen.places))
-            rows = seen.rows[share]
-            clips = zip(rows, seen.places[share], strict=True)
+            rows, places = seen.rows[share], seen.places[share]
+            clips = zip(rows, places, strict=True)
+            one = latents.batch if loop.randomness == "sample" else latents.read
             values = stacked(
-                [latents.batch(np.array([r]), randomness.data_rng(loop.seed, p)) for r, p in clips]
+                [one(np.array([r]), randomness.data_rng(loop.seed, p)) for r, p in clips]
             )
         if self.alignment is not None:
             values["heard"] = self.alignment.rows(rows)
-        return self._on_device(values, seen.bucket)
+        batch = self._on_device(values, seen.bucket)
+        if loop.randomness == "device":
+            source = randomness.of_data(loop.seed, places, self.device)
+            drawn = latents.drawn(batch, lambda shape: randomness.normal(shape, source))
+            batch = {k: v for k, v in batch.items() if k not in POSTERIORS} | drawn
+        return batch
 
     def drawn(self, batch: Batch, source: Source) -> Batch:
         made = draws.draw(self.config, batch.get("host", batch), source, self.coupling)
         return {**batch, "draws": made.to(self.device)}
 
     def _on_device(self, values: dict[str, Tensor], bucket: Bucket) -> Batch:
-        there: Batch = {k: value.to(self.device, non_blocking=True) for k, value in values.items()}
-        if self.config.coupling != "none":  # noise is paired with what the CPU has
+        there: Batch = {k: side_stream.send(value, self.device) for k, value in values.items()}
+        # Noise is paired with what the CPU has, where that is all of it.
+        if self.config.coupling != "none" and "video" in values:
             there["host"] = values
         return {**there, "bucket": bucket}
 

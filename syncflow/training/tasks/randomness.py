@@ -2,12 +2,14 @@
 
 "batch" draws once for the whole batch of one process. "sample" gives every clip of every step a
 generator of its own, numbered by its place in the run: then the numbers do not depend on how many
-processes share the batch or in how many parts it is accumulated.
+processes share the batch or in how many parts it is accumulated. "device" does the same where the
+model is: on a GPU one stream of Philox a clip, and other numbers than on a CPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,13 +22,27 @@ _FLOW, _DATA = 3, 2  # streams of numbers that must not meet
 
 
 class SampleGenerators:
-    """One generator a clip; ``places`` counts clips from the start of the run."""
+    """One generator a clip; ``places`` counts clips from the start of the run. Numbers are drawn on
+    ``device``; ``stream`` tells draws apart that must not meet."""
 
-    def __init__(self, seed: int, places: Sequence[int] | np.ndarray) -> None:
-        self.each = []
-        for place in places:
-            state = np.random.SeedSequence([seed, _FLOW, int(place)]).generate_state(1, np.uint64)
-            self.each.append(torch.Generator().manual_seed(int(state[0] >> 1)))
+    def __init__(
+        self,
+        seed: int,
+        places: Sequence[int] | np.ndarray,
+        device: str | torch.device = "cpu",
+        stream: int = _FLOW,
+    ) -> None:
+        self.seed, self.places, self.stream = seed, places, stream
+        self.device = torch.device(device)
+
+    @cached_property
+    def each(self) -> list[torch.Generator]:
+        """The generators, from where they have been drawn to so far."""
+        return [self._of(int(place)) for place in self.places]
+
+    def _of(self, place: int) -> torch.Generator:
+        state = np.random.SeedSequence([self.seed, self.stream, place]).generate_state(1, np.uint64)
+        return torch.Generator(self.device).manual_seed(int(state[0] >> 1))
 
     def rows(self, draw: Callable[[int, torch.Generator], Tensor], total: int) -> Tensor:
         """[total, ...] from ``draw(rows of one clip, its generator)``."""
@@ -35,7 +51,7 @@ class SampleGenerators:
 
     def of(self, rows: np.ndarray) -> SampleGenerators:
         """Those of some of the clips, which are not drawn from anew."""
-        out = SampleGenerators(0, ())
+        out = SampleGenerators(self.seed, (), self.device, self.stream)
         out.each = [self.each[row] for row in rows]
         return out
 
@@ -45,14 +61,18 @@ Source = torch.Generator | SampleGenerators
 
 def uniform(total: int, source: Source) -> Tensor:
     """[total] in [0, 1)."""
-    return _rows(lambda n, generator: torch.rand(n, generator=generator), total, source)
+
+    def draw(n: int, generator: torch.Generator) -> Tensor:
+        return torch.rand(n, generator=generator, device=source.device)
+
+    return _rows(draw, total, source)
 
 
 def normal(shape: Sequence[int], source: Source) -> Tensor:
     """Standard normal of ``shape``; its first axis is clips, or the draws of each, side by side."""
 
     def draw(n: int, generator: torch.Generator) -> Tensor:
-        return torch.randn((n, *shape[1:]), generator=generator)
+        return torch.randn((n, *shape[1:]), generator=generator, device=source.device)
 
     return _rows(draw, shape[0], source)
 
@@ -61,7 +81,7 @@ def times(total: int, source: Source, **options: Any) -> Tensor:
     """[total] training times; ``options`` are those of ``flow.sample_times``."""
 
     def draw(n: int, generator: torch.Generator) -> Tensor:
-        return flow.sample_times(n, generator=generator, **options)
+        return flow.sample_times(n, generator=generator, device=source.device, **options)
 
     return _rows(draw, total, source)
 
@@ -74,6 +94,11 @@ def of_rows(source: Source, rows: np.ndarray) -> Source:
 def data_rng(seed: int, place: int) -> np.random.Generator:
     """For the posterior draw of the clip at a place of the run."""
     return np.random.default_rng([seed, _DATA, place])
+
+
+def of_data(seed: int, places: Sequence[int], device: torch.device) -> SampleGenerators:
+    """For the posterior draws of clips on a device."""
+    return SampleGenerators(seed, places, device, _DATA)
 
 
 def _rows(draw: Callable[[int, torch.Generator], Tensor], total: int, source: Source) -> Tensor:

@@ -72,7 +72,7 @@ def _frame_mask(config: FlowTask, shape: Sequence[int], clean: Tensor, source: S
     B, _, T = shape[:3]
     chosen, length, side = (randomness.uniform(B, source) for _ in range(3))
     given = 1 + (length * (T - 1)).long().clamp(max=max(0, T - 2))
-    place = torch.arange(T).expand(B, T)
+    place = torch.arange(T, device=clean.device).expand(B, T)
     place = torch.where((side < 0.25)[:, None], T - 1 - place, place)
     hidden = (chosen < config.conditioned) & ~clean & (T > 1)
     return ~(hidden[:, None] & (place < given[:, None]))

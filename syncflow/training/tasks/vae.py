@@ -128,7 +128,7 @@ class VAETraining(Task):
                 total = self._sum(losses)
         if not (config.freeze_encoder and self._frozen_has_no_kl):
             total = total + config.kl_weight * kl
-        return total, {**{name: value.item() for name, value in losses.items()}, "kl": kl.item()}
+        return total, {name: value.detach() for name, value in {**losses, "kl": kl}.items()}
 
     def _latents(self, batch: Crops, source: Source) -> tuple[Tensor, Tensor]:
         """What the decoder is given, and the KL of what was encoded."""

@@ -16,6 +16,7 @@ from syncflow.data.shards import ClipShards
 from syncflow.detect import contacts, fidelity
 from syncflow.models.codec import ENCODING, VideoCodec
 from syncflow.models.vae import build_video_vae
+from syncflow.training import side_stream
 from syncflow.training.datasets.clips import Crops, Pieces, Sources
 from syncflow.training.distributed.groups import Group
 from syncflow.training.losses import reconstruction
@@ -135,7 +136,7 @@ class VideoVAETraining(VAETraining):
         return films.video(index, start, config.frames, *size)
 
     def _on_device(self, pieces: np.ndarray) -> Tensor:
-        return to_model(torch.from_numpy(pieces).to(self.device))
+        return to_model(side_stream.send(torch.from_numpy(pieces), self.device))
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         video, out = self._copied(cast(VideoCodec, module), vae.VALIDATION_CLIPS)
