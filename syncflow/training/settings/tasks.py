@@ -34,7 +34,11 @@ class TextTask(Config):
 
 
 class LatentsTask(Config):
-    """Encodes a data set with trained VAEs and text encoder, so that flow training runs neither."""
+    """Encodes a data set with trained VAEs and text encoder, so that flow training runs neither.
+
+    ``unknown_words``: share of the captions in which made-up words stand for some, as in
+    ``TextTask``: the model then sees each attribute without the others' words too.
+    """
 
     task: Literal["latents"]
     out: str
@@ -42,6 +46,7 @@ class LatentsTask(Config):
     video_vae: str
     audio_vae: str
     text_encoder: str
+    unknown_words: Share = 0.0
     batch_size: Batch = 16
 
 
