@@ -96,18 +96,18 @@ def encode(
                 rows = batches[number]
                 video = torch.from_numpy(np.stack([clips.video(i) for i in rows]))
                 audio = torch.from_numpy(np.stack([clips.audio(i) for i in rows]))
-                records = [{"clip": i, "caption": _caption(clips, i, unknown_words)} for i in rows]
+                records = [_record(clips, i, unknown_words) for i in rows]
                 writer.add(number, encoders.rows(video, audio, records))
                 shown.update(len(rows))
         writer.finish(facts)
     return out
 
 
-def _caption(clips: ClipShards, index: int, unknown: float) -> str:
+def _record(clips: ClipShards, index: int, unknown: float) -> dict[str, Any]:
     caption = clips.caption(index)
-    if not unknown:
-        return caption
-    return reworded.put_in_some(caption, clips.attributes(index), unknown, index)[0]
+    if unknown:
+        caption, _ = reworded.put_in_some(caption, clips.attributes(index), unknown, index)
+    return {"clip": index, "caption": caption, "contacts": clips.contact_times(index)}
 
 
 def claim(out: Path, settings: dict[str, Any], layout: dict[str, Any]) -> bool:
@@ -256,6 +256,28 @@ class Latents:
         length = torch.tensor([len(text) for text in texts])
         out["mask"] = torch.arange(int(length.max())) < length[:, None]
         out["text"] = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
+        return out
+
+    def contacts(self, rows: np.ndarray, most: int) -> Tensor:
+        """[B, most]: when things touch in the clips, in seconds, NaN where there are fewer.
+
+        Raises:
+            ValueError: the latents do not say, or of more contacts.
+        """
+        out = torch.full((len(rows), most), torch.nan)
+        for place, row in enumerate(rows):
+            times = self.record(int(row)).get("contacts")
+            if times is None:
+                raise ValueError(
+                    f"the latents do not say when things touch in {self.name(int(row))}; encode "
+                    "rendered clips again, or set events to 0"
+                )
+            if len(times) > most:
+                raise ValueError(
+                    f"{self.name(int(row))} has {len(times)} contacts, and model.event_tokens is "
+                    f"{most}"
+                )
+            out[place, : len(times)] = torch.tensor(times)
         return out
 
     def _refuse_what_is_no_number(self, rows: Sequence[int] | np.ndarray, *values: Tensor) -> None:

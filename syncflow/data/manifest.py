@@ -89,7 +89,8 @@ class MadeManifest(Config):
 
 
 class Record(Config):
-    """What is known of a row: its number among rendered clips, or its file, from ``start`` s on."""
+    """What is known of a row: its number among rendered clips, or its file, from ``start`` s on;
+    ``contacts``: when things touch in it, in seconds."""
 
     caption: str
     clip: Total | None = None
@@ -98,6 +99,7 @@ class Record(Config):
     seconds: Seconds | None = None
     group: str | None = None
     sound: StrictBool | None = None
+    contacts: list[Annotated[float, Real(0, 1e7, "s")]] | None = None
 
 
 class Skipped(Config):
