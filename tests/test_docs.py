@@ -135,6 +135,10 @@ def test_commands_are_understood(page: Path) -> None:
             extras = re.findall(r"\[(\w+)\]", rest[-1])
             project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
             assert set(extras) <= set(project["optional-dependencies"]), words
+        elif program == "torchrun" and "-m" in rest:
+            module = rest.index("-m") + 1
+            assert rest[module] == "syncflow", words
+            cli._parser().parse_args(rest[module + 1 :])
         elif program in ("deepspeed", "torchrun"):
             script = next(index for index, word in enumerate(rest) if word.endswith(".py"))
             assert (ROOT / rest[script]).is_file(), words

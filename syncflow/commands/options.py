@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -64,6 +65,21 @@ def at_most(kind: Callable[[str], Any], most: float, unit: str = "") -> Callable
         return value
 
     return parse
+
+
+def share(text: str) -> tuple[int, int]:
+    """A part of the work, such as 2/8: which, from 0, and of how many."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share like 2/8")
+    return int(found[1]) - 1, int(found[2])
+
+
+def add_share(parser: argparse.ArgumentParser, what: str) -> None:
+    """``--share``, for commands whose work several processes do."""
+    text = f"{what} the I-th of N parts (default: as torchrun, srun or a Slurm array has numbered "
+    text += "this process; else all)"
+    parser.add_argument("--share", type=share, metavar="I/N", help=text)
 
 
 def add_model(parser: argparse.ArgumentParser, what: str = "") -> None:

@@ -64,21 +64,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=options.number(prepare_options.WORKERS), help=what)
     what = "windows encoded per batch (default 16)"
     add("--batch", type=options.number(prepare_options.BATCH), default=16, metavar="N", help=what)
-    add(
-        "--share",
-        type=_share,
-        default=(0, 1),
-        metavar="I/N",
-        help="encode the I-th of N parts, e.g. on one of N machines",
-    )
+    options.add_share(parser, "encode")
     add("--device", help="cpu or cuda (default: a GPU if available)")
     add("--no-progress", action="store_true", help="no progress bar")
 
 
 def run(args: argparse.Namespace) -> None:
     from syncflow.data.prepare import Options
-    from syncflow.training.prepare import prepare
+    from syncflow.training.distributed import groups
+    from syncflow.training.prepare import cores, prepare
 
+    own = groups.share()
+    share = args.share or (own.index, own.count)
+    workers, device = args.workers, args.device
+    if args.share is None and own.count > 1:
+        print(f"share {own.index + 1} of {own.count}", flush=True)
+        device = groups.device(device, own.local)
+        if workers is None and own.beside > 1:  # which decode on the same cores
+            workers = max(1, cores() // own.beside)
     taken = Options(
         args.layout,
         args.videos,
@@ -103,10 +106,10 @@ def run(args: argparse.Namespace) -> None:
         fps=args.fps,
         options=taken,
         captioner=args.captioner,
-        workers=args.workers,
+        workers=workers,
         batch=args.batch,
-        share=args.share,
-        device=args.device,
+        share=share,
+        device=device,
         progress=not args.no_progress,
     )
     for out, manifest in found.items():
@@ -123,10 +126,3 @@ def _size(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size like 256 or 144x256")
     height = int(match[1])
     return height, int(match[2] or height)
-
-
-def _share(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share like 2/8")
-    return int(match[1]) - 1, int(match[2])

@@ -157,6 +157,53 @@ class ShardWriter:
         return self.folder / _WORK / f"part_{number:07d}.safetensors"
 
 
+def claim(out: Path, settings: dict[str, Any], layout: dict[str, Any]) -> bool:
+    """Makes the folder for latents of these ``settings``, or sees that it is of the same ones;
+    returns whether it is finished. ``layout``, which decides what the parts are, must be the same
+    only until then.
+
+    Raises:
+        ValueError: it holds latents that were made in another way, or something else.
+    """
+    check_folder(out)
+    card = out / "settings.json"
+    finished = (out / MANIFEST).exists()
+    if card.exists():
+        # Folders from before there was such a thing have none of them.
+        found = {"unknown_words": 0.0} | durable.read_sealed(card)
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        durable.write_sealed(card, settings | layout, "settings")
+        return False
+    for name, value in (settings if finished else settings | layout).items():
+        if found.get(name) != value:
+            raise ValueError(
+                f"{out} holds latents of other {name}: {_difference(found.get(name), value)}; "
+                "give another folder, or delete it to encode again"
+            )
+    return finished
+
+
+def _difference(before: Any, now: Any) -> str:
+    """What differs, in words: of two objects the keys that do."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return f"{before}, expected {now}"
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    return "; ".join(f"{k} was {before.get(k)!r}, now {now.get(k)!r}" for k in keys)
+
+
+def check_folder(out: Path) -> None:
+    """Raises ValueError where latents cannot be written or continued: a file, or a folder of
+    other things."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; give a folder to write to")
+    ours = ("settings.json", MANIFEST)
+    if out.is_dir() and not any((out / name).exists() for name in ours):
+        # A run that was cut off before its first word leaves names that begin with a dot.
+        if any(not path.name.startswith(".") for path in out.iterdir()):
+            raise ValueError(f"{out} is not empty and holds no latents; give another folder")
+
+
 def locked(folder: Path, name: str, wait: bool = False) -> AbstractContextManager[None]:
     """Holds the part ``name`` of ``folder`` for one process at a time (``lock.held``)."""
     return lock.held(folder / _WORK / f"lock-{name}", wait)

@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from syncflow import durable
 from syncflow.clip import ClipSpec
 from syncflow.data.encoders import Encoders
 from syncflow.data.latent_rows import POSTERIORS, Shard
-from syncflow.data.latent_shards import ShardWriter, locked
+from syncflow.data.latent_shards import ShardWriter, claim, locked
 from syncflow.data.latent_sources import Cache, OpenShards, open_folder
 from syncflow.data.manifest import MANIFEST, Statistics
 from syncflow.data.shards import ClipShards
+from syncflow.impacts import unknown_words as reworded
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.latent_space import Scale
 from syncflow.models.text.encoder import TextEncoder
@@ -45,15 +45,30 @@ def encode(
     batch_size: int = 16,
     progress: bool = True,
     device: torch.device | str = "cpu",
+    unknown_words: float = 0.0,
 ) -> Path:
     """Encodes every clip into ``out``; a cut-off run goes on where it was.
+
+    Args:
+        clips: raw, with their captions.
+        video_vae, audio_vae, text_encoder: what encodes them.
+        out: the folder that is made.
+        batch_size: clips encoded at once.
+        progress: show a progress bar.
+        device: where the encoders run.
+        unknown_words: share of the captions in which made-up words stand for some
+            (``impacts.unknown_words``).
 
     Raises:
         ValueError: ``out`` holds latents of other encoders or clips.
     """
     out = Path(out)
     encoders = Encoders(video_vae, audio_vae, text_encoder, device)
-    facts = {"encoders": encoders.hashes(), "geometry": clips.geometry}
+    facts = {
+        "encoders": encoders.hashes(),
+        "geometry": clips.geometry,
+        "unknown_words": unknown_words,
+    }
     if claim(out, {"count": len(clips), **facts}, {"batch_size": batch_size}):
         print(f"{out}: finished before, skipped")
         return out
@@ -81,57 +96,18 @@ def encode(
                 rows = batches[number]
                 video = torch.from_numpy(np.stack([clips.video(i) for i in rows]))
                 audio = torch.from_numpy(np.stack([clips.audio(i) for i in rows]))
-                records = [{"clip": i, "caption": clips.caption(i)} for i in rows]
+                records = [_record(clips, i, unknown_words) for i in rows]
                 writer.add(number, encoders.rows(video, audio, records))
                 shown.update(len(rows))
         writer.finish(facts)
     return out
 
 
-def claim(out: Path, settings: dict[str, Any], layout: dict[str, Any]) -> bool:
-    """Makes the folder for latents of these ``settings``, or sees that it is of the same ones;
-    returns whether it is finished. ``layout``, which decides what the parts are, must be the same
-    only until then.
-
-    Raises:
-        ValueError: it holds latents that were made in another way, or something else.
-    """
-    check_folder(out)
-    card = out / "settings.json"
-    finished = (out / MANIFEST).exists()
-    if card.exists():
-        found = durable.read_sealed(card)
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        durable.write_sealed(card, settings | layout, "settings")
-        return False
-    for name, value in (settings if finished else settings | layout).items():
-        if found.get(name) != value:
-            raise ValueError(
-                f"{out} holds latents of other {name}: {_difference(found.get(name), value)}; "
-                "give another folder, or delete it to encode again"
-            )
-    return finished
-
-
-def _difference(before: Any, now: Any) -> str:
-    """What differs, in words: of two objects the keys that do."""
-    if not isinstance(before, dict) or not isinstance(now, dict):
-        return f"{before}, expected {now}"
-    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    return "; ".join(f"{k} was {before.get(k)!r}, now {now.get(k)!r}" for k in keys)
-
-
-def check_folder(out: Path) -> None:
-    """Raises ValueError where latents cannot be written or continued: a file, or a folder of
-    other things."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; give a folder to write to")
-    ours = ("settings.json", MANIFEST)
-    if out.is_dir() and not any((out / name).exists() for name in ours):
-        # A run that was cut off before its first word leaves names that begin with a dot.
-        if any(not path.name.startswith(".") for path in out.iterdir()):
-            raise ValueError(f"{out} is not empty and holds no latents; give another folder")
+def _record(clips: ClipShards, index: int, unknown: float) -> dict[str, Any]:
+    caption = clips.caption(index)
+    if unknown:
+        caption, _ = reworded.put_in_some(caption, clips.attributes(index), unknown, index)
+    return {"clip": index, "caption": caption, "contacts": clips.contact_times(index)}
 
 
 class Latents:
@@ -264,6 +240,28 @@ class Latents:
         if rng is None or len(self._starts) == 1:
             return self._starts[0]
         return self._starts[int(rng.integers(len(self._starts)))]
+
+    def contacts(self, rows: np.ndarray, most: int) -> Tensor:
+        """[B, most]: when things touch in the clips, in seconds, NaN where there are fewer.
+
+        Raises:
+            ValueError: the latents do not say, or of more contacts.
+        """
+        out = torch.full((len(rows), most), torch.nan)
+        for place, row in enumerate(rows):
+            times = self.record(int(row)).get("contacts")
+            if times is None:
+                raise ValueError(
+                    f"the latents do not say when things touch in {self.name(int(row))}; encode "
+                    "rendered clips again, or set events to 0"
+                )
+            if len(times) > most:
+                raise ValueError(
+                    f"{self.name(int(row))} has {len(times)} contacts, and model.event_tokens is "
+                    f"{most}"
+                )
+            out[place, : len(times)] = torch.tensor(times)
+        return out
 
     def _refuse_what_is_no_number(self, rows: Sequence[int] | np.ndarray, *values: Tensor) -> None:
         for value in values:

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from syncflow import durable
-from syncflow.data.latent_shards import locked
-from syncflow.data.latents import claim
+from syncflow.data.latent_shards import claim, locked
 from syncflow.data.manifest import MANIFEST, MadeManifest
 from syncflow.progress import bar as progress_bar
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from syncflow.training.side_stream import Made, SideStream
+from syncflow.training.distributed.side_stream import Made, SideStream
 from syncflow.training.tasks.randomness import Source
 from syncflow.training.tasks.task import Task
 

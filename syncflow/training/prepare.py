@@ -82,7 +82,7 @@ def prepare(
         each = each / f"{spec.height}x{spec.width}" if len(specs) > 1 else each
         found[each] = data_prepare.prepare(
             source, each, encoders, spec, options, reader, about,
-            _cores() if workers is None else workers, batch, share, progress, films,
+            cores() if workers is None else workers, batch, share, progress, films,
         )  # fmt: skip
     return found
 
@@ -98,6 +98,8 @@ def _encoders(folder: Path, device: str) -> tuple[ModelConfig, Encoders]:
     return config, Encoders(parts["video_vae"], parts["audio_vae"], reader, device)
 
 
-def _cores() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return cores or 1
+def cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -9,8 +9,8 @@ import torch
 
 from syncflow import durable
 from syncflow.clip import ClipSpec
-from syncflow.data.latent_shards import Rows, Shard, ShardWriter
-from syncflow.data.latents import Latents, claim
+from syncflow.data.latent_shards import Rows, Shard, ShardWriter, claim
+from syncflow.data.latents import Latents
 
 GEOMETRY = {"seconds": 1.0, "fps": 8, "height": 32, "width": 32, "sample_rate": 9600}
 

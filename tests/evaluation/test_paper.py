@@ -11,8 +11,9 @@ import torch
 from syncflow import cli
 from syncflow.clip import Clip
 from syncflow.data import media
+from syncflow.evaluation.metrics.metric import Mean, Metric, Result
 from syncflow.evaluation.report.table import cell
-from syncflow.evaluation.suites import datasets, paper, paper_systems
+from syncflow.evaluation.suites import datasets, paper, paper_shares, paper_systems
 from syncflow.evaluation.suites.paper import Networks
 
 
@@ -286,3 +287,58 @@ def test_a_damaged_film_and_a_sound_that_is_none_cost_themselves_alone(films, tm
         assert {metric["clips"] for metric in row["metrics"].values()} == {row["clips"]}
     page = (tmp_path / "out" / "report.md").read_text()
     assert "left out of all metrics, clip4: the system's sound has values that are not fin" in page
+
+
+def test_shares_make_the_clips_and_the_last_measures_them_as_one_process_does(
+    films, tmp_path, monkeypatch
+):
+    """Killed in the middle, a share makes what is missing and nothing again."""
+    folder, reals = films
+
+    class Loudness(Metric):
+        def __init__(self):
+            self.mean = Mean()
+
+        def update(self, pairs):
+            for pair in pairs:
+                assert pair.real.video.shape[2:] == pair.generated.video.shape[2:]
+                self.mean.add(pair.generated.audio.abs().mean().item())
+
+        def results(self):
+            return [Result("loudness", self.mean.value(), "higher", self.mean.count)]
+
+    monkeypatch.setattr(paper, "factories", lambda *_: [("loudness", {}, Loudness)])
+
+    class Counting(Model):
+        def generate(self, prompts, **options):
+            if len(self.calls) == self.dies_at:
+                raise KeyboardInterrupt
+            return super().generate(prompts, **options)
+
+        dies_at = -1
+
+    def measured(out, model, **options):
+        return paper.run(
+            model, folder, tmp_path / out, clips=6, sizes=(128,), guidances=(), batch=2,
+            wanted=("1", "3"), progress=False, **options,
+        )  # fmt: skip
+
+    one = measured("one", Model(reals, noise=1e-3))
+    first, second, again = (Counting(reals, noise=1e-3) for _ in range(3))
+    assert measured("shared", first, share=(0, 2)) is None and len(first.calls) == 6
+    second.dies_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        measured("shared", second, share=(1, 2))
+    clips = tmp_path / "shared" / paper_shares.FOLDER
+    with pytest.raises(ValueError, match="made with another seed: 0, now 5; delete it"):
+        measured("shared", Model(reals), share=(0, 2), seed=5)
+    report = measured("shared", again, share=(1, 2))
+    assert len(second.calls) + len(again.calls) == 3 and not clips.exists()
+    ours, theirs = (
+        [{k: v for k, v in row.items() if k != "seconds a clip"} for row in found["rows"]]
+        for found in (report, one)
+    )
+    assert ours == theirs and "got 128x128" in ours[2]["not_run"]
+    assert ours[1]["metrics"]["loudness"]["clips"] == 6
+    late = Counting(reals, noise=1e-3)  # started again after all was done
+    assert measured("shared", late, share=(0, 2))["rows"] == report["rows"] and not late.calls

@@ -37,11 +37,13 @@ def write_latents(
     folder: Path,
     count: int = 4,
     channels: tuple[int, int, int] = (2, 3, 8),
+    told: bool = False,
     shards: int = 1,
     **geometry: float,
 ) -> Path:
     """A folder of ``count`` clips of noise, as ``latents.encode`` writes it; ``channels`` of video,
-    audio and text. Captions have 4 tokens, every third one 2."""
+    audio and text. Captions have 4 tokens, every third one 2. ``told``: when things touch, once or
+    twice a clip."""
     rng = np.random.default_rng(0)
     spec = ClipSpec(**GEOMETRY | geometry)
     video, audio, text = channels
@@ -63,16 +65,14 @@ def write_latents(
     folder.mkdir()
     writer = ShardWriter(folder, [range(number, number + 1) for number in range(shards)])
     writer.missing()
+    records = [
+        {"caption": caption, "contacts": [0.25] * (1 + row % 2)} if told else {"caption": caption}
+        for row, caption in enumerate(captions)
+    ]
     for number, rows in enumerate(np.array_split(np.arange(count), shards)):
-        own = [captions[row] for row in rows]
-        writer.add(
-            number,
-            Rows(
-                {name: value[rows] for name, value in arrays.items()},
-                {caption: texts[caption] for caption in own},
-                [{"caption": caption} for caption in own],
-            ),
-        )
+        own = {name: value[rows] for name, value in arrays.items()}
+        said = {captions[row]: texts[captions[row]] for row in rows}
+        writer.add(number, Rows(own, said, [records[row] for row in rows]))
     writer.finish({"encoders": {"video_vae": "x"}, "geometry": GEOMETRY | geometry})
     # Statistics that change no value, so that a test can compute by hand.
     path = folder / "manifest.json"

@@ -59,6 +59,28 @@ def test_slurm_step(nothing_set):
     assert os.environ["MASTER_ADDR"] == "10.0.0.7" and os.environ["MASTER_PORT"] == "23456"
 
 
+def test_a_share_of_work_is_numbered_by_whoever_started_the_process(nothing_set):
+    """No process of a share talks to another: nobody needs an address."""
+    assert groups.share() == groups.Share(0, 1, 0, 0)
+    for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}.items():
+        nothing_set.setenv(name, value)
+    nothing_set.setenv("LOCAL_WORLD_SIZE", "2")
+    assert groups.share() == groups.Share(3, 4, 1, 2)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        nothing_set.delenv(name)
+    array = {"TASK_ID": "7", "TASK_COUNT": "3", "TASK_MIN": "3", "TASK_STEP": "2"}  # 3, 5, 7
+    for name, value in array.items():
+        nothing_set.setenv(f"SLURM_ARRAY_{name}", value)
+    assert groups.share() == groups.Share(2, 3, 0, 0)
+    slurm = {"PROCID": "1", "STEP_NUM_TASKS": "4", "LOCALID": "1", "NTASKS_PER_NODE": "4"}
+    for name, value in slurm.items():  # four processes in each task of the array
+        nothing_set.setenv(f"SLURM_{name}", value)
+    assert groups.share() == groups.Share(9, 12, 1, 4)
+    nothing_set.setenv("SLURM_ARRAY_TASK_ID", "31")
+    with pytest.raises(ValueError, match="SLURM_ARRAY_TASK_ID is 31 of 3 tasks.*--array=0-7"):
+        groups.share()
+
+
 def test_a_batch_script_alone_is_one_process(nothing_set):
     nothing_set.setenv("SLURM_PROCID", "0")
     nothing_set.setenv("SLURM_NTASKS", "8")  # of the job, not of a step

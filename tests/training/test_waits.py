@@ -16,8 +16,9 @@ from benchmarks import footprint  # noqa: E402
 from benchmarks.counting import pretend  # noqa: E402
 from benchmarks.fake_backward import backward  # noqa: E402
 from syncflow import flow  # noqa: E402
-from syncflow.training import runner, side_stream  # noqa: E402
+from syncflow.training import runner  # noqa: E402
 from syncflow.training.batches import Batches  # noqa: E402
+from syncflow.training.distributed import side_stream  # noqa: E402
 from syncflow.training.distributed.replicas import Replicas  # noqa: E402
 from syncflow.training.settings import TrainConfig  # noqa: E402
 from syncflow.training.tasks import randomness  # noqa: E402

@@ -44,11 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=options.seed, default=0, help="seed of the first clip (default 0)")
     add("--batch", type=count, default=8, metavar="N", help="clips generated per batch (default 8)")
     add("--device", default="cpu", help="device of the feature networks (default cpu)")
+    options.add_share(parser, "make the clips of")
 
 
 def run(args: argparse.Namespace) -> None:
     from syncflow.evaluation.report import paper_tables
     from syncflow.evaluation.suites import paper
+    from syncflow.training.distributed import groups
 
     cascades = {}
     for name, value in _named(args.cascade, "--cascade").items():
@@ -60,7 +62,12 @@ def run(args: argparse.Namespace) -> None:
     wanted = args.tables.split(",")
     if not set(wanted) <= known:
         raise ValueError(f"--tables takes {', '.join(sorted(known))}, got {args.tables!r}")
-    paper.run(
+    own = groups.share()
+    share = args.share or (own.index, own.count)
+    if args.share is None and own.count > 1:
+        print(f"share {own.index + 1} of {own.count}", flush=True)
+        groups.use(own.local)
+    found = paper.run(
         args.model, args.data, args.out, clips=args.clips, split=args.split, levels=args.levels,
         wanted=wanted, sizes=_numbers(args.sizes, int, "--sizes"),
         guidances=_numbers(args.guidances, float, "--guidances"),
@@ -72,9 +79,9 @@ def run(args: argparse.Namespace) -> None:
         training=_named(args.training, "--training"),
         networks=paper.Networks.load(args.networks) if args.networks else None,
         seed=args.seed, batch=args.batch, device=args.device,
-        allow_torchscript=args.allow_torchscript,
+        allow_torchscript=args.allow_torchscript, share=share,
     )  # fmt: skip
-    print(args.out)
+    print(args.out if found else f"{args.out}: this share's clips are made, others are not")
 
 
 def _model(folder: Path, base: str | None, out: Path) -> Path:

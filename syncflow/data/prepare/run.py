@@ -16,8 +16,15 @@ import torch
 
 from syncflow.clip import ClipSpec
 from syncflow.data.encoders import Encoders
-from syncflow.data.latent_shards import Lines, Rows, ShardWriter, join, locked
-from syncflow.data.latents import check_folder, claim
+from syncflow.data.latent_shards import (
+    Lines,
+    Rows,
+    ShardWriter,
+    check_folder,
+    claim,
+    join,
+    locked,
+)
 from syncflow.data.manifest import MANIFEST
 from syncflow.data.manifest import read as read_manifest
 from syncflow.data.prepare import decoding, plan, workers

@@ -13,10 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from syncflow.data import lock
 from syncflow.evaluation.metrics.metric import Metric, Pair
 from syncflow.evaluation.probes.probe import ProbeSettings
 from syncflow.evaluation.report import paper_page
-from syncflow.evaluation.suites import datasets, paper_systems
+from syncflow.evaluation.suites import datasets, paper_shares, paper_systems
 from syncflow.evaluation.suites.paper_metrics import (
     Factory,
     Networks,
@@ -178,8 +179,9 @@ def run(
     allow_torchscript: bool = False,
     probe_settings: tuple[ProbeSettings, ProbeSettings] | None = None,
     command: str | None = None,
+    share: tuple[int, int] = (0, 1),
     progress: bool = True,
-) -> Json:
+) -> Json | None:
     """Measures every setting and writes ``report.json`` and ``report.md`` into ``out``.
 
     Args:
@@ -193,9 +195,11 @@ def run(
         training: name -> training run, for figure 6.
         networks: where published weights are.
         allow_torchscript: run those of them that are programs.
+        share: (i, n): make every n-th batch of the models' clips from the i-th on, so that n
+            processes share the work; the one that ends last measures all of them.
 
     Returns:
-        the report.
+        the report; None while another share's clips are missing.
     """
     import syncflow
     from syncflow.data import media
@@ -233,10 +237,52 @@ def run(
         **circumstances(command),
     }
     report: Json = {"facts": facts, "rows": [], "curves": curves}
+    if share[1] > 1:
+        return _shared(report, rows, named, items, size, metrics, networks, seed, batch, share,
+                       out, progress)  # fmt: skip
     for row in rows:
         done = _row(row, items, size, metrics, networks, seed, batch, progress)
         report["rows"].append(done)
         paper_page.write(out, report)  # what is measured stays, whatever comes after
+    return report
+
+
+def _shared(
+    report: Json,
+    rows: Sequence[System],
+    named: Mapping[str, str],
+    items: Sequence[datasets.Item],
+    size: tuple[int, int],
+    metrics: Sequence[Factory],
+    networks: Networks,
+    seed: int,
+    batch: int,
+    share: tuple[int, int],
+    out: Path,
+    progress: bool,
+) -> Json | None:
+    """The report of clips that several processes have made; None while some are missing."""
+    settings = {
+        **named, "rows": [[row.name, len(row.makes)] for row in rows], "size": size,
+        "clips": [item.key for item in items], "prompts": [item.prompt for item in items],
+    }  # fmt: skip
+    shares = paper_shares.Shares(out, settings, items, size, seed, batch)
+    if shares.finished:
+        before: Json = json.loads((out / "report.json").read_text())
+        return before
+    made = [row for row in rows if row.makes != (paper_systems.real_clips,)]
+    shares.make(made, share, progress)
+    if not shares.complete(made):
+        return None
+    with lock.held(out / ".measuring", wait=True):
+        if not shares.complete(made):  # another process was here before
+            return None
+        for row in rows:
+            row = shares.stored(row) if row in made else row
+            done = _row(row, items, size, metrics, networks, seed, batch, progress)
+            report["rows"].append(done)
+            paper_page.write(out, report)
+        shares.finish()
     return report
 
 

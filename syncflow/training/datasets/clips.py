@@ -12,7 +12,7 @@ from torch import Tensor
 from syncflow.clip import VIDEO_STRIDE, to_model
 from syncflow.data.made_latents import MadeLatents
 from syncflow.data.shards import ClipShards
-from syncflow.training import side_stream
+from syncflow.training.distributed import side_stream
 from syncflow.training.distributed.groups import Group
 from syncflow.training.settings import ClipsConfig, LoopConfig
 

@@ -128,6 +128,54 @@ def environment() -> tuple[int, int, int]:
         ValueError: only one of RANK and WORLD_SIZE is set, one of the three is no number that fits
             the others, or a world of several has no MASTER_ADDR.
     """
+    rank, world, local = _ranks()
+    if world > 1:
+        _find_the_others(world)
+    return rank, world, local
+
+
+@dataclass(frozen=True)
+class Share:
+    """Part ``index`` of ``count``, for processes that share work and never talk; ``local`` is this
+    one's number on its machine, where ``beside`` of them are (0: not known)."""
+
+    index: int = 0
+    count: int = 1
+    local: int = 0
+    beside: int = 0
+
+
+def share() -> Share:
+    """This process's share as torchrun, ``srun`` or a Slurm array has numbered it; all of it where
+    nothing did.
+
+    Raises:
+        ValueError: the launcher's variables do not fit each other, or an array has gaps.
+    """
+    rank, world, local = _ranks()
+    task, tasks = 0, 1
+    if os.environ.get("SLURM_ARRAY_TASK_COUNT"):
+        values = {
+            name: _number(f"SLURM_ARRAY_TASK_{name}", text, Whole(0, 10**9))
+            for name in ("COUNT", "ID", "MIN", "STEP")
+            if (text := os.environ.get(f"SLURM_ARRAY_TASK_{name}", "")) or name in ("COUNT", "ID")
+        }
+        tasks = values["COUNT"]
+        task = (values["ID"] - values.get("MIN", 0)) // max(1, values.get("STEP", 1))
+        if not 0 <= task < tasks:
+            raise ValueError(
+                f"SLURM_ARRAY_TASK_ID is {values['ID']} of {tasks} tasks from "
+                f"{values.get('MIN', 0)} on: number the array without gaps, as --array=0-7, or "
+                "give --share"
+            )
+    beside = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE", "")
+    return Share(
+        task * world + rank, tasks * world, local, int(beside) if beside.isdecimal() else 0
+    )
+
+
+def _ranks() -> tuple[int, int, int]:
+    """(rank, world, local rank), as ``environment``."""
     found = {name: os.environ.get(name, "") for name in _SLURM}
     ranks = {"RANK": found["RANK"], "WORLD_SIZE": found["WORLD_SIZE"]}
     names = dict(zip(_SLURM, _SLURM, strict=True))
@@ -160,8 +208,6 @@ def environment() -> tuple[int, int, int]:
             f"LOCAL_RANK is {local} and RANK is {rank}: the number within a machine is never the "
             "greater one"
         )
-    if world > 1:
-        _find_the_others(world)
     return rank, world, local
 
 
@@ -184,6 +230,19 @@ def _number(name: str, text: str, within: Whole) -> int:
     except ValueError as error:
         reason = str(error).rpartition(", got ")[0]
         raise ValueError(f"{name} is {text!r}; it {reason}: the launcher sets it") from None
+
+
+def device(asked: str | None, local: int) -> str | None:
+    """``asked``, or the GPU of this number where a machine has several processes."""
+    if asked not in (None, "cuda") or not torch.cuda.is_available():
+        return asked
+    return f"cuda:{local % torch.cuda.device_count()}"
+
+
+def use(local: int) -> None:
+    """Makes the GPU of this number the one that "cuda" is, where there are GPUs."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local % torch.cuda.device_count())
 
 
 def join(device: str | None, minutes: float = 10.0) -> Group:

@@ -17,8 +17,8 @@ from syncflow.interop import encodec
 from syncflow.models.audio_vae import AudioVAE
 from syncflow.models.codec import AudioCodec
 from syncflow.models.vae import build_audio_vae
-from syncflow.training import side_stream
 from syncflow.training.datasets.clips import Crops
+from syncflow.training.distributed import side_stream
 from syncflow.training.distributed.groups import Group
 from syncflow.training.losses import reconstruction, spectral
 from syncflow.training.losses.discriminators import SpectralDiscriminator

@@ -166,9 +166,13 @@ def export(config: settings.ExportTask) -> Path:
     _check_latents(config.ddit, latents)
     _check_null_caption(config)
     stats = weights.statistics(config.ddit) or latents.manifest["statistics"]
+    geometry = dict(latents.manifest["geometry"])
+    if not (find(config.ddit) / model_folder.CONFIG).exists():
+        # What the run saw of every clip.
+        geometry["seconds"] = flow_config(config.ddit).window or geometry["seconds"]
     model = ModelConfig(
         name=config.name,
-        geometry=GeometryConfig(**latents.manifest["geometry"]),
+        geometry=GeometryConfig(**geometry),
         **models,
         sampling=config.sampling,
         latent_mean_video=stats["video_mean"],

@@ -24,11 +24,10 @@ from syncflow.data.latents import Latents
 from syncflow.models.audio_tower import AudioContext
 from syncflow.models.ddit import Condition, DDiT
 from syncflow.models.text import tokens
-from syncflow.training import side_stream
 from syncflow.training.checkpoints import weights
 from syncflow.training.datasets import buckets
 from syncflow.training.datasets.buckets import Bucket, stacked
-from syncflow.training.distributed import sequence
+from syncflow.training.distributed import sequence, side_stream
 from syncflow.training.distributed.groups import Group
 from syncflow.training.settings import FlowTask
 from syncflow.training.tasks import draws, lora, randomness, validation
@@ -36,13 +35,11 @@ from syncflow.training.tasks.alignment import Alignment, without_head
 from syncflow.training.tasks.draws import Coupling, Draws
 from syncflow.training.tasks.randomness import Source
 from syncflow.training.tasks.task import Task
-from syncflow.training.tasks.timesteps import Clocks
+from syncflow.training.tasks.timesteps import Clocks, by_time
 
 # Tensors by name; ``bucket``, the Bucket that they are of; ``draws``, where they were made ahead;
 # and ``host``, the same tensors on the CPU, where noise is paired with them.
 Batch = dict[str, Any]
-
-_STRETCHES = 5  # of flow time, in which the losses are told apart
 
 
 class FlowTraining(Task):
@@ -74,6 +71,8 @@ class FlowTraining(Task):
         self.module.audio_tower.requires_grad_(self.trains_audio)
         if self.module.upsampler is not None:
             self.module.upsampler.requires_grad_(self.trains_audio)
+        if self.module.event_embedder is not None:  # both towers read it
+            self.module.event_embedder.requires_grad_(self.trains_video)
         if config.lora is not None:
             lora.inject(self.module, config.lora)
         self.alignment: Alignment | None = None
@@ -122,7 +121,10 @@ class FlowTraining(Task):
 
     def _start(self) -> None:
         if self.config.init:
-            weights.fill(self.module, weights.load(self.config.init), f"init ({self.config.init})")
+            found = weights.load(self.config.init)
+            # A model that was told no times learns here what they mean.
+            found = self._fresh("event_embedder.") | found
+            weights.fill(self.module, found, f"init ({self.config.init})")
         if self.config.init_video:
             found = weights.load(self.config.init_video)
             below = {
@@ -132,6 +134,9 @@ class FlowTraining(Task):
             }
             where = f"init_video ({self.config.init_video})"
             weights.fill(self.module.video_tower, below or found, where)
+
+    def _fresh(self, prefix: str) -> dict[str, Tensor]:
+        return {k: v for k, v in self.module.state_dict().items() if k.startswith(prefix)}
 
     def _known_statistics(self) -> dict[str, list[float]]:
         """Those that the weights to start from were trained with, where they are to be kept: all of
@@ -195,6 +200,8 @@ class FlowTraining(Task):
             )
         if self.alignment is not None:
             values["heard"] = self.alignment.rows(rows)
+        if self.config.events:
+            values["events"] = latents.contacts(rows, self.config.model.event_tokens)
         batch = self._on_device(values, seen.bucket)
         if loop.randomness == "device":
             source = randomness.of_data(loop.seed, places, self.device)
@@ -228,12 +235,12 @@ class FlowTraining(Task):
             counted = self.group.sum(moving.sum().float()) / self.group.world
             video = (losses["video"] * moving).sum() / counted.clamp(min=1 / self.group.world)
             total, out["video"] = total + shares["video"] * video, video.detach()
-            out["video_at"] = _by_time(losses["video"], when.video_B, moving)
+            out["video_at"] = by_time(losses["video"], when.video_B, moving)
         if self.trains_audio:
             assert found.t_N is not None  # drawn where sound is trained
             audio = losses["audio"].mean()
             total, out["audio"] = total + shares["audio"] * audio, audio.detach()
-            out["audio_at"] = _by_time(losses["audio"], found.t_N)
+            out["audio_at"] = by_time(losses["audio"], found.t_N)
         if self.alignment is not None:
             apart = self.alignment.loss(batch["heard"])
             total = total + self.alignment.config.weight * apart
@@ -261,7 +268,10 @@ class FlowTraining(Task):
 
     def _losses(self, batch: Batch, text: Tensor, mask: Tensor, drawn: Draws) -> dict[str, Tensor]:
         """Loss per sample [B] (audio: [B * draws]) of each modality asked for."""
-        condition = self.module.prepare(text, mask, batch["bucket"].spec)
+        events = None
+        if drawn.tell_B is not None:
+            events = batch["events"].masked_fill(~drawn.tell_B[:, None], torch.nan)
+        condition = self.module.prepare(text, mask, batch["bucket"].spec, events)
         video, features = self._picture(
             batch["video"], drawn.clocks, drawn.x_0, drawn.over_given, condition
         )
@@ -337,11 +347,3 @@ class FlowTraining(Task):
             return values
         base = self.config.init or self.config.init_video
         return lora.finish(values, self.config.lora, out, base)
-
-
-def _by_time(loss_N: Tensor, t_N: Tensor, counted_N: Tensor | None = None) -> Tensor:
-    """[2, stretches]: sum and number of the losses in each stretch of flow time."""
-    ones = torch.ones_like(t_N) if counted_N is None else counted_N.float()
-    stretch = (t_N * _STRETCHES).long().clamp(max=_STRETCHES - 1)
-    out = torch.zeros(2, _STRETCHES, device=loss_N.device)
-    return out.index_add(1, stretch, torch.stack([loss_N.detach() * ones, ones]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,10 +54,9 @@ class TextTraining(Task):
             level = self.config.levels[seed % len(self.config.levels)]
             split = impacts.world.split_of(seed)
             scene = impacts.sample_scene(seed, level, split)
-            caption, mentioned = scene.caption, scene.attributes["mentioned"]
-            rng = np.random.default_rng([seed, 0])
-            if rng.random() < unknown:
-                caption, mentioned = unknown_words.put_in(caption, scene.attributes, mentioned, rng)
+            caption, mentioned = unknown_words.put_in_some(
+                scene.caption, scene.attributes, unknown, seed
+            )
             texts.append(caption)
             said = {**scene.attributes, "mentioned": mentioned}
             rows.append([self._label(name, said) for name in self.labels])

@@ -12,6 +12,8 @@ from syncflow.training.settings import FlowTask
 from syncflow.training.tasks import randomness
 from syncflow.training.tasks.randomness import Source
 
+_STRETCHES = 5  # of flow time, in which the losses are told apart
+
 
 @dataclass(frozen=True)
 class Clocks:
@@ -76,3 +78,11 @@ def _frame_mask(config: FlowTask, shape: Sequence[int], clean: Tensor, source: S
     place = torch.where((side < 0.25)[:, None], T - 1 - place, place)
     hidden = (chosen < config.conditioned) & ~clean & (T > 1)
     return ~(hidden[:, None] & (place < given[:, None]))
+
+
+def by_time(loss_N: Tensor, t_N: Tensor, counted_N: Tensor | None = None) -> Tensor:
+    """[2, stretches]: sum and number of the losses in each stretch of flow time."""
+    ones = torch.ones_like(t_N) if counted_N is None else counted_N.float()
+    stretch = (t_N * _STRETCHES).long().clamp(max=_STRETCHES - 1)
+    out = torch.zeros(2, _STRETCHES, device=loss_N.device)
+    return out.index_add(1, stretch, torch.stack([loss_N.detach() * ones, ones]))

@@ -16,8 +16,8 @@ from syncflow.data.shards import ClipShards
 from syncflow.detect import contacts, fidelity
 from syncflow.models.codec import ENCODING, VideoCodec
 from syncflow.models.vae import build_video_vae
-from syncflow.training import side_stream
 from syncflow.training.datasets.clips import Crops, Pieces, Sources
+from syncflow.training.distributed import side_stream
 from syncflow.training.distributed.groups import Group
 from syncflow.training.losses import reconstruction
 from syncflow.training.losses.discriminators import PatchDiscriminator
