@@ -101,6 +101,65 @@ def test_kill_9_loses_and_repeats_nothing(toy_model, encoders, spec, tmp_path) -
     assert len(Latents(out)) == 7 and (out / "skipped.jsonl").read_text().count("damaged") == 1
 
 
+_ONE_OF_TWO = """
+import os, signal, sys
+from syncflow import cli
+from syncflow.data import latent_shards
+from syncflow.data.prepare import plan
+
+plan.SHARD = 2
+real = latent_shards.ShardWriter.add
+
+def add(*arguments):
+    real(*arguments)
+    if os.environ.get("DIES") == os.environ["RANK"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+latent_shards.ShardWriter.add = add
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_of_a_launcher_share_the_work_and_one_that_is_killed_goes_on(
+    toy_model, encoders, spec, tmp_path, monkeypatch
+) -> None:
+    """As torchrun starts them: the share is in the environment, and no option says it."""
+    for number in range(12):
+        clip(tmp_path / "clips" / f"{number:02d}.mp4", 1.0, seed=number)
+        (tmp_path / "clips" / f"{number:02d}.txt").write_text(f"clip {number}")
+    out = tmp_path / "out"
+    options = [tmp_path / "clips", "--out", out, "--model", toy_model, "--workers", "0"]
+    options += ["--batch", "2", "--no-progress"]
+    command = [sys.executable, "-c", _ONE_OF_TWO, "prepare", *map(str, options)]
+
+    def both(**more: str) -> list[tuple[int, str]]:
+        started = []
+        for rank in ("0", "1"):
+            ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+            environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **ranks, **more}
+            started.append(
+                subprocess.Popen(
+                    command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
+                )
+            )
+        said = [process.communicate(timeout=600)[0] for process in started]
+        return [(p.returncode, text) for p, text in zip(started, said, strict=True)]
+
+    (first, told), (second, _) = both(DIES="1")
+    assert first == 0 and "share 1 of 2" in told and "this part is done" in told
+    assert second == -signal.SIGKILL and not (out / "manifest.json").exists()
+    assert [code for code, _ in both()] == [0, 0]
+    monkeypatch.setattr(plan, "SHARD", 2)
+    arguments = (encoders, spec, Options(), None, {"name": "toy", "statistics": None})
+    whole = tmp_path / "whole"
+    prepare(tmp_path / "clips", whole, *arguments, num_workers=0, batch=2, progress=False)
+    shards = sorted(path.name for path in whole.glob("shard_*"))
+    assert len(shards) >= 3
+    for name in (*shards, "clips.jsonl", "manifest.json"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+
+
 def test_a_run_cut_off_at_any_point_of_a_shard_goes_on(encoders, spec, tmp_path, monkeypatch):
     """Between any two things that are written, as power loss would have it."""
     for number in range(3):

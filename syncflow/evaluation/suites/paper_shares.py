@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from syncflow import durable, plain_text
 from syncflow.clip import Clip
 from syncflow.data import lock
@@ -115,7 +117,7 @@ class Shares:
             return
         from safetensors.torch import save_file
 
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for place, clip in enumerate(made):
             tensors |= {f"video_{place}": clip.video, f"audio_{place}": clip.audio}
         about = [[clip.fps, clip.sample_rate, clip.prompt] for clip in made]
