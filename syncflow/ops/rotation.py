@@ -5,12 +5,17 @@ trained) or (i, i + D/2). A pair (a, b) turned by an angle is (a cos - b sin, b 
 """
 
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from syncflow.ops import native, verify
 from syncflow.ops.kept import kept
+
+
+#: Devices on which a turn that needs a gradient is the kernel's: there launches count.
+_WITH_GRADIENT = frozenset({"cuda"})
 
 
 def rotation_table(angle_NP: Tensor, dtype: torch.dtype) -> Tensor:
@@ -43,12 +48,50 @@ def turned(x_BNHD: Tensor, rotation_NP2: Tensor, interleaved: bool) -> Tensor:
     """x [B, N, H, D] with every pair turned, of x's dtype.
 
     Takes x over: where nothing needs a gradient and there is a kernel, its memory holds the result.
+    With a gradient the kernel turns a copy and, in the backward pass, the gradient back.
     """
+    if native.differentiable(x_BNHD) and _turns_with_gradient(x_BNHD, rotation_NP2, interleaved):
+        out: Tensor = _Turn.apply(x_BNHD, rotation_NP2, interleaved)
+        return out
     plan = _ROTATE.plan(x_BNHD, rotation_NP2, extra=interleaved)
     if plan is None or x_BNHD.stride(-1) != 1:
         return _turned_reference(x_BNHD, rotation_NP2, interleaved)
     plan[0](x_BNHD, rotation_NP2, interleaved)
     return x_BNHD
+
+
+def _turns_with_gradient(x_BNHD: Tensor, rotation_NP2: Tensor, interleaved: bool) -> bool:
+    """Whether a kernel does; a compiler joins the plain operators by itself."""
+    if x_BNHD.device.type not in _WITH_GRADIENT or native.traced():
+        return False
+    with torch.no_grad():
+        return _ROTATE.plan(x_BNHD, rotation_NP2, extra=interleaved) is not None
+
+
+class _TurnContext(native.Context, Protocol):
+    interleaved: bool
+
+
+class _Turn(torch.autograd.Function):
+    """Turning x [B, N, H, D]; its gradient is turned the other way."""
+
+    @staticmethod
+    def forward(
+        ctx: _TurnContext, x_BNHD: Tensor, rotation_NP2: Tensor, interleaved: bool
+    ) -> Tensor:
+        ctx.save_for_backward(rotation_NP2)
+        ctx.interleaved = interleaved
+        own = x_BNHD.clone(memory_format=torch.contiguous_format)
+        return turned(own, rotation_NP2, interleaved)
+
+    @staticmethod
+    def backward(ctx: _TurnContext, grad_BNHD: Tensor) -> tuple[Tensor, None, None]:
+        (rotation_NP2,) = ctx.saved_tensors
+        assert rotation_NP2 is not None
+        back_NP2 = rotation_NP2.clone()
+        back_NP2[..., 1].neg_()
+        own = grad_BNHD.clone(memory_format=torch.contiguous_format)
+        return turned(own, back_NP2, ctx.interleaved), None, None
 
 
 def _turned_reference(x_BNHD: Tensor, rotation_NP2: Tensor, interleaved: bool) -> Tensor:
