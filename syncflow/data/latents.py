@@ -9,10 +9,10 @@ or encoder. ``encode`` makes them from raw shards, ``prepare`` from ordinary vid
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from syncflow.clip import ClipSpec
 from syncflow.data.encoders import Encoders
 from syncflow.data.latent_rows import POSTERIORS, Shard
 from syncflow.data.latent_shards import ShardWriter, locked
-from syncflow.data.manifest import MANIFEST, Statistics
+from syncflow.data.manifest import MANIFEST, ManifestFile, RecordLine, Statistics
 from syncflow.data.manifest import read as read_manifest
 from syncflow.data.shards import ClipShards
 from syncflow.models.codec import AudioCodec, VideoCodec
@@ -80,14 +80,14 @@ def encode(
                 rows = batches[number]
                 video = torch.from_numpy(np.stack([clips.video(i) for i in rows]))
                 audio = torch.from_numpy(np.stack([clips.audio(i) for i in rows]))
-                records = [{"clip": i, "caption": clips.caption(i)} for i in rows]
+                records: list[RecordLine] = [{"clip": i, "caption": clips.caption(i)} for i in rows]
                 writer.add(number, encoders.rows(video, audio, records))
                 shown.update(len(rows))
         writer.finish(facts)
     return out
 
 
-def claim(out: Path, settings: dict[str, Any], layout: dict[str, Any]) -> bool:
+def claim(out: Path, settings: Mapping[str, object], layout: Mapping[str, object]) -> bool:
     """Makes the folder for latents of these ``settings``, or sees that it is of the same ones;
     returns whether it is finished. ``layout``, which decides what the parts are, must be the same
     only until then.
@@ -102,9 +102,9 @@ def claim(out: Path, settings: dict[str, Any], layout: dict[str, Any]) -> bool:
         found = durable.read_sealed(card)
     else:
         out.mkdir(parents=True, exist_ok=True)
-        durable.write_sealed(card, settings | layout, "settings")
+        durable.write_sealed(card, {**settings, **layout}, "settings")
         return False
-    for name, value in (settings if finished else settings | layout).items():
+    for name, value in (settings if finished else {**settings, **layout}).items():
         if found.get(name) != value:
             raise ValueError(
                 f"{out} holds latents of other {name}: {_difference(found.get(name), value)}; "
@@ -113,7 +113,7 @@ def claim(out: Path, settings: dict[str, Any], layout: dict[str, Any]) -> bool:
     return finished
 
 
-def _difference(before: Any, now: Any) -> str:
+def _difference(before: object, now: object) -> str:
     """What differs, in words: of two objects the keys that do."""
     if not isinstance(before, dict) or not isinstance(now, dict):
         return f"{before}, expected {now}"
@@ -151,7 +151,7 @@ class Latents:
     def __init__(
         self,
         folder: str | Path,
-        expected: dict[str, Any] | None = None,
+        expected: ManifestFile | None = None,
         statistics: dict[str, list[float]] | None = None,
     ) -> None:
         folder = Path(folder)
@@ -174,10 +174,12 @@ class Latents:
         self._ends = list(accumulate(counts))
         self.spec = ClipSpec(**self.manifest["geometry"])
         self._check(folder)
-        known = (expected or {}).get("statistics")
+        known = expected.get("statistics") if expected else None
         self.normalise(statistics or known or self.manifest["statistics"])
 
-    def require(self, folder: str | Path, expected: dict[str, Any], *keys: str) -> None:
+    def require(
+        self, folder: str | Path, expected: ManifestFile, *keys: Literal["encoders", "geometry"]
+    ) -> None:
         """Raises ValueError where these keys of the manifest are not the expected one's."""
         for key in keys:
             if self.manifest[key] != expected[key]:
@@ -268,7 +270,7 @@ class Latents:
                         f"{list(expected[name.startswith('audio')])}"
                     )
 
-    def record(self, row: int) -> dict[str, Any]:
+    def record(self, row: int) -> RecordLine:
         """What is known of a row's clip: its caption, and with ``prepare`` its file and times."""
         shard, row = self._find(row)
         return shard.records[row]

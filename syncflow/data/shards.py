@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from syncflow.data import impacts_dataset
+from syncflow.data.manifest import Geometry
+from syncflow.json_types import JsonObject
 
 
 class ClipShards:
@@ -29,13 +30,19 @@ class ClipShards:
         return self._shards.plan.sample_rate
 
     @property
-    def geometry(self) -> dict[str, Any]:
+    def geometry(self) -> Geometry:
         """The keyword arguments of ``ClipSpec``."""
-        names = ("seconds", "fps", "height", "width", "sample_rate")
-        return {name: getattr(self._shards.plan, name) for name in names}
+        plan = self._shards.plan
+        return {
+            "seconds": plan.seconds,
+            "fps": plan.fps,
+            "height": plan.height,
+            "width": plan.width,
+            "sample_rate": plan.sample_rate,
+        }
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> JsonObject:
         """What decides the clips (``dataset.json``), but for how many there are."""
         return self._shards.plan.model_dump(exclude={"clips"})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from syncflow.impacts.world import CAPTION, LOOK, MOTION
 FACTORS = ("material", "colour", "count")
 
 
-def vary(scene: Scene, factor: str, value: Any) -> Scene:
+def vary(scene: Scene, factor: str, value: str | int) -> Scene:
     """The scene with one attribute of its one bouncing thing changed.
 
     Another material or colour leaves the motion, the times of contacts, the stage, the room and the
@@ -30,11 +30,12 @@ def vary(scene: Scene, factor: str, value: Any) -> Scene:
         raise ValueError(f"unknown factor {factor!r}; known are {', '.join(FACTORS)}")
     if scene.attributes["kind"] != "bounce":
         raise ValueError(f"only a bounce can be varied, got {scene.attributes['kind']!r}")
-    known: tuple[Any, ...] = {
+    choices: dict[str, tuple[str | int, ...]] = {
         "material": materials.LEVEL_MATERIALS[scene.level],
         "colour": tuple(materials.COLOURS),
         "count": tuple(range(1, captions.MOST_COUNT + 1)),
-    }[factor]
+    }
+    known = choices[factor]
     if value not in known:
         raise ValueError(f"{factor} must be one of {', '.join(map(str, known))}, got {value!r}")
     kept = {k: v for k, v in scene.attributes.items() if k != "mentioned"}
@@ -46,10 +47,14 @@ def vary(scene: Scene, factor: str, value: Any) -> Scene:
         made, contacts, _, _ = make(attributes, motion, look, scene.seconds)
         things = (dataclasses.replace(made[0], pitch=scene.things[0].pitch),)
     else:
-        things = tuple(dataclasses.replace(thing, **{factor: value}) for thing in things)
+        name = cast(str, value)
+        if factor == "material":
+            things = tuple(dataclasses.replace(thing, material=name) for thing in things)
+        else:
+            things = tuple(dataclasses.replace(thing, colour=name) for thing in things)
         if factor == "material":
             contacts = tuple(
-                dataclasses.replace(c, material=value) if c.thing == 0 else c for c in contacts
+                dataclasses.replace(c, material=name) if c.thing == 0 else c for c in contacts
             )
     words = np.random.default_rng([scene.seed, scene.level, CAPTION])
     caption, attributes["mentioned"] = captions.caption(attributes, words, scene.split)

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol, Unpack
 
 import torch
 from torch import Tensor
@@ -15,13 +15,14 @@ from torch import Tensor
 from syncflow.clip import Clip
 from syncflow.evaluation.suites.datasets import Item
 from syncflow.evaluation.suites.systems import Model
+from syncflow.sampling import SamplingOptions
 
 #: Items, their real clips and a seed -> a clip for each.
 Make = Callable[[Sequence[Item], Sequence[Clip], int], list[Clip]]
 
 
 class SoundGenerator(Protocol):
-    """Any audio generator: picture uint8 [F,3,H,W] and caption -> audio float [M] in [-1, 1]."""
+    """An audio generator: picture uint8 [F,3,H,W] and caption -> audio float [M] in [-1, 1]."""
 
     def __call__(
         self, video: Tensor, prompt: str, *, fps: float, sample_rate: int, seed: int
@@ -39,7 +40,12 @@ class System:
     at: float | None = None
 
 
-def text_to_clip(model: Model, **options: Any) -> Make:
+class _Options(SamplingOptions, total=False):
+    height: int
+    width: int
+
+
+def text_to_clip(model: Model, **options: Unpack[_Options]) -> Make:
     """Picture and sound from the caption."""
 
     def make(items: Sequence[Item], real: Sequence[Clip], seed: int) -> list[Clip]:
@@ -48,7 +54,9 @@ def text_to_clip(model: Model, **options: Any) -> Make:
     return make
 
 
-def video_to_audio(model: Model, v2a: Literal["one-pass", "paper"], **options: Any) -> Make:
+def video_to_audio(
+    model: Model, v2a: Literal["one-pass", "paper"], **options: Unpack[_Options]
+) -> Make:
     """Sound for the real picture, without training for it: ``v2a`` "paper" or "one-pass"."""
 
     def make(items: Sequence[Item], real: Sequence[Clip], seed: int) -> list[Clip]:

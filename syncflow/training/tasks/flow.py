@@ -40,7 +40,7 @@ Batch = dict[str, Any]
 _STRETCHES = 5  # of flow time, in which the losses are told apart
 
 
-class FlowTraining(Task):
+class FlowTraining(Task[Batch]):
     """Draws latents, noise and times; the loss is the mean square error of the velocities."""
 
     module: DDiT
@@ -99,9 +99,13 @@ class FlowTraining(Task):
         model, theirs = self.config.model, bucket.latents.channels
         sizes = [
             ("video.in_channels", model.video.in_channels, theirs["video"], "video channels"),
-            ("video.caption_channels", model.video.caption_channels, theirs["text"],
-             "numbers per text token"),
-        ]  # fmt: skip
+            (
+                "video.caption_channels",
+                model.video.caption_channels,
+                theirs["text"],
+                "numbers per text token",
+            ),
+        ]
         if self.trains_audio:
             ours = model.audio.in_channels
             sizes.append(("audio.in_channels", ours, theirs["audio"], "audio channels"))
