@@ -26,6 +26,7 @@ from syncflow.data.latent_shards import ShardWriter, locked
 from syncflow.data.manifest import MANIFEST, ManifestFile, RecordLine, Statistics
 from syncflow.data.manifest import read as read_manifest
 from syncflow.data.shards import ClipShards
+from syncflow.impacts import unknown_words as reworded
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.latent_space import Scale
 from syncflow.models.text.encoder import TextEncoder
@@ -44,15 +45,30 @@ def encode(
     batch_size: int = 16,
     progress: bool = True,
     device: torch.device | str = "cpu",
+    unknown_words: float = 0.0,
 ) -> Path:
     """Encodes every clip into ``out``; a cut-off run goes on where it was.
+
+    Args:
+        clips: raw, with their captions.
+        video_vae, audio_vae, text_encoder: what encodes them.
+        out: the folder that is made.
+        batch_size: clips encoded at once.
+        progress: show a progress bar.
+        device: where the encoders run.
+        unknown_words: share of the captions in which made-up words stand for some
+            (``impacts.unknown_words``).
 
     Raises:
         ValueError: ``out`` holds latents of other encoders or clips.
     """
     out = Path(out)
     encoders = Encoders(video_vae, audio_vae, text_encoder, device)
-    facts = {"encoders": encoders.hashes(), "geometry": clips.geometry}
+    facts = {
+        "encoders": encoders.hashes(),
+        "geometry": clips.geometry,
+        "unknown_words": unknown_words,
+    }
     if claim(out, {"count": len(clips), **facts}, {"batch_size": batch_size}):
         print(f"{out}: finished before, skipped")
         return out
@@ -80,11 +96,18 @@ def encode(
                 rows = batches[number]
                 video = torch.from_numpy(np.stack([clips.video(i) for i in rows]))
                 audio = torch.from_numpy(np.stack([clips.audio(i) for i in rows]))
-                records: list[RecordLine] = [{"clip": i, "caption": clips.caption(i)} for i in rows]
+                records = [_record(clips, i, unknown_words) for i in rows]
                 writer.add(number, encoders.rows(video, audio, records))
                 shown.update(len(rows))
         writer.finish(facts)
     return out
+
+
+def _record(clips: ClipShards, index: int, unknown: float) -> RecordLine:
+    caption = clips.caption(index)
+    if unknown:
+        caption, _ = reworded.put_in_some(caption, clips.attributes(index), unknown, index)
+    return {"clip": index, "caption": caption, "contacts": clips.contact_times(index)}
 
 
 def claim(out: Path, settings: Mapping[str, object], layout: Mapping[str, object]) -> bool:
@@ -99,7 +122,8 @@ def claim(out: Path, settings: Mapping[str, object], layout: Mapping[str, object
     card = out / "settings.json"
     finished = (out / MANIFEST).exists()
     if card.exists():
-        found = durable.read_sealed(card)
+        # Folders from before there was such a thing have none of them.
+        found = {"unknown_words": 0.0} | durable.read_sealed(card)
     else:
         out.mkdir(parents=True, exist_ok=True)
         durable.write_sealed(card, {**settings, **layout}, "settings")
@@ -234,6 +258,28 @@ class Latents:
         length = torch.tensor([len(text) for text in texts])
         out["mask"] = torch.arange(int(length.max())) < length[:, None]
         out["text"] = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
+        return out
+
+    def contacts(self, rows: np.ndarray, most: int) -> Tensor:
+        """[B, most]: when things touch in the clips, in seconds, NaN where there are fewer.
+
+        Raises:
+            ValueError: the latents do not say, or of more contacts.
+        """
+        out = torch.full((len(rows), most), torch.nan)
+        for place, row in enumerate(rows):
+            times = self.record(int(row)).get("contacts")
+            if times is None:
+                raise ValueError(
+                    f"the latents do not say when things touch in {self.name(int(row))}; encode "
+                    "rendered clips again, or set events to 0"
+                )
+            if len(times) > most:
+                raise ValueError(
+                    f"{self.name(int(row))} has {len(times)} contacts, and model.event_tokens is "
+                    f"{most}"
+                )
+            out[place, : len(times)] = torch.tensor(times)
         return out
 
     def _refuse_what_is_no_number(self, rows: Sequence[int] | np.ndarray, *values: Tensor) -> None:

@@ -9,7 +9,7 @@ from pydantic import Field, StrictBool, field_validator, model_validator
 
 from syncflow import durable
 from syncflow.config import Config, GeometryConfig
-from syncflow.config.units import Deviation, Latent, Seconds, Total
+from syncflow.config.units import Deviation, Latent, Seconds, Share, Total
 from syncflow.data.statistics import Sums as SumsLine
 from syncflow.json_types import JsonObject
 from syncflow.ranges import SEED, Real, Whole
@@ -55,13 +55,15 @@ class ShardEntry(Config):
 
 class Manifest(Config):
     """``manifest.json`` of a finished folder. ``model_statistics``: those that the model whose
-    encoders these are was trained with."""
+    encoders these are was trained with. ``unknown_words``: share of captions with made-up words.
+    """
 
     count: Annotated[int, Whole(1, 2**53, "clips")]
     encoders: dict[str, str]
     geometry: GeometryConfig
     model: str | None = None
     model_statistics: Statistics | None = None
+    unknown_words: Share = 0.0
     text_tokens: Annotated[int, Whole(1, 2**31, "tokens")] | None = None
     statistics: Statistics
     shards: list[ShardEntry] = Field(min_length=1)
@@ -89,7 +91,8 @@ class MadeManifest(Config):
 
 
 class Record(Config):
-    """What is known of a row: its number among rendered clips, or its file, from ``start`` s on."""
+    """What is known of a row: its number among rendered clips, or its file, from ``start`` s on;
+    ``contacts``: when things touch in it, in seconds."""
 
     caption: str
     clip: Total | None = None
@@ -98,6 +101,7 @@ class Record(Config):
     seconds: Seconds | None = None
     group: str | None = None
     sound: StrictBool | None = None
+    contacts: list[Annotated[float, Real(0, 1e7, "s")]] | None = None
 
 
 class Skipped(Config):
@@ -135,6 +139,7 @@ class RecordLine(TypedDict):
 
     caption: str
     clip: NotRequired[int]
+    contacts: NotRequired[list[float]]
     file: NotRequired[str]
     start: NotRequired[float]
     seconds: NotRequired[float]
@@ -178,6 +183,7 @@ class ManifestFile(TypedDict):
     model: NotRequired[str | None]
     model_statistics: NotRequired[dict[str, list[float]] | None]
     text_tokens: NotRequired[int]
+    unknown_words: NotRequired[float]
     statistics: dict[str, list[float]]
     shards: list[ShardLine]
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from syncflow.data import impacts_dataset
 from syncflow.data.manifest import Geometry
+from syncflow.impacts.scene import Attributes
 from syncflow.json_types import JsonObject
 
 
@@ -58,6 +59,11 @@ class ClipShards:
 
     def caption(self, index: int) -> str:
         return self._shards.metadata[int(index)]["caption"]
+
+    def attributes(self, index: int) -> Attributes:
+        """What its caption may mention, and what it does (``mentioned``)."""
+        attributes: Attributes = self._shards.metadata[int(index)]["attributes"]
+        return attributes
 
     def contact_times(self, index: int) -> list[float]:
         return [

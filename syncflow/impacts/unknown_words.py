@@ -58,6 +58,17 @@ def put_in(
     return " ".join(words), sorted(legible)
 
 
+def put_in_some(
+    caption: str, attributes: Attributes, share: float, seed: int
+) -> tuple[str, list[str]]:
+    """``put_in`` for a ``share`` of captions, chosen by ``seed``; the others as they are."""
+    rng = np.random.default_rng([seed, 0])
+    mentioned = list(attributes["mentioned"])
+    if rng.random() < share:
+        return put_in(caption, attributes, mentioned, rng)
+    return caption, mentioned
+
+
 def unknown(rng: np.random.Generator) -> str:
     """A word of one to three made-up syllables."""
     word = ""

@@ -147,6 +147,7 @@ def _latents(config: settings.LatentsTask, group: Group, progress: bool) -> None
         config.batch_size,
         progress,
         group.device,
+        config.unknown_words,
     )
 
 

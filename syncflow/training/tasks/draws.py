@@ -29,6 +29,7 @@ class Draws:
     """Of B clips: ``drop_B``, whose caption is dropped; the flow times; the noise ``x_0`` of the
     videos and ``over_given``, that is added to what is given of them, both [B, C, T, H, W]; the
     noise ``y_0`` [B*K, A, D] of the sounds and their times ``t_N`` [B*K], where sound is trained.
+    ``tell_B``: who is told when things touch, where anybody is.
     ``seconds`` that the pairing of noise and data took.
     """
 
@@ -38,6 +39,7 @@ class Draws:
     over_given: Tensor
     y_0: Tensor | None = None
     t_N: Tensor | None = None
+    tell_B: Tensor | None = None
     seconds: float = 0.0
 
     def to(self, device: torch.device) -> Draws:
@@ -65,7 +67,12 @@ def draw(
         y_0 = randomness.normal((len(y_1) * K, *y_1.shape[1:]), source)
         y_0 = coupling.paired_draws(y_0, y_1, caption)
         t_N = timesteps.audio_times(config, clocks, source)
-    return Draws(drop_B, clocks, x_0, over_given, y_0, t_N, coupling.seconds - begun)
+    tell_B = None
+    if config.events:
+        # Without its caption nothing is said of a clip: the null caption is one.
+        tell_B = (randomness.uniform(len(x_1), source) < config.events) & ~drop_B
+    seconds = coupling.seconds - begun
+    return Draws(drop_B, clocks, x_0, over_given, y_0, t_N, tell_B, seconds)
 
 
 def captions(text_BLE: Tensor, mask_BL: Tensor, drop_B: Tensor) -> Tensor:

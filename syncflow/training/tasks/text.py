@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,10 +54,9 @@ class TextTraining(Task[tuple[list[str], Tensor]]):
             level = self.config.levels[seed % len(self.config.levels)]
             split = impacts.world.split_of(seed)
             scene = impacts.sample_scene(seed, level, split)
-            caption, mentioned = scene.caption, scene.attributes["mentioned"]
-            rng = np.random.default_rng([seed, 0])
-            if rng.random() < unknown:
-                caption, mentioned = unknown_words.put_in(caption, scene.attributes, mentioned, rng)
+            caption, mentioned = unknown_words.put_in_some(
+                scene.caption, scene.attributes, unknown, seed
+            )
             texts.append(caption)
             values: Mapping[str, object] = {**scene.attributes}
             rows.append([self._label(name, values, mentioned) for name in self.labels])
