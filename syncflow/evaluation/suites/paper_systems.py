@@ -1,4 +1,4 @@
-"""What the paper's tables compare: a model in each of its settings, and cascades beside it. And with
+"""What the paper's tables compare: a model in each of its settings, and cascades beside it. And by
 what: the metrics, and the networks that they need.
 """
 
