@@ -1,5 +1,5 @@
-"""What the paper's tables compare: a model in each of its settings, and cascades beside it. And by
-what: the metrics, and the networks that they need.
+"""What the paper's tables compare: a model in each of its settings, cascades beside it, and the
+metrics, with the networks that they need.
 """
 
 from __future__ import annotations
