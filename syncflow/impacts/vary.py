@@ -65,6 +65,7 @@ def vary(scene: Scene, factor: str, value: str | int) -> Scene:
         scene, caption=caption, attributes=attributes, things=things, contacts=contacts
     )
 
+
 def alike(scene: Scene, first: int = 500_000) -> Iterator[Scene]:
     """Other scenes of its split and level of which its caption is as true: what is mentioned is the
     same, and all else is as it comes.

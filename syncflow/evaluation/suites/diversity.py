@@ -42,8 +42,7 @@ def spectral_variance(clips: Sequence[Clip]) -> float:
 
 
 def first_contact_variance(clips: Sequence[Clip]) -> float:
-    """Of the time at which something first touches, in s^2; nan where it is seen in fewer than two.
-    """
+    """Of the time at which something first touches, in s^2; nan where it is seen in fewer than two."""
     seen = [contacts.times(clip.video, clip.fps) for clip in clips]
     first = [times[0] for times in seen if times]
     return float(np.var(first, ddof=1)) if len(first) > 1 else float("nan")
