@@ -1,15 +1,18 @@
-"""The same scene with one thing changed: what a cause does, everything else being equal."""
+"""The same scene with one thing changed: what a cause does, everything else being equal. And other
+scenes of which the same can be said.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
 
 from syncflow.impacts import captions, events, materials
 from syncflow.impacts.scene import Attributes, Scene
-from syncflow.impacts.world import CAPTION, LOOK, MOTION
+from syncflow.impacts.world import CAPTION, LOOK, MOTION, SEEDS, sample_attributes, sample_scene
 
 #: What can be changed.
 FACTORS = ("material", "colour", "count")
@@ -61,3 +64,30 @@ def vary(scene: Scene, factor: str, value: str | int) -> Scene:
     return dataclasses.replace(
         scene, caption=caption, attributes=attributes, things=things, contacts=contacts
     )
+
+
+def alike(scene: Scene, first: int = 500_000) -> Iterator[Scene]:
+    """Other scenes of its split and level of which its caption is as true: what is mentioned is the
+    same, and all else is as it comes.
+
+    Args:
+        first: how far into the split's seeds to begin.
+    """
+    if scene.attributes["kind"] != "bounce":
+        raise ValueError(f"only to a bounce are scenes alike, got {scene.attributes['kind']!r}")
+    known: dict[str, object] = {**scene.attributes}
+    mentioned = ["kind", "shape", *scene.attributes["mentioned"]]
+    drawn_later = ("floor", "ambience")
+    early = [name for name in mentioned if name not in drawn_later]
+    late = [name for name in mentioned if name in drawn_later]
+    for seed in SEEDS[scene.split][first:]:
+        what = sample_attributes(seed, scene.level, scene.split, scene.seconds)
+        found: dict[str, object] = {**what}
+        if seed == scene.seed or any(found[name] != known[name] for name in early):
+            continue
+        other = sample_scene(
+            seed, scene.level, scene.split, scene.seconds, scene.fps, scene.sample_rate
+        )
+        theirs: dict[str, object] = {**other.attributes}
+        if all(theirs[name] == known[name] for name in late):
+            yield other

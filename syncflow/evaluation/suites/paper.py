@@ -17,13 +17,13 @@ from syncflow.evaluation.metrics.metric import Metric, Pair
 from syncflow.evaluation.probes.probe import ProbeSettings
 from syncflow.evaluation.report import paper_page, shapes
 from syncflow.evaluation.suites import datasets, paper_systems
-from syncflow.evaluation.suites.paper_metrics import (
+from syncflow.evaluation.suites.paper_systems import (
     Factory,
     Networks,
+    System,
     factories,
     world_factories,
 )
-from syncflow.evaluation.suites.paper_systems import System
 from syncflow.evaluation.suites.systems import Model, is_finite
 from syncflow.progress import bar
 

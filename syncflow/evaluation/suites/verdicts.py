@@ -28,7 +28,7 @@ from torch import Tensor
 
 from syncflow.clip import Clip
 from syncflow.detect import fidelity, matching
-from syncflow.evaluation.suites import rows
+from syncflow.evaluation.suites import diversity, rows
 from syncflow.evaluation.suites.systems import Case, Observation
 
 #: Fall of a share or of F1 that counts as none.
@@ -141,13 +141,12 @@ class Run:
     @cached_property
     def diversity(self) -> tuple[np.ndarray, np.ndarray]:
         """Variance over seeds of pixels and of log spectra, a mean for every caption [N]."""
-        pictures, sounds = [], []
-        for n in range(len(self.cases)):
-            videos = torch.stack([part[n].video.float() / 255 for part in self.clips])
-            pictures.append(float(videos.var(0).mean()))
-            spectra = torch.stack([part[n] for part in self.spectra])
-            sounds.append(float(spectra.var(0).mean()))
-        return np.array(pictures), np.array(sounds)
+        captions = list(zip(*self.clips, strict=True))
+        pictures, sounds = (
+            np.array([variance(part) for part in captions])
+            for variance in (diversity.pixel_variance, diversity.spectral_variance)
+        )
+        return pictures, sounds
 
 
 def measured(run: Run, full: Run, seed: int = 0) -> dict[str, list[float]]:
