@@ -42,7 +42,7 @@ def spectral_variance(clips: Sequence[Clip]) -> float:
 
 
 def first_contact_variance(clips: Sequence[Clip]) -> float:
-    """Of the time at which something first touches, in s^2; nan where it is seen in fewer than two."""
+    """Of the time at which something first touches, in s^2; nan where fewer than two show it."""
     seen = [contacts.times(clip.video, clip.fps) for clip in clips]
     first = [times[0] for times in seen if times]
     return float(np.var(first, ddof=1)) if len(first) > 1 else float("nan")
@@ -86,11 +86,15 @@ def run(
     prompts = [case.prompt for case in cases]
     generated = [
         systems.generated(
-            loaded, prompts, seed=seed + draw * len(cases), batch=batch, options=options or {},
+            loaded,
+            prompts,
+            seed=seed + draw * len(cases),
+            batch=batch,
+            options=options or {},
             progress=progress,
         )
         for draw in range(draws)
-    ]  # fmt: skip
+    ]
     height, width = generated[0][0].video.shape[2:]
     real: Draws = [[] for _ in range(2 * draws)]
     for case in bar(cases, desc="real", shown=progress):
@@ -101,15 +105,17 @@ def run(
     of_real = variances(real[:draws])
     report: JsonObject = {
         "facts": {
-            **named, "clips": f"{draws} of each of {clips} captions of split {split}, level 1",
-            "seed": seed, "sampling": options or "the model's own defaults",
+            **named,
+            "clips": f"{draws} of each of {clips} captions of split {split}, level 1",
+            "seed": seed,
+            "sampling": options or "the model's own defaults",
             **provenance.circumstances(command),
         },
         "rows": [
             {"clips": name, **ratios(variances(part), of_real, seed)}
             for name, part in beside.items()
         ],
-    }  # fmt: skip
+    }
     tables.write_json(out / "diversity.json", report)
     tables.write_text(out / "diversity.md", _page(report))
     return report
