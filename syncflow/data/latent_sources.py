@@ -21,8 +21,7 @@ from syncflow import durable, extras
 from syncflow.config import paths
 from syncflow.data import lock, manifest
 from syncflow.data.latent_rows import Shard
-from syncflow.data.manifest import MANIFEST
-from syncflow.plain_text import Json
+from syncflow.data.manifest import MANIFEST, ShardLine
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -94,7 +93,7 @@ class Folder:
             raise FileNotFoundError(f"no finished latents in {folder} (no {MANIFEST})")
         self.folder, self.manifest = folder, manifest.read(folder)
 
-    def fetch(self, entry: Json, is_open: Callable[[Path], bool]) -> Path:
+    def fetch(self, entry: ShardLine, is_open: Callable[[Path], bool]) -> Path:
         """The file of a shard of the manifest, here; those that are open are not removed."""
         return self.folder / entry["file"]
 
@@ -143,7 +142,7 @@ class RemoteFolder(Folder):
             raise ValueError(f"'{self.url}/{missing[0]}' is missing, and {MANIFEST} lists it")
         return {name: sizes[name] for name in names}
 
-    def fetch(self, entry: Json, is_open: Callable[[Path], bool]) -> Path:
+    def fetch(self, entry: ShardLine, is_open: Callable[[Path], bool]) -> Path:
         path = self.folder / entry["file"]
         if not path.exists():
             with lock.held(self.folder / f".{path.stem}.lock", wait=True):
@@ -199,7 +198,7 @@ class OpenShards:
 
     def __init__(self, place: Folder, check: Callable[[Shard], None]) -> None:
         self.place, self.check = place, check
-        self.entries: list[Json] = place.manifest["shards"]
+        self.entries: list[ShardLine] = place.manifest["shards"]
         self._open: OrderedDict[int, Shard] = OrderedDict()
         self._lock = threading.Lock()
         self._opening = [threading.Lock() for _ in self.entries]
@@ -219,7 +218,7 @@ class OpenShards:
                 self._close_some()
             return shard
 
-    def _opened(self, entry: Json) -> Shard:
+    def _opened(self, entry: ShardLine) -> Shard:
         for _ in range(3):
             path = self.place.fetch(entry, self._is_open)
             try:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from syncflow.data.encoders import Encoders
 from syncflow.data.latent_rows import POSTERIORS, Shard
 from syncflow.data.latent_shards import ShardWriter, claim, locked
 from syncflow.data.latent_sources import Cache, OpenShards, open_folder
-from syncflow.data.manifest import MANIFEST, Statistics
+from syncflow.data.manifest import MANIFEST, ManifestFile, RecordLine, Statistics
 from syncflow.data.shards import ClipShards
 from syncflow.impacts import unknown_words as reworded
 from syncflow.models.codec import AudioCodec, VideoCodec
@@ -103,7 +103,7 @@ def encode(
     return out
 
 
-def _record(clips: ClipShards, index: int, unknown: float) -> dict[str, Any]:
+def _record(clips: ClipShards, index: int, unknown: float) -> RecordLine:
     caption = clips.caption(index)
     if unknown:
         caption, _ = reworded.put_in_some(caption, clips.attributes(index), unknown, index)
@@ -133,7 +133,7 @@ class Latents:
     def __init__(
         self,
         folder: str | Path,
-        expected: dict[str, Any] | None = None,
+        expected: ManifestFile | None = None,
         statistics: dict[str, list[float]] | None = None,
         window: float | None = None,
         cache: Cache | None = None,
@@ -152,10 +152,12 @@ class Latents:
         if window is not None:
             self._starts = self._whole.windows(window)
             self.spec = replace(self._whole, seconds=window)
-        known = (expected or {}).get("statistics")
+        known = expected.get("statistics") if expected else None
         self.normalise(statistics or known or self.manifest["statistics"])
 
-    def require(self, folder: str | Path, expected: dict[str, Any], *keys: str) -> None:
+    def require(
+        self, folder: str | Path, expected: ManifestFile, *keys: Literal["encoders", "geometry"]
+    ) -> None:
         """Raises ValueError where these keys of the manifest are not the expected one's."""
         for key in keys:
             if self.manifest[key] != expected[key]:
@@ -304,7 +306,7 @@ class Latents:
                     f"{list(expected[name.startswith('audio')])}"
                 )
 
-    def record(self, row: int) -> dict[str, Any]:
+    def record(self, row: int) -> RecordLine:
         """What is known of a row's clip: its caption, and with ``prepare`` its file and times."""
         shard, row = self._find(row)
         return shard.records[row]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from torch import Tensor
 
@@ -73,19 +73,31 @@ def draw(
         ValueError: the numbers left the range that they can have.
     """
     sampling = asked.sampling
-    given: tuple[Any, ...] = (
-        model, captions, asked.guidance, asked.audio_guidance, start.frame_mask,
-        start.video_velocity, steps, (sampling.guidance_start, sampling.guidance_end),
-    )  # fmt: skip
-    velocity = GuidedVelocity(*given)
+    make: Callable[..., GuidedVelocity] = GuidedVelocity
     if sampling.cache != "off":
-        velocity = CachedVelocity(*given, towers=sampling.cache, threshold=sampling.cache_threshold)
+        make = partial(CachedVelocity, towers=sampling.cache, threshold=sampling.cache_threshold)
+    velocity = make(
+        model,
+        captions,
+        asked.guidance,
+        asked.audio_guidance,
+        start.frame_mask,
+        start.video_velocity,
+        steps,
+        (sampling.guidance_start, sampling.guidance_end),
+    )
     with Progress(asked.path, progress) as bar:
         x_video, x_audio = flow.integrate(
-            velocity, (start.video, start.audio), asked.path, sampling.solver,
-            _after_step(bar, callback), advance, (0.0 if start.still else sampling.eta, 0.0),
-            fresh, start.held,
-        )  # fmt: skip
+            velocity,
+            (start.video, start.audio),
+            asked.path,
+            sampling.solver,
+            _after_step(bar, callback),
+            advance,
+            (0.0 if start.still else sampling.eta, 0.0),
+            fresh,
+            start.held,
+        )
     if not (x_video.isfinite().all() and x_audio.isfinite().all()):
         raise ValueError(
             "sampling left the numbers that can be told: lower guidance, eta or shift, or load the "

@@ -85,9 +85,15 @@ def drawn(
 ) -> tuple[Tensor, Tensor]:
     """The latents of picture and sound, given ones among them."""
     captions = encode_captions(
-        model.ddit, model.text_encoder, [prompt], spec, model.dtype, wishes.negative_prompt,
-        wishes.negative_audio_prompt, asked.sampling.null_caption,
-    )  # fmt: skip
+        model.ddit,
+        model.text_encoder,
+        [prompt],
+        spec,
+        model.dtype,
+        wishes.negative_prompt,
+        wishes.negative_audio_prompt,
+        asked.sampling.null_caption,
+    )
     fresh = noise.fresh(source)
     start = window.start(source, fresh, clean=model.config.given_frames == "clean")
     return draw(

@@ -13,7 +13,6 @@ from torch import Tensor
 from syncflow.ops import native, verify
 from syncflow.ops.kept import kept
 
-
 #: Devices on which a turn that needs a gradient is the kernel's: there launches count.
 _WITH_GRADIENT = frozenset({"cuda"})
 

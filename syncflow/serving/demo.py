@@ -11,7 +11,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from syncflow.generation.pipeline import SyncFlow
 from syncflow.serving.studio import (
@@ -22,9 +22,14 @@ from syncflow.serving.studio import (
     MOST_STEPS,
     MOST_TAKES,
     MOST_TIMES,
+    Report,
     Studio,
     Take,
 )
+
+if TYPE_CHECKING:
+    from gradio import Blocks
+
 
 #: Requests that wait at once; more are told to come again.
 MOST_WAITING = 16
@@ -32,7 +37,7 @@ MOST_WAITING = 16
 _DICE = f"() => Math.floor(Math.random() * {2**31})"
 
 
-def page(studio: Studio) -> Any:
+def page(studio: Studio) -> Blocks:
     """The Gradio page of a studio."""
     import gradio as gr
 
@@ -43,9 +48,9 @@ def page(studio: Studio) -> Any:
     examples = vocabulary.examples if vocabulary else []
     title = f"syncflow: {config.name}"
 
-    def shown(takes: list[Take], remarks: list[str]) -> list[Any]:
+    def shown(takes: list[Take], remarks: list[str]) -> list[object]:
         """Values of the players, drawings and lines, hidden where there is no such take."""
-        cells: list[Any] = [_text(" ".join(remarks))]
+        cells: list[object] = [_text(" ".join(remarks))]
         for number in range(MOST_TAKES):
             there = number < len(takes)
             take = takes[number] if there else None
@@ -56,43 +61,77 @@ def page(studio: Studio) -> Any:
             ]
         return cells
 
-    def answer(make: Callable[[], list[Take]], *asked: Any, **given: Any) -> Any:
+    def answer(
+        make: Callable[[], list[Take]],
+        prompt: str,
+        seconds: float | None = None,
+        video: str | None = None,
+        image: str | None = None,
+    ) -> list[object]:
         """A mistake of the user's as a line on the page instead of a traceback."""
         try:
             takes = make()
         except (ValueError, OSError) as error:
             why = html.escape(_without_folders(error, studio), quote=False)
             raise gr.Error(why, print_exception=False) from None
-        return shown(takes, studio.remarks(*asked, **given))
+        return shown(takes, studio.remarks(prompt, seconds, video, image))
 
     def text_to_clip(
-        prompt: str, seed: float, takes: float, guidance: float, steps: float, seconds: float,
-        without: str, progress: Any = gr.Progress(),  # noqa: B008 - Gradio's way to ask for it
-    ) -> Any:  # fmt: skip
+        prompt: str,
+        seed: float,
+        takes: float,
+        guidance: float,
+        steps: float,
+        seconds: float,
+        without: str,
+        progress: Report = gr.Progress(),  # noqa: B008 - Gradio's way to ask for it
+    ) -> list[object]:
         def make() -> list[Take]:
             return studio.clip(
-                prompt, progress, seed=seed, takes=takes, guidance=guidance, steps=steps,
-                seconds=seconds, negative_audio_prompt=without,
-            )  # fmt: skip
+                prompt,
+                progress,
+                seed=seed,
+                takes=takes,
+                guidance=guidance,
+                steps=steps,
+                seconds=seconds,
+                negative_audio_prompt=without,
+            )
 
         return answer(make, prompt, seconds)
 
     def frame_to_clip(
-        image: str | None, prompt: str, seed: float, takes: float, guidance: float, steps: float,
-        without: str, progress: Any = gr.Progress(),  # noqa: B008
-    ) -> Any:  # fmt: skip
+        image: str | None,
+        prompt: str,
+        seed: float,
+        takes: float,
+        guidance: float,
+        steps: float,
+        without: str,
+        progress: Report = gr.Progress(),  # noqa: B008
+    ) -> list[object]:
         def make() -> list[Take]:
             return studio.from_frame(
-                image, prompt, progress, seed=seed, takes=takes, guidance=guidance, steps=steps,
+                image,
+                prompt,
+                progress,
+                seed=seed,
+                takes=takes,
+                guidance=guidance,
+                steps=steps,
                 negative_audio_prompt=without,
-            )  # fmt: skip
+            )
 
         return answer(make, prompt, image=image)
 
     def video_to_audio(
-        video: str | None, prompt: str, seed: float, takes: float, without: str,
-        progress: Any = gr.Progress(),  # noqa: B008
-    ) -> Any:  # fmt: skip
+        video: str | None,
+        prompt: str,
+        seed: float,
+        takes: float,
+        without: str,
+        progress: Report = gr.Progress(),  # noqa: B008
+    ) -> list[object]:
         def make() -> list[Take]:
             return studio.sound(
                 video, prompt, progress, seed=seed, takes=takes, negative_audio_prompt=without
@@ -100,22 +139,22 @@ def page(studio: Studio) -> Any:
 
         return answer(make, prompt, video=video)
 
-    def prompt_box(label: str = "Prompt") -> Any:
+    def prompt_box(label: str = "Prompt") -> gr.Textbox:
         return gr.Textbox("", label=label, lines=2, max_length=MOST_LETTERS)
 
-    def seed_and_takes() -> tuple[Any, Any]:
+    def seed_and_takes() -> tuple[gr.Number, gr.Slider]:
         with gr.Row():
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MOST_SEED)
             dice = gr.Button("\N{GAME DIE} Random seed", size="sm")
             dice.click(None, outputs=seed, js=_DICE, api_visibility="private")
         return seed, gr.Slider(1, MOST_TAKES, 1, step=1, label="Takes", info="of the sound")
 
-    def sampling() -> tuple[Any, Any]:
+    def sampling() -> tuple[gr.Slider, gr.Slider]:
         defaults = config.sampling
         guidance = gr.Slider(1, 8, defaults.guidance, step=0.5, label="Guidance")
         return guidance, gr.Slider(1, MOST_STEPS, defaults.steps, step=1, label="Steps")
 
-    def negative() -> Any:
+    def negative() -> gr.Textbox:
         return gr.Textbox("", label="Negative audio prompt", max_length=MOST_LETTERS)
 
     with gr.Blocks(title=title, analytics_enabled=False) as blocks:
@@ -123,7 +162,9 @@ def page(studio: Studio) -> Any:
             f"# {_text(title)}\nGenerates video and audio together from a prompt, from a first "
             f"frame, or audio for a video. Files are deleted after {KEPT_SECONDS / 60:g} minutes."
         )
-        runs: list[tuple[Any, Callable[..., Any], list[Any], str]] = []
+        runs: list[
+            tuple[gr.Button, Callable[..., list[object]], list[gr.components.Component], str]
+        ] = []
         with gr.Tab("Text to clip"):
             prompt = prompt_box()
             prompt.value = examples[0] if examples else ""
@@ -132,9 +173,18 @@ def page(studio: Studio) -> Any:
             seed, takes = seed_and_takes()
             guidance, steps = sampling()
             trained = config.geometry.seconds
-            seconds = gr.Slider(trained / 4, MOST_TIMES * trained, trained, step=trained / 4,
-                                label="Seconds")  # fmt: skip
-            inputs = [prompt, seed, takes, guidance, steps, seconds, negative()]
+            seconds = gr.Slider(
+                trained / 4, MOST_TIMES * trained, trained, step=trained / 4, label="Seconds"
+            )
+            inputs: list[gr.components.Component] = [
+                prompt,
+                seed,
+                takes,
+                guidance,
+                steps,
+                seconds,
+                negative(),
+            ]
             runs.append(
                 (gr.Button("Generate", variant="primary"), text_to_clip, inputs, "text_to_clip")
             )
@@ -150,17 +200,20 @@ def page(studio: Studio) -> Any:
             button = gr.Button("Generate audio", variant="primary")
             runs.append((button, video_to_audio, inputs, "video_to_audio"))
         remarks = gr.Markdown()
-        outputs: list[Any] = [remarks]
+        outputs: list[gr.components.Component] = [remarks]
         with gr.Row():
             for number in range(1, MOST_TAKES + 1):
                 with gr.Column(min_width=200):
                     first = number == 1
                     outputs += [
                         gr.Video(label=f"Take {number}", autoplay=first, visible=first),
-                        gr.Image(label="Sync: contacts seen (red), onsets heard (blue)",
-                                 visible=first, type="filepath"),
+                        gr.Image(
+                            label="Sync: contacts seen (red), onsets heard (blue)",
+                            visible=first,
+                            type="filepath",
+                        ),
                         gr.Markdown(visible=first),
-                    ]  # fmt: skip
+                    ]
         if vocabulary:
             with gr.Accordion("Vocabulary", open=False):
                 words = vocabulary.words.items()
@@ -170,9 +223,13 @@ def page(studio: Studio) -> Any:
         for button, function, inputs, name in runs:
             # One queue for all: the model makes one clip at a time.
             button.click(
-                function, inputs, outputs, api_name=name, concurrency_id="model",
+                function,
+                inputs,
+                outputs,
+                api_name=name,
+                concurrency_id="model",
                 concurrency_limit=1,
-            )  # fmt: skip
+            )
     # Nothing goes past the queue.
     return blocks.queue(max_size=MOST_WAITING, api_open=False)
 
@@ -188,7 +245,7 @@ def _without_folders(error: Exception, studio: Studio) -> str:
     return re.sub(rf"{re.escape(str(studio.folder))}(?:/[^\s/'\"]+)*/", "", text)
 
 
-def launch(blocks: Any, host: str, port: int) -> Any:
+def launch(blocks: Blocks, host: str, port: int) -> Blocks:
     """Starts a page's server and returns the page; ``close()`` of it stops the server.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 import threading
@@ -10,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
 from syncflow.clip import Clip
 from syncflow.data import media
@@ -18,6 +17,10 @@ from syncflow.generation import foreign
 from syncflow.generation.pipeline import SyncFlow
 from syncflow.generation.remarks import vocabulary
 from syncflow.generation.remarks.plot import plot
+
+if TYPE_CHECKING:
+    from syncflow.generation.arguments import GenerateOptions
+
 
 #: What one request may ask for: soundtracks, steps, letters of a text, seconds of a given video,
 #: how many times as long as the model's own clips, and bytes of an upload.
@@ -29,6 +32,22 @@ KEPT_SECONDS, SWEPT_EVERY = 3600.0, 60.0
 MOST_SEED = 2**53 - 1
 
 Report = Callable[[float], None]
+
+
+class Options(TypedDict, total=False):
+    """What may be asked for beside a text; None or "" = as the model has it."""
+
+    seed: float
+    takes: float
+    guidance: float | None
+    steps: float | None
+    seconds: float | None
+    negative_audio_prompt: str
+
+
+class _Given(TypedDict, total=False):
+    video: str
+    image: str
 
 
 @dataclass(frozen=True)
@@ -82,7 +101,9 @@ class Studio:
         while not self._closed.wait(every):
             self.sweep()
 
-    def clip(self, prompt: str, report: Report | None = None, **options: Any) -> list[Take]:
+    def clip(
+        self, prompt: str, report: Report | None = None, **options: Unpack[Options]
+    ) -> list[Take]:
         """Clips of a sentence, the best first.
 
         Args:
@@ -96,13 +117,21 @@ class Studio:
         return self._takes(prompt, report, **options)
 
     def from_frame(
-        self, image: str | Path | None, prompt: str, report: Report | None = None, **options: Any
+        self,
+        image: str | Path | None,
+        prompt: str,
+        report: Report | None = None,
+        **options: Unpack[Options],
     ) -> list[Take]:
         """The same, beginning with the picture in a file."""
         return self._takes(prompt, report, image=self._given(image, "an image"), **options)
 
     def sound(
-        self, video: str | Path | None, prompt: str, report: Report | None = None, **options: Any
+        self,
+        video: str | Path | None,
+        prompt: str,
+        report: Report | None = None,
+        **options: Unpack[Options],
     ) -> list[Take]:
         """The video with sounds made for it, its picture copied bit for bit."""
         path = self._given(video, "a video")
@@ -128,7 +157,7 @@ class Studio:
         steps: float | None = None,
         seconds: float | None = None,
         negative_audio_prompt: str = "",
-        **given: Any,
+        **given: Unpack[_Given],
     ) -> list[Take]:
         texts = {"prompt": prompt, "negative audio prompt": negative_audio_prompt}
         for name, text in texts.items():
@@ -137,11 +166,12 @@ class Studio:
         config, most = self.model.config, MOST_SECONDS
         if "video" not in given:
             most = MOST_TIMES * config.geometry.seconds
-        options: dict[str, Any] = {
+        options: dict[str, object] = {
             "seed": _number("seed", seed, 0, MOST_SEED, whole=True),
-            "audio_takes": _number("takes", takes, 1, MOST_TAKES, whole=True),
             "negative_audio_prompt": negative_audio_prompt.strip() or None,
+            "progress": False,
         }
+        sounds = int(_number("takes", takes, 1, MOST_TAKES, whole=True))
         for name, value, low, high in (
             ("guidance", guidance, 0, 30),
             ("steps", steps, 1, MOST_STEPS),
@@ -153,8 +183,9 @@ class Studio:
         if report is not None:
             options["callback"] = lambda step, x, t: report(sum(map(float, t)) / len(t))
         prompt = " ".join(prompt.split())
+        asked = cast("GenerateOptions", {**options, **given})
         with self._busy:
-            made = self.model.generate(prompt, progress=False, **options, **given)
+            made = self.model.generate(prompt, audio_takes=sounds, **asked)
             self._count += 1
             number = self._count
         clips = made if isinstance(made, list) else [made]
@@ -184,9 +215,8 @@ class Studio:
         return [line.replace("; see --vocabulary", "") for line in said]
 
 
-def _number(name: str, value: Any, low: float, high: float, whole: bool = False) -> Any:
-    good = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not good or not math.isfinite(value) or not low <= value <= high:
+def _number(name: str, value: object, low: float, high: float, whole: bool = False) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise ValueError(f"{name} must be a number from {low:g} to {high:.16g}, got {value!r:.40}")
     if whole and value != int(value):
         raise ValueError(f"{name} must be a whole number, got {value!r:.40}")

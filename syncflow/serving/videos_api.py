@@ -9,23 +9,27 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, cast, get_args
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from syncflow.json_types import JsonObject
 from syncflow.ranges import SEED, Real, Whole
 from syncflow.serving.jobs import Full, Job, Jobs, Status
+from syncflow.serving.jobs import Request as Asked
 from syncflow.serving.maker import Maker
 
 #: Bytes of a request with its upload, and seconds of a clip.
@@ -59,14 +63,14 @@ class VideoRequest(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_form(cls, fields: Any) -> Any:
+    def _from_form(cls, fields: Mapping[str, object]) -> dict[str, object]:
         """A form has texts alone, and OpenAI's seconds are one in JSON too."""
         kinds = {"seconds": float, "guidance": float, "seed": int, "steps": int, "audio_takes": int}
         read = dict(fields)
         for name, kind in kinds.items():
-            if isinstance(read.get(name), str):
+            if isinstance(text := read.get(name), str):
                 with suppress(ValueError):  # which is told as what it is
-                    read[name] = kind(read[name])
+                    read[name] = kind(text)
         return read
 
 
@@ -93,7 +97,7 @@ def app(
     jobs = Jobs(maker, most_waiting, kept_seconds)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> Any:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await run_in_threadpool(jobs.close)
 
@@ -130,7 +134,7 @@ def app(
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
 
     @api.get("/v1/models")
-    def models() -> dict[str, Any]:
+    def models() -> JsonObject:
         model = {"id": maker.name, "object": "model", "created": 0, "owned_by": "syncflow"}
         return {"object": "list", "data": [model]}
 
@@ -152,11 +156,12 @@ def app(
             return _error(429, str(error), headers={"Retry-After": "10"})
         try:
             given = await _kept(upload, folder)
-            wanted = asked.model_dump(exclude={"model", "size"}, exclude_none=True)
-            wanted |= {"width": width, "height": height} if width else {}
+            wanted = cast(Asked, asked.model_dump(exclude={"model", "size"}, exclude_none=True))
+            if width and height:
+                wanted |= {"width": width, "height": height}
             # What cannot be made is refused now and not by a job that fails.
             await run_in_threadpool(maker.check, wanted, given)
-            job = jobs.add(wanted | {"given": given}, folder)
+            job = jobs.add({**wanted, "given": given}, folder)
         except BaseException as error:  # a client that hangs up as well
             shutil.rmtree(folder, ignore_errors=True)
             if not isinstance(error, (ValueError, OSError, Full)):
@@ -171,7 +176,7 @@ def app(
     @api.get("/v1/videos")
     def listed(
         limit: int = 20, after: str | None = None, order: Literal["asc", "desc"] = "desc"
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         known = jobs.all() if order == "asc" else jobs.all()[::-1]
         ids = [job.id for job in known]
         begin = ids.index(after) + 1 if after in ids else 0
@@ -192,11 +197,11 @@ def app(
         return job
 
     @api.get("/v1/videos/{id}")
-    def retrieve(id: str) -> dict[str, Any]:
+    def retrieve(id: str) -> JsonObject:
         return _told(found(id), maker, kept_seconds)
 
     @api.delete("/v1/videos/{id}")
-    def delete(id: str) -> dict[str, Any]:
+    def delete(id: str) -> JsonObject:
         """Of a clip that waits or is being made: cancels it."""
         found(id)
         jobs.remove(id)
@@ -253,13 +258,13 @@ def _refusal(request: Request, api_key: str | None, hosts: tuple[str, ...]) -> J
 class _Limit:
     """Ends a request whose body is larger than ``most_bytes``, stated or not."""
 
-    def __init__(self, app: Any, most_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, most_bytes: int) -> None:
         self.app, self.most = app, most_bytes
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         seen = 0
 
-        async def counted() -> Any:
+        async def counted() -> Message:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
@@ -270,7 +275,7 @@ class _Limit:
         await self.app(scope, counted, send)
 
 
-async def _fields(request: Request) -> tuple[dict[str, Any], UploadFile | None]:
+async def _fields(request: Request) -> tuple[JsonObject, UploadFile | None]:
     """A request's fields, from a form or from JSON, and its file."""
     if request.headers.get("content-type", "").startswith("application/json"):
         try:
@@ -289,7 +294,7 @@ async def _fields(request: Request) -> tuple[dict[str, Any], UploadFile | None]:
     return {key: value for key, value in form.items() if key != _UPLOAD}, upload
 
 
-async def _kept(upload: Any, folder: Path) -> Path | None:
+async def _kept(upload: UploadFile | None, folder: Path) -> Path | None:
     """An upload as a file with a name of ours: what the client calls it is not used."""
     if upload is None:
         return None
@@ -309,7 +314,7 @@ def _width_height(size: str | None) -> tuple[int | None, int | None]:
     return int(match[1]), int(match[2])
 
 
-def _told(job: Job, maker: Maker, kept_seconds: float) -> dict[str, Any]:
+def _told(job: Job, maker: Maker, kept_seconds: float) -> JsonObject:
     """A job as OpenAI's client reads it."""
     asked, done = job.request, job.completed
     width, height, seconds = maker.shape(asked)
@@ -329,9 +334,9 @@ def _told(job: Job, maker: Maker, kept_seconds: float) -> dict[str, Any]:
     }
 
 
-def _first(errors: Any) -> str:
+def _first(errors: Sequence[ErrorDetails]) -> str:
     """The first thing that is wrong, with its field."""
-    error: Mapping[str, Any] = errors[0]
+    error = errors[0]
     where = ".".join(str(part) for part in error["loc"])
     return f"{where}: {error['msg']}" if where else str(error["msg"])
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Generic
 
 import torch
 
 from syncflow.training.distributed.side_stream import Made, SideStream
 from syncflow.training.tasks.randomness import Source
-from syncflow.training.tasks.task import Task
+from syncflow.training.tasks.task import Batch, Task
 
 
-class Batches:
+class Batches(Generic[Batch]):
     """Batches and what their steps draw; the next ``ahead`` are made meanwhile by ``readers``
     threads. What is drawn is drawn by one more, in order: processes pair noise together.
 
@@ -27,7 +27,7 @@ class Batches:
 
     def __init__(
         self,
-        task: Task,
+        task: Task[Batch],
         ahead: int,
         source: Callable[[int], Source],
         readers: int = 1,
@@ -38,12 +38,12 @@ class Batches:
         self.pools: list[ThreadPoolExecutor] = []
         if ahead:
             self.pools = [ThreadPoolExecutor(readers), ThreadPoolExecutor(1)]
-        self.waiting: dict[int, Future[Made]] = {}
+        self.waiting: dict[int, Future[Made[Batch]]] = {}
 
-    def __enter__(self) -> Batches:
+    def __enter__(self) -> Batches[Batch]:
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         for pool in self.pools:
             pool.shutdown(cancel_futures=True)
 
@@ -57,17 +57,17 @@ class Batches:
                 read = readers.submit(self._read, place)
                 self.waiting[place] = drawer.submit(self._drawn, place, read.result)
 
-    def take(self, index: int) -> Any:
+    def take(self, index: int) -> Batch:
         """The batch of a pass."""
         future = self.waiting.pop(index, None)
         if future is not None:
             return future.result().take()
         return self.task.drawn(self.task.batch(index), self.source(index))
 
-    def _read(self, index: int) -> Made:
+    def _read(self, index: int) -> Made[Batch]:
         return self.side.make(lambda: self.task.batch(index))
 
-    def _drawn(self, index: int, read: Callable[[], Made]) -> Made:
+    def _drawn(self, index: int, read: Callable[[], Made[Batch]]) -> Made[Batch]:
         # On the same stream as it was sent on: nothing waits for that.
         batch = read().value
         return self.side.make(lambda: self.task.drawn(batch, self.source(index)))

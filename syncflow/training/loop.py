@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -33,6 +34,10 @@ from syncflow.training.recompute import recompute
 from syncflow.training.settings import LoopConfig
 from syncflow.training.stopping import StopOnSignal
 from syncflow.training.tasks.task import Task
+
+if TYPE_CHECKING:
+    from syncflow.clip import Clip
+
 
 # Updates among which ``max_nonfinite`` may have a loss or gradient that is not finite.
 _STRETCH = 1000
@@ -107,10 +112,7 @@ class _Run:
         group: Group,
     ) -> None:
         if group.world > 1 and config.randomness == "batch":
-            raise ValueError(
-                f'{group.world} processes need loop.randomness "sample" or "device": "batch" draws '
-                "for one process alone"
-            )
+            raise ValueError(f'{group.world} processes need loop.randomness "sample" or "device"')
         group.rows(config.batch_size)
         self.task, self.config, self.out, self.group = task, config, out, group
         self.metadata = metadata
@@ -151,10 +153,8 @@ class _Run:
         peak = logging.peak_flops(group.device, config.peak_tflops)
         # Counting traces the whole model: only where a share of the peak can be told.
         self.peak = peak if peak and task.flops(0) is not None else None
-        self.passes = Passes(task, config, group)
-        self.batches = Batches(
-            task, config.prefetch, self.passes.source, config.readers, group.device
-        )
+        passes = self.passes = Passes(task, config, group)
+        self.batches = Batches(task, config.prefetch, passes.source, config.readers, group.device)
         shown = progress and group.leads
         self.bar = bar(
             total=config.steps, initial=start.step, desc=out.name, shown=shown, mininterval=2
@@ -324,7 +324,7 @@ class _Run:
         return out
 
     def _validate(self) -> None:
-        found = self.engine.evaluate("validate")
+        found = cast("dict[str, float]", self.engine.evaluate("validate"))
         values = {f"val_{k}": v for k, v in found.items() if math.isfinite(v)}
         self._tell(values)
         if self.group.leads:
@@ -333,7 +333,7 @@ class _Run:
             self.bar.write(f"{self.out.name} {self.step}: {what}")
 
     def _clips(self) -> None:
-        clips = self.engine.evaluate("clips")
+        clips = cast("list[Clip]", self.engine.evaluate("clips"))
         if self.log is not None:
             from syncflow.training.tasks import samples as shown
 

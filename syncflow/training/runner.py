@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -174,7 +173,7 @@ def _export(config: settings.ExportTask, group: Group, progress: bool) -> None:
     export.export(config)
 
 
-_RUNNERS: dict[type[Config], Callable[[Any, Group, bool], None]] = {
+_RUNNERS: dict[type[Config], Callable[..., None]] = {
     settings.RenderTask: _render,
     settings.TextTask: _fit,
     settings.AudioVAETask: _fit,

@@ -16,17 +16,16 @@ from typing import Literal
 from syncflow.data import lock
 from syncflow.evaluation.metrics.metric import Metric, Pair
 from syncflow.evaluation.probes.probe import ProbeSettings
-from syncflow.evaluation.report import paper_page
+from syncflow.evaluation.report import paper_page, shapes
 from syncflow.evaluation.suites import datasets, paper_shares, paper_systems
-from syncflow.evaluation.suites.paper_metrics import (
+from syncflow.evaluation.suites.paper_systems import (
     Factory,
     Networks,
+    System,
     factories,
     world_factories,
 )
-from syncflow.evaluation.suites.paper_systems import System
 from syncflow.evaluation.suites.systems import Model, is_finite
-from syncflow.plain_text import Json
 from syncflow.progress import bar
 
 #: The paper's zero-shot resolutions (Table 1), and the guidance weights that figure 5 is drawn at
@@ -46,7 +45,7 @@ def measure(
     batch: int = 8,
     label: str = "",
     progress: bool = True,
-) -> tuple[dict[str, Json], dict[str, str], dict[str, str]]:
+) -> tuple[dict[str, shapes.PaperMetric], dict[str, str], dict[str, str]]:
     """All metrics of one system on ``items``: name -> value, better, clips and facts; name -> why
     it was not run; and key of an item -> why no metric sees it (a damaged film, a sound that is not
     finite). A metric that refuses the clips is left out; a system that cannot make them raises."""
@@ -87,7 +86,7 @@ def measure(
     if len(left_out) == len(items):
         key, reason = next(iter(left_out.items()))
         raise ValueError(f"none of {len(items)} clips can be measured; {key}: {reason}")
-    found = {}
+    found: dict[str, shapes.PaperMetric] = {}
     for name, metric in running.items():
         try:
             for result in metric.results():
@@ -102,7 +101,7 @@ def measure(
     return found, missing, left_out
 
 
-def averaged(parts: Sequence[dict[str, Json]]) -> dict[str, Json]:
+def averaged(parts: Sequence[dict[str, shapes.PaperMetric]]) -> dict[str, shapes.PaperMetric]:
     """The mean over checkpoints of every value and bound; metrics that all of them have."""
     names = [name for name in parts[0] if all(name in part for part in parts)]
     return {
@@ -181,7 +180,7 @@ def run(
     command: str | None = None,
     share: tuple[int, int] = (0, 1),
     progress: bool = True,
-) -> Json | None:
+) -> shapes.Paper | None:
     """Measures every setting and writes ``report.json`` and ``report.md`` into ``out``.
 
     Args:
@@ -236,7 +235,7 @@ def run(
         "seed": seed,
         **circumstances(command),
     }
-    report: Json = {"facts": facts, "rows": [], "curves": curves}
+    report: shapes.Paper = {"facts": facts, "rows": [], "curves": curves}
     if share[1] > 1:
         return _shared(report, rows, named, items, size, metrics, networks, seed, batch, share,
                        out, progress)  # fmt: skip
@@ -248,7 +247,7 @@ def run(
 
 
 def _shared(
-    report: Json,
+    report: shapes.Paper,
     rows: Sequence[System],
     named: Mapping[str, str],
     items: Sequence[datasets.Item],
@@ -260,7 +259,7 @@ def _shared(
     share: tuple[int, int],
     out: Path,
     progress: bool,
-) -> Json | None:
+) -> shapes.Paper | None:
     """The report of clips that several processes have made; None while some are missing."""
     settings = {
         **named, "rows": [[row.name, len(row.makes)] for row in rows], "size": size,
@@ -268,7 +267,7 @@ def _shared(
     }  # fmt: skip
     shares = paper_shares.Shares(out, settings, items, size, seed, batch)
     if shares.finished:
-        before: Json = json.loads((out / "report.json").read_text())
+        before: shapes.Paper = json.loads((out / "report.json").read_text())
         return before
     made = [row for row in rows if row.makes != (paper_systems.real_clips,)]
     shares.make(made, share, progress)
@@ -295,12 +294,12 @@ def _row(
     seed: int,
     batch: int,
     progress: bool,
-) -> Json:
+) -> shapes.PaperRow:
     begun = time.perf_counter()
-    parts: list[Json] = []
+    parts: list[dict[str, shapes.PaperMetric]] = []
     missing: dict[str, str] = {}
     left_out: dict[str, str] = {}
-    row: Json = {"system": system.name, "tables": list(system.tables), "at": system.at}
+    row: shapes.PaperRow = {"system": system.name, "tables": list(system.tables), "at": system.at}
     try:
         for make in system.makes:
             found, absent, left = measure(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from syncflow.data import lock
 from syncflow.evaluation.suites import datasets
 from syncflow.evaluation.suites.datasets import Item
 from syncflow.evaluation.suites.paper_systems import Make, System
-from syncflow.plain_text import Json
+from syncflow.json_types import JsonObject
 from syncflow.progress import bar
 
 #: In the report's folder, until the report is there.
@@ -47,7 +47,7 @@ class Shares:
     def __init__(
         self,
         out: Path,
-        settings: Json,
+        settings: Mapping[str, object],
         items: Sequence[Item],
         size: tuple[int, int],
         seed: int,
@@ -56,20 +56,23 @@ class Shares:
         self.folder, self.items, self.size, self.seed, self.batch = (
             out / FOLDER, items, size, seed, batch,
         )  # fmt: skip
-        settings = json.loads(json.dumps({**settings, "seed": seed, "batch": batch}))
-        self.settings, self._done = settings, out / _DONE
+        self.settings: JsonObject = json.loads(
+            json.dumps({**settings, "seed": seed, "batch": batch})
+        )
+        self._done = out / _DONE
         if self.finished:
             return
         with lock.held(self.folder / ".lock", wait=True):
             card = self.folder / _CARD
             if not card.exists():
-                durable.write_sealed(card, settings)
+                durable.write_sealed(card, self.settings)
             found = durable.read_sealed(card)
-        other = [key for key in {**found, **settings} if found.get(key) != settings.get(key)]
+        now = self.settings
+        other = [key for key in {**found, **now} if found.get(key) != now.get(key)]
         if other:
             raise ValueError(
                 f"{self.folder} has clips made with another {other[0]}: {found.get(other[0])!r}, "
-                f"now {settings.get(other[0])!r}; delete it, or give another --out"
+                f"now {now.get(other[0])!r}; delete it, or give another --out"
             )
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,14 +19,17 @@ def send(value: Tensor, device: torch.device) -> Tensor:
     return value.to(device, non_blocking=True)
 
 
+Value = TypeVar("Value")
+
+
 @dataclass(frozen=True)
-class Made:
+class Made(Generic[Value]):
     """What was made on a side stream, and the event after which it is there (None: it is)."""
 
-    value: Any
+    value: Value
     event: torch.cuda.Event | None = None
 
-    def take(self) -> Any:
+    def take(self) -> Value:
         """The value, for the stream that calls: its work from here on waits on the device."""
         if self.event is not None:
             stream = torch.cuda.current_stream(self.event.device)
@@ -44,7 +47,7 @@ class SideStream:
         there = device.type == "cuda" and torch.cuda.is_available()
         self.stream = torch.cuda.Stream(device) if there else None
 
-    def make(self, function: Callable[[], Any]) -> Made:
+    def make(self, function: Callable[[], Value]) -> Made[Value]:
         """Calls ``function``, in any thread, with what it sends and computes on the side stream."""
         if self.stream is None:
             return Made(function())
@@ -52,7 +55,7 @@ class SideStream:
             return Made(function(), self.stream.record_event())
 
 
-def tensors(value: Any) -> Iterator[Tensor]:
+def tensors(value: object) -> Iterator[Tensor]:
     """Every tensor of a batch: of mappings, sequences and dataclasses, to any depth."""
     if isinstance(value, Tensor):
         yield value

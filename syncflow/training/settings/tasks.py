@@ -307,6 +307,6 @@ AnyTask = Annotated[
 
 
 class TrainConfig(Config):
-    """Any training config, told apart by its ``task``."""
+    """A training config, told apart by its ``task``."""
 
     run: AnyTask

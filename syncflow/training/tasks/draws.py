@@ -6,6 +6,7 @@ Nothing of it depends on the network, so it can be made on the CPU while the ste
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
@@ -47,7 +48,9 @@ class Draws:
         return _moved(self, device)
 
 
-def draw(config: FlowTask, batch: dict[str, Any], source: Source, coupling: Coupling) -> Draws:
+def draw(
+    config: FlowTask, batch: Mapping[str, Tensor], source: Source, coupling: Coupling
+) -> Draws:
     """The draws of a batch, where ``source`` draws. The order is fixed: a setting that is off draws
     nothing, and the other numbers stay what they are."""
     x_1 = batch["video"]

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from syncflow import flow
 from syncflow.clip import Clip
-from syncflow.data.latent_rows import POSTERIORS
 from syncflow.data.latent_sources import Cache
 from syncflow.data.latents import Latents
 from syncflow.models.audio_tower import AudioContext
@@ -42,7 +41,7 @@ from syncflow.training.tasks.timesteps import Clocks, by_time
 Batch = dict[str, Any]
 
 
-class FlowTraining(Task):
+class FlowTraining(Task[Batch]):
     """Draws latents, noise and times; the loss is the mean square error of the velocities."""
 
     module: DDiT
@@ -106,9 +105,13 @@ class FlowTraining(Task):
         model, theirs = self.config.model, bucket.latents.channels
         sizes = [
             ("video.in_channels", model.video.in_channels, theirs["video"], "video channels"),
-            ("video.caption_channels", model.video.caption_channels, theirs["text"],
-             "numbers per text token"),
-        ]  # fmt: skip
+            (
+                "video.caption_channels",
+                model.video.caption_channels,
+                theirs["text"],
+                "numbers per text token",
+            ),
+        ]
         if self.trains_audio:
             ours = model.audio.in_channels
             sizes.append(("audio.in_channels", ours, theirs["audio"], "audio channels"))
@@ -195,9 +198,8 @@ class FlowTraining(Task):
             rows, places = seen.rows[share], seen.places[share]
             clips = zip(rows, places, strict=True)
             one = latents.batch if loop.randomness == "sample" else latents.read
-            values = stacked(
-                [one(np.array([r]), randomness.data_rng(loop.seed, p)) for r, p in clips]
-            )
+            made = [one(np.array([r]), randomness.data_rng(loop.seed, p)) for r, p in clips]
+            values = stacked(made)
         if self.alignment is not None:
             values["heard"] = self.alignment.rows(rows)
         if self.config.events:
@@ -206,7 +208,7 @@ class FlowTraining(Task):
         if loop.randomness == "device":
             source = randomness.of_data(loop.seed, places, self.device)
             drawn = latents.drawn(batch, lambda shape: randomness.normal(shape, source))
-            batch = {k: v for k, v in batch.items() if k not in POSTERIORS} | drawn
+            batch = {k: v for k, v in batch.items() if not k.endswith(("_mean", "_std"))} | drawn
         return batch
 
     def drawn(self, batch: Batch, source: Source) -> Batch:
@@ -215,8 +217,7 @@ class FlowTraining(Task):
 
     def _on_device(self, values: dict[str, Tensor], bucket: Bucket) -> Batch:
         there: Batch = {k: side_stream.send(value, self.device) for k, value in values.items()}
-        # Noise is paired with what the CPU has, where that is all of it.
-        if self.config.coupling != "none" and "video" in values:
+        if self.config.coupling != "none" and "video" in values:  # noise is paired with the CPU's
             there["host"] = values
         return {**there, "bucket": bucket}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Literal, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -77,7 +77,15 @@ def normal(shape: Sequence[int], source: Source) -> Tensor:
     return _rows(draw, shape[0], source)
 
 
-def times(total: int, source: Source, **options: Any) -> Tensor:
+class _Times(TypedDict, total=False):
+    kind: Literal["uniform", "logit_normal"]
+    uniform_share: float
+    mean: float
+    std: float
+    shift: float
+
+
+def times(total: int, source: Source, **options: Unpack[_Times]) -> Tensor:
     """[total] training times; ``options`` are those of ``flow.sample_times``."""
 
     def draw(n: int, generator: torch.Generator) -> Tensor:
