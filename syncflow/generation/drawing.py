@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from syncflow import flow
+from syncflow.generation import previews
 from syncflow.generation.first_block import CachedVelocity
 from syncflow.generation.request import Request
 from syncflow.generation.sampler import Captions, GuidedVelocity, Progress, advance
@@ -21,13 +22,14 @@ from syncflow.sampling import SamplingOptions
 @dataclass(frozen=True)
 class Wishes:
     """What all that one call draws has in common: sampling options as they were given, texts to
-    lead away from, who is told of steps."""
+    lead away from, who is told of steps and who is shown them."""
 
     sampling: SamplingOptions
     negative_prompt: str | None = None
     negative_audio_prompt: str | None = None
     callback: flow.Callback | None = None
     progress: bool = True
+    preview: previews.Wish | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def draw(
     fresh: flow.Noise,
     callback: flow.Callback | None = None,
     progress: bool = True,
+    watch: previews.Watch | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The end of the path: latents of picture and sound.
 
@@ -68,6 +71,7 @@ def draw(
         asked: path, guidance and solver.
         fresh: noise that is drawn anew on the way.
         callback: after every step, as in ``flow.integrate``.
+        watch: shows how far it is.
 
     Raises:
         ValueError: the numbers left the range that they can have.
@@ -77,13 +81,15 @@ def draw(
         model, captions, asked.guidance, asked.audio_guidance, start.frame_mask,
         start.video_velocity, steps, (sampling.guidance_start, sampling.guidance_end),
     )  # fmt: skip
-    velocity = GuidedVelocity(*given)
+    velocity: flow.Velocity = GuidedVelocity(*given)
     if sampling.cache != "off":
         velocity = CachedVelocity(*given, towers=sampling.cache, threshold=sampling.cache_threshold)
+    if watch is not None:
+        velocity = watch.over(velocity)
     with Progress(asked.path, progress) as bar:
         x_video, x_audio = flow.integrate(
             velocity, (start.video, start.audio), asked.path, sampling.solver,
-            _after_step(bar, callback), advance, (0.0 if start.still else sampling.eta, 0.0),
+            _after_step(bar, callback, watch), advance, (0.0 if start.still else sampling.eta, 0.0),
             fresh, start.held,
         )  # fmt: skip
     if not (x_video.isfinite().all() and x_audio.isfinite().all()):
@@ -94,10 +100,14 @@ def draw(
     return x_video, x_audio
 
 
-def _after_step(bar: Progress, callback: flow.Callback | None) -> Callable[..., None]:
+def _after_step(
+    bar: Progress, callback: flow.Callback | None, watch: previews.Watch | None
+) -> Callable[..., None]:
     def after(step: int, x: flow.State, t: tuple[float, ...]) -> None:
         bar.update(step)
         if callback is not None:
             callback(step, x, t)
+        if watch is not None:
+            watch.after(step, x, t)
 
     return after

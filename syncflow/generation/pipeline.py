@@ -11,11 +11,12 @@ import torch
 
 from syncflow import flow
 from syncflow.clip import Clip, ClipSpec
-from syncflow.generation import continuation, noise, record
+from syncflow.generation import continuation, noise, previews, record
 from syncflow.generation.choice import candidates
 from syncflow.generation.drawing import Start, Wishes, draw
 from syncflow.generation.events import Times, events
 from syncflow.generation.model import Model
+from syncflow.generation.remarks.preview import Show
 from syncflow.generation.request import (
     GenerateOptions,
     GivenVideo,
@@ -124,6 +125,8 @@ class SyncFlow(Model):
         rank: Literal["sync"] | None = "sync",
         callback: flow.Callback | None = None,
         progress: bool = True,
+        preview: Show | None = None,
+        preview_every: int = previews.EVERY,
         lora: str | Path | None = None,
         strength: float = 1.0,
         **sampling: Unpack[SamplingOptions],
@@ -152,8 +155,11 @@ class SyncFlow(Model):
                 fills in ``Clip.scores``; None leaves them in the order of their noise.
             v2a: how a given video is read: clean and once ("one-pass"), or noised anew at every
                 step ("paper").
-            callback: ``callback(step, (video, audio) latents, (t_video, t_audio))`` after a step.
+            callback: ``callback(step, (video, audio) latents, (t_video, t_audio))`` after a step;
+                what it raises ends the call, for example ``syncflow.Cancelled``.
             progress: show a progress bar.
+            preview: is given a ``remarks.preview.Preview`` after every ``preview_every``-th step
+                and the last: pictures and loudness of where the clip is heading. It may raise too.
             lora: a ``lora.safetensors`` of a fine-tuning, whose additions this clip is made with.
             strength: how much of them, 1 being what was trained.
             sampling: steps, candidates, guidance ... (``sampling.SamplingOptions``); the sound's
@@ -166,16 +172,20 @@ class SyncFlow(Model):
         Raises:
             ValueError: an argument makes no sense; the message holds it.
         """
-        seed, audio_takes, seconds, height, width = checked(
-            seed=seed, audio_takes=audio_takes, seconds=seconds, height=height, width=width
-        )
+        seed, audio_takes, seconds, height, width, preview_every = checked(
+            seed=seed, audio_takes=audio_takes, seconds=seconds, height=height, width=width,
+            preview_every=preview_every,
+        )  # fmt: skip
         choose(v2a=v2a, rank=rank, part=part)
         if retake is None and extend is None and (span is not None or part != "audio"):
             raise ValueError("span and part say what of retake is drawn anew: give retake too")
         if lora is None and strength != 1:
             raise ValueError("strength says how much of lora is added: give lora too")
         prompts = prompt_list(prompt)
-        wishes = Wishes(sampling, negative_prompt, negative_audio_prompt, callback, progress)
+        wishes = Wishes(
+            sampling, negative_prompt, negative_audio_prompt, callback, progress,
+            previews.wish(self, preview, preview_every),
+        )  # fmt: skip
         new: dict[str, Any] = {
             "height": height, "width": width, "video": video, "image": image,
             "contacts": contacts, "audio_takes": audio_takes, "v2a": v2a, "rank": rank,
@@ -234,6 +244,7 @@ class SyncFlow(Model):
             latents = draw(
                 self.ddit, self.steps, captions, start, asked, noise.fresh(sources),
                 wishes.callback, wishes.progress,
+                previews.watch(wishes.preview, self, spec, asked.path),
             )  # fmt: skip
             return self.codecs.clips(*latents, its, audio_takes, spec, given)
 

@@ -16,6 +16,7 @@ from syncflow import flow
 from syncflow.clip import RANGES, VIDEO_STRIDE, Clip, ClipSpec
 from syncflow.config import ModelConfig, SamplingConfig
 from syncflow.generation.events import Times
+from syncflow.generation.remarks.preview import Show
 from syncflow.ranges import SEED, Whole
 from syncflow.sampling import OPTIONS, SamplingOptions
 
@@ -23,13 +24,9 @@ from syncflow.sampling import OPTIONS, SamplingOptions
 Part = Literal["audio", "video", "both"]
 
 #: Words that ``generate`` takes beside those of sampling.
-_WORDS = {
-    "v2a": ("one-pass", "paper"),
-    "rank": ("sync", None),
-    "part": ("audio", "video", "both"),
-}
+_WORDS = {"v2a": ("one-pass", "paper"), "rank": ("sync", None), "part": ("audio", "video", "both")}
 #: Numbers that ``generate`` takes beside those of sampling.
-_NUMBERS = {"seed": SEED, "audio_takes": Whole(1, 1000), **RANGES}
+_NUMBERS = {"seed": SEED, "audio_takes": Whole(1, 1000), "preview_every": Whole(1, 10**6)} | RANGES
 
 
 class GenerateOptions(SamplingOptions, total=False):
@@ -53,6 +50,8 @@ class GenerateOptions(SamplingOptions, total=False):
     rank: Literal["sync"] | None
     callback: flow.Callback | None
     progress: bool
+    preview: Show | None
+    preview_every: int
     lora: str | Path | None
     strength: float
 
@@ -75,7 +74,7 @@ def checked(**given: Any) -> tuple[Any, ...]:
         ValueError: one is not what its name says: not whole, not finite, or out of bounds.
     """
     return tuple(
-        None if value is None and name not in ("seed", "audio_takes")
+        None if value is None and name in RANGES
         else _NUMBERS[name].check(name, value)
         for name, value in given.items()
     )  # fmt: skip
@@ -92,8 +91,8 @@ def choose(**given: Any) -> None:
 @dataclass(frozen=True)
 class GivenVideo:
     """``original`` uint8 [F,3,H,W] at ``fps``, as it is handed back (a file at the size that the
-    model sees), for ``seconds`` s; ``frames``
-    what the model sees, uint8, at its own rate and size; ``file`` where it came from, if a file."""
+    model sees), for ``seconds`` s; ``frames`` uint8, at the model's rate and size; ``file`` where
+    it came from, if a file."""
 
     original: Tensor
     fps: float

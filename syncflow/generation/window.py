@@ -13,7 +13,7 @@ from torch import Tensor
 
 from syncflow import flow
 from syncflow.clip import ClipSpec
-from syncflow.generation import noise
+from syncflow.generation import noise, previews
 from syncflow.generation.drawing import Start, Wishes, draw
 from syncflow.generation.model import Model
 from syncflow.generation.request import Request
@@ -91,8 +91,9 @@ def drawn(
     fresh = noise.fresh(source)
     start = window.start(source, fresh, clean=model.config.given_frames == "clean")
     return draw(
-        model.ddit, model.steps, captions, start, asked, fresh, wishes.callback, wishes.progress
-    )
+        model.ddit, model.steps, captions, start, asked, fresh, wishes.callback, wishes.progress,
+        previews.watch(wishes.preview, model, spec, asked.path),
+    )  # fmt: skip
 
 
 def as_long(audio_M: Tensor, samples: int) -> Tensor:

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from syncflow.model_io import fingerprint
+
 
 def load_model(model: Any) -> tuple[Any, dict[str, str]]:
     """A loaded model and what names it: its folder's name and a hash of its weights."""
@@ -22,7 +24,7 @@ def load_model(model: Any) -> tuple[Any, dict[str, str]]:
     if folder is None:
         return loaded, {"model": getattr(loaded, "name", type(loaded).__name__)}
     weights = hashlib.sha256()
-    for file in sorted(Path(folder).rglob("*.safetensors")):
+    for file in fingerprint.weights(Path(folder)):
         weights.update(file.read_bytes())
     name = "the model in the package" if model is None else Path(folder).name
     return loaded, {"model": name, "weights": weights.hexdigest()[:16]}
