@@ -107,16 +107,16 @@ def fitted(
     from syncflow import impacts
 
     spec, codecs, fit = model.config.geometry.spec, model.codecs, Fit()
-    scenes = [
-        (number, level) for level in levels for number in impacts.SEEDS["train"][:clips]
-    ]  # fmt: skip
+    seeds = impacts.SEEDS["train"][:clips]
+    pairs = [(seed, level) for level in levels for seed in seeds]
     films = systems.windows(videos, clips, _empty(model)) if videos else []
-    for index in bar(range(len(scenes) + len(films)), desc="fit", shown=progress):
-        if index < len(scenes):
-            case = systems.case(impacts.sample_scene(*scenes[index], "train", spec.seconds))
-            clip = systems.rendered(case, spec.height, spec.width)
+    for index in bar(range(len(pairs) + len(films)), desc="fit", shown=progress):
+        if index < len(pairs):
+            seed, level = pairs[index]
+            scene = impacts.sample_scene(seed, level, "train", spec.seconds)
+            clip = systems.rendered(systems.case(scene), spec.height, spec.width)
         else:
-            clip = films[index - len(scenes)]
+            clip = films[index - len(pairs)]
         seen, heard = codecs.encode_video([clip.video]), codecs.encode_audio([clip.audio])
         frames, samples = codecs.decode_video(seen[0], spec), codecs.decode_audio(heard[0], spec)
         fit.add_video(codecs.video.denormalize(seen), frames[None])
@@ -178,7 +178,7 @@ def likeness(a_N: Tensor, b_N: Tensor) -> float:
 
 
 def _page(report: Json) -> str:
-    lines = [["step", *COLUMNS]]
+    lines: list[list[str | table.Cell]] = [["step", *COLUMNS]]
     lines += [
         [str(row["step"]), *(table.cell(row[key]) for key in COLUMNS)] for row in report["rows"]
     ]

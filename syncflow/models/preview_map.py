@@ -117,21 +117,23 @@ def loudness(audio_BM: Tensor) -> Tensor:
 
 
 def _applied(map_IO: Tensor, x: Tensor) -> Tensor:
-    return torch.addmm(map_IO[-1], x.flatten(0, -2), map_IO[:-1]).unflatten(0, x.shape[:-1])
+    out: Tensor = torch.addmm(map_IO[-1], x.flatten(0, -2), map_IO[:-1]).unflatten(0, x.shape[:-1])
+    return out
 
 
 def _places(latent_BCThw: Tensor) -> Tensor:
     """Every latent of a picture with those around it: [B, T, h, w, 9 C]."""
     side = 2 * _AROUND + 1
     padded = F.pad(latent_BCThw.float(), (*(_AROUND,) * 4, 0, 0), mode="replicate")
-    around = padded.unfold(3, side, 1).unfold(4, side, 1)  # [B, C, T, h, w, 3, 3]
+    around: Tensor = padded.unfold(3, side, 1).unfold(4, side, 1)  # [B, C, T, h, w, 3, 3]
     return around.permute(0, 2, 3, 4, 1, 5, 6).flatten(4)
 
 
 def _moments(latent_BAD: Tensor) -> Tensor:
     """Every latent of a sound with those beside it: [B, A, 3 D]."""
     padded = F.pad(latent_BAD.float().mT, (_AROUND, _AROUND), mode="replicate")
-    return padded.unfold(2, 2 * _AROUND + 1, 1).transpose(1, 2).flatten(2)
+    beside: Tensor = padded.unfold(2, 2 * _AROUND + 1, 1).transpose(1, 2)
+    return beside.flatten(2)
 
 
 def _blocks(frames_BFCHW: Tensor) -> Tensor:

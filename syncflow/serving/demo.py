@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import html
 import os
+import queue
 import re
 import signal
 import threading
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from syncflow.faults import Cancelled
 from syncflow.generation.pipeline import SyncFlow
 from syncflow.serving.studio import (
     KEPT_SECONDS,
@@ -22,6 +25,7 @@ from syncflow.serving.studio import (
     MOST_STEPS,
     MOST_TAKES,
     MOST_TIMES,
+    Report,
     Studio,
     Take,
 )
@@ -44,7 +48,8 @@ def page(studio: Studio) -> Any:
     title = f"syncflow: {config.name}"
 
     def shown(takes: list[Take], remarks: list[str]) -> list[Any]:
-        """Values of the players, drawings and lines, hidden where there is no such take."""
+        """Values of the preview, players, drawings and lines, hidden where there is no such
+        take."""
         cells: list[Any] = [_text(" ".join(remarks))]
         for number in range(MOST_TAKES):
             there = number < len(takes)
@@ -54,51 +59,65 @@ def page(studio: Studio) -> Any:
                 gr.Image(str(take.plot) if take else None, visible=there),
                 gr.Markdown(_text(take.told) if take else "", visible=there),
             ]
-        return cells
+        return [*cells, gr.Image(visible=False)]
 
-    def answer(make: Callable[[], list[Take]], *asked: Any, **given: Any) -> Any:
-        """A mistake of the user's as a line on the page instead of a traceback."""
+    def previewed(image: Any) -> list[Any]:
+        """The page while a clip is made: a picture, and all else as it is."""
+        return [gr.skip()] * (1 + 3 * MOST_TAKES) + [gr.Image(image, visible=True)]
+
+    def answer(
+        client: str | None, make: Make, report: Report, *asked: Any, **given: Any
+    ) -> Iterator[Any]:
+        """Previews, then the takes; a mistake of the user's as a line on the page instead of a
+        traceback."""
         try:
-            takes = make()
+            with studio.stoppable(client) as stop:
+                for image, takes in while_made(make, report, stop):
+                    if takes is None:
+                        yield previewed(image)
+                    else:
+                        yield shown(takes, studio.remarks(*asked, **given))
+        except Cancelled:
+            yield shown([], ["Stopped."])
         except (ValueError, OSError) as error:
             why = html.escape(_without_folders(error, studio), quote=False)
             raise gr.Error(why, print_exception=False) from None
-        return shown(takes, studio.remarks(*asked, **given))
 
     def text_to_clip(
         prompt: str, seed: float, takes: float, guidance: float, steps: float, seconds: float,
-        without: str, progress: Any = gr.Progress(),  # noqa: B008 - Gradio's way to ask for it
-    ) -> Any:  # fmt: skip
-        def make() -> list[Take]:
+        without: str, client: str | None, contacts: str = "",
+        progress: Any = gr.Progress(),  # noqa: B008 - Gradio's way to ask for it
+    ) -> Iterator[Any]:  # fmt: skip
+        def make(**watched: Any) -> list[Take]:
             return studio.clip(
-                prompt, progress, seed=seed, takes=takes, guidance=guidance, steps=steps,
-                seconds=seconds, negative_audio_prompt=without,
+                prompt, seed=seed, takes=takes, guidance=guidance, steps=steps, seconds=seconds,
+                negative_audio_prompt=without, contacts=contacts, **watched,
             )  # fmt: skip
 
-        return answer(make, prompt, seconds)
+        yield from answer(client, make, progress, prompt, seconds)
 
     def frame_to_clip(
         image: str | None, prompt: str, seed: float, takes: float, guidance: float, steps: float,
-        without: str, progress: Any = gr.Progress(),  # noqa: B008
-    ) -> Any:  # fmt: skip
-        def make() -> list[Take]:
+        without: str, client: str | None, progress: Any = gr.Progress(),  # noqa: B008
+    ) -> Iterator[Any]:  # fmt: skip
+        def make(**watched: Any) -> list[Take]:
             return studio.from_frame(
-                image, prompt, progress, seed=seed, takes=takes, guidance=guidance, steps=steps,
-                negative_audio_prompt=without,
+                image, prompt, seed=seed, takes=takes, guidance=guidance, steps=steps,
+                negative_audio_prompt=without, **watched,
             )  # fmt: skip
 
-        return answer(make, prompt, image=image)
+        yield from answer(client, make, progress, prompt, image=image)
 
     def video_to_audio(
         video: str | None, prompt: str, seed: float, takes: float, without: str,
-        progress: Any = gr.Progress(),  # noqa: B008
-    ) -> Any:  # fmt: skip
-        def make() -> list[Take]:
+        client: str | None, progress: Any = gr.Progress(),  # noqa: B008
+    ) -> Iterator[Any]:  # fmt: skip
+        def make(**watched: Any) -> list[Take]:
             return studio.sound(
-                video, prompt, progress, seed=seed, takes=takes, negative_audio_prompt=without
+                video, prompt, seed=seed, takes=takes, negative_audio_prompt=without, **watched
             )
 
-        return answer(make, prompt, video=video)
+        yield from answer(client, make, progress, prompt, video=video)
 
     def prompt_box(label: str = "Prompt") -> Any:
         return gr.Textbox("", label=label, lines=2, max_length=MOST_LETTERS)
@@ -124,6 +143,7 @@ def page(studio: Studio) -> Any:
             f"frame, or audio for a video. Files are deleted after {KEPT_SECONDS / 60:g} minutes."
         )
         runs: list[tuple[Any, Callable[..., Any], list[Any], str]] = []
+        client = gr.State(lambda: uuid.uuid4().hex)  # of each visitor of the page
         with gr.Tab("Text to clip"):
             prompt = prompt_box()
             prompt.value = examples[0] if examples else ""
@@ -134,21 +154,27 @@ def page(studio: Studio) -> Any:
             trained = config.geometry.seconds
             seconds = gr.Slider(trained / 4, MOST_TIMES * trained, trained, step=trained / 4,
                                 label="Seconds")  # fmt: skip
-            inputs = [prompt, seed, takes, guidance, steps, seconds, negative()]
+            inputs = [prompt, seed, takes, guidance, steps, seconds, negative(), client]
+            if config.ddit.event_tokens:
+                label = "Contacts: when things touch, in seconds, such as 0.4, 1.1"
+                inputs.append(gr.Textbox("", label=label, max_length=MOST_LETTERS))
             runs.append(
                 (gr.Button("Generate", variant="primary"), text_to_clip, inputs, "text_to_clip")
             )
         with gr.Tab("First frame"):
             image = gr.Image(label="First frame", type="filepath", sources=["upload"])
-            inputs = [image, prompt_box(), *seed_and_takes(), *sampling(), negative()]
+            inputs = [image, prompt_box(), *seed_and_takes(), *sampling(), negative(), client]
             runs.append(
                 (gr.Button("Generate", variant="primary"), frame_to_clip, inputs, "first_frame")
             )
         with gr.Tab("Video to audio"):
             video = gr.Video(label="Video", sources=["upload"])
-            inputs = [video, prompt_box("Prompt (optional)"), *seed_and_takes(), negative()]
+            inputs = [video, prompt_box("Prompt (optional)"), *seed_and_takes(), negative(), client]
             button = gr.Button("Generate audio", variant="primary")
             runs.append((button, video_to_audio, inputs, "video_to_audio"))
+        stop = gr.Button("Stop")
+        stop.click(studio.stop, client, queue=False, api_name="stop")
+        preview = gr.Image(label="Preview", visible=False, format="png", interactive=False)
         remarks = gr.Markdown()
         outputs: list[Any] = [remarks]
         with gr.Row():
@@ -161,6 +187,7 @@ def page(studio: Studio) -> Any:
                                  visible=first, type="filepath"),
                         gr.Markdown(visible=first),
                     ]  # fmt: skip
+        outputs.append(preview)
         if vocabulary:
             with gr.Accordion("Vocabulary", open=False):
                 words = vocabulary.words.items()
@@ -175,6 +202,50 @@ def page(studio: Studio) -> Any:
             )  # fmt: skip
     # Nothing goes past the queue.
     return blocks.queue(max_size=MOST_WAITING, api_open=False)
+
+
+#: Makes clips: ``report``, ``look`` and ``stop`` of ``Studio`` in, takes out.
+Make = Callable[..., list[Take]]
+
+
+def while_made(
+    make: Make, report: Report, stop: threading.Event
+) -> Iterator[tuple[Any, list[Take] | None]]:
+    """(picture, None) for each preview of what ``make`` makes in a thread of its own, and last
+    (None, takes); ``report`` is called here. What ``make`` raises is raised.
+
+    Whoever stops asking for more ends it.
+    """
+    said: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            takes = make(
+                report=lambda share: said.put(("share", share)),
+                look=lambda image: said.put(("preview", image)),
+                stop=stop,
+            )
+            said.put(("takes", takes))
+        except BaseException as error:
+            said.put(("error", error))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = said.get()
+            if kind == "error":
+                raise value
+            if kind == "takes":
+                yield None, value
+                return
+            if kind == "share":
+                report(value)
+            else:
+                yield value, None
+    finally:
+        stop.set()
+        thread.join()
 
 
 def _text(text: str) -> str:
