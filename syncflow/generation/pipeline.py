@@ -15,6 +15,7 @@ from syncflow.generation import continuation, noise, previews, record
 from syncflow.generation.choice import candidates
 from syncflow.generation.drawing import Start, Wishes, draw
 from syncflow.generation.events import Times, events
+from syncflow.generation.manner import diffusers
 from syncflow.generation.model import Model
 from syncflow.generation.remarks.preview import Show
 from syncflow.generation.request import (
@@ -204,6 +205,37 @@ class SyncFlow(Model):
         for clip, how in zip(clips, made, strict=True):
             clip.made = how
         return clips[0] if isinstance(prompt, str) and audio_takes == 1 else clips
+
+    def __call__(
+        self,
+        prompt: str | list[str],
+        *,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        generator: torch.Generator | None = None,
+        output_type: diffusers.OutputType = "pil",
+        **options: Unpack[GenerateOptions],
+    ) -> diffusers.Output:
+        """``generate`` in the words of diffusers' pipelines: ``generator`` with seed 7, from which
+        nothing was drawn, is ``seed=7``; None draws a seed.
+
+        Raises:
+            ValueError: as ``generate``, or an option in both kinds of words.
+        """
+        diffusers.check(output_type)
+        said = {"steps": num_inference_steps, "guidance": guidance_scale, "seed": generator}
+        for name, value in said.items():
+            if name in options and value is not None:
+                raise ValueError(f"{name} is said twice, in two kinds of words: leave one out")
+        if num_inference_steps is not None:
+            options["steps"] = num_inference_steps
+        if guidance_scale is not None:
+            options["guidance"] = guidance_scale
+        if "seed" not in options:
+            prompts = 1 if isinstance(prompt, str) else len(prompt)
+            options["seed"] = diffusers.seed(generator, prompts)
+        made: Clip | list[Clip] = self.generate(prompt, **options)
+        return diffusers.output(made if isinstance(made, list) else [made], output_type)
 
     def _new(
         self,

@@ -113,7 +113,8 @@ def loudness(audio_BM: Tensor) -> Tensor:
     """Root mean square of every 480 samples, [B, N]: what ``PreviewMap.envelope`` guesses."""
     hop = AUDIO_HOP // PER_LATENT
     padded = F.pad(audio_BM.float(), (0, -audio_BM.shape[1] % AUDIO_HOP))
-    return padded.unflatten(1, (-1, hop)).square().mean(-1).sqrt()
+    pieces: Tensor = padded.unflatten(1, (-1, hop))
+    return pieces.square().mean(-1).sqrt()
 
 
 def _applied(map_IO: Tensor, x: Tensor) -> Tensor:
@@ -142,11 +143,11 @@ def _blocks(frames_BFCHW: Tensor) -> Tensor:
     missing = -frames_BFCHW.shape[1] % p
     last = frames_BFCHW[:, -1:].expand(-1, missing, -1, -1, -1)
     x = torch.cat([frames_BFCHW, last], 1).float() / 255
-    x = x.unflatten(4, (-1, r)).unflatten(3, (-1, q)).unflatten(1, (-1, p))
-    return x.permute(0, 1, 4, 6, 2, 3, 5, 7).flatten(4)
+    pieces: Tensor = x.unflatten(4, (-1, r)).unflatten(3, (-1, q)).unflatten(1, (-1, p))
+    return pieces.permute(0, 1, 4, 6, 2, 3, 5, 7).flatten(4)
 
 
 def _pixels(blocks_BThwO: Tensor) -> Tensor:
     """Inverse of ``_blocks``."""
-    x = blocks_BThwO.unflatten(4, (VIDEO_STRIDE[0], 3, *VIDEO_STRIDE[1:]))
+    x: Tensor = blocks_BThwO.unflatten(4, (VIDEO_STRIDE[0], 3, *VIDEO_STRIDE[1:]))
     return x.permute(0, 1, 4, 5, 2, 6, 3, 7).flatten(1, 2).flatten(3, 4).flatten(4, 5).contiguous()
