@@ -14,7 +14,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Unpack
 
 from syncflow import durable, plain_text
 from syncflow.clip import Clip
@@ -23,7 +22,7 @@ from syncflow.data.export import tags
 from syncflow.evaluation.suites import provenance, systems
 from syncflow.generation import record
 from syncflow.generation.pipeline import SyncFlow
-from syncflow.generation.request import GenerateOptions
+from syncflow.plain_text import Json
 from syncflow.progress import bar
 from syncflow.ranges import Whole
 
@@ -43,7 +42,7 @@ class Item:
         return f"sample_{self.number:04d}"
 
 
-class Layout(Protocol):
+class Layout:
     """One benchmark's: ``endings`` of a clip's files, and its list of prompts."""
 
     endings: tuple[str, ...]
@@ -51,12 +50,14 @@ class Layout(Protocol):
 
     def read(self, path: Path) -> list[Item]:
         """The prompts of a list."""
+        raise NotImplementedError
 
     def write(self, items: Sequence[Item]) -> str:
         """A list of prompts; real clips of theirs lie in ``real/``."""
+        raise NotImplementedError
 
 
-class _JavisBench:
+class _JavisBench(Layout):
     endings, list_name = (".wav", ".mp4"), "prompts.csv"
 
     def read(self, path: Path) -> list[Item]:
@@ -75,7 +76,7 @@ class _JavisBench:
         return out.getvalue()
 
 
-class _Compass:
+class _Compass(Layout):
     endings, list_name = (".mp4",), "prompts.json"
 
     def read(self, path: Path) -> list[Item]:
@@ -113,11 +114,12 @@ def run(
     seed: int = 0,
     batch: int = 8,
     *,
+    options: Json | None = None,
     progress: bool = True,
-    **options: Unpack[GenerateOptions],
 ) -> tuple[int, int]:
     """Makes a clip for each of the benchmark's ``prompts`` (the first ``clips`` of them), or for
     test captions of impacts, whose list and real clips are written too. Goes on where it stopped.
+    ``options``: of ``generate``.
 
     Returns:
         how many were made, and how many were there already.
@@ -138,16 +140,17 @@ def run(
         for item, case in zip(items, real, strict=True):
             spec = loaded.config.geometry.spec
             _save(systems.rendered(case, spec.height, spec.width), folder / "real", item, kind)
+    asked = options or {}
     made = there = 0
     for first in bar(range(0, len(items), batch), desc=layout, shown=progress):
         part = items[first : first + batch]
         texts = [item.prompt for item in part]
         start = seed + first
-        wanted = record.planned(loaded, texts, start, **options)
+        wanted = record.planned(loaded, texts, start, **asked)
         if all(_is_there(folder, item, kind, how) for item, how in zip(part, wanted, strict=True)):
             there += len(part)
             continue
-        drawn = loaded.generate(texts, seed=start, progress=False, **options)
+        drawn = loaded.generate(texts, seed=start, progress=False, **asked)
         for item, clip in zip(part, drawn, strict=True):
             _save(clip, folder, item, kind)
         made += len(part)

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from syncflow.clip import Clip
+from syncflow.generation.events import events
 from syncflow.generation.pipeline import SyncFlow
 from syncflow.generation.request import geometry
 from syncflow.serving.jobs import Job
 
 #: What a given picture is read as: a still becomes the first frame, a film gets a sound.
 _STILL = {"JPEG", "PNG", "WEBP", "BMP"}
+#: Of a clip.
+MOST_SECONDS = 20.0
 
 
 class Maker:
@@ -34,8 +37,10 @@ class Maker:
         """Raises ValueError for a request that cannot be made, before it waits its turn."""
         if given is None and not request.get("prompt", "").strip():
             raise ValueError("empty prompt: describe the clip in one sentence")
-        names = ("seconds", "height", "width")
-        geometry(self.model.config, {name: request.get(name) for name in names}, given)
+        config, names = self.model.config, ("seconds", "height", "width")
+        spec = geometry(config, {name: request.get(name) for name in names}, given)
+        seconds = spec.seconds if given is None or is_still(given) else MOST_SECONDS
+        events(request.get("contacts"), 1, config.ddit.event_tokens, seconds)
         if given is None:
             return
         from syncflow.data import media

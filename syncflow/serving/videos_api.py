@@ -25,13 +25,11 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from syncflow.ranges import SEED, Real, Whole
-from syncflow.serving.jobs import Full, Job, Jobs, Status
-from syncflow.serving.maker import Maker
+from syncflow.serving.jobs import KEPT_SECONDS, Full, Job, Jobs, Status
+from syncflow.serving.maker import MOST_SECONDS, Maker
 
-#: Bytes of a request with its upload, and seconds of a clip.
-MOST_BYTES, MOST_SECONDS = 64 << 20, 20.0
-_HOUR = 3600.0
-#: The fields in which a request may be written besides those of OpenAI's client.
+#: Bytes of a request with its upload.
+MOST_BYTES = 64 << 20
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 _UPLOAD = "input_reference"
 
@@ -56,12 +54,18 @@ class VideoRequest(BaseModel):
     audio_takes: Annotated[int, Whole(1, 8, "takes")] = Field(
         1, description="soundtracks drawn; the best is kept"
     )
+    contacts: Annotated[list[float], Field(max_length=64)] | None = Field(
+        None, description="when things touch, in seconds; in a form with commas between"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _from_form(cls, fields: Any) -> Any:
         """A form has texts alone, and OpenAI's seconds are one in JSON too."""
-        kinds = {"seconds": float, "guidance": float, "seed": int, "steps": int, "audio_takes": int}
+        kinds: dict[str, Callable[[str], object]] = {
+            "seconds": float, "guidance": float, "seed": int, "steps": int, "audio_takes": int,
+            "contacts": lambda text: [float(part) for part in text.split(",")],
+        }  # fmt: skip
         read = dict(fields)
         for name, kind in kinds.items():
             if isinstance(read.get(name), str):
@@ -76,7 +80,7 @@ def app(
     api_key: str | None = None,
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]"),
     most_waiting: int = 16,
-    kept_seconds: float = _HOUR,
+    kept_seconds: float = KEPT_SECONDS,
     most_bytes: int = MOST_BYTES,
 ) -> FastAPI:
     """The application, to be run by any ASGI server.
@@ -286,7 +290,13 @@ async def _fields(request: Request) -> tuple[dict[str, Any], UploadFile | None]:
     upload = form.get(_UPLOAD)
     if upload is not None and isinstance(upload, str):
         raise HTTPException(400, f"{_UPLOAD} must be an uploaded file, not text")
-    return {key: value for key, value in form.items() if key != _UPLOAD}, upload
+    fields: dict[str, Any] = {}
+    for key, value in form.multi_items():
+        if key.endswith("[]"):  # how OpenAI's client writes a list
+            fields.setdefault(key[:-2], []).append(value)
+        elif key != _UPLOAD:
+            fields[key] = value
+    return fields, upload
 
 
 async def _kept(upload: Any, folder: Path) -> Path | None:
@@ -331,12 +341,10 @@ def _told(job: Job, maker: Maker, kept_seconds: float) -> dict[str, Any]:
 
 def _first(errors: Any) -> str:
     """The first thing that is wrong, with its field."""
-    error: Mapping[str, Any] = errors[0]
-    where = ".".join(str(part) for part in error["loc"])
-    return f"{where}: {error['msg']}" if where else str(error["msg"])
+    return ": ".join(filter(None, (".".join(map(str, errors[0]["loc"])), errors[0]["msg"])))
 
 
 def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     kind = "invalid_request_error" if status < 500 else "server_error"
-    body = {"error": {"message": message, "type": kind, "param": None, "code": None}}
-    return JSONResponse(body, status, dict(headers) if headers else None)
+    error = {"message": message, "type": kind, "param": None, "code": None}
+    return JSONResponse({"error": error}, status, dict(headers) if headers else None)

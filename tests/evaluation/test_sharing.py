@@ -21,7 +21,7 @@ def model(tmp_path_factory):
 
 
 def share(model, layout, prompts, out, **more):
-    return sharing.run(layout, model, prompts, out, progress=False, steps=1, **more)
+    return sharing.run(layout, model, prompts, out, progress=False, options={"steps": 1}, **more)
 
 
 def test_javisbench_reads_clips_and_sounds_by_row(model, tmp_path):

@@ -38,6 +38,6 @@ def run(args: argparse.Namespace) -> None:
     asked = {name: getattr(args, name) for name in (*OPTIONS, "seconds")}
     made, there = sharing.run(
         args.layout, args.model, args.prompts, args.out, args.clips, args.levels, args.seed,
-        args.batch, **{name: value for name, value in asked.items() if value is not None},
+        args.batch, options={name: value for name, value in asked.items() if value is not None},
     )  # fmt: skip
     print(f"{args.out}: {made} clips made, {there} were there")

@@ -90,11 +90,13 @@ def run(
     *,
     options: Json | None = None,
     probe_settings: tuple[ProbeSettings, ProbeSettings] | None = None,
+    probes: str | Path | None = None,
     command: str | None = None,
     progress: bool = True,
 ) -> Json:
     """Measures every factor and the conflicts on ``clips`` pairs each; writes
     ``counterfactual.json`` and ``.md`` into ``out`` (default ``runs/eval``), returns the former.
+    ``probes``: the folder that keeps them (default beside ``out``).
 
     Raises:
         ValueError: fewer than 2 pairs.
@@ -105,7 +107,8 @@ def run(
         raise ValueError(f"clips must be at least 2, got {clips}")
     out = media.make_folder(out if out is not None else "runs/eval", "counterfactual.json")
     loaded, named = provenance.load_model(model)
-    probes = systems.load_probes(out.parent / "probes", (1,), probe_settings)
+    kept = out.parent / "probes" if probes is None else Path(probes)
+    judges = systems.load_probes(kept, (1,), probe_settings)
     making: Json = {
         "seed": seed, "batch": batch, "options": options or {}, "progress": progress,
     }  # fmt: skip
@@ -129,9 +132,9 @@ def run(
                 for side in real
             ]  # fmt: skip
         for name, sides in made.items():
-            rows += _measured(name, chosen, sides, probes, seed)
+            rows += _measured(name, chosen, sides, judges, seed)
         if factor == "material":
-            conflicts = _conflicts(loaded, chosen, real[0], probes[0], making)
+            conflicts = _conflicts(loaded, chosen, real[0], judges[0], making)
     report = {
         "facts": {
             **named, "pairs": f"{clips} of every factor, split {split}, level 1", "seed": seed,
@@ -139,7 +142,7 @@ def run(
         },
         "rows": rows,
         "conflicts": conflicts,
-        "probes": {"material": probes[0].facts, "colour": probes[1].facts},
+        "probes": {"material": judges[0].facts, "colour": judges[1].facts},
     }  # fmt: skip
     tables.write_json(out / "counterfactual.json", report)
     tables.write_text(out / "counterfactual.md", _page(report))
