@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from types import ModuleType
-from typing import Any
+from typing import NoReturn
 
 from syncflow import extras, faults, terminal
 from syncflow.commands import demo, generate, impacts, import_, info, prepare, serve, train
@@ -22,6 +22,7 @@ from syncflow.commands.evaluate import (
     calibrate,
     continuation,
     counterfactual,
+    diversity,
     export,
     fit,
     lengths,
@@ -59,6 +60,7 @@ _GROUPS: dict[str, tuple[str, dict[str, ModuleType]]] = {
             "calibrate": calibrate,
             "continuation": continuation,
             "counterfactual": counterfactual,
+            "diversity": diversity,
             "export": export,
             "fit": fit,
             "lengths": lengths,
@@ -118,7 +120,7 @@ def _let_waiting_threads_sleep() -> None:
 class _Parser(argparse.ArgumentParser):
     """argparse's errors in the form of all others: one line that says what to do."""
 
-    def error(self, message: str) -> Any:
+    def error(self, message: str) -> NoReturn:
         found = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
         if found:
             message += _did_you_mean(found[1], re.findall(r"[\w.-]+", found[2]))
@@ -127,7 +129,9 @@ class _Parser(argparse.ArgumentParser):
                 message = f"{found[1]!r} is not a command; did you mean {what}?"
         raise ValueError(f"{message} (see {self.prog} --help)")
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_known_args(  # type: ignore[override]  # no other kind of namespace is filled
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
         # argparse leaves unknown options of a command to the parser of all commands, whose help
         # does not list those that exist.
         found, rest = super().parse_known_args(args, namespace)
@@ -178,9 +182,11 @@ def _parser() -> argparse.ArgumentParser:
         parents=[common],
     )
     parser.add_argument("--version", action=_Version, help="print the version and stop")
-    commands: Any = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
 
-    def add(within: Any, name: str, command: ModuleType) -> None:
+    def add(
+        within: argparse._SubParsersAction[argparse.ArgumentParser], name: str, command: ModuleType
+    ) -> None:
         child = within.add_parser(
             name,
             help=command.SUMMARY,
@@ -202,10 +208,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    def __init__(self, **options: Any) -> None:
-        super().__init__(nargs=0, **options)
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
 
-    def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, *rest: object) -> None:
         from syncflow import __version__
 
         print(f"syncflow {__version__}")

@@ -10,11 +10,11 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from syncflow.json_types import JsonObject
 from syncflow.ranges import Range, Real, Whole
 
 #: Down-sampling of the video VAE (time, height, width) and of the audio VAE (samples per latent).
@@ -27,7 +27,7 @@ FPS: float = 16
 SAMPLE_RATE = 48000
 
 #: What the numbers of a clip's geometry may be.
-RANGES: dict[str, Range] = {
+RANGES: dict[str, Range[int] | Range[float]] = {
     "seconds": Real(0, 86_400, "s", above=True),
     "fps": Real(0, 1000, "frames/s", above=True),
     "height": Whole(1, 16_384, "px"),
@@ -145,7 +145,7 @@ class Clip:
     prompt: str | None = None
     picture_file: Path | None = None
     scores: dict[str, float] | None = None
-    made: dict[str, Any] | None = None
+    made: JsonObject | None = None
 
     def __post_init__(self) -> None:
         if self.video.dtype != torch.uint8 or self.video.ndim != 4 or self.video.shape[1] != 3:

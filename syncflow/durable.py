@@ -13,10 +13,11 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+
+from syncflow.json_types import JsonObject
 
 #: How the names of files and folders end that were damaged and are out of the way.
 DAMAGED = ".damaged"
@@ -79,13 +80,13 @@ def write_text(path: str | Path, text: str, tag: str | None = None) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_sealed(path: str | Path, values: dict[str, Any], tag: str | None = None) -> None:
+def write_sealed(path: str | Path, values: Mapping[str, object], tag: str | None = None) -> None:
     """Writes a JSON object and, under ``SEAL``, the checksum by which ``read_sealed`` knows it."""
     sealed = {**values, SEAL: _checksum(values)}
     write_text(path, json.dumps(sealed, indent=1, ensure_ascii=False) + "\n", tag)
 
 
-def read_sealed(path: str | Path) -> dict[str, Any]:
+def read_sealed(path: str | Path) -> JsonObject:
     """What ``write_sealed`` wrote, without the checksum; versions before 0.2 wrote none.
 
     Raises:
@@ -105,7 +106,7 @@ def read_sealed(path: str | Path) -> dict[str, Any]:
     return values
 
 
-def _checksum(values: dict[str, Any]) -> str:
+def _checksum(values: Mapping[str, object]) -> str:
     plain = json.loads(json.dumps(values))  # tuples are lists by the time they are read
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 

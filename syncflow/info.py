@@ -9,14 +9,13 @@ import os
 import platform
 import warnings
 from pathlib import Path
-from typing import Any
 
-from syncflow.plain_text import Json
+from syncflow.json_types import JsonObject
 
 _PACKAGES = ("torch", "transformers", "diffusers", "av", "safetensors", "deepspeed", "xformers")
 
 
-def collect(attention: bool = False) -> Json:
+def collect(attention: bool = False) -> JsonObject:
     """Versions, device, compiled kernels and the shipped model, as plain JSON values.
 
     attention: also the backends of attention that can be imported, which takes seconds.
@@ -30,7 +29,7 @@ def collect(attention: bool = False) -> Json:
         warnings.simplefilter("ignore")  # what it warns of is said in the line about kernels
         from syncflow.ops import native
 
-    facts: Json = {"syncflow": syncflow.__version__, "python": platform.python_version()}
+    facts: JsonObject = {"syncflow": syncflow.__version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
             facts[package] = importlib.metadata.version(package)
@@ -56,7 +55,7 @@ def collect(attention: bool = False) -> Json:
     return facts
 
 
-def table(facts: Json) -> str:
+def table(facts: JsonObject) -> str:
     """``facts`` as aligned lines."""
     rows: list[tuple[str, str]] = []
     for name, value in facts.items():
@@ -76,7 +75,7 @@ def table(facts: Json) -> str:
     return _aligned(rows)
 
 
-def of_file(path: str | Path) -> Json:
+def of_file(path: str | Path) -> JsonObject:
     """What a film, sound or picture holds, as plain JSON values, and under "made" how it was made
     (``Clip.made``), None where it does not tell.
 
@@ -89,7 +88,7 @@ def of_file(path: str | Path) -> Json:
     return {"file": str(path), **found, "made": tags.parse(found.get("comment"))}
 
 
-def file_table(facts: Json) -> str:
+def file_table(facts: JsonObject) -> str:
     """``of_file`` as aligned lines."""
     made = dict(facts["made"] or {})
     named = ("file", "container", "length", "picture", "sound")
@@ -107,7 +106,7 @@ def file_table(facts: Json) -> str:
     return _aligned([(name.replace("_", " "), _shown(value)) for name, value in rows])
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -124,7 +123,7 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _kernels(status: Json) -> str:
+def _kernels(status: JsonObject) -> str:
     if not status.get("active"):
         return f"PyTorch reference ({status.get('reason') or 'compiled kernels are not active'})"
     parts = [status.get("cpu_capability") or "CPU", *(status.get("cuda_archs") or [])]

@@ -11,10 +11,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-#: An object of JSON: a manifest, a report, a row of its tables.
-Json = dict[str, Any]
 #: Bytes of the largest file that is taken for text.
 LIMIT = 1 << 30
 _UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
@@ -60,7 +57,7 @@ def lines(text: str) -> Iterator[str]:
         yield line.rstrip("\n")
 
 
-def parse_json(text: str, where: str) -> Any:
+def parse_json(text: str, where: str) -> object:
     """The value of a JSON text.
 
     Raises:
@@ -82,6 +79,6 @@ def parse_json(text: str, where: str) -> Any:
     return value
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> object:
     """The value of a JSON file; FileNotFoundError or ValueError name it."""
     return parse_json(read(path, where=f"{path} is not JSON: "), str(path))

@@ -6,37 +6,42 @@ The only file that touches tqdm.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TextIO, cast
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
 
 #: Seconds between two lines where stderr is no terminal.
 LINE_SECONDS = 5
 _LINE = "{desc}: {percentage:.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
-def bar(steps: Any = None, *, shown: bool = True, **options: Any) -> Any:
+def bar(steps: Iterable[object] | None = None, *, shown: bool = True, **options: object) -> tqdm:
     """A tqdm over ``steps``, or over ``total`` updates; ``options`` are tqdm's own.
 
     A log file or a pipe gets lines, the first and the last one included, and no escape codes.
     """
     from tqdm import tqdm
 
-    stream = options.pop("file", sys.stderr)
+    stream = cast("TextIO | _Lines | None", options.pop("file", sys.stderr))
     shown = shown and stream is not None  # Python's for one that was closed
-    if shown and not _is_terminal(stream):
+    if shown and stream is not None and not _is_terminal(stream):
         # Without miniters tqdm counts on steps that take as long as the last ones did.
         options |= {"mininterval": LINE_SECONDS, "miniters": 1, "bar_format": _LINE}
         stream = _Lines(stream)
     return tqdm(steps, disable=not shown, file=stream, **options)
 
 
-def _is_terminal(stream: Any) -> bool:
+def _is_terminal(stream: object) -> bool:
     return bool(getattr(stream, "isatty", lambda: False)())
 
 
 class _Lines:
     """A file for tqdm, which draws over what it drew before: here each drawing is a line."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: TextIO | _Lines) -> None:
         self.stream, self.last = stream, ""
 
     def write(self, text: str) -> None:

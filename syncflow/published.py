@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
+
+
+class _NoCode(TypedDict):
+    trust_remote_code: bool
+
 
 #: For every call that reads a model folder or hub id: never run its code, and never ask.
-NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+NO_CODE: _NoCode = {"trust_remote_code": False}
 
 
 @contextmanager

@@ -11,11 +11,17 @@ from __future__ import annotations
 import math
 import numbers
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Generic, TypeGuard, TypeVar, cast
+
+if TYPE_CHECKING:
+    from pydantic_core import CoreSchema
+
+
+Number = TypeVar("Number", bound=float)
 
 
 @dataclass(frozen=True)
-class Range:
+class Range(Generic[Number]):
     """From ``least`` to ``most``, both finite, in ``unit``; ``above`` leaves ``least`` itself out
     and ``below`` ``most``."""
 
@@ -28,7 +34,7 @@ class Range:
     def __post_init__(self) -> None:
         assert math.isfinite(self.least) and math.isfinite(self.most) and self.least < self.most
 
-    def check(self, name: str, value: Any) -> Any:
+    def check(self, name: str, value: object) -> Number:
         """``value`` as Python's own number.
 
         Raises:
@@ -38,28 +44,31 @@ class Range:
             raise ValueError(f"{name} must be {self}, got {_shown(value)}")
         return self._plain(value)
 
-    def parse(self, text: str) -> Any:
+    def parse(self, text: str) -> Number:
         """The number that a text says.
 
         Raises:
             ValueError: it says none, or one that is not in the range; the message needs a name
                 before it.
         """
+        value: Number | None
         try:
             value = self._plain(text.strip())
         except ValueError:
             value = None
-        if value is None or not self.holds(value):
+        held = value is not None and self.holds(value)
+        if value is None or not held:
             raise ValueError(f"must be {self}, got {text.strip()[:60] or 'nothing'}")
         return value
 
-    def holds(self, value: Any) -> bool:
+    def holds(self, value: object) -> TypeGuard[float]:
         """Whether it is a number of this range."""
         if isinstance(value, bool) or not isinstance(value, self._kind()):
             return False
         # Comparisons alone: NaN fails them, and integers too great for a float do not overflow.
-        over = value > self.least if self.above else value >= self.least
-        return bool(over and (value < self.most if self.below else value <= self.most))
+        number = cast(float, value)
+        over = number > self.least if self.above else number >= self.least
+        return bool(over and (number < self.most if self.below else number <= self.most))
 
     def __str__(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
@@ -69,28 +78,28 @@ class Range:
         low = f"more than {least}" if self.above else f"at least {least}"
         return f"{self._what()}, {low} and {'less than' if self.below else 'at most'} {most}{unit}"
 
-    def _kind(self) -> type[Any]:
+    def _kind(self) -> type:
         return numbers.Real
 
     def _what(self) -> str:
         return "a number"
 
-    def _plain(self, value: Any) -> Any:
-        return float(value)
+    def _plain(self, value: float | str) -> Number:
+        raise NotImplementedError
 
     # What pydantic asks of an annotation.
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
         from pydantic_core import core_schema
 
         return core_schema.no_info_plain_validator_function(self._of_field)
 
-    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, schema: object, handler: object) -> dict[str, object]:
         low = "exclusiveMinimum" if self.above else "minimum"
         high = "exclusiveMaximum" if self.below else "maximum"
         return {"type": self._json_type(), low: self.least, high: self.most}
 
-    def _of_field(self, value: Any) -> Any:
+    def _of_field(self, value: object) -> Number:
         if not self.holds(value):  # pydantic says of which field
             raise ValueError(f"must be {self}, got {_shown(value)}")
         return self._plain(value)
@@ -99,11 +108,14 @@ class Range:
         return "number"
 
 
-class Real(Range):
-    """Any number of the range."""
+class Real(Range[float]):
+    """A number of the range, whole or not."""
+
+    def _plain(self, value: float | str) -> float:
+        return float(value)
 
 
-class Whole(Range):
+class Whole(Range[int]):
     """A whole number of the range."""
 
     def _kind(self) -> type:
@@ -112,7 +124,7 @@ class Whole(Range):
     def _what(self) -> str:
         return "a whole number"
 
-    def _plain(self, value: Any) -> Any:
+    def _plain(self, value: float | str) -> int:
         return int(value)
 
     def _json_type(self) -> str:
@@ -127,6 +139,6 @@ def _number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:g}"
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
 
 from syncflow.ranges import Range, Real, Whole
 
@@ -20,7 +20,7 @@ class Option:
     ``least`` or more than ``above``, and at most ``most``. ``kind`` and ``choices`` are filled in
     from the annotation."""
 
-    default: Any
+    default: float | str | None
     help: str
     least: float | None = None
     most: float | None = None
@@ -29,13 +29,13 @@ class Option:
     choices: tuple[str, ...] = ()
 
     @property
-    def range(self) -> Range:
+    def range(self) -> Range[int] | Range[float]:
         """The numbers that it may be."""
         low = self.least if self.above is None else self.above
         assert low is not None and self.most is not None, self
         return (Whole if self.kind is int else Real)(low, self.most, above=self.above is not None)
 
-    def check(self, name: str, value: Any) -> Any:
+    def check(self, name: str, value: object) -> float | str:
         """``value`` as Python's own; raises ValueError, with name and value, where it is not one of
         the option's values."""
         if not self.choices:

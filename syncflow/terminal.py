@@ -14,7 +14,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 
 EXIT_INTERRUPTED = 130
 INTERRUPTED = "syncflow: error: interrupted"
@@ -72,7 +76,7 @@ def outliving_readers() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
-def _outliving(stream: Any) -> Any:
+def _outliving(stream: TextIO) -> TextIO:
     try:
         number = stream.fileno()
         mode = os.fstat(number).st_mode
@@ -85,11 +89,12 @@ def _outliving(stream: Any) -> Any:
     return io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=True)
 
 
-def _flush_or_drop(stream: Any) -> None:
+def _flush_or_drop(stream: TextIO | None) -> None:
     """Python would complain once more, at its end, about what cannot be written."""
+    if stream is None:
+        return
     try:
-        if stream is not None:
-            stream.flush()
+        stream.flush()
     except OSError:
         _drop(stream.fileno())
 
@@ -103,9 +108,9 @@ def _drop(number: int) -> None:
 class _Pipe(io.FileIO):
     """The writing end of a pipe that turns into the null device when its reader goes."""
 
-    def write(self, data: Any) -> int:
+    def write(self, data: ReadableBuffer) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
             _drop(self.fileno())
-            return len(data)
+            return memoryview(data).nbytes

@@ -45,7 +45,7 @@ def test_a_sentence_becomes_files(studio):
 
 def test_takes_come_side_by_side_and_progress_is_told(studio):
     told = []
-    takes = studio.clip("a ball", told.append, takes=MOST_TAKES)
+    takes = studio.clip("a ball", report=told.append, takes=MOST_TAKES)
     assert len({take.clip for take in takes}) == MOST_TAKES
     assert all("agreement 0.50" in take.told for take in takes)
     assert told == [0.25, 1.0]

@@ -14,6 +14,7 @@ PACKAGE = Path(syncflow.__file__).parent
 
 # From the ground up: a room imports from lower levels alone, in functions too. "" is the package.
 LEVELS = (
+    {"json_types"},
     {
         "coupling",
         "durable",

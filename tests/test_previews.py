@@ -87,7 +87,7 @@ def test_a_preview_shows_where_the_state_is_heading(model):
     run(
         model, steps=4, schedule="joint", preview=got.append, preview_every=1,
         callback=lambda step, x, t: states.append((x, t)),
-    )  # fmt: skip
+    )
     assert len(got) == 4 and all(one.envelope is not None for one in got)
     for one, (before, t_before), (after, t_after) in zip(got[1:], states, states[1:], strict=False):
         for part in (0, 1):

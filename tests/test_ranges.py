@@ -18,7 +18,7 @@ from pydantic import BaseModel
 import syncflow
 from syncflow.clip import ClipSpec
 from syncflow.config import GeometryConfig, ModelConfig, SamplingConfig
-from syncflow.generation.request import checked
+from syncflow.generation.arguments import checked
 from syncflow.ranges import SEED, Range, Real, Whole
 from syncflow.sampling import OPTIONS
 from syncflow.training.settings import LoopConfig, TrainConfig

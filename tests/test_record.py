@@ -11,7 +11,7 @@ from syncflow.clip import Clip, ClipSpec
 from syncflow.config import ModelConfig
 from syncflow.data import media
 from syncflow.data.export import tags
-from syncflow.generation import memory, record, request
+from syncflow.generation import arguments, memory, record
 from syncflow.model_io import fingerprint
 from tests import small_model
 
@@ -164,7 +164,7 @@ def test_of_large_files_blocks_are_hashed(tmp_path, monkeypatch) -> None:
 
 @pytest.mark.parametrize("prompts", [("a", "b"), np.array(["a", "b"]), iter(["a", "b"])])
 def test_prompts_in_any_list(prompts) -> None:
-    found = request.prompt_list(prompts)
+    found = arguments.prompt_list(prompts)
     assert found == ["a", "b"] and {type(one) for one in found} == {str}
 
 

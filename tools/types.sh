@@ -15,17 +15,19 @@ case "${1:-}" in
     *) echo "usage: bash tools/types.sh [--install]" >&2; exit 2 ;;
 esac
 
-# Excuses, and how often `Any` is written: it may become less and not more. The aim is 120: most of it stands for JSON
-# and for PyAV's, Gradio's and DeepSpeed's objects.
-most_ignored=20 most_any=660
+# Excuses; how often a type is left open, by `Any` or by `JsonObject`, which is a dictionary of it (syncflow/json_types.py);
+# and lines that the formatter is kept from. They may become fewer and not more.
+most_ignored=20 most_open=120 most_unformatted=40
 
 command -v mypy > /dev/null || { echo "types: no mypy; pip install -e '.[lint]'" >&2; exit 2; }
 mypy
 
-count() { grep -rhow --include='*.py' -e "$1" syncflow | wc -l; }
-ignored=$(grep -rh --include='*.py' 'type: ignore' syncflow | wc -l)
-bare=$(grep -rh --include='*.py' 'type: ignore' syncflow | grep -cvE 'type: ignore\[[a-z, -]+\]  # ' || true)
-any=$(count Any)
-echo "types: $ignored of at most $most_ignored excuses, Any $any times of at most $most_any"
+lines() { grep -rh --include='*.py' -E "$1" syncflow || true; }
+ignored=$(lines 'type: ignore' | wc -l)
+bare=$(lines 'type: ignore' | grep -cvE 'type: ignore\[[a-z, -]+\]  # ' || true)
+open=$(grep -rhow --include='*.py' -E 'Any|JsonObject' syncflow | wc -l)
+unformatted=$(lines 'fmt: (skip|off)' | wc -l)
+echo "types: $ignored of at most $most_ignored excuses, $open of at most $most_open open types," \
+    "$unformatted of at most $most_unformatted lines unformatted"
 [ "$bare" -eq 0 ] || { echo "types: an excuse needs its code and a reason" >&2; exit 1; }
-[ "$ignored" -le "$most_ignored" ] && [ "$any" -le "$most_any" ]
+[ "$ignored" -le "$most_ignored" ] && [ "$open" -le "$most_open" ] && [ "$unformatted" -le "$most_unformatted" ]

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from syncflow.clip import FPS, SAMPLE_RATE, VIDEO_STRIDE, Clip
 from syncflow.commands import inputs, output_paths
@@ -22,6 +21,7 @@ from syncflow.data import media
 from syncflow.data.export import formats, loudness, scale, tags
 from syncflow.generation import continuation, memory, record
 from syncflow.generation.pipeline import SyncFlow
+from syncflow.json_types import JsonObject
 
 
 @dataclass(frozen=True)
@@ -137,9 +137,7 @@ def _jobs(
     ]
 
 
-def made(
-    model: SyncFlow, work: Batch, options: Mapping[str, Any], args: argparse.Namespace
-) -> list[Clip]:
+def made(model: SyncFlow, work: Batch, options: JsonObject, args: argparse.Namespace) -> list[Clip]:
     """Generates and writes all; returns the clips where a contact sheet is asked for.
 
     Everything is checked against the model before the first clip is sampled. A film of a folder
@@ -195,8 +193,8 @@ def _check(
     model: SyncFlow,
     work: Batch,
     job: Job,
-    options: Mapping[str, Any],
-    sampling: Mapping[str, Any],
+    options: JsonObject,
+    sampling: JsonObject,
     args: argparse.Namespace,
 ) -> None:
     """Raises where a job's clips cannot be made, or not written."""
@@ -236,7 +234,7 @@ def _check(
         memory.check(model, window or spec, together, args.audio_takes, guided)
 
 
-def _filter(args: argparse.Namespace) -> Any:
+def _filter(args: argparse.Namespace) -> scale.Filter:
     return args.scale_filter or scale.FILTERS[0]
 
 

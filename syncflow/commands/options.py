@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
 
 from syncflow import ranges
-from syncflow.ranges import Range, Real, Whole
+from syncflow.ranges import Number, Range, Real, Whole
 from syncflow.sampling import OPTIONS
 
 
-def number(within: Range) -> Callable[[str], Any]:
+def number(within: Range[Number]) -> Callable[[str], Number]:
     """A number of a range."""
 
-    def parse(text: str) -> Any:
+    def parse(text: str) -> Number:
         try:
             return within.parse(text)
         except ValueError as error:
@@ -54,10 +53,10 @@ def seconds(text: str) -> float:
     return at_most(positive, MOST_SECONDS, " (ten minutes)")(text)
 
 
-def at_most(kind: Callable[[str], Any], most: float, unit: str = "") -> Callable[[str], Any]:
+def at_most(kind: Callable[[str], Number], most: float, unit: str = "") -> Callable[[str], Number]:
     """What ``kind`` reads, if it is not more than ``most``."""
 
-    def parse(text: str) -> Any:
+    def parse(text: str) -> Number:
         value = kind(text)
         if value > most:
             raise argparse.ArgumentTypeError(f"it must be at most {most:g}{unit}, got {text}")

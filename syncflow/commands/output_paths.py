@@ -29,8 +29,9 @@ class Plan:
         for folder in {path.parent for path in self.paths}:
             above = folder
             if self._is_made(folder):
-                above = next(p for p in (folder.absolute(), *folder.absolute().parents)
-                             if p.exists())  # fmt: skip
+                above = next(
+                    p for p in (folder.absolute(), *folder.absolute().parents) if p.exists()
+                )
                 if not above.is_dir():
                     raise NotADirectoryError(f"cannot make '{folder}': '{above}' is a file")
             if above.is_dir():

@@ -6,7 +6,8 @@ another kind is refused, unless it is that kind's default: configs were once wri
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Hashable
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, StrictBool, Tag, model_validator
 
@@ -36,10 +37,10 @@ class _Kind(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _leave_out_defaults_of_others(cls, data: Any) -> Any:
+    def _leave_out_defaults_of_others(cls, data: object) -> object:
         if not isinstance(data, dict):
             return data
-        foreign: dict[str, list[Any]] = {}
+        foreign: dict[str, list[object]] = {}
         for other in cls._others:
             for name, field in other.model_fields.items():
                 default = field.get_default(call_default_factory=True)
@@ -185,7 +186,7 @@ BytesTextConfig._others = (T5TextConfig,)
 
 
 def _told_by_kind(default: str) -> Discriminator:
-    def kind(value: Any) -> Any:
+    def kind(value: object) -> Hashable:
         if isinstance(value, dict):
             return value.get("kind", default)
         return getattr(value, "kind", default)  # what is no object at all is told by the schema

@@ -143,10 +143,10 @@ class DDiTConfig(Config):
         return self
 
 
-def _sampling_field(option: sampling.Option) -> tuple[Any, Any]:
+def _sampling_field(option: sampling.Option) -> tuple[object, object]:
     """Type and field of pydantic's for an option of sampling."""
-    choices: Any = Literal[option.choices] if option.choices else None
-    kind: Any = choices or Annotated[option.kind, option.range]
+    kind: Any = Literal[option.choices] if option.choices else None
+    kind = kind or Annotated[option.kind, option.range]
     field = Field(option.default, description=option.help)
     return (kind | None if option.default is None else kind), field
 
@@ -243,9 +243,13 @@ class ModelConfig(Config):
         pairs: list[tuple[str, int, str, Config]] = [
             ("ddit.video.in_channels", video, "video_vae.latent_channels", self.video_vae),
             ("ddit.audio.in_channels", audio, "audio_vae.latent_channels", self.audio_vae),
-            ("geometry.sample_rate", self.geometry.sample_rate, "audio_vae.sample_rate",
-             self.audio_vae),
-        ]  # fmt: skip
+            (
+                "geometry.sample_rate",
+                self.geometry.sample_rate,
+                "audio_vae.sample_rate",
+                self.audio_vae,
+            ),
+        ]
         if isinstance(self.text_encoder, BytesTextConfig):
             width = self.ddit.video.caption_channels
             pairs.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -13,7 +13,7 @@ from syncflow import durable, plain_text
 T = TypeVar("T", bound="Config")
 
 
-def read(path: str | Path) -> Any:
+def read(path: str | Path) -> object:
     """What a JSON config file says, unchecked.
 
     Raises:
@@ -32,7 +32,7 @@ class Config(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _name_the_nearest_key(cls, data: Any) -> Any:
+    def _name_the_nearest_key(cls, data: object) -> object:
         if isinstance(data, dict):
             for key in data:
                 if key not in cls.model_fields:
@@ -48,7 +48,7 @@ class Config(BaseModel):
         return cls.parse(read(path), str(path))
 
     @classmethod
-    def parse(cls: type[T], data: Any, where: str = "config") -> T:
+    def parse(cls: type[T], data: object, where: str = "config") -> T:
         try:
             return cls.model_validate(data)
         except ValidationError as error:

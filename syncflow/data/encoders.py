@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from syncflow.clip import to_model
 from syncflow.data.latent_rows import Rows
+from syncflow.data.manifest import RecordLine, SkippedLine
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.text.encoder import TextEncoder
 
@@ -51,7 +52,7 @@ class Encoders:
         return {name: weights_hash(getattr(self, name)) for name in names}
 
     @torch.no_grad()
-    def rows(self, video_BF3HW: Tensor, audio_BM: Tensor, records: Sequence[dict]) -> Rows:
+    def rows(self, video_BF3HW: Tensor, audio_BM: Tensor, records: Sequence[RecordLine]) -> Rows:
         """Posteriors of clips (uint8 video, float audio in [-1,1]) and the embeddings of the
         captions in ``records``, as true tokens only. A clip whose latents do not fit float16 is
         left out and listed as skipped."""
@@ -60,9 +61,11 @@ class Encoders:
             video = self.video_vae.encode(to_model(video_BF3HW.to(device)))
             audio = self.audio_vae.encode(audio_BM.to(device))
         values = {
-            "video_mean": video.mean, "video_std": video.std,
-            "audio_mean": audio.mean, "audio_std": audio.std,
-        }  # fmt: skip
+            "video_mean": video.mean,
+            "video_std": video.std,
+            "audio_mean": audio.mean,
+            "audio_std": audio.std,
+        }
         arrays = {name: value.float().cpu().numpy() for name, value in values.items()}
         with np.errstate(over="ignore"):
             arrays = {name: value.astype(np.float16) for name, value in arrays.items()}
@@ -70,11 +73,16 @@ class Encoders:
         for value in arrays.values():
             fine &= np.isfinite(value).reshape(len(value), -1).all(1)
         good = [record for record, ok in zip(records, fine, strict=True) if ok]
-        bad = [
-            {"file": record.get("file"), "start": record.get("start"), "reason": "not finite",
-             "detail": "its latents are not finite in float16"}
-            for record, ok in zip(records, fine, strict=True) if not ok
-        ]  # fmt: skip
+        bad: list[SkippedLine] = [
+            {
+                "file": record.get("file"),
+                "start": record.get("start"),
+                "reason": "not finite",
+                "detail": "its latents are not finite in float16",
+            }
+            for record, ok in zip(records, fine, strict=True)
+            if not ok
+        ]
         texts = self._texts(sorted({record["caption"] for record in good}))
         return Rows({name: value[fine] for name, value in arrays.items()}, texts, good, bad)
 

@@ -111,7 +111,7 @@ class Plan(Config):
         self.scene(0)
 
 
-def planned(container: str, **settings: Any) -> Plan:
+def planned(container: str, **settings: object) -> Plan:
     """The plan of these settings; length and rates are the paper's where they are not among them.
 
     Raises:
@@ -276,7 +276,7 @@ def _write_metadata(folder: Path, plan: Plan) -> None:
     lines = []
     for number in range(total):
         scene = plan.scene(number)
-        entry: dict[str, Any] = {"file": plan.file(number)}
+        entry: dict[str, object] = {"file": plan.file(number)}
         if plan.container == "shards":
             entry["row"] = number % SHARD
         entry |= {

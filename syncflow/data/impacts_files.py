@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import ConfigDict, StrictBool, field_validator, model_validator
@@ -11,6 +11,7 @@ from pydantic import ConfigDict, StrictBool, field_validator, model_validator
 from syncflow.config import Config
 from syncflow.config.units import Total
 from syncflow.impacts.world import LEVELS
+from syncflow.json_types import JsonObject
 from syncflow.ranges import Real, Whole
 
 
@@ -21,7 +22,7 @@ class _Known(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _name_the_nearest_key(cls, data: Any) -> Any:
+    def _name_the_nearest_key(cls, data: object) -> object:
         return data
 
 
@@ -41,7 +42,7 @@ class Clip(_Known):
     row: Annotated[int, Whole(0, 1_000_000)] | None = None
     caption: str
     contacts: list[Touch]
-    attributes: dict[str, Any] | None = None
+    attributes: JsonObject | None = None
     seed: Total | None = None
     level: Annotated[int, Whole(min(LEVELS), max(LEVELS))] | None = None
     split: str | None = None

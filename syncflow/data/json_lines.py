@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from syncflow import plain_text
+from syncflow.json_types import JsonObject
 
 
-def read(path: Path) -> Iterator[dict[str, Any]]:
+def read(path: Path) -> Iterator[JsonObject]:
     """The objects of a file; empty lines are skipped.
 
     Raises:
@@ -19,7 +19,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def numbered(path: Path) -> Iterator[tuple[int, JsonObject]]:
     """The same with the number of each line."""
     for number, line in enumerate(plain_text.lines(plain_text.read(path)), start=1):
         if not line.strip():

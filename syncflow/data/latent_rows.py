@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from syncflow import durable, plain_text
 from syncflow.data import statistics
-from syncflow.data.manifest import MANIFEST, Header
+from syncflow.data.manifest import MANIFEST, Header, HeaderFile, RecordLine, SkippedLine
 
 POSTERIORS = ("video_mean", "video_std", "audio_mean", "audio_std")
 #: Of a temporary name, the same at every try: what a killed run left is overwritten.
@@ -40,8 +40,8 @@ class Rows:
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     texts: dict[str, np.ndarray] = field(default_factory=dict)
-    records: list[dict[str, Any]] = field(default_factory=list)
-    skipped: list[dict[str, Any]] = field(default_factory=list)
+    records: list[RecordLine] = field(default_factory=list)
+    skipped: list[SkippedLine] = field(default_factory=list)
 
 
 def join(parts: Sequence[Rows]) -> Rows:
@@ -106,7 +106,7 @@ class Shard:
                 raise ValueError("its header is not the one that was written")
             if not said:
                 raise ValueError("its header says nothing of its rows")
-            self._facts: dict[str, Any] = plain_text.parse_json(said, f"the header of '{path}'")
+            self._facts = cast(HeaderFile, plain_text.parse_json(said, f"the header of '{path}'"))
             Header.parse(self._facts, f"the header of '{path}'")
             self._check()
         except (SafetensorError, ValueError) as error:
@@ -151,15 +151,15 @@ class Shard:
             raise ValueError("its captions' places are not within its text")
 
     @property
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[RecordLine]:
         return self._facts["records"]
 
     @property
-    def skipped(self) -> list[dict[str, Any]]:
+    def skipped(self) -> list[SkippedLine]:
         return self._facts["skipped"]
 
     @property
-    def sums(self) -> dict[str, Any]:
+    def sums(self) -> dict[str, statistics.Sums]:
         return self._facts["sums"]
 
     def text(self, row: int) -> Tensor:

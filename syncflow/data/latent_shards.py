@@ -16,29 +16,29 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from syncflow import durable
 from syncflow.data import lock, statistics
 from syncflow.data.latent_rows import TAG, Rows, Shard, join, write
-from syncflow.data.manifest import MANIFEST
+from syncflow.data.manifest import MANIFEST, ManifestFile, RecordLine, SkippedLine
 from syncflow.data.manifest import read as read_manifest
 
-Lines = Sequence[dict[str, Any]]
+#: What is made of the lines of what was kept and of what was left out.
+Report = Callable[[Sequence[RecordLine], Sequence[SkippedLine]], Mapping[str, object]]
 _WORK = ".work"
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Writes a JSON file: complete on the disk, or not there."""
     durable.write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", TAG)
 
 
-def write_lines(path: Path, values: Sequence[dict[str, Any]]) -> None:
+def write_lines(path: Path, values: Sequence[Mapping[str, object]]) -> None:
     """The same for a JSON object per line."""
     lines = [json.dumps(value, ensure_ascii=False) + "\n" for value in values]
     durable.write_text(path, "".join(lines), TAG)
@@ -89,8 +89,10 @@ class ShardWriter:
             self._join(number)
 
     def finish(
-        self, facts: dict[str, Any], report: Callable[[Lines, Lines], dict[str, Any]] | None = None
-    ) -> dict[str, Any] | None:
+        self,
+        facts: Mapping[str, object],
+        report: Report | None = None,
+    ) -> ManifestFile | None:
         """Writes ``clips.jsonl`` and ``skipped.jsonl``, to look things up in, ``report.json`` if a
         report is to be made of the two, and at last the manifest, which is returned; None while
         another process still has shards to make.
@@ -110,8 +112,8 @@ class ShardWriter:
     def _finish(
         self,
         paths: list[Path],
-        facts: dict[str, Any],
-        report: Callable[[Lines, Lines], dict[str, Any]] | None,
+        facts: Mapping[str, object],
+        report: Report | None,
     ) -> None:
         shards = [Shard(path) for path in paths]
         records = [shard.records for shard in shards]
@@ -136,9 +138,10 @@ class ShardWriter:
             "statistics": statistics.joined([shard.sums for shard in shards]),
             "shards": [
                 {"file": shard.path.name, "count": len(lines), "header": shard.header_digest()}
-                for shard, lines in zip(shards, records, strict=True) if lines
+                for shard, lines in zip(shards, records, strict=True)
+                if lines
             ],
-        }  # fmt: skip
+        }
         durable.write_sealed(self.folder / MANIFEST, facts, TAG)
 
     def _join(self, number: int) -> None:

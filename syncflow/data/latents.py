@@ -9,10 +9,10 @@ or encoder. ``encode`` makes them from raw shards, ``prepare`` from ordinary vid
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,9 +23,10 @@ from syncflow.clip import ClipSpec
 from syncflow.data.encoders import Encoders
 from syncflow.data.latent_rows import POSTERIORS, Shard
 from syncflow.data.latent_shards import ShardWriter, locked
-from syncflow.data.manifest import MANIFEST, Statistics
+from syncflow.data.manifest import MANIFEST, ManifestFile, RecordLine, Statistics
 from syncflow.data.manifest import read as read_manifest
 from syncflow.data.shards import ClipShards
+from syncflow.impacts import unknown_words as reworded
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.latent_space import Scale
 from syncflow.models.text.encoder import TextEncoder
@@ -44,15 +45,30 @@ def encode(
     batch_size: int = 16,
     progress: bool = True,
     device: torch.device | str = "cpu",
+    unknown_words: float = 0.0,
 ) -> Path:
     """Encodes every clip into ``out``; a cut-off run goes on where it was.
+
+    Args:
+        clips: raw, with their captions.
+        video_vae, audio_vae, text_encoder: what encodes them.
+        out: the folder that is made.
+        batch_size: clips encoded at once.
+        progress: show a progress bar.
+        device: where the encoders run.
+        unknown_words: share of the captions in which made-up words stand for some
+            (``impacts.unknown_words``).
 
     Raises:
         ValueError: ``out`` holds latents of other encoders or clips.
     """
     out = Path(out)
     encoders = Encoders(video_vae, audio_vae, text_encoder, device)
-    facts = {"encoders": encoders.hashes(), "geometry": clips.geometry}
+    facts = {
+        "encoders": encoders.hashes(),
+        "geometry": clips.geometry,
+        "unknown_words": unknown_words,
+    }
     if claim(out, {"count": len(clips), **facts}, {"batch_size": batch_size}):
         print(f"{out}: finished before, skipped")
         return out
@@ -80,14 +96,21 @@ def encode(
                 rows = batches[number]
                 video = torch.from_numpy(np.stack([clips.video(i) for i in rows]))
                 audio = torch.from_numpy(np.stack([clips.audio(i) for i in rows]))
-                records = [{"clip": i, "caption": clips.caption(i)} for i in rows]
+                records = [_record(clips, i, unknown_words) for i in rows]
                 writer.add(number, encoders.rows(video, audio, records))
                 shown.update(len(rows))
         writer.finish(facts)
     return out
 
 
-def claim(out: Path, settings: dict[str, Any], layout: dict[str, Any]) -> bool:
+def _record(clips: ClipShards, index: int, unknown: float) -> RecordLine:
+    caption = clips.caption(index)
+    if unknown:
+        caption, _ = reworded.put_in_some(caption, clips.attributes(index), unknown, index)
+    return {"clip": index, "caption": caption, "contacts": clips.contact_times(index)}
+
+
+def claim(out: Path, settings: Mapping[str, object], layout: Mapping[str, object]) -> bool:
     """Makes the folder for latents of these ``settings``, or sees that it is of the same ones;
     returns whether it is finished. ``layout``, which decides what the parts are, must be the same
     only until then.
@@ -99,12 +122,13 @@ def claim(out: Path, settings: dict[str, Any], layout: dict[str, Any]) -> bool:
     card = out / "settings.json"
     finished = (out / MANIFEST).exists()
     if card.exists():
-        found = durable.read_sealed(card)
+        # Folders from before there was such a thing have none of them.
+        found = {"unknown_words": 0.0} | durable.read_sealed(card)
     else:
         out.mkdir(parents=True, exist_ok=True)
-        durable.write_sealed(card, settings | layout, "settings")
+        durable.write_sealed(card, {**settings, **layout}, "settings")
         return False
-    for name, value in (settings if finished else settings | layout).items():
+    for name, value in (settings if finished else {**settings, **layout}).items():
         if found.get(name) != value:
             raise ValueError(
                 f"{out} holds latents of other {name}: {_difference(found.get(name), value)}; "
@@ -113,7 +137,7 @@ def claim(out: Path, settings: dict[str, Any], layout: dict[str, Any]) -> bool:
     return finished
 
 
-def _difference(before: Any, now: Any) -> str:
+def _difference(before: object, now: object) -> str:
     """What differs, in words: of two objects the keys that do."""
     if not isinstance(before, dict) or not isinstance(now, dict):
         return f"{before}, expected {now}"
@@ -151,7 +175,7 @@ class Latents:
     def __init__(
         self,
         folder: str | Path,
-        expected: dict[str, Any] | None = None,
+        expected: ManifestFile | None = None,
         statistics: dict[str, list[float]] | None = None,
     ) -> None:
         folder = Path(folder)
@@ -174,10 +198,12 @@ class Latents:
         self._ends = list(accumulate(counts))
         self.spec = ClipSpec(**self.manifest["geometry"])
         self._check(folder)
-        known = (expected or {}).get("statistics")
+        known = expected.get("statistics") if expected else None
         self.normalise(statistics or known or self.manifest["statistics"])
 
-    def require(self, folder: str | Path, expected: dict[str, Any], *keys: str) -> None:
+    def require(
+        self, folder: str | Path, expected: ManifestFile, *keys: Literal["encoders", "geometry"]
+    ) -> None:
         """Raises ValueError where these keys of the manifest are not the expected one's."""
         for key in keys:
             if self.manifest[key] != expected[key]:
@@ -234,6 +260,28 @@ class Latents:
         out["text"] = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
         return out
 
+    def contacts(self, rows: np.ndarray, most: int) -> Tensor:
+        """[B, most]: when things touch in the clips, in seconds, NaN where there are fewer.
+
+        Raises:
+            ValueError: the latents do not say, or of more contacts.
+        """
+        out = torch.full((len(rows), most), torch.nan)
+        for place, row in enumerate(rows):
+            times = self.record(int(row)).get("contacts")
+            if times is None:
+                raise ValueError(
+                    f"the latents do not say when things touch in {self.name(int(row))}; encode "
+                    "rendered clips again, or set events to 0"
+                )
+            if len(times) > most:
+                raise ValueError(
+                    f"{self.name(int(row))} has {len(times)} contacts, and model.event_tokens is "
+                    f"{most}"
+                )
+            out[place, : len(times)] = torch.tensor(times)
+        return out
+
     def _refuse_what_is_no_number(self, rows: Sequence[int] | np.ndarray, *values: Tensor) -> None:
         for value in values:
             if not torch.isfinite(value).all():
@@ -268,7 +316,7 @@ class Latents:
                         f"{list(expected[name.startswith('audio')])}"
                     )
 
-    def record(self, row: int) -> dict[str, Any]:
+    def record(self, row: int) -> RecordLine:
         """What is known of a row's clip: its caption, and with ``prepare`` its file and times."""
         shard, row = self._find(row)
         return shard.records[row]

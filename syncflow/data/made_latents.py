@@ -10,9 +10,8 @@ flow time from which it was denoised. Row i is of clip i.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +28,7 @@ _TAG = "shard"  # the same at every try: what a killed run left is overwritten
 
 
 def write(
-    out: Path, clips: int, batch_size: int, facts: dict[str, Any], make: Make, progress: bool
+    out: Path, clips: int, batch_size: int, facts: Mapping[str, object], make: Make, progress: bool
 ) -> Path:
     """Makes what is missing of the rows of ``clips`` clips, a batch at a time; a batch's rows must
     depend on its clips alone.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, NotRequired, TypedDict, cast
 
 from pydantic import Field, StrictBool, field_validator, model_validator
 
 from syncflow import durable
 from syncflow.config import Config, GeometryConfig
-from syncflow.config.units import Deviation, Latent, Seconds, Total
+from syncflow.config.units import Deviation, Latent, Seconds, Share, Total
+from syncflow.data.statistics import Sums as SumsLine
+from syncflow.json_types import JsonObject
 from syncflow.ranges import SEED, Real, Whole
 
 MANIFEST = "manifest.json"
@@ -53,13 +55,15 @@ class ShardEntry(Config):
 
 class Manifest(Config):
     """``manifest.json`` of a finished folder. ``model_statistics``: those that the model whose
-    encoders these are was trained with."""
+    encoders these are was trained with. ``unknown_words``: share of captions with made-up words.
+    """
 
     count: Annotated[int, Whole(1, 2**53, "clips")]
     encoders: dict[str, str]
     geometry: GeometryConfig
     model: str | None = None
     model_statistics: Statistics | None = None
+    unknown_words: Share = 0.0
     text_tokens: Annotated[int, Whole(1, 2**31, "tokens")] | None = None
     statistics: Statistics
     shards: list[ShardEntry] = Field(min_length=1)
@@ -80,14 +84,15 @@ class MadeManifest(Config):
     batch_size: Annotated[int, Whole(1, 1_000_000, "clips")]
     encoder: str
     ddit: str
-    data: dict[str, Any]
-    sampling: dict[str, Any]
+    data: JsonObject
+    sampling: JsonObject
     start: list[Annotated[float, Real(0, 1)]] = Field(min_length=2, max_length=2)
     seed: Annotated[int, SEED]
 
 
 class Record(Config):
-    """What is known of a row: its number among rendered clips, or its file, from ``start`` s on."""
+    """What is known of a row: its number among rendered clips, or its file, from ``start`` s on;
+    ``contacts``: when things touch in it, in seconds."""
 
     caption: str
     clip: Total | None = None
@@ -96,6 +101,7 @@ class Record(Config):
     seconds: Seconds | None = None
     group: str | None = None
     sound: StrictBool | None = None
+    contacts: list[Annotated[float, Real(0, 1e7, "s")]] | None = None
 
 
 class Skipped(Config):
@@ -125,7 +131,73 @@ class Header(Config):
     sha256: str | None = None
 
 
-def read(folder: Path) -> dict[str, Any]:
+# The same as they are read and written, without the defaults of what is not there.
+
+
+class RecordLine(TypedDict):
+    """``Record``."""
+
+    caption: str
+    clip: NotRequired[int]
+    contacts: NotRequired[list[float]]
+    file: NotRequired[str]
+    start: NotRequired[float]
+    seconds: NotRequired[float]
+    group: NotRequired[str]
+    sound: NotRequired[bool]
+
+
+class SkippedLine(TypedDict):
+    """``Skipped``."""
+
+    file: str | None
+    start: float | None
+    reason: str
+    detail: str
+
+
+class ShardLine(TypedDict):
+    """``ShardEntry``."""
+
+    file: str
+    count: int
+    header: NotRequired[str]
+
+
+class Geometry(TypedDict):
+    """The arguments of ``ClipSpec``."""
+
+    seconds: float
+    fps: float
+    height: int
+    width: int
+    sample_rate: int
+
+
+class ManifestFile(TypedDict):
+    """``Manifest``."""
+
+    count: int
+    encoders: dict[str, str]
+    geometry: Geometry
+    model: NotRequired[str | None]
+    model_statistics: NotRequired[dict[str, list[float]] | None]
+    text_tokens: NotRequired[int]
+    unknown_words: NotRequired[float]
+    statistics: dict[str, list[float]]
+    shards: list[ShardLine]
+
+
+class HeaderFile(TypedDict):
+    """``Header``."""
+
+    records: list[RecordLine]
+    skipped: list[SkippedLine]
+    sums: dict[str, SumsLine]
+    sha256: NotRequired[str]
+
+
+def read(folder: Path) -> ManifestFile:
     """The manifest of a folder, as it is written.
 
     Raises:
@@ -134,4 +206,4 @@ def read(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     found = durable.read_sealed(path)
     Manifest.parse(found, f"'{path}' is damaged")
-    return found
+    return cast(ManifestFile, found)

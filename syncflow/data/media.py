@@ -139,11 +139,11 @@ def write(
     ):
         options = {**video_options, "g": str(max(1, round(fps)))}
         video = encode.even(video) if video_codec == "libx264" else video
-        size = tuple(video.shape[2:])
-        picture = encode.picture_stream(out, video_codec, options, size, rate)
+        height, width = video.shape[2:]
+        picture = encode.picture_stream(out, video_codec, options, (height, width), rate)
         sound = encode.sound_stream(out, audio_codec, sample_rate) if audio is not None else None
         packets = list(encode.video(picture, video, rate))
-        if audio is not None:
+        if audio is not None and sound is not None:
             packets += encode.audio(sound, audio, sample_rate, container in ("mp4", "mov"))
             packets.sort(key=lambda packet: packet.dts * packet.time_base)
         out.mux(packets)
@@ -210,7 +210,8 @@ def add_sound(
                 sound = encode.sound_stream(out, audio_codec, sample_rate)
                 heard = encode.audio(sound, audio, sample_rate, container in ("mp4", "mov"))
                 packets = copy.packets(film, track, picture)
-                out.mux(heapq.merge(packets, heard, key=lambda p: p.dts * p.time_base))
+                for packet in heapq.merge(packets, heard, key=lambda p: p.dts * p.time_base):
+                    out.mux(packet)
             if copy.ends is not None and container in ("mp4", "mov"):
                 edit_list.end_first_track(temporary, copy.ends)
     except av.FFmpegError as error:

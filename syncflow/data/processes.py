@@ -9,15 +9,22 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
-_stop: Any = None
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Event
+
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+_stop: Event | None = None
 """In a worker process: set when no more work is wanted."""
 
 
 def run(
-    function: Callable[[Any], Any], jobs: Sequence[Any], workers: int
-) -> Generator[Any, None, None]:
+    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int
+) -> Generator[Result, None, None]:
     """Yields ``function(job)`` of every job as it is done, by ``workers`` processes of one thread.
 
     Whatever ends it early, Ctrl-C or a job that failed, drops the jobs that wait and ends the
@@ -44,7 +51,7 @@ def check_stopped() -> None:
         raise CancelledError
 
 
-def _begin(stop: Any) -> None:
+def _begin(stop: Event) -> None:
     global _stop
     _stop = stop
     if "torch" in sys.modules:

@@ -21,9 +21,10 @@ def named(folder: str | Path, part: Part) -> list[Path]:
     begin with a dot are left out."""
     suffixes = _suffixes(part)
     return [
-        path for path in sorted(Path(folder).rglob("*"))
+        path
+        for path in sorted(Path(folder).rglob("*"))
         if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
-    ]  # fmt: skip
+    ]
 
 
 def _suffixes(part: Part) -> tuple[str, ...]:
@@ -97,12 +98,10 @@ class Recordings:
         nothing to read."""
         try:
             with opener.decoding(path), opener.film(path) as source:
-                if self.part == "sound":
-                    track = tracks.sound(source)
-                    if track is None:
-                        return 0.0, 0.0
-                else:
-                    track = tracks.picture(source, path)
+                sound = self.part == "sound"
+                track = tracks.sound(source) if sound else tracks.picture(source, path)
+                if track is None:
+                    return 0.0, 0.0
                 begins = float((track.start_time or 0) * track.time_base)
                 return begins, stated_seconds(source, track, path) or 0.0
         except (ValueError, OSError):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from syncflow.data import impacts_dataset
+from syncflow.data.manifest import Geometry
+from syncflow.impacts.scene import Attributes
+from syncflow.json_types import JsonObject
 
 
 class ClipShards:
@@ -29,13 +31,19 @@ class ClipShards:
         return self._shards.plan.sample_rate
 
     @property
-    def geometry(self) -> dict[str, Any]:
+    def geometry(self) -> Geometry:
         """The keyword arguments of ``ClipSpec``."""
-        names = ("seconds", "fps", "height", "width", "sample_rate")
-        return {name: getattr(self._shards.plan, name) for name in names}
+        plan = self._shards.plan
+        return {
+            "seconds": plan.seconds,
+            "fps": plan.fps,
+            "height": plan.height,
+            "width": plan.width,
+            "sample_rate": plan.sample_rate,
+        }
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> JsonObject:
         """What decides the clips (``dataset.json``), but for how many there are."""
         return self._shards.plan.model_dump(exclude={"clips"})
 
@@ -51,6 +59,11 @@ class ClipShards:
 
     def caption(self, index: int) -> str:
         return self._shards.metadata[int(index)]["caption"]
+
+    def attributes(self, index: int) -> Attributes:
+        """What its caption may mention, and what it does (``mentioned``)."""
+        attributes: Attributes = self._shards.metadata[int(index)]["attributes"]
+        return attributes
 
     def contact_times(self, index: int) -> list[float]:
         return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -11,10 +11,18 @@ import numpy as np
 _CHANNEL_AXIS = {"video": 1, "audio": 2}
 
 
-def sums(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+class Sums(TypedDict):
+    """Of one kind of latents: numbers of a channel, and their sums per channel."""
+
+    count: int
+    sum: list[float]
+    squares: list[float]
+
+
+def sums(arrays: Mapping[str, np.ndarray]) -> dict[str, Sums]:
     """Per channel, of draws from posteriors (``video_mean``, ``video_std`` ... [N, ...]): how many,
     their sum and the sum of squares; {} of none."""
-    out: dict[str, Any] = {}
+    out: dict[str, Sums] = {}
     if not arrays:
         return out
     for kind, axis in _CHANNEL_AXIS.items():
@@ -29,7 +37,7 @@ def sums(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return out
 
 
-def joined(parts: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+def joined(parts: Sequence[Mapping[str, Sums]]) -> dict[str, list[float]]:
     """Mean and standard deviation per channel of what a draw from the posteriors looks like, from
     the ``sums`` of several parts."""
     out: dict[str, list[float]] = {}

@@ -66,13 +66,15 @@ def mel_distance(out_BM: Tensor, audio_BM: Tensor, sample_rate: int = SAMPLE_RAT
     window = torch.hann_window(_WINDOW)
     filters = mel_filters(sample_rate, _WINDOW, _MEL_BANDS)
     levels = [
-        20 * torch.log10(
+        20
+        * torch.log10(
             filters
             @ torch.stft(x.float(), _WINDOW, _HOP, window=window, return_complex=True).abs()
-            * (2 / window.sum()) + _FLOOR
+            * (2 / window.sum())
+            + _FLOOR
         )
         for x in (out_BM, audio_BM)
-    ]  # fmt: skip
+    ]
     return float((levels[0] - levels[1]).abs().mean())
 
 

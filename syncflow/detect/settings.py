@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from syncflow import durable
-from syncflow.plain_text import Json
+from syncflow.json_types import JsonObject
 
 PATH = Path(__file__).with_name("detectors.json")
 
@@ -88,14 +88,14 @@ class Detectors:
 
     contacts: ContactSettings = field(default_factory=ContactSettings)
     onsets: OnsetSettings = field(default_factory=OnsetSettings)
-    fitted: Json = field(default_factory=dict)
+    fitted: JsonObject = field(default_factory=dict)
 
     def save(self, path: Path = PATH) -> None:
         """Writes them as JSON, whole or not at all."""
         durable.write_text(path, json.dumps(asdict(self), indent=2) + "\n")
 
 
-def parse(data: Json) -> Detectors:
+def parse(data: JsonObject) -> Detectors:
     """Settings from their JSON; an unknown key is a TypeError naming it."""
     picture = dict(data["contacts"])
     picture["tracking"] = TrackSettings(**picture.pop("tracking", {}))

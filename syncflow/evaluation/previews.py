@@ -20,13 +20,13 @@ from syncflow.clip import Clip
 from syncflow.data import media
 from syncflow.detect import matching
 from syncflow.evaluation.report import table, tables
+from syncflow.evaluation.report.shapes import Row
 from syncflow.evaluation.suites import provenance, systems
-from syncflow.generation.pipeline import SyncFlow
-from syncflow.generation.previews import EVERY
+from syncflow.generation.drawing import EVERY
+from syncflow.generation.pipeline import SyncFlow, load
 from syncflow.generation.remarks.preview import Preview
 from syncflow.model_io import preview_map as files
 from syncflow.models.preview_map import Fit, PreviewMap, loudness
-from syncflow.plain_text import Json
 from syncflow.progress import bar
 
 COLUMNS = {
@@ -50,7 +50,7 @@ def run(
     write: bool = False,
     command: str | None = None,
     progress: bool = True,
-) -> Json:
+) -> Row:
     """Fits a map to ``fit_clips`` rendered training clips of every level, and windows of
     ``videos``, measures it on ``clips`` validation captions; writes ``preview.json`` and ``.md``
     into ``out`` (default ``runs/eval``) and, with ``write``, the map into the model's folder;
@@ -62,7 +62,8 @@ def run(
     if write and not (isinstance(model, (str, Path)) and Path(model).is_dir()):
         raise ValueError("a map is written into a model folder of yours: name it as the model")
     out = media.make_folder(out if out is not None else "runs/eval", "preview.json")
-    loaded, named = provenance.load_model(model)
+    loaded = model if isinstance(model, SyncFlow) else load(model)
+    named = provenance.load_model(loaded)[1]
     loaded.previews = fitted(loaded, fit_clips, levels, videos, progress)
     prompts = [case.prompt for case in systems.cases("val", clips, levels)]
     seen = [
@@ -71,13 +72,13 @@ def run(
     ]
     rows = []
     for place, first in enumerate(seen[0][0]):
-        row: Json = {"step": first["step"]}
+        row: Row = {"step": first["step"]}
         for key in COLUMNS:
             values = [steps[place][key] for steps, _ in seen]
             row[key] = None if None in values else matching.average(values, seed=seed)
         rows.append(row)
     times = np.array([seconds for _, seconds in seen])
-    report: Json = {
+    report: Row = {
         "facts": {
             **named, "fitted to": f"{fit_clips} clips of every level of {list(levels)}, "
             f"{len(videos)} films", "clips": f"{clips} per level of split val", "seed": seed,
@@ -86,7 +87,7 @@ def run(
         "rows": rows,
         "seconds a clip": float(np.median(times[:, 0])),
         "share of time": float(np.median(times[:, 1] - times[:, 0]) / np.median(times[:, 0])),
-    }  # fmt: skip
+    }
     if write:
         report["written"] = files.save(Path(str(model)), loaded.previews).name
     tables.write_json(out / "preview.json", report)
@@ -133,7 +134,7 @@ def _empty(model: SyncFlow) -> Clip:
 
 def _looked_at(
     model: SyncFlow, prompt: str, seed: int, every: int
-) -> tuple[list[Json], tuple[float, float]]:
+) -> tuple[list[Row], tuple[float, float]]:
     """A row for every preview of a clip, and processor seconds without and with previews: of two
     runs each the faster, since what else the machine does only ever adds."""
     seen: list[Preview] = []
@@ -152,11 +153,11 @@ def _unseen(preview: Preview) -> None:
     """Looks away."""
 
 
-def _compared(model: SyncFlow, preview: Preview, clip: Clip) -> Json:
+def _compared(model: SyncFlow, preview: Preview, clip: Clip) -> Row:
     spec = model.config.geometry.spec
     latent, sound = preview.latents
     decoded = model.codecs.decode_video(latent[0], spec)
-    row: Json = {
+    row: Row = {
         "step": preview.step,
         "decoded": likeness(preview.video[0], decoded),
         "final": likeness(preview.video[0], clip.video),
@@ -177,7 +178,7 @@ def likeness(a_N: Tensor, b_N: Tensor) -> float:
     return float(((a * b).sum(1) / size).mean())
 
 
-def _page(report: Json) -> str:
+def _page(report: Row) -> str:
     lines: list[list[str | table.Cell]] = [["step", *COLUMNS]]
     lines += [
         [str(row["step"]), *(table.cell(row[key]) for key in COLUMNS)] for row in report["rows"]

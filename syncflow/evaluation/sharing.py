@@ -19,10 +19,10 @@ from syncflow import durable, plain_text
 from syncflow.clip import Clip
 from syncflow.data import media
 from syncflow.data.export import tags
-from syncflow.evaluation.suites import provenance, systems
+from syncflow.evaluation.suites import systems
 from syncflow.generation import record
-from syncflow.generation.pipeline import SyncFlow
-from syncflow.plain_text import Json
+from syncflow.generation.pipeline import SyncFlow, load
+from syncflow.json_types import JsonObject
 from syncflow.progress import bar
 from syncflow.ranges import Whole
 
@@ -97,7 +97,7 @@ class _Compass(Layout):
             {"index": item.number, "prompt": item.prompt, "video_prompt": item.prompt,
              "audio_prompt": item.prompt, "speech_prompt": []}
             for item in items
-        ]  # fmt: skip
+        ]
         return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -114,7 +114,7 @@ def run(
     seed: int = 0,
     batch: int = 8,
     *,
-    options: Json | None = None,
+    options: JsonObject | None = None,
     progress: bool = True,
 ) -> tuple[int, int]:
     """Makes a clip for each of the benchmark's ``prompts`` (the first ``clips`` of them), or for
@@ -132,7 +132,7 @@ def run(
         raise ValueError(f"unknown layout {layout!r}; known are {', '.join(LAYOUTS)}")
     kind = LAYOUTS[layout]
     items, real = _items(kind, prompts, clips, levels)
-    loaded, _ = provenance.load_model(model)
+    loaded = model if isinstance(model, SyncFlow) else load(model)
     folder = media.make_folder(out, kind.list_name)
     if prompts is None:
         durable.write_text(folder / kind.list_name, kind.write(items))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +77,9 @@ class Codecs:
         return clips
 
     def _run(
-        self, function: Callable[..., tuple[Tensor, ...]], tensors: tuple[Tensor, ...], *rest: Any
+        self,
+        function: Callable[..., tuple[Tensor, ...]],
+        tensors: tuple[Tensor, ...],
+        *rest: Hashable,
     ) -> tuple[Tensor, ...]:
         return self.steps(function, tensors, Fixed(), *rest)

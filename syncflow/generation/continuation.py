@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor
 
 from syncflow.clip import AUDIO_HOP, VIDEO_STRIDE, Clip, ClipSpec
 from syncflow.generation import memory, noise
+from syncflow.generation.arguments import Part
 from syncflow.generation.drawing import Wishes
 from syncflow.generation.model import Model
-from syncflow.generation.request import Part, Request, as_seen, fit, resolve
+from syncflow.generation.request import Request, as_seen, fit, resolve
 from syncflow.generation.window import Window, as_long, drawn, joined, spliced
 
 #: Of a window, the share that the old clip may fill.
@@ -27,17 +28,26 @@ CONTEXT = 0.5
 _PLAIN = {"audio_takes": 1, "v2a": "one-pass", "rank": "sync"}
 
 
+class Asked(TypedDict):
+    """The arguments of ``generate`` that say what goes on, and how."""
+
+    extend: object
+    retake: object
+    span: object
+    part: Part
+
+
 def run(
     model: Model,
     prompts: list[str],
     seed: int,
     seconds: float | None,
     wishes: Wishes,
-    others: Mapping[str, Any],
+    others: Mapping[str, object],
     *,
-    extend: Any = None,
-    retake: Any = None,
-    span: Any = None,
+    extend: object = None,
+    retake: object = None,
+    span: object = None,
     part: Part = "audio",
 ) -> list[Clip]:
     """``generate`` with ``extend`` or ``retake``; ``others``: its arguments that go with neither.
@@ -64,7 +74,7 @@ def run(
 
 
 def extended(
-    model: Model, prompts: list[str], clip: Any, seconds: float | None, seed: int, wishes: Wishes
+    model: Model, prompts: list[str], clip: object, seconds: float | None, seed: int, wishes: Wishes
 ) -> list[Clip]:
     """The clip and ``seconds`` more of it, for each sentence: of one clip in turn, each going on
     from where the one before ended; of a list of clips, one each.
@@ -81,7 +91,7 @@ def extended(
             length is a single one.
     """
     several = isinstance(clip, (list, tuple))
-    clips = list(clip) if several else [clip] * len(prompts)
+    clips = list(clip) if isinstance(clip, (list, tuple)) else [clip] * len(prompts)
     if len(clips) != len(prompts):
         raise ValueError(f"{len(clips)} clips to extend for {len(prompts)} prompts; give one each")
     spec = model.config.geometry.spec
@@ -139,8 +149,8 @@ def _known(frames: int, spec: ClipSpec) -> int:
 def retaken(
     model: Model,
     prompts: list[str],
-    clip: Any,
-    span: Any,
+    clip: object,
+    span: object,
     part: Part,
     seed: int,
     wishes: Wishes,
@@ -222,7 +232,7 @@ def _of_model(clip: object, spec: ClipSpec) -> Clip:
     return clip
 
 
-def _check_picture(clip: Any, spec: ClipSpec) -> None:
+def _check_picture(clip: object, spec: ClipSpec) -> None:
     """Raises ValueError where new pictures would not be like the old ones beside them: a file's own
     size and rate count, not those at which it can be read."""
     if isinstance(clip, (str, Path)):
@@ -242,7 +252,7 @@ def _check_picture(clip: Any, spec: ClipSpec) -> None:
         )
 
 
-def _read(clip: Any, spec: ClipSpec) -> Clip:
+def _read(clip: object, spec: ClipSpec) -> Clip:
     """A clip as it is given, with its sound at the model's rate."""
     if isinstance(clip, (str, Path)):
         from syncflow.data.export import tags
@@ -260,17 +270,18 @@ def _read(clip: Any, spec: ClipSpec) -> Clip:
     return clip
 
 
-def _times(span: Any, seconds: float) -> tuple[float, float]:
+def _times(span: object, seconds: float) -> tuple[float, float]:
     pair = isinstance(span, Sequence) and not isinstance(span, str) and len(span) == 2
+    times = cast("Sequence[float]", span)
     numbers = pair and all(
         isinstance(t, (int, float)) and not isinstance(t, bool) and 0 <= t <= seconds + 1e-6
-        for t in span
+        for t in times
     )
-    if not numbers or not span[0] < span[1]:
+    if not numbers or not times[0] < times[1]:
         raise ValueError(
             f"span must be (start, end) with 0 <= start < end <= {seconds:g} s, got {span!r}"
         )
-    return float(span[0]), min(float(span[1]), seconds)
+    return float(times[0]), min(float(times[1]), seconds)
 
 
 def _between(times: Tensor, start: float, end: float) -> Tensor:

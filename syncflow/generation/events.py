@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +39,7 @@ def events(
     for_all = [item for item in contacts if not isinstance(item, (list, tuple))]
     if own and for_all:
         raise ValueError(f"contacts are times, or a list of them for each prompt: {contacts!r}")
-    lists: list[list[Any]] = own or [for_all] * prompts
+    lists: list[list[object]] = own or [for_all] * prompts
     if len(lists) != prompts:
         raise ValueError(f"contacts for {len(lists)} prompts, and there are {prompts}")
     within = Real(0, seconds, "s")

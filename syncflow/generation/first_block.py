@@ -14,15 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from syncflow import flow
 from syncflow.generation import sampler
-from syncflow.generation.sampler import Groups, GuidedVelocity
-from syncflow.generation.steps import Fixed
+from syncflow.generation.sampler import Captions, Groups, GuidedVelocity, Heard
+from syncflow.generation.steps import Steps
 from syncflow.models.audio_tower import AudioContext, AudioText
 from syncflow.models.ddit import Condition, DDiT
 
@@ -41,20 +41,40 @@ class CachedVelocity(GuidedVelocity):
     """``GuidedVelocity`` with the cache.
 
     Args:
-        arguments: of ``GuidedVelocity``.
+        model ... interval: as ``GuidedVelocity``'s.
         towers: which of them are cached.
         threshold: change of the first block's residual, relative to itself (means of absolute
             values), below which the others are not run; at 0 all are.
     """
 
     def __init__(
-        self, *arguments: Any, towers: Literal["video", "audio", "both"], threshold: float
+        self,
+        model: DDiT,
+        captions: Captions,
+        guidance: float,
+        audio_guidance: float,
+        frame_mask: Tensor | None = None,
+        given_video_velocity: Tensor | None = None,
+        steps: Steps | None = None,
+        interval: tuple[float, float] = (0.0, 1.0),
+        *,
+        towers: Literal["video", "audio", "both"],
+        threshold: float,
     ) -> None:
-        super().__init__(*arguments)
+        super().__init__(
+            model,
+            captions,
+            guidance,
+            audio_guidance,
+            frame_mask,
+            given_video_velocity,
+            steps,
+            interval,
+        )
         self.threshold = threshold
         self._caches_video, self._caches_audio = towers != "audio", towers != "video"
         self._whole: dict[tuple[str, Groups], _Whole] = {}
-        self._built: tuple[list[Tensor], Groups, Fixed] | None = None
+        self._built: tuple[list[Tensor], Groups, Heard] | None = None
 
     def _both(
         self, video: Tensor, audio: Tensor, t_video: Tensor, t_audio: Tensor
@@ -99,7 +119,7 @@ class CachedVelocity(GuidedVelocity):
         (velocity,) = self.steps(velocity_seen, tensors, fixed, self.model)
         return velocity, whole.features
 
-    def _sound(self, audio: Tensor, t: Tensor, heard: Fixed) -> Tensor | flow.Guided:
+    def _sound(self, audio: Tensor, t: Tensor, heard: Heard) -> Tensor | flow.Guided:
         if not self._caches_audio:
             return super()._sound(audio, t, heard)
         groups = self._heard

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ _LOST = 2.0  # so that noise, of which nothing comes back, is foreign whatever i
 _NAMED = 3
 
 
-def remarks(model: Model, films: Iterable[Any] = (), image: Any = None) -> list[str]:
+def remarks(model: Model, films: Iterable[object] = (), image: object = None) -> list[str]:
     """At most one sentence, on given pictures that look like nothing which the model was trained
     on; none of a model whose config tells no vocabulary, for it may know anything.
 
@@ -75,28 +75,32 @@ def strangeness(model: Model, frames_FCHW: Tensor) -> float:
     return float(latent_CTHW.square().mean() + _LOST * lost)
 
 
-def _each(film: Any) -> list[Any]:
+def _each(film: object) -> list[object]:
     """One film, or those of a list or of a tensor [P,F,3,H,W]."""
-    several = isinstance(film, (list, tuple)) or (torch.is_tensor(film) and film.ndim == 5)
-    return list(film) if several else [film]
+    if isinstance(film, (list, tuple)) or (torch.is_tensor(film) and film.ndim == 5):
+        return list(film)
+    return [film]
 
 
-def _beginning(film: Any, spec: ClipSpec) -> Tensor:
+def _beginning(film: object, spec: ClipSpec) -> Tensor:
     """What a model sees of the first seconds of a film."""
     if isinstance(film, (str, Path)):
         from syncflow.data import media
 
-        frames, fps = media.read_pictures(
-            film, spec.fps, seconds=spec.seconds, height=spec.height, width=spec.width
-        ), spec.fps  # fmt: skip
+        frames, fps = (
+            media.read_pictures(
+                film, spec.fps, seconds=spec.seconds, height=spec.height, width=spec.width
+            ),
+            spec.fps,
+        )
     elif isinstance(film, Clip):
         frames, fps = film.video, film.fps
     else:
-        frames, fps = film, spec.fps
+        frames, fps = cast(Tensor, film), spec.fps
     most = min(spec.num_frames, max(1, round(len(frames) / fps * spec.fps)))
     step = VIDEO_STRIDE[0]
     return as_seen(frames, fps, replace(spec, seconds=-(-most // step) * step / spec.fps))
 
 
-def _name(given: Any) -> str:
+def _name(given: object) -> str:
     return f"'{Path(given).name}'" if isinstance(given, (str, Path)) else "the given picture"

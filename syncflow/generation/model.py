@@ -128,9 +128,13 @@ class Model:
         """
         with tempfile.TemporaryDirectory() as folder:
             return hub.upload(
-                self.save(folder), repo_id, revision=revision, private=private, token=token,
+                self.save(folder),
+                repo_id,
+                revision=revision,
+                private=private,
+                token=token,
                 message=message,
-            )  # fmt: skip
+            )
 
     @torch.inference_mode()
     def reconstruct(self, clip: Clip) -> Clip:

@@ -5,31 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Unpack, overload
+from typing import Literal, TypedDict, Unpack, cast, overload
 
 import torch
 
 from syncflow import flow
 from syncflow.clip import Clip, ClipSpec
-from syncflow.generation import continuation, noise, previews, record
+from syncflow.generation import continuation, drawing, noise, record
+from syncflow.generation.arguments import (
+    Film,
+    GenerateOptions,
+    Part,
+    Picture,
+    checked,
+    choose,
+    prompt_list,
+)
 from syncflow.generation.choice import candidates
 from syncflow.generation.drawing import Start, Wishes, draw
 from syncflow.generation.events import Times, events
 from syncflow.generation.manner import diffusers
 from syncflow.generation.model import Model
 from syncflow.generation.remarks.preview import Show
-from syncflow.generation.request import (
-    GenerateOptions,
-    GivenVideo,
-    Part,
-    checked,
-    choose,
-    first_frame,
-    geometry,
-    given_videos,
-    prompt_list,
-    resolve,
-)
+from syncflow.generation.request import GivenVideo, first_frame, geometry, given_videos, resolve
 from syncflow.generation.sampler import encode_captions
 from syncflow.generation.steps import Steps
 from syncflow.model_io import lora as low_rank
@@ -77,6 +75,19 @@ def load(
     return SyncFlow(config, **parts, folder=folder, steps=steps).to(device, dtype)
 
 
+class _New(TypedDict):
+    """Arguments of ``generate`` that go with clips which go on from none."""
+
+    height: int | None
+    width: int | None
+    video: object
+    image: object
+    contacts: Times | Sequence[Times] | None
+    audio_takes: int
+    v2a: str
+    rank: str | None
+
+
 class SyncFlow(Model):
     """A text encoder, the d-DiT and both VAEs, and the clips that they make; made by ``load``."""
 
@@ -114,10 +125,10 @@ class SyncFlow(Model):
         seed: int = 0,
         negative_prompt: str | None = None,
         negative_audio_prompt: str | None = None,
-        video: Any = None,
-        image: Any = None,
-        extend: Any = None,
-        retake: Any = None,
+        video: Film | Sequence[Film] | None = None,
+        image: Picture | None = None,
+        extend: Clip | str | Path | Sequence[Clip | str | Path] | None = None,
+        retake: Clip | str | Path | None = None,
         span: tuple[float, float] | None = None,
         part: Part = "audio",
         contacts: Times | Sequence[Times] | None = None,
@@ -127,7 +138,7 @@ class SyncFlow(Model):
         callback: flow.Callback | None = None,
         progress: bool = True,
         preview: Show | None = None,
-        preview_every: int = previews.EVERY,
+        preview_every: int = drawing.EVERY,
         lora: str | Path | None = None,
         strength: float = 1.0,
         **sampling: Unpack[SamplingOptions],
@@ -157,10 +168,9 @@ class SyncFlow(Model):
             v2a: how a given video is read: clean and once ("one-pass"), or noised anew at every
                 step ("paper").
             callback: ``callback(step, (video, audio) latents, (t_video, t_audio))`` after a step;
-                what it raises ends the call, for example ``syncflow.Cancelled``.
+                raise ``syncflow.Cancelled`` to end the call.
             progress: show a progress bar.
-            preview: is given a ``remarks.preview.Preview`` after every ``preview_every``-th step
-                and the last: pictures and loudness of where the clip is heading. It may raise too.
+            preview: is given a ``remarks.preview.Preview`` every ``preview_every`` steps.
             lora: a ``lora.safetensors`` of a fine-tuning, whose additions this clip is made with.
             strength: how much of them, 1 being what was trained.
             sampling: steps, candidates, guidance ... (``sampling.SamplingOptions``); the sound's
@@ -173,10 +183,9 @@ class SyncFlow(Model):
         Raises:
             ValueError: an argument makes no sense; the message holds it.
         """
-        seed, audio_takes, seconds, height, width, preview_every = checked(
-            seed=seed, audio_takes=audio_takes, seconds=seconds, height=height, width=width,
-            preview_every=preview_every,
-        )  # fmt: skip
+        seed, audio_takes, seconds, height, width = checked(
+            seed, audio_takes, seconds, height, width
+        )
         choose(v2a=v2a, rank=rank, part=part)
         if retake is None and extend is None and (span is not None or part != "audio"):
             raise ValueError("span and part say what of retake is drawn anew: give retake too")
@@ -184,24 +193,42 @@ class SyncFlow(Model):
             raise ValueError("strength says how much of lora is added: give lora too")
         prompts = prompt_list(prompt)
         wishes = Wishes(
-            sampling, negative_prompt, negative_audio_prompt, callback, progress,
-            previews.wish(self, preview, preview_every),
-        )  # fmt: skip
-        new: dict[str, Any] = {
-            "height": height, "width": width, "video": video, "image": image,
-            "contacts": contacts, "audio_takes": audio_takes, "v2a": v2a, "rank": rank,
-        }  # fmt: skip
-        goes_on: dict[str, Any] = {"extend": extend, "retake": retake, "span": span, "part": part}
-        told: dict[str, Any] = {
-            "seed": seed, "seconds": seconds, "negative_prompt": negative_prompt,
-            "negative_audio_prompt": negative_audio_prompt, "lora": lora, "strength": strength,
-        }  # fmt: skip
+            sampling,
+            negative_prompt,
+            negative_audio_prompt,
+            callback,
+            progress,
+            drawing.wish(self, preview, preview_every),
+        )
+        new: _New = {
+            "height": height,
+            "width": width,
+            "video": video,
+            "image": image,
+            "contacts": contacts,
+            "audio_takes": audio_takes,
+            "v2a": v2a,
+            "rank": rank,
+        }
+        goes_on: continuation.Asked = {
+            "extend": extend,
+            "retake": retake,
+            "span": span,
+            "part": part,
+        }
+        told: dict[str, object] = {
+            "seconds": seconds,
+            "negative_prompt": negative_prompt,
+            "negative_audio_prompt": negative_audio_prompt,
+            "lora": lora,
+            "strength": strength,
+        }
         with low_rank.applied(self.ddit, lora, strength):
             if extend is None and retake is None:
                 clips = self._new(prompts, seed, seconds, wishes, **new)
             else:
                 clips = continuation.run(self, prompts, seed, seconds, wishes, new, **goes_on)
-        made = record.planned(self, prompts, **told, **new, **goes_on, **sampling)
+        made = record.planned(self, prompts, seed, **told, **new, **goes_on, **sampling)
         for clip, how in zip(clips, made, strict=True):
             clip.made = how
         return clips[0] if isinstance(prompt, str) and audio_takes == 1 else clips
@@ -216,26 +243,12 @@ class SyncFlow(Model):
         output_type: diffusers.OutputType = "pil",
         **options: Unpack[GenerateOptions],
     ) -> diffusers.Output:
-        """``generate`` in the words of diffusers' pipelines: ``generator`` with seed 7, from which
-        nothing was drawn, is ``seed=7``; None draws a seed.
-
-        Raises:
-            ValueError: as ``generate``, or an option in both kinds of words.
-        """
+        """``generate`` in the words of diffusers' pipelines (``manner.diffusers``), whose
+        ValueErrors are as ``generate``'s."""
         diffusers.check(output_type)
-        said = {"steps": num_inference_steps, "guidance": guidance_scale, "seed": generator}
-        for name, value in said.items():
-            if name in options and value is not None:
-                raise ValueError(f"{name} is said twice, in two kinds of words: leave one out")
-        if num_inference_steps is not None:
-            options["steps"] = num_inference_steps
-        if guidance_scale is not None:
-            options["guidance"] = guidance_scale
-        if "seed" not in options:
-            prompts = 1 if isinstance(prompt, str) else len(prompt)
-            options["seed"] = diffusers.seed(generator, prompts)
-        made: Clip | list[Clip] = self.generate(prompt, **options)
-        return diffusers.output(made if isinstance(made, list) else [made], output_type)
+        own = diffusers.own(num_inference_steps, guidance_scale, generator, options, prompt)
+        made: Clip | list[Clip] = self.generate(prompt, **cast(GenerateOptions, own))
+        return diffusers.output(made, output_type)
 
     def _new(
         self,
@@ -246,18 +259,24 @@ class SyncFlow(Model):
         *,
         height: int | None,
         width: int | None,
-        video: Any,
-        image: Any,
-        contacts: Any,
+        video: object,
+        image: object,
+        contacts: Times | Sequence[Times] | None,
         audio_takes: int,
         v2a: str,
         rank: str | None,
     ) -> list[Clip]:
         """Clips that go on from none, the takes of a prompt side by side."""
         asked = resolve(
-            self.config.sampling, prompts, wishes.sampling, v2a=v2a, rank=rank, video=video,
-            image=image, takes=audio_takes,
-        )  # fmt: skip
+            self.config.sampling,
+            prompts,
+            wishes.sampling,
+            v2a=v2a,
+            rank=rank,
+            video=video,
+            image=image,
+            takes=audio_takes,
+        )
         spec = geometry(self.config, {"seconds": seconds, "height": height, "width": width}, video)
         given: list[GivenVideo] = []
         if video is not None:
@@ -267,17 +286,29 @@ class SyncFlow(Model):
         def drawn(rows: Sequence[int], seeds: Iterable[int]) -> list[Clip]:
             its = [prompts[row] for row in rows]
             captions = encode_captions(
-                self.ddit, self.text_encoder, its, spec, self.dtype, wishes.negative_prompt,
-                wishes.negative_audio_prompt, asked.sampling.null_caption,
+                self.ddit,
+                self.text_encoder,
+                its,
+                spec,
+                self.dtype,
+                wishes.negative_prompt,
+                wishes.negative_audio_prompt,
+                asked.sampling.null_caption,
                 None if told is None else told[list(rows)],
-            )  # fmt: skip
+            )
             sources = noise.generators(seeds)
             start = self._start(sources, spec, given, image, v2a == "paper", audio_takes)
             latents = draw(
-                self.ddit, self.steps, captions, start, asked, noise.fresh(sources),
-                wishes.callback, wishes.progress,
-                previews.watch(wishes.preview, self, spec, asked.path),
-            )  # fmt: skip
+                self.ddit,
+                self.steps,
+                captions,
+                start,
+                asked,
+                noise.fresh(sources),
+                wishes.callback,
+                wishes.progress,
+                drawing.watch(wishes.preview, self, spec, asked.path),
+            )
             return self.codecs.clips(*latents, its, audio_takes, spec, given)
 
         if asked.sampling.candidates > 1:
@@ -296,7 +327,7 @@ class SyncFlow(Model):
         sources: noise.Generators,
         spec: ClipSpec,
         given: list[GivenVideo],
-        image: Any,
+        image: object,
         paper_way: bool,
         takes: int,
     ) -> Start:

@@ -8,18 +8,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 
 from syncflow.clip import ClipSpec
 from syncflow.config import SamplingConfig
-from syncflow.generation import request
+from syncflow.generation import arguments, request
 from syncflow.generation.model import Model
+from syncflow.json_types import JsonObject
 from syncflow.model_io import fingerprint
 from syncflow.sampling import OPTIONS, SamplingOptions
 
-Record = dict[str, Any]
+Record = JsonObject
 _FILES = ("video", "image", "extend", "retake", "lora")
 _WITH_LENGTH = ("video", "extend", "retake")  # films that bring a length of their own
 
@@ -33,7 +34,7 @@ def records(
     seed: int,
     audio_takes: int = 1,
     seconds: float | None = None,
-    **given: Any,
+    **given: object,
 ) -> list[Record]:
     """One for each prompt and take, as JSON values.
 
@@ -65,7 +66,9 @@ def records(
     if given.get("lora") is None:
         given["strength"] = None
     else:
-        given["strength"] = 1.0 if given.get("strength") is None else float(given["strength"])
+        given["strength"] = (
+            1.0 if given.get("strength") is None else float(cast(float, given["strength"]))
+        )
     if audio_takes == 1:
         given["rank"] = None
     else:
@@ -85,7 +88,7 @@ def records(
     return made
 
 
-def planned(model: Model, prompts: list[str], seed: int, **options: Any) -> list[Record]:
+def planned(model: Model, prompts: list[str], seed: int, **options: object) -> list[Record]:
     """The records that ``model.generate(prompts, seed=seed, **options)`` would give its clips.
 
     Raises:
@@ -94,47 +97,56 @@ def planned(model: Model, prompts: list[str], seed: int, **options: Any) -> list
     # Takes that are not ranked are told so; everything else that is None is as if left out.
     ranked = options.pop("rank", "sync")
     options = {name: value for name, value in options.items() if value is not None}
-    size = {name: options.pop(name, None) for name in ("seconds", "height", "width")}
-    seed, takes, *numbers = request.checked(
-        seed=seed, audio_takes=options.pop("audio_takes", 1), **size
-    )
-    size = dict(zip(size, numbers, strict=True))
+    names = ("audio_takes", "seconds", "height", "width")
+    own = {name: options.pop(name) for name in names if name in options}
+    seed, takes, seconds, height, width = arguments.checked(seed, **own)
     named = {name: options.pop(name) for name in OPTIONS if name in options}
     asked_for = cast(SamplingOptions, named)
-    told: dict[str, Any] = {"v2a": "one-pass", "rank": ranked, "part": "audio", **options}
+    told: JsonObject = {"v2a": "one-pass", "rank": ranked, "part": "audio", **options}
     given = {name: told.get(name) for name in ("video", "image", "extend")}
     given["retaken"] = told["part"] if told.get("retake") is not None else None
     asked = request.resolve(
-        model.config.sampling, prompts, asked_for, v2a=told["v2a"], rank=told["rank"],
-        takes=takes, **given,
-    )  # fmt: skip
+        model.config.sampling,
+        prompts,
+        asked_for,
+        v2a=told["v2a"],
+        rank=told["rank"],
+        takes=takes,
+        **given,
+    )
+    size: arguments.Size = {"seconds": seconds, "height": height, "width": width}
     spec = request.geometry(model.config, size, _film(told))
     return records(
-        model, prompts, asked.sampling, spec, seed=seed, audio_takes=takes,
-        seconds=size["seconds"], **told,
-    )  # fmt: skip
+        model,
+        prompts,
+        asked.sampling,
+        spec,
+        seed=seed,
+        audio_takes=takes,
+        seconds=seconds,
+        **told,
+    )
 
 
-def _film(given: Mapping[str, Any]) -> Any:
+def _film(given: Mapping[str, object]) -> object:
     found = [given[name] for name in _WITH_LENGTH if given.get(name) is not None]
     return found[0] if found else None
 
 
-def _of(value: Any, name: str, index: int, prompts: int) -> Any:
+def _of(value: object, name: str, index: int, prompts: int) -> object:
     """What of an argument concerns one prompt."""
-    several = isinstance(value, (list, tuple)) and len(value) == prompts
-    nested = several and name == "contacts" and all(hasattr(item, "__len__") for item in value)
-    if nested or (several and name in ("video", "extend")):
-        value = value[index]
-    return value
+    if not isinstance(value, (list, tuple)) or len(value) != prompts:
+        return value
+    nested = name == "contacts" and all(hasattr(item, "__len__") for item in value)
+    return value[index] if nested or name in ("video", "extend") else value
 
 
-def _name(value: Any) -> str:
+def _name(value: object) -> str:
     """A file's name without its folder, which is nobody else's business."""
     return Path(value).name if isinstance(value, (str, Path)) else "given"
 
 
-def _hash(value: Any) -> str | None:
+def _hash(value: object) -> str | None:
     """Of a file's content, which may change under the same name."""
     if not isinstance(value, (str, Path)):
         return None
@@ -142,7 +154,7 @@ def _hash(value: Any) -> str | None:
     return fingerprint.of_file(path) if path.is_file() else None
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Values of numpy and torch as Python's."""
     if isinstance(value, torch.Tensor) or hasattr(value, "tolist"):
         return value.tolist()

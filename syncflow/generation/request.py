@@ -2,58 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from syncflow import flow
-from syncflow.clip import RANGES, VIDEO_STRIDE, Clip, ClipSpec
+from syncflow.clip import VIDEO_STRIDE, Clip, ClipSpec
 from syncflow.config import ModelConfig, SamplingConfig
-from syncflow.generation.events import Times
-from syncflow.generation.remarks.preview import Show
-from syncflow.ranges import SEED, Whole
+from syncflow.generation.arguments import Part, Size, choose
 from syncflow.sampling import OPTIONS, SamplingOptions
 
-#: What of a clip is drawn anew.
-Part = Literal["audio", "video", "both"]
-
-#: Words that ``generate`` takes beside those of sampling.
-_WORDS = {"v2a": ("one-pass", "paper"), "rank": ("sync", None), "part": ("audio", "video", "both")}
-#: Numbers that ``generate`` takes beside those of sampling.
-_NUMBERS = {"seed": SEED, "audio_takes": Whole(1, 1000), "preview_every": Whole(1, 10**6)} | RANGES
-
-
-class GenerateOptions(SamplingOptions, total=False):
-    """All keyword arguments of ``generate`` but ``audio_takes``, on which depends what it returns;
-    ``SyncFlow.generate`` says what they mean."""
-
-    seconds: float | None
-    height: int | None
-    width: int | None
-    seed: int
-    negative_prompt: str | None
-    negative_audio_prompt: str | None
-    video: Any
-    image: Any
-    extend: Any
-    retake: Any
-    span: tuple[float, float] | None
-    part: Part
-    contacts: Times | Sequence[Times] | None
-    v2a: Literal["one-pass", "paper"]
-    rank: Literal["sync"] | None
-    callback: flow.Callback | None
-    progress: bool
-    preview: Show | None
-    preview_every: int
-    lora: str | Path | None
-    strength: float
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 @dataclass(frozen=True)
@@ -65,27 +31,6 @@ class Request:
     sampling: SamplingConfig
     guidance: float
     audio_guidance: float
-
-
-def checked(**given: Any) -> tuple[Any, ...]:
-    """``generate``'s own numbers as Python's, in the order given; None stays.
-
-    Raises:
-        ValueError: one is not what its name says: not whole, not finite, or out of bounds.
-    """
-    return tuple(
-        None if value is None and name in RANGES
-        else _NUMBERS[name].check(name, value)
-        for name, value in given.items()
-    )  # fmt: skip
-
-
-def choose(**given: Any) -> None:
-    """Raises ValueError where one of ``generate``'s own words is none that it knows."""
-    for name, value in given.items():
-        known = _WORDS[name]
-        if value not in known:
-            raise ValueError(f"unknown {name} {value!r}; known are {', '.join(map(str, known))}")
 
 
 @dataclass(frozen=True)
@@ -108,9 +53,9 @@ def resolve(
     *,
     v2a: str = "one-pass",
     rank: str | None = None,
-    video: Any = None,
-    image: Any = None,
-    extend: Any = None,
+    video: object = None,
+    image: object = None,
+    extend: object = None,
     retaken: Part | None = None,
     takes: int = 1,
 ) -> Request:
@@ -172,27 +117,7 @@ def resolve(
     return Request(path, used, used.guidance, audio_guidance)
 
 
-def prompt_list(prompt: Any) -> list[str]:
-    """One sentence or several, in whatever they come, as a list.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    several = hasattr(prompt, "__iter__") and not isinstance(prompt, (str, bytes, dict))
-    several = several and getattr(prompt, "ndim", 1) == 1  # arrays of other shapes are no lists
-    prompts = list(prompt) if several else [prompt]
-    for one in prompts:
-        if not isinstance(one, str):
-            what = f"a prompt must be a string, got {one!r}"
-            raise ValueError(what if several else f"{what}; give a sentence or a list of them")
-        try:
-            one.encode()
-        except UnicodeEncodeError:  # what Python makes of other bytes on a command line
-            raise ValueError(f"a prompt must be UTF-8 text, got {one!r}") from None
-    return [str(one) for one in prompts]  # numpy has strings of its own
-
-
-def geometry(config: ModelConfig, size: dict[str, Any], video: Any = None) -> ClipSpec:
+def geometry(config: ModelConfig, size: Size, video: object = None) -> ClipSpec:
     """A model's geometry with the ``height``, ``width`` and, unless a video brings its own, the
     ``seconds`` that were asked for.
 
@@ -223,7 +148,7 @@ def _check_prompts(prompts: list[str], given: bool) -> None:
 
 
 def given_videos(
-    video: Any, count: int, spec: ClipSpec, seconds: float | None
+    video: object, count: int, spec: ClipSpec, seconds: float | None
 ) -> tuple[list[GivenVideo], ClipSpec]:
     """One given video per prompt, all of one length, and the geometry that the model works in: that
     length, brought up to whole latent frames by repeating the last picture.
@@ -236,7 +161,7 @@ def given_videos(
         seconds: how much of the video; None = all of it.
     """
     several = isinstance(video, (list, tuple)) or (torch.is_tensor(video) and video.ndim == 5)
-    items = list(video) if several else [video]
+    items = list(cast("Iterable[object]", video)) if several else [video]
     if several and len(items) != count:
         raise ValueError(f"{len(items)} videos for {count} prompts; give one for all or one each")
     if seconds is not None and not seconds > 0:
@@ -269,7 +194,7 @@ def as_seen(frames_FCHW: Tensor, fps: float, spec: ClipSpec) -> Tensor:
     return fit(frames_FCHW[index.clamp(max=len(frames_FCHW) - 1)], spec.height, spec.width)
 
 
-def first_frame(image: Any, spec: ClipSpec) -> Tensor:
+def first_frame(image: object, spec: ClipSpec) -> Tensor:
     """An image (uint8 [3,H,W], a path, or anything like a PIL image) -> uint8 frames of one latent
     frame, at the model's size. Of a film, the first picture."""
     if isinstance(image, (str, Path)):
@@ -287,7 +212,7 @@ def first_frame(image: Any, spec: ClipSpec) -> Tensor:
     return frames.expand(VIDEO_STRIDE[0], -1, -1, -1)
 
 
-def _read_image(path: Path, fps: float) -> Any:
+def _read_image(path: Path, fps: float) -> Tensor | Image:
     from syncflow.data import media
     from syncflow.data.film import opener
 
@@ -322,7 +247,7 @@ def _latent_seconds(seconds: float, fps: float) -> float:
 
 
 def _read_video(
-    video: Any, spec: ClipSpec, seconds: float | None
+    video: object, spec: ClipSpec, seconds: float | None
 ) -> tuple[Tensor, float, Path | None, float]:
     """Frames, their rate, the file and the length in seconds. A file is read at the size that the
     model sees, and no further than ``seconds`` need; its own picture is copied when it is saved."""

@@ -22,6 +22,9 @@ from syncflow.models.text import tokens
 from syncflow.ops.euler_cfg import euler_cfg
 from syncflow.progress import bar
 
+#: What stays over the steps of the picture, and of the sound.
+Seen = Fixed[Condition, Tensor | None]
+Heard = Fixed[AudioContext, AudioText | None]
 #: Groups of captions, by number.
 Groups = tuple[int, ...]
 
@@ -135,8 +138,8 @@ class GuidedVelocity:
         self.audio_reads_video = model.config.audio.condition != "text"
         self.steps, self.interval = steps or Steps(), interval
         self._weights, self._own, self._heard = self._at((0.0, 0.0))
-        self._fixed: dict[Groups, Fixed] = {}
-        self._still: tuple[tuple[float, Groups], Fixed] | None = None
+        self._fixed: dict[Groups, Seen] = {}
+        self._still: tuple[tuple[float, Groups], Heard] | None = None
 
     def __call__(
         self, x: flow.State, t: tuple[float, ...], moving: tuple[bool, ...]
@@ -197,12 +200,12 @@ class GuidedVelocity:
             return self.given
         return guided(velocity, rows, groups, self._own, self._weights[0])
 
-    def _sound(self, audio: Tensor, t: Tensor, heard: Fixed) -> Tensor | flow.Guided:
+    def _sound(self, audio: Tensor, t: Tensor, heard: Heard) -> Tensor | flow.Guided:
         groups = self._heard
         (velocity,) = self.steps(sound, (audio, t), heard, self.model, len(groups))
         return guided(velocity, len(audio), groups, groups, self._weights[1])
 
-    def _context(self, video: Tensor, t: Tensor, at: float) -> Fixed:
+    def _context(self, video: Tensor, t: Tensor, at: float) -> Heard:
         """What the sound hears of a picture that does not move: made once."""
         if self._still is None or self._still[0] != (at, self._heard):
             condition, mask = self._of(self._heard).trees
@@ -213,10 +216,10 @@ class GuidedVelocity:
             self._still = ((at, self._heard), self._sounding(context))
         return self._still[1]
 
-    def _sounding(self, context: AudioContext) -> Fixed:
+    def _sounding(self, context: AudioContext) -> Heard:
         return Fixed(context, self._of(self._heard).trees[0].audio)
 
-    def _of(self, groups: Groups) -> Fixed:
+    def _of(self, groups: Groups) -> Seen:
         """The captions of some groups, and the frames that are given."""
         if groups not in self._fixed:
             mask = self.frame_mask
@@ -252,24 +255,14 @@ def joint(
 
 
 def picture(
-    video: Tensor,
-    t: Tensor,
-    condition: Condition,
-    mask: Tensor | None,
-    model: DDiT,
-    groups: int,
+    video: Tensor, t: Tensor, condition: Condition, mask: Tensor | None, model: DDiT, groups: int
 ) -> tuple[Tensor]:
     """Velocity of the picture alone, of all groups."""
     return (see(video, t, condition, mask, model, groups)[0],)
 
 
 def see(
-    video: Tensor,
-    t: Tensor,
-    condition: Condition,
-    mask: Tensor | None,
-    model: DDiT,
-    groups: int,
+    video: Tensor, t: Tensor, condition: Condition, mask: Tensor | None, model: DDiT, groups: int
 ) -> tuple[Tensor, ...]:
     """Velocity of the picture, then the features of every layer, of all groups."""
     velocity, features = model.video_velocity(

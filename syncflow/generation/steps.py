@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Generic, TypeVar, TypeVarTuple, cast
 
 import torch
 from torch import Tensor
@@ -20,6 +20,12 @@ from torch import Tensor
 from syncflow.ops import native
 from syncflow.ops.kept import held_tables
 
+if TYPE_CHECKING:
+    from torch.cuda import _POOL_HANDLE
+
+
+Tree = TypeVar("Tree")
+Trees = TypeVarTuple("Trees")
 Outputs = tuple[Tensor, ...]
 #: A function of a step: (its tensors, what stays over steps, numbers that choose) -> tensors.
 Function = Callable[..., Outputs]
@@ -29,12 +35,12 @@ Function = Callable[..., Outputs]
 MOST_GRAPHS = 8
 
 
-class Fixed:
+class Fixed(Generic[*Trees]):
     """What stays the same over the steps of a call: captions, contexts, masks. Copied into a
     graph's own buffers once, and known again by identity."""
 
-    def __init__(self, *trees: Any) -> None:
-        self.trees = trees
+    def __init__(self, *trees: *Trees) -> None:
+        self.trees: tuple[*Trees] = trees
         self.signature = signature(trees)
         # A graph remembers this and not the tensors, which may be freed with the call.
         self.token = object()
@@ -53,7 +59,7 @@ class Steps:
         self.graph, self.compiled = graph, compiled
         self._graphs: OrderedDict[tuple[Hashable, ...], _Graph | None] = OrderedDict()
         self._functions: dict[Function, Function] = {}
-        self._pool: Any = None
+        self._pool: _POOL_HANDLE | None = None
         # Buffers are shared by the calls of all threads.
         self._lock = threading.Lock()
 
@@ -65,7 +71,11 @@ class Steps:
             self._pool = None
 
     def __call__(
-        self, function: Function, tensors: tuple[Tensor, ...], fixed: Fixed, *choices: Any
+        self,
+        function: Function,
+        tensors: tuple[Tensor, ...],
+        fixed: Fixed[*Trees],
+        *choices: Hashable,
     ) -> Outputs:
         """``function(*tensors, *fixed.trees, *choices)``; the results are the caller's own."""
         function = self._compiled(function)
@@ -94,7 +104,7 @@ class Steps:
         key: tuple[Hashable, ...],
         function: Function,
         tensors: tuple[Tensor, ...],
-        fixed: Fixed,
+        fixed: Fixed[*Trees],
         choices: tuple[Hashable, ...],
     ) -> None:
         while len(self._graphs) >= MOST_GRAPHS:
@@ -111,7 +121,10 @@ class Steps:
 
 
 def graph_key(
-    function: Function, tensors: tuple[Tensor, ...], fixed: Fixed, choices: tuple[Hashable, ...]
+    function: Function,
+    tensors: tuple[Tensor, ...],
+    fixed: Fixed[*Trees],
+    choices: tuple[Hashable, ...],
 ) -> tuple[Hashable, ...]:
     """What a graph is good for: sizes, choices, and which operators run as kernels now."""
     autocast = torch.is_autocast_enabled("cuda")
@@ -125,9 +138,9 @@ class _Graph:
         self,
         function: Function,
         tensors: tuple[Tensor, ...],
-        fixed: Fixed,
+        fixed: Fixed[*Trees],
         choices: tuple[Hashable, ...],
-        pool: Any,
+        pool: _POOL_HANDLE,
     ) -> None:
         self.tensors = tuple(t.clone() for t in tensors)
         self.trees = map_tensors(lambda t: t.clone(), fixed.trees)
@@ -143,7 +156,7 @@ class _Graph:
         with held_tables() as self.tables, torch.cuda.graph(self.graph, pool=pool):
             self.outputs = function(*self.tensors, *self.trees, *choices)
 
-    def replay(self, tensors: tuple[Tensor, ...], fixed: Fixed) -> Outputs:
+    def replay(self, tensors: tuple[Tensor, ...], fixed: Fixed[*Trees]) -> Outputs:
         for buffer, tensor in zip(self.tensors, tensors, strict=True):
             buffer.copy_(tensor)
         if self.token is not fixed.token:
@@ -155,12 +168,12 @@ class _Graph:
         return tuple(t.clone() for t in self.outputs)
 
 
-def map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
+def map_tensors(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
     """The tree of tuples, lists and dataclasses with ``function`` applied to every tensor."""
     if isinstance(tree, Tensor):
-        return function(tree)
+        return cast(Tree, function(tree))
     if isinstance(tree, (tuple, list)):
-        return type(tree)(map_tensors(function, item) for item in tree)
+        return cast(Tree, type(tree)(map_tensors(function, item) for item in tree))
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         names = [field.name for field in dataclasses.fields(tree)]
         changes = {name: map_tensors(function, getattr(tree, name)) for name in names}
@@ -168,7 +181,7 @@ def map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
     return tree
 
 
-def leaves(tree: Any) -> Iterator[Tensor]:
+def leaves(tree: object) -> Iterator[Tensor]:
     """The tensors of such a tree, in ``map_tensors``'s order."""
     if isinstance(tree, Tensor):
         yield tree
@@ -180,7 +193,7 @@ def leaves(tree: Any) -> Iterator[Tensor]:
             yield from leaves(getattr(tree, field.name))
 
 
-def signature(tree: Any) -> Any:
+def signature(tree: object) -> Hashable:
     """What a graph is captured for: sizes and types of tensors, and everything else itself."""
     if isinstance(tree, Tensor):
         return (tree.shape, tree.dtype, tree.device)

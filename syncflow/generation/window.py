@@ -13,8 +13,8 @@ from torch import Tensor
 
 from syncflow import flow
 from syncflow.clip import ClipSpec
-from syncflow.generation import noise, previews
-from syncflow.generation.drawing import Start, Wishes, draw
+from syncflow.generation import noise
+from syncflow.generation.drawing import Start, Wishes, draw, watch
 from syncflow.generation.model import Model
 from syncflow.generation.request import Request
 from syncflow.generation.sampler import encode_captions
@@ -85,15 +85,21 @@ def drawn(
 ) -> tuple[Tensor, Tensor]:
     """The latents of picture and sound, given ones among them."""
     captions = encode_captions(
-        model.ddit, model.text_encoder, [prompt], spec, model.dtype, wishes.negative_prompt,
-        wishes.negative_audio_prompt, asked.sampling.null_caption,
-    )  # fmt: skip
+        model.ddit,
+        model.text_encoder,
+        [prompt],
+        spec,
+        model.dtype,
+        wishes.negative_prompt,
+        wishes.negative_audio_prompt,
+        asked.sampling.null_caption,
+    )
     fresh = noise.fresh(source)
     start = window.start(source, fresh, clean=model.config.given_frames == "clean")
     return draw(
         model.ddit, model.steps, captions, start, asked, fresh, wishes.callback, wishes.progress,
-        previews.watch(wishes.preview, model, spec, asked.path),
-    )  # fmt: skip
+        watch(wishes.preview, model, spec, asked.path),
+    )
 
 
 def as_long(audio_M: Tensor, samples: int) -> Tensor:

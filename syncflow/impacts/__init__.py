@@ -6,7 +6,7 @@ from syncflow.impacts.captions import caption
 from syncflow.impacts.render import render
 from syncflow.impacts.scene import Contact, Scene
 from syncflow.impacts.sound import sound
-from syncflow.impacts.vary import FACTORS, vary
+from syncflow.impacts.vary import FACTORS, alike, vary
 from syncflow.impacts.world import LEVELS, SEEDS, attribute_names, attribute_values, sample_scene
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "SEEDS",
     "Contact",
     "Scene",
+    "alike",
     "attribute_names",
     "attribute_values",
     "caption",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -58,6 +58,17 @@ def put_in(
     return " ".join(words), sorted(legible)
 
 
+def put_in_some(
+    caption: str, attributes: Attributes, share: float, seed: int
+) -> tuple[str, list[str]]:
+    """``put_in`` for a ``share`` of captions, chosen by ``seed``; the others as they are."""
+    rng = np.random.default_rng([seed, 0])
+    mentioned = list(attributes["mentioned"])
+    if rng.random() < share:
+        return put_in(caption, attributes, mentioned, rng)
+    return caption, mentioned
+
+
 def unknown(rng: np.random.Generator) -> str:
     """A word of one to three made-up syllables."""
     word = ""
@@ -79,14 +90,13 @@ def _known() -> frozenset[str]:
 def _phrases(
     attributes: Attributes, mentioned: Sequence[str]
 ) -> Iterable[tuple[str, tuple[str, ...]]]:
-    values: Mapping[str, Any] = {**attributes}
-    words: Mapping[str, Mapping[Any, tuple[str, ...]]] = {**captions.WORDS}
+    values: Mapping[str, object] = {**attributes}
     for name in mentioned:
-        value = values[name]
+        value = cast("str | int", values[name])
         # A colour is its own word, and a drum's material its shape.
-        known = words.get(name, {}).get(value, ())
+        known = captions.WORDS.get(name, {}).get(value, ())
         if name == "count":
-            yield name, (*known, captions.NUMBERS[value], "a single")
+            yield name, (*known, captions.NUMBERS[attributes["count"]], "a single")
         else:
             yield name, (*known, str(value))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 from syncflow.impacts import captions, world
 
@@ -33,33 +33,39 @@ _EXAMPLES = {
 }
 
 
-def vocabulary(levels: Sequence[int]) -> dict[str, Any]:
+def vocabulary(levels: Sequence[int]) -> dict[str, object]:
     """What training captions of ``levels`` say, for a model's config.
 
     Returns:
         "summary", half a sentence; "words", lists of words and phrases by what they say, each word
         of the grammar in one of them; "examples", prompts.
     """
-    values: dict[str, list[Any]] = {}
+    values: dict[str, list[str | int]] = {}
     for level in levels:
         for name, found in world.attribute_values(level).items():
             values.setdefault(name, []).extend(v for v in found if v not in values[name])
-    words = {name: _said(name, values[name]) for name in
-             ("shape", "material", "colour", "size", "count", "floor")}  # fmt: skip
+    words = {
+        name: _said(name, values[name])
+        for name in ("shape", "material", "colour", "size", "count", "floor")
+    }
     if sounds := [value for value in values.get("ambience", ()) if value != "none"]:
         words["ambience"] = _said("ambience", sounds)
-    words["others"] = _others(values["kind"], bool(sounds), words)
-    things = [_several(shape) for shape in values["shape"]]
-    materials = [value for value in values["material"] if value not in values["shape"]]
+    # Names all, but for the counts.
+    kinds, shapes, made_of = (
+        cast("list[str]", values[name]) for name in ("kind", "shape", "material")
+    )
+    words["others"] = _others(kinds, bool(sounds), words)
+    things = [_several(shape) for shape in shapes]
+    materials = [value for value in made_of if value not in shapes]
     return {
         "summary": f"{_listed(things, 'and')} of {_listed(materials, 'or')} that "
-        f"{_listed([_HAPPENS[kind] for kind in values['kind']], 'or')}",
+        f"{_listed([_HAPPENS[kind] for kind in kinds], 'or')}",
         "words": words,
-        "examples": [text for kind in values["kind"] for text in _EXAMPLES[kind]],
+        "examples": [text for kind in kinds for text in _EXAMPLES[kind]],
     }
 
 
-def _said(name: str, values: Sequence[Any]) -> list[str]:
+def _said(name: str, values: Sequence[str | int]) -> list[str]:
     known = captions.WORDS.get(name, {})
     said = [phrase for value in values for phrase in known.get(value, (str(value),))]
     return list(dict.fromkeys(said))

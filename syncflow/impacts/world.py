@@ -92,7 +92,7 @@ def sample_scene(
     def stream(purpose: int) -> np.random.Generator:
         return np.random.default_rng([seed, level, purpose])
 
-    what = _sample_what(stream(_WHAT), level, split, seconds)
+    what = sample_attributes(seed, level, split, seconds)
     make = events.first_bounce if level == 1 else events.KINDS[what["kind"]]
     things, contacts, stage, noises = make(what, stream(MOTION), stream(LOOK), seconds)
     sound = stream(_SOUND)
@@ -138,6 +138,15 @@ def sample_scene(
         noises,
         views,
     )
+
+
+def sample_attributes(
+    seed: int, level: int, split: str | None = None, seconds: float = SECONDS
+) -> Attributes:
+    """What `sample_scene` draws first, in a tenth of its time: all but floor, ambience and what is
+    mentioned."""
+    split = split_of(seed) if split is None else split
+    return _sample_what(np.random.default_rng([seed, level, _WHAT]), level, split, seconds)
 
 
 def _check_level(level: int) -> None:

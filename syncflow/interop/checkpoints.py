@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from syncflow.json_types import JsonObject
 from syncflow.model_io import hub
 
 _SAFE, _INDEX = ".safetensors", ".index.json"
@@ -40,7 +40,7 @@ class Source:
         return self.files[0].suffix in _PICKLES
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonObject:
         """The config.json beside the weights; of a run of this package, what its weights say of
         their model; or nothing."""
         path = self.folder / "config.json"
@@ -51,7 +51,7 @@ class Source:
         except (ValueError, TypeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not a JSON object: {error}") from None
 
-    def _of_run(self) -> dict[str, Any]:
+    def _of_run(self) -> JsonObject:
         if self.files[0].suffix != _SAFE:
             return {}
         try:

@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from syncflow.config import EncodecVAEConfig
 from syncflow.interop import checkpoints
+from syncflow.json_types import JsonObject
 from syncflow.models.audio_vae import AudioVAE
 
 
@@ -82,7 +82,7 @@ def init_audio_vae(vae: AudioVAE, source: Mapping[str, Tensor] | str | Path) -> 
     return report
 
 
-def trained_audio_vae(sizes: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> AudioVAE:
+def trained_audio_vae(sizes: JsonObject, state_dict: Mapping[str, Tensor]) -> AudioVAE:
     """The audio VAE that training made; ``sizes`` is its config.
 
     Raises:
@@ -99,7 +99,7 @@ def trained_audio_vae(sizes: Mapping[str, Any], state_dict: Mapping[str, Tensor]
 
 
 def audio_vae_config(
-    sizes: Mapping[str, Any], state_dict: Mapping[str, Tensor], hop: int
+    sizes: JsonObject, state_dict: Mapping[str, Tensor], hop: int
 ) -> EncodecVAEConfig:
     """The audio VAE that takes most of an Encodec, with ``hop`` samples to a latent.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from syncflow.config import OpenSoraVAEConfig, VideoTowerConfig
 from syncflow.interop.opensora_sampler import Compat
+from syncflow.json_types import JsonObject
 from syncflow.models.video_embeddings import RotaryFrequencies
 from syncflow.models.video_tower import VideoTower
 from syncflow.models.video_vae import VideoVAE
@@ -34,8 +35,8 @@ _KNOWN = (
 
 def video_vae(
     state_dict: Mapping[str, Tensor],
-    spatial: Mapping[str, Any] | None = None,
-    temporal: Mapping[str, Any] | None = None,
+    spatial: Mapping[str, object] | None = None,
+    temporal: Mapping[str, object] | None = None,
     dtype: torch.dtype | None = torch.float32,
 ) -> VideoVAE:
     """The video VAE from a state dict in the layout of `hpcai-tech/OpenSora-VAE-v1.2`.
@@ -53,7 +54,7 @@ def video_vae(
     Raises:
         ValueError: keys are missing, unexpected or of another shape; they are named.
     """
-    sizes: dict[str, Any] = {}
+    sizes: JsonObject = {}
     if spatial is not None:
         sizes["spatial"] = dict(spatial)
     if temporal is not None:

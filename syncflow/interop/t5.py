@@ -7,7 +7,6 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -142,5 +141,5 @@ def _encoder(shard: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k: v for k, v in shard.items() if not k.startswith(("decoder.", "lm_head."))}
 
 
-def _dump(path: Path, data: dict[str, Any]) -> None:
+def _dump(path: Path, data: Mapping[str, object]) -> None:
     path.write_text(json.dumps(data, indent=2) + "\n")

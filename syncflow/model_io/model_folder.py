@@ -7,9 +7,9 @@ text_encoder.safetensors  or, where it is T5, text_encoder/ or only a hub id in 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import TypedDict, TypeVar
 
 import torch
 from torch import nn
@@ -97,8 +97,12 @@ class _WithoutMemory(TorchFunctionMode):
     which takes longer than loading the model."""
 
     def __torch_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+        self,
+        function: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         kwargs = kwargs or {}
         if function is nn.init.normal_:
             return kwargs["tensor"]

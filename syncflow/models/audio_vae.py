@@ -9,8 +9,9 @@ Axis letters: B batch, M samples, A latent frames, D latent channels.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +76,7 @@ class AudioVAE(AudioCodec):
         self.decoder = EncodecDecoder(encodec)
         for part in self.modules():
             if isinstance(part, EncodecConv1d):
-                _count_on_the_host(part)
+                _count_on_the_host(cast("_Convolution", part))
         self._start_at_encodecs_latents()
 
     @torch.no_grad()
@@ -127,7 +128,14 @@ class AudioVAE(AudioCodec):
         return out
 
 
-def _count_on_the_host(convolution: Any) -> None:
+class _Convolution(Protocol):
+    """Of transformers' `EncodecConv1d`."""
+
+    conv: nn.Conv1d
+    _get_extra_padding_for_conv1d: Callable[[Tensor], int]
+
+
+def _count_on_the_host(convolution: _Convolution) -> None:
     """Lets an Encodec's convolution know its padding without asking the device: its sizes are
     tensors there, for whose numbers every layer of every pass would wait."""
     plain = convolution.conv

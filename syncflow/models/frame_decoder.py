@@ -9,7 +9,7 @@ picture, with 4/9 of the operations: of the three taps along an axis two always 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,14 @@ from syncflow.ops.group_norm import (
     phases_group_norm_silu,
     sum_group_norm_silu,
 )
+
+if TYPE_CHECKING:
+    from diffusers.models.attention_processor import Attention
+    from diffusers.models.resnet import ResnetBlock2D
+    from diffusers.models.upsampling import Upsample2D
+
+    pass
+
 
 PHASES = "phase_weight"
 
@@ -206,7 +214,7 @@ def _few_channels(conv: nn.Conv2d, x: Tensor) -> Tensor:
     return F.conv2d(x, weight, bias, conv.stride, conv.padding)[:, : conv.out_channels]
 
 
-def _plain_block(block: Any) -> bool:
+def _plain_block(block: ResnetBlock2D) -> bool:
     return (
         type(block).__name__ == "ResnetBlock2D"
         and block.time_emb_proj is None
@@ -222,7 +230,7 @@ def _plain_block(block: Any) -> bool:
     )
 
 
-def _plain_attention(attention: Any) -> bool:
+def _plain_attention(attention: Attention) -> bool:
     return (
         type(attention.group_norm) is nn.GroupNorm
         and attention.spatial_norm is None
@@ -234,7 +242,7 @@ def _plain_attention(attention: Any) -> bool:
     )
 
 
-def _plain_upsampler(up: Any) -> bool:
+def _plain_upsampler(up: Upsample2D) -> bool:
     conv = up.conv
     return (
         type(up).__name__ == "Upsample2D"

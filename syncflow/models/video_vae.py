@@ -9,22 +9,42 @@ Axis letters: B batch, F frames, H, W pixels, C latent channels, T latent frames
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from syncflow.json_types import JsonObject
 from syncflow.models import frame_decoder
 from syncflow.models.codec import VideoCodec
 from syncflow.models.posterior import DiagonalGaussian
 from syncflow.models.temporal_vae import TemporalVAE
 
 if TYPE_CHECKING:
+    from diffusers.models.autoencoders.vae import DecoderOutput
+    from diffusers.models.modeling_outputs import AutoencoderKLOutput
+
     from syncflow.config import OpenSoraVAEConfig
 
 #: Frames that pass through the image VAE at once.
 AT_ONCE, AT_ONCE_ON_GPU = 4, 16
+
+
+class _Sizes(Protocol):
+    scaling_factor: float
+
+
+class _ImageVAE(Protocol):
+    """What is used of diffusers' `AutoencoderKL`."""
+
+    config: _Sizes
+    decoder: frame_decoder.Decoder
+    post_quant_conv: nn.Module | None
+
+    def encode(self, x: Tensor) -> AutoencoderKLOutput: ...
+
+    def decode(self, z: Tensor) -> DecoderOutput: ...
 
 
 class FrameVAE(nn.Module):
@@ -35,19 +55,20 @@ class FrameVAE(nn.Module):
         micro_batch_size: frames that pass through at once; bounds the memory.
     """
 
-    def __init__(self, arguments: Mapping[str, Any], micro_batch_size: int = AT_ONCE) -> None:
+    def __init__(self, arguments: JsonObject, micro_batch_size: int = AT_ONCE) -> None:
         super().__init__()
         from diffusers import AutoencoderKL
 
         levels = len(arguments["block_out_channels"])
-        self.module: Any
-        self.module = AutoencoderKL(
+        self.module: _ImageVAE
+        vae = AutoencoderKL(
             **{
                 "down_block_types": ("DownEncoderBlock2D",) * levels,
                 "up_block_types": ("UpDecoderBlock2D",) * levels,
                 **arguments,
             }
         )
+        self.module = cast("_ImageVAE", vae)
         self.micro_batch_size = micro_batch_size
         self.scaling_factor = self.module.config.scaling_factor
         self.stride = 2 ** (levels - 1)

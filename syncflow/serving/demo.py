@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import html
 import os
-import queue
 import re
 import signal
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from syncflow.faults import Cancelled
 from syncflow.generation.pipeline import SyncFlow
@@ -25,10 +24,17 @@ from syncflow.serving.studio import (
     MOST_STEPS,
     MOST_TAKES,
     MOST_TIMES,
+    Look,
     Report,
     Studio,
     Take,
 )
+from syncflow.serving.watching import Make, while_made
+
+if TYPE_CHECKING:
+    from gradio import Blocks
+    from PIL.Image import Image
+
 
 #: Requests that wait at once; more are told to come again.
 MOST_WAITING = 16
@@ -36,7 +42,7 @@ MOST_WAITING = 16
 _DICE = f"() => Math.floor(Math.random() * {2**31})"
 
 
-def page(studio: Studio) -> Any:
+def page(studio: Studio) -> Blocks:
     """The Gradio page of a studio."""
     import gradio as gr
 
@@ -47,10 +53,9 @@ def page(studio: Studio) -> Any:
     examples = vocabulary.examples if vocabulary else []
     title = f"syncflow: {config.name}"
 
-    def shown(takes: list[Take], remarks: list[str]) -> list[Any]:
-        """Values of the preview, players, drawings and lines, hidden where there is no such
-        take."""
-        cells: list[Any] = [_text(" ".join(remarks))]
+    def shown(takes: list[Take], remarks: list[str]) -> list[object]:
+        """Values of players, drawings, lines and preview, hidden where there is no such take."""
+        cells: list[object] = [_text(" ".join(remarks))]
         for number in range(MOST_TAKES):
             there = number < len(takes)
             take = takes[number] if there else None
@@ -61,22 +66,28 @@ def page(studio: Studio) -> Any:
             ]
         return [*cells, gr.Image(visible=False)]
 
-    def previewed(image: Any) -> list[Any]:
+    def previewed(picture: Image) -> list[object]:
         """The page while a clip is made: a picture, and all else as it is."""
-        return [gr.skip()] * (1 + 3 * MOST_TAKES) + [gr.Image(image, visible=True)]
+        return [gr.skip()] * (1 + 3 * MOST_TAKES) + [gr.Image(picture, visible=True)]
 
     def answer(
-        client: str | None, make: Make, report: Report, *asked: Any, **given: Any
-    ) -> Iterator[Any]:
+        client: str | None,
+        make: Make,
+        report: Report,
+        prompt: str,
+        seconds: float | None = None,
+        video: str | None = None,
+        image: str | None = None,
+    ) -> Iterator[list[object]]:
         """Previews, then the takes; a mistake of the user's as a line on the page instead of a
         traceback."""
         try:
             with studio.stoppable(client) as stop:
-                for image, takes in while_made(make, report, stop):
-                    if takes is None:
-                        yield previewed(image)
+                for found in while_made(make, report, stop):
+                    if isinstance(found, list):
+                        yield shown(found, studio.remarks(prompt, seconds, video, image))
                     else:
-                        yield shown(takes, studio.remarks(*asked, **given))
+                        yield previewed(found)
         except Cancelled:
             yield shown([], ["Stopped."])
         except (ValueError, OSError) as error:
@@ -84,57 +95,100 @@ def page(studio: Studio) -> Any:
             raise gr.Error(why, print_exception=False) from None
 
     def text_to_clip(
-        prompt: str, seed: float, takes: float, guidance: float, steps: float, seconds: float,
-        without: str, client: str | None, contacts: str = "",
-        progress: Any = gr.Progress(),  # noqa: B008 - Gradio's way to ask for it
-    ) -> Iterator[Any]:  # fmt: skip
-        def make(**watched: Any) -> list[Take]:
+        prompt: str,
+        seed: float,
+        takes: float,
+        guidance: float,
+        steps: float,
+        seconds: float,
+        without: str,
+        client: str | None,
+        contacts: str = "",
+        progress: Report = gr.Progress(),  # noqa: B008 - Gradio's way to ask for it
+    ) -> Iterator[list[object]]:
+        def make(report: Report, look: Look, stop: threading.Event) -> list[Take]:
             return studio.clip(
-                prompt, seed=seed, takes=takes, guidance=guidance, steps=steps, seconds=seconds,
-                negative_audio_prompt=without, contacts=contacts, **watched,
-            )  # fmt: skip
+                prompt,
+                report=report,
+                look=look,
+                stop=stop,
+                contacts=contacts,
+                seed=seed,
+                takes=takes,
+                guidance=guidance,
+                steps=steps,
+                seconds=seconds,
+                negative_audio_prompt=without,
+            )
 
         yield from answer(client, make, progress, prompt, seconds)
 
     def frame_to_clip(
-        image: str | None, prompt: str, seed: float, takes: float, guidance: float, steps: float,
-        without: str, client: str | None, progress: Any = gr.Progress(),  # noqa: B008
-    ) -> Iterator[Any]:  # fmt: skip
-        def make(**watched: Any) -> list[Take]:
+        image: str | None,
+        prompt: str,
+        seed: float,
+        takes: float,
+        guidance: float,
+        steps: float,
+        without: str,
+        client: str | None,
+        progress: Report = gr.Progress(),  # noqa: B008
+    ) -> Iterator[list[object]]:
+        def make(report: Report, look: Look, stop: threading.Event) -> list[Take]:
             return studio.from_frame(
-                image, prompt, seed=seed, takes=takes, guidance=guidance, steps=steps,
-                negative_audio_prompt=without, **watched,
-            )  # fmt: skip
+                image,
+                prompt,
+                report=report,
+                look=look,
+                stop=stop,
+                seed=seed,
+                takes=takes,
+                guidance=guidance,
+                steps=steps,
+                negative_audio_prompt=without,
+            )
 
         yield from answer(client, make, progress, prompt, image=image)
 
     def video_to_audio(
-        video: str | None, prompt: str, seed: float, takes: float, without: str,
-        client: str | None, progress: Any = gr.Progress(),  # noqa: B008
-    ) -> Iterator[Any]:  # fmt: skip
-        def make(**watched: Any) -> list[Take]:
+        video: str | None,
+        prompt: str,
+        seed: float,
+        takes: float,
+        without: str,
+        client: str | None,
+        progress: Report = gr.Progress(),  # noqa: B008
+    ) -> Iterator[list[object]]:
+        def make(report: Report, look: Look, stop: threading.Event) -> list[Take]:
             return studio.sound(
-                video, prompt, seed=seed, takes=takes, negative_audio_prompt=without, **watched
+                video,
+                prompt,
+                report=report,
+                look=look,
+                stop=stop,
+                seed=seed,
+                takes=takes,
+                negative_audio_prompt=without,
             )
 
         yield from answer(client, make, progress, prompt, video=video)
 
-    def prompt_box(label: str = "Prompt") -> Any:
+    def prompt_box(label: str = "Prompt") -> gr.Textbox:
         return gr.Textbox("", label=label, lines=2, max_length=MOST_LETTERS)
 
-    def seed_and_takes() -> tuple[Any, Any]:
+    def seed_and_takes() -> tuple[gr.Number, gr.Slider]:
         with gr.Row():
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MOST_SEED)
             dice = gr.Button("\N{GAME DIE} Random seed", size="sm")
             dice.click(None, outputs=seed, js=_DICE, api_visibility="private")
         return seed, gr.Slider(1, MOST_TAKES, 1, step=1, label="Takes", info="of the sound")
 
-    def sampling() -> tuple[Any, Any]:
+    def sampling() -> tuple[gr.Slider, gr.Slider]:
         defaults = config.sampling
         guidance = gr.Slider(1, 8, defaults.guidance, step=0.5, label="Guidance")
         return guidance, gr.Slider(1, MOST_STEPS, defaults.steps, step=1, label="Steps")
 
-    def negative() -> Any:
+    def negative() -> gr.Textbox:
         return gr.Textbox("", label="Negative audio prompt", max_length=MOST_LETTERS)
 
     with gr.Blocks(title=title, analytics_enabled=False) as blocks:
@@ -142,7 +196,14 @@ def page(studio: Studio) -> Any:
             f"# {_text(title)}\nGenerates video and audio together from a prompt, from a first "
             f"frame, or audio for a video. Files are deleted after {KEPT_SECONDS / 60:g} minutes."
         )
-        runs: list[tuple[Any, Callable[..., Any], list[Any], str]] = []
+        runs: list[
+            tuple[
+                gr.Button,
+                Callable[..., Iterator[list[object]]],
+                list[gr.components.Component],
+                str,
+            ]
+        ] = []
         client = gr.State(lambda: uuid.uuid4().hex)  # of each visitor of the page
         with gr.Tab("Text to clip"):
             prompt = prompt_box()
@@ -152,9 +213,19 @@ def page(studio: Studio) -> Any:
             seed, takes = seed_and_takes()
             guidance, steps = sampling()
             trained = config.geometry.seconds
-            seconds = gr.Slider(trained / 4, MOST_TIMES * trained, trained, step=trained / 4,
-                                label="Seconds")  # fmt: skip
-            inputs = [prompt, seed, takes, guidance, steps, seconds, negative(), client]
+            seconds = gr.Slider(
+                trained / 4, MOST_TIMES * trained, trained, step=trained / 4, label="Seconds"
+            )
+            inputs: list[gr.components.Component] = [
+                prompt,
+                seed,
+                takes,
+                guidance,
+                steps,
+                seconds,
+                negative(),
+                client,
+            ]
             if config.ddit.event_tokens:
                 label = "Contacts: when things touch, in seconds, such as 0.4, 1.1"
                 inputs.append(gr.Textbox("", label=label, max_length=MOST_LETTERS))
@@ -176,17 +247,20 @@ def page(studio: Studio) -> Any:
         stop.click(studio.stop, client, queue=False, api_name="stop")
         preview = gr.Image(label="Preview", visible=False, format="png", interactive=False)
         remarks = gr.Markdown()
-        outputs: list[Any] = [remarks]
+        outputs: list[gr.components.Component] = [remarks]
         with gr.Row():
             for number in range(1, MOST_TAKES + 1):
                 with gr.Column(min_width=200):
                     first = number == 1
                     outputs += [
                         gr.Video(label=f"Take {number}", autoplay=first, visible=first),
-                        gr.Image(label="Sync: contacts seen (red), onsets heard (blue)",
-                                 visible=first, type="filepath"),
+                        gr.Image(
+                            label="Sync: contacts seen (red), onsets heard (blue)",
+                            visible=first,
+                            type="filepath",
+                        ),
                         gr.Markdown(visible=first),
-                    ]  # fmt: skip
+                    ]
         outputs.append(preview)
         if vocabulary:
             with gr.Accordion("Vocabulary", open=False):
@@ -197,55 +271,15 @@ def page(studio: Studio) -> Any:
         for button, function, inputs, name in runs:
             # One queue for all: the model makes one clip at a time.
             button.click(
-                function, inputs, outputs, api_name=name, concurrency_id="model",
+                function,
+                inputs,
+                outputs,
+                api_name=name,
+                concurrency_id="model",
                 concurrency_limit=1,
-            )  # fmt: skip
+            )
     # Nothing goes past the queue.
     return blocks.queue(max_size=MOST_WAITING, api_open=False)
-
-
-#: Makes clips: ``report``, ``look`` and ``stop`` of ``Studio`` in, takes out.
-Make = Callable[..., list[Take]]
-
-
-def while_made(
-    make: Make, report: Report, stop: threading.Event
-) -> Iterator[tuple[Any, list[Take] | None]]:
-    """(picture, None) for each preview of what ``make`` makes in a thread of its own, and last
-    (None, takes); ``report`` is called here. What ``make`` raises is raised.
-
-    Whoever stops asking for more ends it.
-    """
-    said: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-
-    def work() -> None:
-        try:
-            takes = make(
-                report=lambda share: said.put(("share", share)),
-                look=lambda image: said.put(("preview", image)),
-                stop=stop,
-            )
-            said.put(("takes", takes))
-        except BaseException as error:
-            said.put(("error", error))
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        while True:
-            kind, value = said.get()
-            if kind == "error":
-                raise value
-            if kind == "takes":
-                yield None, value
-                return
-            if kind == "share":
-                report(value)
-            else:
-                yield value, None
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _text(text: str) -> str:
@@ -259,7 +293,7 @@ def _without_folders(error: Exception, studio: Studio) -> str:
     return re.sub(rf"{re.escape(str(studio.folder))}(?:/[^\s/'\"]+)*/", "", text)
 
 
-def launch(blocks: Any, host: str, port: int) -> Any:
+def launch(blocks: Blocks, host: str, port: int) -> Blocks:
     """Starts a page's server and returns the page; ``close()`` of it stops the server.
 
     Raises:

@@ -11,10 +11,10 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from syncflow.faults import Cancelled
 
@@ -28,6 +28,23 @@ class Full(RuntimeError):
     """The queue holds as many jobs as it may."""
 
 
+class Request(TypedDict, total=False):
+    """What a client asks for; what is left out is as the model's folder says."""
+
+    prompt: str
+    given: Path | None
+    seconds: float
+    width: int
+    height: int
+    seed: int
+    steps: int
+    guidance: float
+    negative_prompt: str
+    negative_audio_prompt: str
+    audio_takes: int
+    contacts: list[float]
+
+
 @dataclass
 class Job:
     """One clip to be made.
@@ -37,7 +54,7 @@ class Job:
     line; ``file`` the clip once it is there.
     """
 
-    request: Mapping[str, Any]
+    request: Request
     folder: Path
     id: str = field(default_factory=lambda: f"video_{uuid.uuid4().hex}")
     status: Status = "queued"
@@ -96,7 +113,7 @@ class Jobs:
                 raise Full(f"{self._most} clips are waiting already; try again later")
         return Path(tempfile.mkdtemp(dir=self.folder))
 
-    def add(self, request: Mapping[str, Any], folder: Path) -> Job:
+    def add(self, request: Request, folder: Path) -> Job:
         """Puts a job at the end of the queue.
 
         Raises:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from syncflow.clip import Clip
+from syncflow.generation.arguments import Size
 from syncflow.generation.events import events
 from syncflow.generation.pipeline import SyncFlow
 from syncflow.generation.request import geometry
-from syncflow.serving.jobs import Job
+from syncflow.json_types import JsonObject
+from syncflow.serving.jobs import Job, Request
 
 #: What a given picture is read as: a still becomes the first frame, a film gets a sound.
 _STILL = {"JPEG", "PNG", "WEBP", "BMP"}
@@ -27,18 +27,23 @@ class Maker:
     def __init__(self, model: SyncFlow) -> None:
         self.model, self.name = model, model.config.name
 
-    def shape(self, request: Mapping[str, Any]) -> tuple[int, int, float]:
+    def shape(self, request: Request) -> tuple[int, int, float]:
         """Width and height in pixels and length in seconds of what is asked for."""
         spec = self.model.config.geometry.spec
         seconds = request.get("seconds") or spec.seconds
         return request.get("width") or spec.width, request.get("height") or spec.height, seconds
 
-    def check(self, request: Mapping[str, Any], given: Path | None) -> None:
+    def check(self, request: Request, given: Path | None) -> None:
         """Raises ValueError for a request that cannot be made, before it waits its turn."""
         if given is None and not request.get("prompt", "").strip():
             raise ValueError("empty prompt: describe the clip in one sentence")
-        config, names = self.model.config, ("seconds", "height", "width")
-        spec = geometry(config, {name: request.get(name) for name in names}, given)
+        size: Size = {
+            "seconds": request.get("seconds"),
+            "height": request.get("height"),
+            "width": request.get("width"),
+        }
+        config = self.model.config
+        spec = geometry(config, size, given)
         seconds = spec.seconds if given is None or is_still(given) else MOST_SECONDS
         events(request.get("contacts"), 1, config.ddit.event_tokens, seconds)
         if given is None:
@@ -53,13 +58,13 @@ class Maker:
 
     def __call__(self, job: Job) -> Path:
         """Makes ``job``'s clip: an mp4, and beside it a thumbnail and the sound alone."""
-        options = dict(job.request)
+        options: JsonObject = {**job.request}
         prompt, given = options.pop("prompt", ""), options.pop("given", None)
-        total = self._steps(options)
+        total = self._steps(job.request)
         if given is not None:
             options["image" if is_still(given) else "video"] = given
 
-        def after(step: int, *_: Any) -> None:
+        def after(step: int, *_: object) -> None:
             job.advance(0.9 * step / total)
 
         job.advance(0)
@@ -67,9 +72,9 @@ class Maker:
         clip = made[0] if isinstance(made, list) else made
         return _saved(clip, job.folder / "clip.mp4")
 
-    def _steps(self, options: Mapping[str, Any]) -> int:
+    def _steps(self, request: Request) -> int:
         own = self.model.config.sampling
-        steps = options.get("steps") or own.steps
+        steps = request.get("steps") or own.steps
         return steps + (own.audio_steps or steps if own.schedule == "cascade" else 0)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 import threading
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
 from syncflow.clip import Clip
 from syncflow.data import media
@@ -24,6 +23,9 @@ from syncflow.generation.remarks.preview import Show
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from syncflow.generation.arguments import GenerateOptions
+
 
 #: What one request may ask for: soundtracks, steps, letters of a text, seconds of a given video,
 #: how many times as long as the model's own clips, and bytes of an upload.
@@ -39,6 +41,27 @@ SHOWN_EVERY = 5
 
 Report = Callable[[float], None]
 Look = Callable[["Image"], None]
+
+
+class Options(TypedDict, total=False):
+    """What may be asked for beside a text; None or "" = as the model has it. ``look``: given a
+    picture (PIL) of the clip every few steps; ``stop``: ends it with ``Cancelled`` once set."""
+
+    report: Report | None
+    look: Look | None
+    stop: threading.Event | None
+    seed: float
+    takes: float
+    guidance: float | None
+    steps: float | None
+    seconds: float | None
+    negative_audio_prompt: str
+    contacts: str
+
+
+class _Given(TypedDict, total=False):
+    video: str
+    image: str
 
 
 @dataclass(frozen=True)
@@ -113,34 +136,34 @@ class Studio:
             if client is not None and self._stops.get(client) is stop:
                 del self._stops[client]
 
-    def clip(self, prompt: str, report: Report | None = None, **options: Any) -> list[Take]:
-        """Clips of a sentence, the best first.
-
-        Args:
-            report: told how much is done, 0 to 1.
-            options: ``look``, which is given a picture (PIL) of the clip every few steps, and
-                ``stop``, an event that ends it with ``Cancelled``; seed, takes, guidance, steps,
-                seconds, negative_audio_prompt, contacts; None or "" = the model's own.
+    def clip(self, prompt: str, **options: Unpack[Options]) -> list[Take]:
+        """Clips of a sentence, the best first; ``report`` is told how much is done, 0 to 1.
 
         Raises:
-            ValueError: a text or number out of range, in one line.
+            ValueError: a text or number out of range, in one line. Cancelled: ``stop`` was set.
         """
-        return self._takes(prompt, report, **options)
+        return self._takes(prompt, **options)
 
     def from_frame(
-        self, image: str | Path | None, prompt: str, report: Report | None = None, **options: Any
+        self,
+        image: str | Path | None,
+        prompt: str,
+        **options: Unpack[Options],
     ) -> list[Take]:
         """The same, beginning with the picture in a file."""
-        return self._takes(prompt, report, image=self._given(image, "an image"), **options)
+        return self._takes(prompt, image=self._given(image, "an image"), **options)
 
     def sound(
-        self, video: str | Path | None, prompt: str, report: Report | None = None, **options: Any
+        self,
+        video: str | Path | None,
+        prompt: str,
+        **options: Unpack[Options],
     ) -> list[Take]:
         """The video with sounds made for it, its picture copied bit for bit."""
         path = self._given(video, "a video")
         if (media.probe(path).seconds or 0) > MOST_SECONDS:
             options["seconds"] = MOST_SECONDS
-        return self._takes(prompt, report, video=path, **options)
+        return self._takes(prompt, video=path, **options)
 
     def _given(self, path: str | Path | None, what: str) -> str:
         if not path:
@@ -152,8 +175,10 @@ class Studio:
     def _takes(
         self,
         prompt: str,
-        report: Report | None,
         *,
+        report: Report | None = None,
+        look: Look | None = None,
+        stop: threading.Event | None = None,
         seed: float = 0,
         takes: float = 1,
         guidance: float | None = None,
@@ -161,24 +186,25 @@ class Studio:
         seconds: float | None = None,
         negative_audio_prompt: str = "",
         contacts: str = "",
-        look: Look | None = None,
-        stop: threading.Event | None = None,
-        **given: Any,
+        **given: Unpack[_Given],
     ) -> list[Take]:
         texts = {
-            "prompt": prompt, "negative audio prompt": negative_audio_prompt, "contacts": contacts,
-        }  # fmt: skip
+            "prompt": prompt,
+            "negative audio prompt": negative_audio_prompt,
+            "contacts": contacts,
+        }
         for name, text in texts.items():
             if not isinstance(text, str) or len(text) > MOST_LETTERS:
                 raise ValueError(f"the {name} must be a text of at most {MOST_LETTERS} characters")
         config, most = self.model.config, MOST_SECONDS
         if "video" not in given:
             most = MOST_TIMES * config.geometry.seconds
-        options: dict[str, Any] = {
+        options: dict[str, object] = {
             "seed": _number("seed", seed, 0, MOST_SEED, whole=True),
-            "audio_takes": _number("takes", takes, 1, MOST_TAKES, whole=True),
             "negative_audio_prompt": negative_audio_prompt.strip() or None,
+            "progress": False,
         }
+        sounds = int(_number("takes", takes, 1, MOST_TAKES, whole=True))
         for name, value, low, high in (
             ("guidance", guidance, 0, 30),
             ("steps", steps, 1, MOST_STEPS),
@@ -192,10 +218,12 @@ class Studio:
         if report is not None or stop is not None:
             options["callback"] = _after_step(report, stop)
         if look is not None and self.shows:
-            options |= {"preview": _shown_to(look), "preview_every": SHOWN_EVERY}
+            options["preview"] = _shown_to(look)
+            options["preview_every"] = SHOWN_EVERY
         prompt = " ".join(prompt.split())
+        asked = cast("GenerateOptions", {**options, **given})
         with self._busy:
-            made = self.model.generate(prompt, progress=False, **options, **given)
+            made = self.model.generate(prompt, audio_takes=sounds, **asked)
             self._count += 1
             number = self._count
         clips = made if isinstance(made, list) else [made]
@@ -257,9 +285,8 @@ def _times(text: str) -> list[float]:
         ) from None
 
 
-def _number(name: str, value: Any, low: float, high: float, whole: bool = False) -> Any:
-    good = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not good or not math.isfinite(value) or not low <= value <= high:
+def _number(name: str, value: object, low: float, high: float, whole: bool = False) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise ValueError(f"{name} must be a number from {low:g} to {high:.16g}, got {value!r:.40}")
     if whole and value != int(value):
         raise ValueError(f"{name} must be a whole number, got {value!r:.40}")

@@ -9,29 +9,31 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, cast, get_args
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from syncflow.json_types import JsonObject
 from syncflow.ranges import SEED, Real, Whole
+from syncflow.serving.forms import UPLOAD, fields_of, kept
 from syncflow.serving.jobs import KEPT_SECONDS, Full, Job, Jobs, Status
+from syncflow.serving.jobs import Request as Asked
 from syncflow.serving.maker import MOST_SECONDS, Maker
 
 #: Bytes of a request with its upload.
 MOST_BYTES = 64 << 20
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
-_UPLOAD = "input_reference"
 
 
 class VideoRequest(BaseModel):
@@ -60,17 +62,17 @@ class VideoRequest(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_form(cls, fields: Any) -> Any:
+    def _from_form(cls, fields: Mapping[str, object]) -> dict[str, object]:
         """A form has texts alone, and OpenAI's seconds are one in JSON too."""
         kinds: dict[str, Callable[[str], object]] = {
             "seconds": float, "guidance": float, "seed": int, "steps": int, "audio_takes": int,
             "contacts": lambda text: [float(part) for part in text.split(",")],
-        }  # fmt: skip
+        }
         read = dict(fields)
         for name, kind in kinds.items():
-            if isinstance(read.get(name), str):
+            if isinstance(text := read.get(name), str):
                 with suppress(ValueError):  # which is told as what it is
-                    read[name] = kind(read[name])
+                    read[name] = kind(text)
         return read
 
 
@@ -97,7 +99,7 @@ def app(
     jobs = Jobs(maker, most_waiting, kept_seconds)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> Any:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await run_in_threadpool(jobs.close)
 
@@ -134,13 +136,13 @@ def app(
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
 
     @api.get("/v1/models")
-    def models() -> dict[str, Any]:
+    def models() -> JsonObject:
         model = {"id": maker.name, "object": "model", "created": 0, "owned_by": "syncflow"}
         return {"object": "list", "data": [model]}
 
     @api.post("/v1/videos")
     async def create(request: Request) -> JSONResponse:
-        fields, upload = await _fields(request)
+        fields, upload = await fields_of(request)
         try:
             asked = VideoRequest.model_validate(fields)
         except ValidationError as error:
@@ -155,12 +157,13 @@ def app(
         except Full as error:
             return _error(429, str(error), headers={"Retry-After": "10"})
         try:
-            given = await _kept(upload, folder)
-            wanted = asked.model_dump(exclude={"model", "size"}, exclude_none=True)
-            wanted |= {"width": width, "height": height} if width else {}
+            given = await kept(upload, folder)
+            wanted = cast(Asked, asked.model_dump(exclude={"model", "size"}, exclude_none=True))
+            if width and height:
+                wanted |= {"width": width, "height": height}
             # What cannot be made is refused now and not by a job that fails.
             await run_in_threadpool(maker.check, wanted, given)
-            job = jobs.add(wanted | {"given": given}, folder)
+            job = jobs.add({**wanted, "given": given}, folder)
         except BaseException as error:  # a client that hangs up as well
             shutil.rmtree(folder, ignore_errors=True)
             if not isinstance(error, (ValueError, OSError, Full)):
@@ -168,14 +171,14 @@ def app(
             if isinstance(error, Full):
                 return _error(429, str(error), headers={"Retry-After": "10"})
             # The client knows the file by the field's name, and nothing of folders here.
-            told = str(error).replace(f"'{folder / 'given'}'", _UPLOAD)
+            told = str(error).replace(f"'{folder / 'given'}'", UPLOAD)
             return _error(400, " ".join(told.split()))
         return JSONResponse(_told(job, maker, kept_seconds))
 
     @api.get("/v1/videos")
     def listed(
         limit: int = 20, after: str | None = None, order: Literal["asc", "desc"] = "desc"
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         known = jobs.all() if order == "asc" else jobs.all()[::-1]
         ids = [job.id for job in known]
         begin = ids.index(after) + 1 if after in ids else 0
@@ -196,11 +199,11 @@ def app(
         return job
 
     @api.get("/v1/videos/{id}")
-    def retrieve(id: str) -> dict[str, Any]:
+    def retrieve(id: str) -> JsonObject:
         return _told(found(id), maker, kept_seconds)
 
     @api.delete("/v1/videos/{id}")
-    def delete(id: str) -> dict[str, Any]:
+    def delete(id: str) -> JsonObject:
         """Of a clip that waits or is being made: cancels it."""
         found(id)
         jobs.remove(id)
@@ -257,13 +260,13 @@ def _refusal(request: Request, api_key: str | None, hosts: tuple[str, ...]) -> J
 class _Limit:
     """Ends a request whose body is larger than ``most_bytes``, stated or not."""
 
-    def __init__(self, app: Any, most_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, most_bytes: int) -> None:
         self.app, self.most = app, most_bytes
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         seen = 0
 
-        async def counted() -> Any:
+        async def counted() -> Message:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
@@ -272,42 +275,6 @@ class _Limit:
             return message
 
         await self.app(scope, counted, send)
-
-
-async def _fields(request: Request) -> tuple[dict[str, Any], UploadFile | None]:
-    """A request's fields, from a form or from JSON, and its file."""
-    if request.headers.get("content-type", "").startswith("application/json"):
-        try:
-            fields = await request.json()
-        except (ValueError, RecursionError) as error:
-            raise HTTPException(400, f"the body is not JSON: {error}") from error
-        if not isinstance(fields, dict):
-            raise HTTPException(400, "the body must be a JSON object")
-        if _UPLOAD in fields:
-            raise HTTPException(400, f"{_UPLOAD} must be an uploaded file, not an address")
-        return fields, None
-    form = await request.form(max_files=1, max_fields=32)
-    upload = form.get(_UPLOAD)
-    if upload is not None and isinstance(upload, str):
-        raise HTTPException(400, f"{_UPLOAD} must be an uploaded file, not text")
-    fields: dict[str, Any] = {}
-    for key, value in form.multi_items():
-        if key.endswith("[]"):  # how OpenAI's client writes a list
-            fields.setdefault(key[:-2], []).append(value)
-        elif key != _UPLOAD:
-            fields[key] = value
-    return fields, upload
-
-
-async def _kept(upload: Any, folder: Path) -> Path | None:
-    """An upload as a file with a name of ours: what the client calls it is not used."""
-    if upload is None:
-        return None
-    path = folder / "given"
-    with open(path, "wb") as file:
-        while chunk := await upload.read(1 << 20):
-            file.write(chunk)
-    return path
 
 
 def _width_height(size: str | None) -> tuple[int | None, int | None]:
@@ -319,7 +286,7 @@ def _width_height(size: str | None) -> tuple[int | None, int | None]:
     return int(match[1]), int(match[2])
 
 
-def _told(job: Job, maker: Maker, kept_seconds: float) -> dict[str, Any]:
+def _told(job: Job, maker: Maker, kept_seconds: float) -> JsonObject:
     """A job as OpenAI's client reads it."""
     asked, done = job.request, job.completed
     width, height, seconds = maker.shape(asked)
@@ -339,9 +306,11 @@ def _told(job: Job, maker: Maker, kept_seconds: float) -> dict[str, Any]:
     }
 
 
-def _first(errors: Any) -> str:
+def _first(errors: Sequence[ErrorDetails]) -> str:
     """The first thing that is wrong, with its field."""
-    return ": ".join(filter(None, (".".join(map(str, errors[0]["loc"])), errors[0]["msg"])))
+    error = errors[0]
+    where = ".".join(str(part) for part in error["loc"])
+    return f"{where}: {error['msg']}" if where else str(error["msg"])
 
 
 def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

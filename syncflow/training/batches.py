@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Generic
 
 from syncflow.training.tasks.randomness import Source
-from syncflow.training.tasks.task import Task
+from syncflow.training.tasks.task import Batch, Task
 
 
-class Batches:
+class Batches(Generic[Batch]):
     """Batches and what their steps draw; the next one is made meanwhile (``ahead`` > 0)."""
 
-    def __init__(self, task: Task, ahead: int, source: Callable[[int], Source]) -> None:
+    def __init__(self, task: Task[Batch], ahead: int, source: Callable[[int], Source]) -> None:
         self.task, self.ahead, self.source = task, ahead, source
         self.pool = ThreadPoolExecutor(1) if ahead else None
-        self.waiting: dict[int, Future] = {}
+        self.waiting: dict[int, Future[Batch]] = {}
 
-    def __enter__(self) -> Batches:
+    def __enter__(self) -> Batches[Batch]:
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.pool is not None:
             self.pool.shutdown(cancel_futures=True)
 
@@ -32,9 +32,9 @@ class Batches:
             if place not in self.waiting:
                 self.waiting[place] = self.pool.submit(self._make, place)
 
-    def take(self, index: int) -> Any:
+    def take(self, index: int) -> Batch:
         future = self.waiting.pop(index, None)
         return self._make(index) if future is None else future.result()
 
-    def _make(self, index: int) -> Any:
+    def _make(self, index: int) -> Batch:
         return self.task.drawn(self.task.batch(index), self.source(index))

@@ -6,13 +6,17 @@ import json
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from syncflow import durable, extras
 from syncflow.training.distributed.groups import Group
+
+if TYPE_CHECKING:
+    from wandb import Run
+
 
 #: Dense bfloat16 TFLOP/s by a part of the device's name (the makers' data sheets).
 PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "RTX 4090": 165.2}
@@ -138,7 +142,7 @@ def _step_of(line: str) -> float:
         return float("inf")
 
 
-def _wandb(project: str, folder: Path, step: int, config: str | None) -> Any:
+def _wandb(project: str, folder: Path, step: int, config: str | None) -> Run:
     """The run at W&B: the same one when training goes on, a new one when it starts."""
     path = folder / "wandb-id"
     if not step or not path.exists():

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -32,6 +33,10 @@ from syncflow.training.recompute import recompute
 from syncflow.training.settings import LoopConfig
 from syncflow.training.stopping import StopOnSignal
 from syncflow.training.tasks.task import Task
+
+if TYPE_CHECKING:
+    from syncflow.clip import Clip
+
 
 # Updates among which ``max_nonfinite`` may have a loss or gradient that is not finite.
 _STRETCH = 1000
@@ -320,7 +325,7 @@ class _Run:
         return out
 
     def _validate(self) -> None:
-        found = self.engine.evaluate("validate")
+        found = cast("dict[str, float]", self.engine.evaluate("validate"))
         values = {f"val_{k}": v for k, v in found.items() if math.isfinite(v)}
         self._tell(values)
         if self.group.leads:
@@ -329,7 +334,7 @@ class _Run:
             self.bar.write(f"{self.out.name} {self.step}: {what}")
 
     def _clips(self) -> None:
-        clips = self.engine.evaluate("clips")
+        clips = cast("list[Clip]", self.engine.evaluate("clips"))
         if self.log is not None:
             from syncflow.training.tasks import samples as shown
 

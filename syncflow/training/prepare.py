@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from syncflow.config import ModelConfig, T5TextConfig
 from syncflow.data import prepare as data_prepare
 from syncflow.data.encoders import Encoders
+from syncflow.data.manifest import ManifestFile
 from syncflow.data.prepare import Options
 from syncflow.data.prepare.captions import Captioner
 from syncflow.data.prepare.films import look
@@ -35,7 +35,7 @@ def prepare(
     share: tuple[int, int] = (0, 1),
     device: str | None = None,
     progress: bool = True,
-) -> dict[Path, dict[str, Any] | None]:
+) -> dict[Path, ManifestFile | None]:
     """Turns video files into the folders of latents that training reads.
 
     A run that was cut off goes on where it was when it is called again with the same arguments.
@@ -76,7 +76,7 @@ def prepare(
     config, encoders = _encoders(folder, device)
     reader = Captioner(captioner, device) if captioner else None
     about = {"name": config.name, "statistics": model_folder.statistics(config)}
-    found: dict[Path, dict[str, Any] | None] = {}
+    found: dict[Path, ManifestFile | None] = {}
     for spec in specs:
         each = Path(out)
         each = each / f"{spec.height}x{spec.width}" if len(specs) > 1 else each

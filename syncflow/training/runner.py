@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -148,6 +147,7 @@ def _latents(config: settings.LatentsTask, group: Group, progress: bool) -> None
         config.batch_size,
         progress,
         group.device,
+        config.unknown_words,
     )
 
 
@@ -170,7 +170,7 @@ def _export(config: settings.ExportTask, group: Group, progress: bool) -> None:
     export.export(config)
 
 
-_RUNNERS: dict[type[Config], Callable[[Any, Group, bool], None]] = {
+_RUNNERS: dict[type[Config], Callable[..., None]] = {
     settings.RenderTask: _render,
     settings.TextTask: _fit,
     settings.AudioVAETask: _fit,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from typing import Any
 
 #: What schedulers warn with before they kill, a closed terminal and Ctrl-C among them.
 SIGNALS = (
-    signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU,
-)  # fmt: skip
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGXCPU,
+)
 
 
 class StopOnSignal:
@@ -27,9 +31,9 @@ class StopOnSignal:
             pass
         return self
 
-    def _ask(self, number: int, *_: Any) -> None:
+    def _ask(self, number: int, *_: object) -> None:
         self.asked = number
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)

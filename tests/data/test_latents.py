@@ -59,6 +59,18 @@ def test_raw_shards_are_encoded_and_go_on_after_a_stop(
         row.copy_(before)
 
 
+def test_unknown_words_stand_in_captions(raw, encoders, tmp_path) -> None:
+    out = encode(raw, *parts(encoders), tmp_path, progress=False, unknown_words=1.0)
+    latents = Latents(out)
+    made = [latents.record(i)["caption"] for i in range(5)]
+    assert all(one != raw.caption(i) for i, one in enumerate(made))
+    for i, caption in enumerate(made):
+        own = set(raw.caption(i).split())
+        assert own & set(caption.split()) and set(caption.split()) - own
+    with pytest.raises(ValueError, match="other unknown_words: 1.0, expected 0.0"):
+        encode(raw, *parts(encoders), tmp_path, progress=False)
+
+
 def test_what_is_expected_of_latents_is_checked(raw, encoders, tmp_path) -> None:
     folder = encode(raw, *parts(encoders), tmp_path / "new", progress=False)
     new = Latents(folder)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from syncflow.evaluation.suites import calibration, lengths
+from syncflow.evaluation import lengths
+from syncflow.evaluation.suites import calibration
 
 
 @pytest.mark.parametrize("name", ["f1_50", "f1_100", "agreement", "median_ms", "correlation"])

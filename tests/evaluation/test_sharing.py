@@ -69,7 +69,7 @@ def test_compass_reads_clips_by_index(model, tmp_path):
          "two prompts have the index 1"),
         ("vbench", "a.csv", "", "unknown layout 'vbench'; known are javisbench, t2av-compass"),
     ],
-)  # fmt: skip
+)
 def test_lists_that_are_none_are_refused(model, tmp_path, layout, name, text, said):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=said):

@@ -34,10 +34,15 @@ GEOMETRY = {"seconds": 1.0, "fps": 8, "height": 32, "width": 32, "sample_rate": 
 
 
 def write_latents(
-    folder: Path, count: int = 4, channels: tuple[int, int, int] = (2, 3, 8), **geometry: float
+    folder: Path,
+    count: int = 4,
+    channels: tuple[int, int, int] = (2, 3, 8),
+    told: bool = False,
+    **geometry: float,
 ) -> Path:
     """A folder of ``count`` clips of noise, as ``latents.encode`` writes it; ``channels`` of video,
-    audio and text. Captions have 4 tokens, every third one 2."""
+    audio and text. Captions have 4 tokens, every third one 2. ``told``: when things touch, once or
+    twice a clip."""
     rng = np.random.default_rng(0)
     spec = ClipSpec(**GEOMETRY | geometry)
     video, audio, text = channels
@@ -59,7 +64,11 @@ def write_latents(
     folder.mkdir()
     writer = ShardWriter(folder, [range(1)])
     writer.missing()
-    writer.add(0, Rows(arrays, texts, [{"caption": caption} for caption in captions]))
+    records = [
+        {"caption": caption, "contacts": [0.25] * (1 + row % 2)} if told else {"caption": caption}
+        for row, caption in enumerate(captions)
+    ]
+    writer.add(0, Rows(arrays, texts, records))
     writer.finish({"encoders": {"video_vae": "x"}, "geometry": GEOMETRY | geometry})
     # Statistics that change no value, so that a test can compute by hand.
     path = folder / "manifest.json"

@@ -39,5 +39,5 @@ def run(args: argparse.Namespace) -> None:
     made, there = sharing.run(
         args.layout, args.model, args.prompts, args.out, args.clips, args.levels, args.seed,
         args.batch, options={name: value for name, value in asked.items() if value is not None},
-    )  # fmt: skip
+    )
     print(f"{args.out}: {made} clips made, {there} were there")

@@ -95,10 +95,14 @@ def _model(folder: Path, base: str | None, out: Path) -> Path:
     sampling = ModelConfig.load(parts / model_folder.CONFIG).sampling
     for saved in found:
         task = ExportTask(
-            task="export", out=str(out / saved.name), name=out.name, ddit=str(saved),
-            latents=export.latents_of(saved), sampling=sampling,
+            task="export",
+            out=str(out / saved.name),
+            name=out.name,
+            ddit=str(saved),
+            latents=export.latents_of(saved),
+            sampling=sampling,
             **dict.fromkeys(("video_vae", "audio_vae", "text_encoder"), str(parts)),
-        )  # fmt: skip
+        )
         export.export(task)
     return out
 

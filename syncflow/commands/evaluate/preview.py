@@ -34,5 +34,5 @@ def run(args: argparse.Namespace) -> None:
     previews.run(
         args.model, args.fit_clips, args.clips, args.levels, out, args.seed, every=args.every,
         videos=args.videos, write=args.write,
-    )  # fmt: skip
+    )
     print(f"{out}/preview.md")

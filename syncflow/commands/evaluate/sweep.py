@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
 
 from syncflow.commands import options
 
@@ -39,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{args.out}/sweep.md")
 
 
-def _grid(text: str) -> dict[str, Any]:
+def _grid(text: str) -> dict[str, list[object]]:
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:

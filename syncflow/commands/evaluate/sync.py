@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from syncflow.commands import options
 from syncflow.commands.evaluate import scope
 from syncflow.sampling import OPTIONS
+
+if TYPE_CHECKING:
+    from syncflow.evaluation.suites.sync import Scope
+
 
 SUMMARY = "measure whether the sound happens when the picture says so"
 EXAMPLE = "syncflow evaluate sync --clips 200 --split test --out report"
@@ -55,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
     measure(args, scope, sweep=args.sweep)
 
 
-def measure(args: argparse.Namespace, scope: Any, **more: Any) -> None:
+def measure(args: argparse.Namespace, scope: Scope, sweep: bool = False) -> None:
     """Runs the report and says where it is."""
     from syncflow.evaluation.suites import sync
 
@@ -73,6 +77,6 @@ def measure(args: argparse.Namespace, scope: Any, **more: Any) -> None:
         batch=args.batch,
         scope=scope,
         options={name: getattr(args, name) for name in OPTIONS},
-        **more,
+        sweep=sweep,
     )
     print(f"{out}/index.html")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from syncflow.clip import Clip
 
 
 def checked(file: str, count: int, others: Sequence[str | Path]) -> list[Path]:
@@ -31,7 +34,7 @@ def checked(file: str, count: int, others: Sequence[str | Path]) -> list[Path]:
     return paths
 
 
-def draw(clips: Sequence[Any], paths: Sequence[Path]) -> None:
+def draw(clips: Sequence[Clip], paths: Sequence[Path]) -> None:
     """Draws the clips and prints where."""
     from syncflow.generation.remarks.plot import plot
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from syncflow.generation.pipeline import SyncFlow
 
 
 def print_vocabulary(model: str | None) -> None:
@@ -18,7 +21,7 @@ def print_vocabulary(model: str | None) -> None:
 
 
 def remark(
-    model: Any,
+    model: SyncFlow,
     prompts: Sequence[str],
     seconds: float | None,
     films: Sequence[str | Path],

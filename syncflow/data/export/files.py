@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -14,6 +14,10 @@ from torch import Tensor
 from syncflow.clip import Clip
 from syncflow.data import media
 from syncflow.data.export import formats, tags
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 
 #: Ending -> container and codec of the sound alone, 16 bits a sample.
 _SOUNDS = {".wav": ("wav", "pcm_s16le"), ".flac": ("flac", "flac")}
@@ -80,9 +84,14 @@ def _gif(path: Path, video_F3HW: Tensor, fps: float, told: Mapping[str, str]) ->
     comment = told.get("comment", "").encode()
     with media.replacing(path) as temporary:
         pictures[0].save(
-            temporary, "GIF", save_all=True, append_images=pictures[1:], loop=0,
-            duration=[10 * length for length in hundredths], comment=comment,
-        )  # fmt: skip
+            temporary,
+            "GIF",
+            save_all=True,
+            append_images=pictures[1:],
+            loop=0,
+            duration=[10 * length for length in hundredths],
+            comment=comment,
+        )
     return path
 
 
@@ -101,7 +110,7 @@ def _frames(pattern: Path, video_F3HW: Tensor, told: Mapping[str, str]) -> Path:
     return pattern
 
 
-def _pictures(video_F3HW: Tensor) -> list[Any]:
-    from PIL import Image
+def _pictures(video_F3HW: Tensor) -> list[Image]:
+    from PIL.Image import fromarray
 
-    return [Image.fromarray(pixels) for pixels in video_F3HW.permute(0, 2, 3, 1).cpu().numpy()]
+    return [fromarray(pixels) for pixels in video_F3HW.permute(0, 2, 3, 1).cpu().numpy()]

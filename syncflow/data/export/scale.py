@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 #: How the pixels between are filled in.
-FILTERS = ("nearest", "lanczos")
+Filter = Literal["nearest", "lanczos"]
+FILTERS: tuple[Filter, ...] = ("nearest", "lanczos")
 MOST = 16
 
 
-def enlarge(
-    video_F3HW: Tensor, factor: int, filter: Literal["nearest", "lanczos"] = "nearest"
-) -> Tensor:
+def enlarge(video_F3HW: Tensor, factor: int, filter: Filter = "nearest") -> Tensor:
     """uint8 [F,3,H,W] -> uint8 [F,3,H * factor,W * factor].
 
     "nearest" makes every pixel a square, which a reader can undo; "lanczos" is smooth.

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from syncflow.clip import Clip
 from syncflow.data import media
 from syncflow.data.export import formats
+from syncflow.json_types import JsonObject
 
 _KEY = "syncflow"  # the version; a comment without it is somebody else's
 
@@ -28,7 +28,7 @@ def of(clip: Clip) -> dict[str, str]:
     return {name: text.encode(errors="replace").decode() for name, text in told.items()}
 
 
-def read(path: str | Path) -> dict[str, Any] | None:
+def read(path: str | Path) -> JsonObject | None:
     """``Clip.made`` of the file ``path``; None where it says nothing of the kind.
 
     Raises:
@@ -37,7 +37,7 @@ def read(path: str | Path) -> dict[str, Any] | None:
     return parse(facts(path).get("comment"))
 
 
-def parse(comment: Any) -> dict[str, Any] | None:
+def parse(comment: object) -> JsonObject | None:
     """The JSON object of a comment, if it is one of ours."""
     try:
         found = json.loads(comment) if isinstance(comment, str) else None
@@ -46,7 +46,7 @@ def parse(comment: Any) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and _KEY in found else None
 
 
-def facts(path: str | Path) -> dict[str, Any]:
+def facts(path: str | Path) -> dict[str, str | None]:
     """What a file says about itself, by name, and its "comment".
 
     Raises:
@@ -63,7 +63,7 @@ def facts(path: str | Path) -> dict[str, Any]:
     return _of_picture(path) if ending in formats.PICTURES else _of_film(path)
 
 
-def _of_film(path: Path) -> dict[str, Any]:
+def _of_film(path: Path) -> dict[str, str | None]:
     info = media.probe(path)
     sound = f"{info.audio_codec}, {info.sample_rate} Hz, {info.channels} channels"
     return {
@@ -76,7 +76,7 @@ def _of_film(path: Path) -> dict[str, Any]:
     }
 
 
-def _of_sound(path: Path) -> dict[str, Any]:
+def _of_sound(path: Path) -> dict[str, str | None]:
     import av
 
     container = path.suffix.lower()[1:]
@@ -102,7 +102,7 @@ def _of_sound(path: Path) -> dict[str, Any]:
     }
 
 
-def _of_picture(path: Path) -> dict[str, Any]:
+def _of_picture(path: Path) -> dict[str, str | None]:
     from PIL import Image, UnidentifiedImageError
 
     kind = path.suffix.upper()[1:]

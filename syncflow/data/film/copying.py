@@ -11,14 +11,23 @@ import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from syncflow.data.film import decode, limits, opener, tracks
 from syncflow.data.film.pixels import matrix
+
+if TYPE_CHECKING:
+    from av.container import InputContainer, OutputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+    from syncflow.data.film.pyav import Picture, PictureTrack, Timed
+
 
 #: So many packets in a row that are shown after a moment: none before it comes later. More than the
 #: 16 pictures that any codec keeps.
@@ -49,7 +58,13 @@ class Copy:
     hides: str | None
     ends: float | None
 
-    def packets(self, source: Any, track: Any, stream: Any, most: int | None = None) -> Iterator:
+    def packets(
+        self,
+        source: InputContainer,
+        track: PictureTrack,
+        stream: VideoStream,
+        most: int | None = None,
+    ) -> Iterator[Timed]:
         """The packets for ``stream``, the first shown at time zero."""
         last = len(self.pts_N) if most is None else min(most, len(self.pts_N))
         for index, packet in enumerate(_packets(source, track)):
@@ -60,10 +75,10 @@ class Copy:
                 packet.pts = int(self.pts_N[index]) - self.origin
                 packet.dts = int(self.dts_N[index]) - self.origin
                 packet.stream = stream
-                yield packet
+                yield cast("Timed", packet)
 
 
-def _packets(source: Any, track: Any) -> Iterator[Any]:
+def _packets(source: InputContainer, track: PictureTrack) -> Iterator[Packet[VideoStream]]:
     return (packet for packet in source.demux(track) if packet.size)
 
 
@@ -122,7 +137,7 @@ def _first_shown(path: str | Path) -> int:
 
 
 def _times(
-    packets: Iterator[Any], path: str | Path, track: Any, end: float | None
+    packets: Iterator[Packet[VideoStream]], path: str | Path, track: PictureTrack, end: float | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """pts [N], dts [N] and (is hidden, is a keyframe) [N,2] of all packets needed until ``end``."""
     pts: list[int | None] = []
@@ -145,10 +160,10 @@ def _times(
             raise ValueError(f"'{path}' does not say when its pictures are shown: {ANEW}")
         pts = dts
     pts_N = np.array(pts, dtype=np.int64)
-    shown = np.sort(pts_N) * float(track.time_base)
-    for before, after in zip(shown, shown[1:], strict=False):
+    seconds = np.sort(pts_N) * float(track.time_base)
+    for before, after in zip(seconds, seconds[1:], strict=False):
         if after - before > limits.MOST_GAP_S:
-            limits.check_gap(path, before - shown[0], after - shown[0])
+            limits.check_gap(path, before - seconds[0], after - seconds[0])
     if any(time is None for time in dts):  # mkv does not keep them
         order = np.sort(pts_N)
         dts_N = order - (order - pts_N).max()
@@ -159,17 +174,17 @@ def _times(
     return pts_N, dts_N, np.array(flags, dtype=bool)
 
 
-def add_track(out: Any, track: Any, tag: str | None) -> Any:
+def add_track(out: OutputContainer, track: VideoStream, tag: str | None) -> VideoStream:
     """A track of the container ``out`` for packets of ``track``, with codec tag ``tag``."""
     # Opaque: by its parameters. The name of a decoder (libdav1d) is no codec that a muxer knows.
     stream = out.add_stream_from_template(track, opaque=True)
-    stream.codec_context.sample_aspect_ratio = track.sample_aspect_ratio or 0
+    stream.codec_context.sample_aspect_ratio = track.sample_aspect_ratio or Fraction(0)
     if tag is not None:
         stream.codec_context.codec_tag = tag
     return stream
 
 
-def _own_tag(source: Any, track: Any, suffix: str) -> str | None:
+def _own_tag(source: InputContainer, track: PictureTrack, suffix: str) -> str | None:
     """The codec's tag where the new container has the same kind of tags as the old one: it may say
     what nothing else does, like the profile of ProRes."""
     if "mov" not in source.format.name or suffix not in _HIDING:
@@ -214,8 +229,8 @@ def _tried(
                 for packet in copy.packets(source, track, stream, most):
                     out.mux(packet)
             trial.seek(0)
-            with av.open(trial) as again:
-                after = _look(again, again.streams.video[0])
+            with av.open(trial, "r") as again:
+                after = _look(again, cast("PictureTrack", again.streams.video[0]))
         except (av.FFmpegError, ValueError, IndexError):
             return f"hold {name} video"
     if abs(after.aspect / before.aspect - 1) > 1e-3:
@@ -241,7 +256,7 @@ class _Look:
     times: list[float]
 
 
-def _look(source: Any, track: Any) -> _Look:
+def _look(source: InputContainer, track: PictureTrack) -> _Look:
     first: tuple[tuple[int, ...], tuple[str, int, int], bytes] | None = None
     times: list[float] = []
     for frame in islice(decode.pictures(source.demux(track)), _LOOKED_AT):
@@ -253,7 +268,7 @@ def _look(source: Any, track: Any) -> _Look:
     return _Look(float(track.sample_aspect_ratio or 1), *first, [time - times[0] for time in times])
 
 
-def _digest(frame: Any) -> bytes:
+def _digest(frame: Picture) -> bytes:
     """Of samples of the picture, as they are: a whole one of 8K would be gigabytes."""
     size = {"width": min(256, frame.width), "height": min(256, frame.height)}
     few = frame.reformat(format="rgb48le", interpolation="POINT", threads=1, **size)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, cast, overload
 
 import numpy as np
 import torch
@@ -21,6 +22,15 @@ from syncflow.data.film.interlace import progressive
 from syncflow.data.film.mono import alike, mono
 from syncflow.data.film.pixels import Matrix, matrix, shown
 
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+    from syncflow.data.film.pyav import Picture, Sound, SoundTrack
+
+
 #: Seconds decoded and dropped after an audio seek: the first frames there lack their overlap.
 _PREROLL = 0.5
 #: Decoding so many seconds of sound and dropping them beats a seek, which in mkv and webm lands on
@@ -29,6 +39,8 @@ _DECODE_THROUGH = 20.0
 _PICTURES_THROUGH = 3.0
 #: How far before the wanted time a seek aims, one try after the other, until it lands before it.
 _BACK = (0.0, 10.0, 60.0)
+#: Height and width; None: as stored.
+Size = tuple[int, int] | None
 #: Rates outside are wrong header fields.
 _SLOWEST, _FASTEST, _USUAL = 0.01, 1000.0, 25.0
 
@@ -41,7 +53,7 @@ class Pictures:
     origin: float
 
 
-def step(track: Any) -> float:
+def step(track: VideoStream) -> float:
     """Seconds from picture to picture, as the header has it."""
     for rate in (track.average_rate, track.guessed_rate, track.base_rate):
         if rate and _SLOWEST <= rate <= _FASTEST:
@@ -50,7 +62,7 @@ def step(track: Any) -> float:
 
 
 def video(
-    path: Any, fps: float, start: float, count: int | None, size: Any, whole: bool = True
+    path: str | Path, fps: float, start: float, count: int | None, size: Size, whole: bool = True
 ) -> Pictures:
     """The frames shown at start + i / fps: the nearest of the file's, but none that comes more than
     half of 1 / fps later. ``whole``: raises where fewer than ``count`` are there."""
@@ -79,7 +91,7 @@ def video(
 class _Reel:
     """The pictures of an open file in the order in which they are shown."""
 
-    def __init__(self, source: Any, path: Any, origin: float = 0.0) -> None:
+    def __init__(self, source: InputContainer, path: str | Path, origin: float = 0.0) -> None:
         self.source, self.path, self.origin = source, path, origin
         self.track = tracks.picture(source, path)
         self.step = step(self.track)
@@ -87,7 +99,7 @@ class _Reel:
         self._turn: tuple[tuple[int, int, int], Matrix] | None = None
         self.reach = 0.0  # how far into the file anything could be read, in its own time
 
-    def frames(self, aim: float | None = None) -> Iterator[tuple[float, Any]]:
+    def frames(self, aim: float | None = None) -> Iterator[tuple[float, Picture]]:
         """(own time in s, frame); with ``aim`` from a keyframe on that, with luck, is shown before
         ``aim`` s after the first picture."""
         import av
@@ -101,7 +113,7 @@ class _Reel:
             except av.FFmpegError:
                 return
             key = next((p for p in packets if p.is_keyframe and p.pts is not None), None)
-            if key is None:
+            if key is None or key.pts is None:
                 return
             # Pictures before it refer to what the seek has skipped.
             earliest = float(key.pts * key.time_base)
@@ -113,7 +125,7 @@ class _Reel:
             if time >= earliest - 1e-6:
                 yield time, frame
 
-    def pixels(self, frame: Any, size: Any) -> np.ndarray:
+    def pixels(self, frame: Picture, size: Size) -> np.ndarray:
         """uint8 [H,W,3] as a screen shows it."""
         try:
             kind = (frame.rotation, frame.width, frame.height)
@@ -123,16 +135,26 @@ class _Reel:
         except ValueError as error:
             raise ValueError(f"cannot read '{self.path}': {error}") from None
 
-    def _packets(self) -> Iterator[Any]:
+    def _packets(self) -> Iterator[Packet[VideoStream]]:
         for packet in self.source.demux():
             if packet.pts is not None:
                 end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
                 self.reach = max(self.reach, end)
             if packet.stream.index == self.track.index:
-                yield packet
+                yield cast("Packet[VideoStream]", packet)
 
 
-def decoded(packets: Iterator[Any]) -> Iterator[Any]:
+@overload
+def decoded(packets: Iterator[Packet[VideoStream]]) -> Iterator[Picture]: ...
+
+
+@overload
+def decoded(packets: Iterator[Packet[AudioStream]]) -> Iterator[Sound]: ...
+
+
+def decoded(
+    packets: Iterator[Packet[VideoStream]] | Iterator[Packet[AudioStream]],
+) -> Iterator[Picture] | Iterator[Sound]:
     """Their frames; a recording that was joined late may begin with what cannot be decoded."""
     import av
 
@@ -145,10 +167,10 @@ def decoded(packets: Iterator[Any]) -> Iterator[Any]:
                 raise
             continue
         begun = begun or bool(found)
-        yield from found
+        yield from cast("list[Picture] | list[Sound]", found)
 
 
-def pictures(packets: Iterator[Any]) -> Iterator[Any]:
+def pictures(packets: Iterator[Packet[VideoStream]]) -> Iterator[Picture]:
     """The frames of a picture's packets, with FFmpeg's best guess of their times: where the
     container's go wrong (MPEG program streams state few of them), the decoding times hold."""
     wrong_pts = wrong_dts = 0
@@ -168,15 +190,15 @@ def pictures(packets: Iterator[Any]) -> Iterator[Any]:
 
 def _placed(
     reel: _Reel,
-    frames: Iterator[tuple[float, Any]],
+    frames: Iterator[tuple[float, Picture]],
     fps: float,
     start: float,
     count: int | None,
-    size: Any,
+    size: Size,
     whole: bool,
 ) -> Tensor:
     kept: list[np.ndarray] = []
-    before: tuple[float, Any] | None = None
+    before: tuple[float, Picture] | None = None
     pixels: np.ndarray | None = None
     end = stayed = 0.0
 
@@ -225,7 +247,7 @@ def _placed(
     return _stacked(kept[:count])
 
 
-def _seconds(frame: Any) -> float:
+def _seconds(frame: Picture) -> float:
     """How long it is shown; 0 where it does not say, or says what cannot be."""
     lasts = float(frame.duration * frame.time_base) if frame.duration else 0.0
     return lasts if 0 < lasts <= limits.MOST_GAP_S else 0.0
@@ -242,7 +264,7 @@ def _stacked(frames: list[np.ndarray]) -> Tensor:
     return out
 
 
-def audio(path: Any, begin: float, samples: int, sample_rate: int) -> Tensor | None:
+def audio(path: str | Path, begin: float, samples: int, sample_rate: int) -> Tensor | None:
     """float32 [samples], beginning at the file's own time ``begin`` s; None without a sound."""
     for again in (False, True):
         with opener.film(path) as source:
@@ -260,14 +282,14 @@ def audio(path: Any, begin: float, samples: int, sample_rate: int) -> Tensor | N
     raise AssertionError("what is read from the start is there")
 
 
-def _timed(source: Any, track: Any) -> Iterator[tuple[float | None, Any]]:
+def _timed(source: InputContainer, track: SoundTrack) -> Iterator[tuple[float | None, Sound]]:
     """(own time in s, frame); the time is None where the frame follows the one before."""
     for frame in decoded(source.demux(track)):
         yield (None if frame.pts is None else float(frame.pts * frame.time_base)), frame
 
 
 def _sound(
-    frames: Iterator[tuple[float | None, Any]],
+    frames: Iterator[tuple[float | None, Sound]],
     begin: float,
     samples: int,
     sample_rate: int,
@@ -276,7 +298,7 @@ def _sound(
     """None where a seek went past the beginning."""
     end = begin + samples / sample_rate
     audio_M = np.zeros(samples, dtype=np.float32)
-    piece: list[Any] = []
+    piece: list[Sound] = []
     starts: list[float] = []  # of the piece, as each of its frames has it
     expected = elapsed = 0.0
 

@@ -9,19 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
 from syncflow.data.film import opener
 
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.container import OutputContainer
+    from av.video.stream import VideoStream
+
+    from syncflow.data.film.pyav import Timed
+
+
 _BT709, _LIMITED_RANGE = 1, 1  # ITU-T H.273, and FFmpeg's AVColorRange
 
 
 def create(
     path: Path, container: str, sample_rate: int, tags: Mapping[str, str] | None = None
-) -> Any:
+) -> OutputContainer:
     """The open container, to be written, with ``tags`` as its metadata."""
     import av
 
@@ -54,9 +62,11 @@ def check_audio(audio: Tensor) -> None:
         raise ValueError("audio has values that are not finite")
 
 
-def picture_stream(out: Any, codec: str, options: dict[str, str], size: Any, rate: Any) -> Any:
+def picture_stream(
+    out: OutputContainer, codec: str, options: dict[str, str], size: tuple[int, int], rate: Fraction
+) -> VideoStream:
     """A new stream of ``size`` (height, width) at ``rate`` frames/s, tagged BT.709."""
-    stream = out.add_stream(codec, rate=rate, options=options)
+    stream = cast("VideoStream", out.add_stream(codec, rate=rate, options=options))
     stream.height, stream.width = size
     stream.pix_fmt = "yuv420p"
     stream.thread_count = 1  # the bytes of x264 depend on its number of threads
@@ -66,10 +76,11 @@ def picture_stream(out: Any, codec: str, options: dict[str, str], size: Any, rat
     return stream
 
 
-def sound_stream(out: Any, codec: str, sample_rate: int) -> Any:
+def sound_stream(out: OutputContainer, codec: str, sample_rate: int) -> AudioStream:
     """A new mono stream."""
     options = {"aac_pns": "0"} if codec == "aac" else {}
-    stream = out.add_stream(codec, rate=sample_rate, layout="mono", options=options)
+    added = out.add_stream(codec, rate=sample_rate, layout="mono", options=options)
+    stream = cast("AudioStream", added)
     stream.bit_rate = min(192_000, 5 * sample_rate)
     return stream
 
@@ -83,7 +94,7 @@ def even(video_F3HW: Tensor) -> Tensor:
     return torch.cat([video_F3HW, video_F3HW[..., -1:]], 3) if width % 2 else video_F3HW
 
 
-def video(stream: Any, video_F3HW: Tensor, rate: Fraction) -> Iterator[Any]:
+def video(stream: VideoStream, video_F3HW: Tensor, rate: Fraction) -> Iterator[Timed]:
     """The packets of uint8 frames."""
     import av
     from av.video.reformatter import Interpolation
@@ -98,11 +109,11 @@ def video(stream: Any, video_F3HW: Tensor, rate: Fraction) -> Iterator[Any]:
             threads=1,
         )
         frame.pts, frame.time_base = index, 1 / rate
-        yield from stream.encode(frame)
-    yield from stream.encode(None)
+        yield from cast("list[Timed]", stream.encode(frame))
+    yield from cast("list[Timed]", stream.encode(None))
 
 
-def audio(stream: Any, audio_M: Tensor, sample_rate: int, align: bool) -> Iterator[Any]:
+def audio(stream: AudioStream, audio_M: Tensor, sample_rate: int, align: bool) -> Iterator[Timed]:
     """The packets of float samples; ``align``: the sound ends exactly where its last frame does."""
     import av
 
@@ -120,5 +131,5 @@ def audio(stream: Any, audio_M: Tensor, sample_rate: int, align: bool) -> Iterat
         frame = av.AudioFrame.from_ndarray(chunk, format="flt" if packed else "fltp", layout="mono")
         frame.sample_rate, frame.pts = sample_rate, first - lead
         frame.time_base = Fraction(1, sample_rate)
-        yield from stream.encode(frame)
-    yield from stream.encode(None)
+        yield from cast("list[Timed]", stream.encode(frame))
+    yield from cast("list[Timed]", stream.encode(None))

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from syncflow.data.film import limits
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+    from syncflow.data.film.pyav import PictureTrack, SoundTrack
+
 
 #: A file may end so much before the time it states (s), or two pictures.
 _SLACK = 0.25
@@ -14,7 +20,9 @@ _SEGMENT = b"\x18\x53\x80\x67"
 _RIFF_HEADER, _UNKNOWN = 8, 0xFFFFFFFF
 
 
-def stated_seconds(source: Any, track: Any, path: str | Path) -> float | None:
+def stated_seconds(
+    source: InputContainer, track: PictureTrack | SoundTrack, path: str | Path
+) -> float | None:
     """Seconds from the first picture to the end, as the headers have them; None where they say
     nothing.
 
@@ -39,7 +47,7 @@ def stated_seconds(source: Any, track: Any, path: str | Path) -> float | None:
     return seconds
 
 
-def _end(source: Any, track: Any, latest: float) -> float:
+def _end(source: InputContainer, track: PictureTrack | SoundTrack, latest: float) -> float:
     """Own time (s) at which the last picture of the track ends; moves the file's position."""
     end = 0.0
     for back in (30.0, latest):
@@ -52,7 +60,7 @@ def _end(source: Any, track: Any, latest: float) -> float:
     return end
 
 
-def _check_gaps(source: Any, track: Any, path: str | Path) -> None:
+def _check_gaps(source: InputContainer, track: PictureTrack | SoundTrack, path: str | Path) -> None:
     """Raises for a gap in the times of the pictures; reads the file, which is small."""
     times = sorted(
         float(packet.pts * packet.time_base)
@@ -63,7 +71,7 @@ def _check_gaps(source: Any, track: Any, path: str | Path) -> None:
         limits.check_gap(path, before - times[0], after - times[0])
 
 
-def last_shown_until(source: Any, track: Any, end: float) -> float:
+def last_shown_until(source: InputContainer, track: PictureTrack | SoundTrack, end: float) -> float:
     """Own time (s) until which the last picture stays, where the container says more than the
     packets: matroska keeps no length of a last picture but that of its track."""
     text = track.metadata.get("DURATION") if _is_matroska(source) else None
@@ -75,7 +83,7 @@ def last_shown_until(source: Any, track: Any, end: float) -> float:
     return stated if end < stated <= end + limits.MOST_GAP_S else end
 
 
-def is_whole(source: Any, path: str | Path, reach: float, step: float) -> bool:
+def is_whole(source: InputContainer, path: str | Path, reach: float, step: float) -> bool:
     """Whether the file ends where it says it does; ``reach``: own time (s) of its last packet."""
     if _is_matroska(source):
         end = _segment_end(Path(path))
@@ -89,7 +97,7 @@ def is_whole(source: Any, path: str | Path, reach: float, step: float) -> bool:
     return reach >= stated - max(_SLACK, 2 * step)
 
 
-def _is_matroska(source: Any) -> bool:
+def _is_matroska(source: InputContainer) -> bool:
     return "matroska" in source.format.name
 
 

@@ -7,9 +7,13 @@ is compressed into what is left.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
 
 _PQ, _HLG, _UNTAGGED, BT2020 = 16, 18, 2, 9  # ITU-T H.273
 _WHITE = 203.0  # cd/m2
@@ -24,7 +28,17 @@ _PRIMARIES = np.array(
 _LUMA = np.array([0.2627, 0.6780, 0.0593], np.float32)
 
 
-def is_hdr(frame: Any) -> bool:
+class Reformat(TypedDict, total=False):
+    """What ``VideoFrame.reformat`` is asked for, but the format."""
+
+    threads: int
+    src_colorspace: int
+    height: int
+    width: int
+    interpolation: str
+
+
+def is_hdr(frame: VideoFrame) -> bool:
     return frame.color_trc in (_PQ, _HLG)
 
 
@@ -42,7 +56,7 @@ def _light(transfer: int) -> np.ndarray:
     )
 
 
-def standard(frame: Any, options: dict[str, Any]) -> np.ndarray:
+def standard(frame: VideoFrame, options: Reformat) -> np.ndarray:
     """uint8 [H,W,3] of a frame; ``options`` for ``reformat``."""
     levels = frame.reformat(format="rgb48le", **options).to_ndarray()
     out = np.empty(levels.shape, np.uint8)
@@ -52,7 +66,7 @@ def standard(frame: Any, options: dict[str, Any]) -> np.ndarray:
     return out
 
 
-def _mapped(light: np.ndarray, frame: Any) -> np.ndarray:
+def _mapped(light: np.ndarray, frame: VideoFrame) -> np.ndarray:
     if frame.color_trc == _HLG:  # the screen's own curve, for a peak of 1000 cd/m2
         luma = np.maximum(light @ _LUMA, 1e-6)[..., None]
         light = light * luma**0.2 * (_PEAK_HLG / _WHITE)

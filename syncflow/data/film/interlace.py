@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from av.filter import Graph
+    from av.video.stream import VideoStream
+
+    from syncflow.data.film.pyav import Picture
+
 
 #: One picture per frame, from both of its fields; frames that are whole already pass as they are.
 _FILTER = ("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
 
 
-def progressive(frames: Iterator[Any]) -> Iterator[Any]:
+def progressive(frames: Iterator[Picture]) -> Iterator[Picture]:
     """The same pictures at the same times; nothing is touched before the first interlaced one."""
     graph, shape = None, None
     for frame in frames:
@@ -27,21 +34,21 @@ def progressive(frames: Iterator[Any]) -> Iterator[Any]:
         yield from _pulled(graph, None)
 
 
-def _graph(first: Any) -> Any:
+def _graph(first: Picture) -> Graph:
     from av.filter import Graph
 
     graph = Graph()
-    source = graph.add_buffer(template=first, time_base=first.time_base)
+    source = graph.add_buffer(template=cast("VideoStream", first), time_base=first.time_base)
     graph.link_nodes(source, graph.add(*_FILTER), graph.add("buffersink")).configure()
     return graph
 
 
-def _pulled(graph: Any, frame: Any) -> Iterator[Any]:
+def _pulled(graph: Graph, frame: Picture | None) -> Iterator[Picture]:
     import av
 
     graph.push(frame)
     while True:
         try:
-            yield graph.pull()
+            yield cast("Picture", graph.pull())
         except (av.BlockingIOError, av.EOFError):
             return

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.filter import Graph
 
-def alike(a: Any, b: Any) -> bool:
+    from syncflow.data.film.pyav import Sound
+
+
+def alike(a: Sound, b: Sound) -> bool:
     """Whether two frames can go through one resampler."""
     return (a.sample_rate, a.layout.name, a.format.name) == (
-        b.sample_rate, b.layout.name, b.format.name,
-    )  # fmt: skip
+        b.sample_rate,
+        b.layout.name,
+        b.format.name,
+    )
 
 
-def mono(frames: list[Any], sample_rate: int) -> np.ndarray:
+def mono(frames: list[Sound], sample_rate: int) -> np.ndarray:
     """Consecutive frames, all ``alike``, as float32 [M].
 
     Stereo is the mean of its channels. More than two are mixed by their places as FFmpeg's
@@ -29,14 +37,14 @@ def mono(frames: list[Any], sample_rate: int) -> np.ndarray:
         frame.pts = None if index else 0
     graph = _graph(frames[0], sample_rate)
     out = []
-    for frame in [*frames, None]:
-        graph.push(frame)
+    for each in [*frames, None]:
+        graph.push(each)
         # Arrays are made of one or two channels only: with eight, PyAV 18.1 reads past the last.
         out += [part.to_ndarray().mean(0) for part in _pulled(graph)]
     return np.concatenate(out) if out else np.zeros(0, np.float32)
 
 
-def _graph(first: Any, sample_rate: int) -> Any:
+def _graph(first: Sound, sample_rate: int) -> Graph:
     """Frames like ``first`` -> planar float of one channel, or of the two of a stereo sound."""
     import av
 
@@ -59,14 +67,16 @@ def _planar(sample_rate: int, layout: str) -> tuple[str, dict[str, str]]:
     return "aformat", formats
 
 
-def _linked(first: Any, filters: Sequence[tuple[str, str | dict[str, str]]]) -> Any:
+def _linked(first: Sound, filters: Sequence[tuple[str, str | dict[str, str]]]) -> Graph:
     from av.filter import Graph
 
     graph = Graph()
     shape = {
-        "sample_rate": f"{first.sample_rate}", "sample_fmt": first.format.name,
-        "channel_layout": first.layout.name, "time_base": f"{first.time_base}",
-    }  # fmt: skip
+        "sample_rate": f"{first.sample_rate}",
+        "sample_fmt": first.format.name,
+        "channel_layout": first.layout.name,
+        "time_base": f"{first.time_base}",
+    }
     nodes = [graph.add("abuffer", **shape)]
     for name, options in filters:
         known = {"args": options} if isinstance(options, str) else options
@@ -75,12 +85,12 @@ def _linked(first: Any, filters: Sequence[tuple[str, str | dict[str, str]]]) -> 
     return graph
 
 
-def _pulled(graph: Any) -> list[Any]:
+def _pulled(graph: Graph) -> list[AudioFrame]:
     import av
 
     out = []
     while True:
         try:
-            out.append(graph.pull())
+            out.append(cast("AudioFrame", graph.pull()))
         except (av.BlockingIOError, av.EOFError):
             return out

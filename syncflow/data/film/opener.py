@@ -11,9 +11,14 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 from syncflow.data.film.limits import MOST_PIXELS, MOST_STREAMS
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from PIL.Image import Image as Picture
+
 
 #: FFmpeg's names of containers that hold pictures, and of those that hold sound alone, so that a
 #: song is told apart from what is no medium at all.
@@ -66,7 +71,7 @@ def regular(path: str | Path, what: str = "file") -> Path:
 
 
 @contextmanager
-def film(path: str | Path, fill_times: bool = False) -> Iterator[Any]:
+def film(path: str | Path, fill_times: bool = False) -> Iterator[InputContainer]:
     """The open container (``av.container.InputContainer``) of a film, or of a sound alone: which
     tracks there are, ``tracks`` says. ``fill_times``: packets that do not say when they are shown
     get a time from those around them where that is certain.
@@ -122,7 +127,7 @@ def _why_not(path: Path) -> str:
     return f"'{path}' is not a media file of a known format, or it is truncated"
 
 
-def image(path: str | Path) -> Any:
+def image(path: str | Path) -> Picture | None:
     """The upright RGB picture (``PIL.Image.Image``) of an image file; None where it is no image,
     but may be a film.
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from syncflow.data.film import hdr
 from syncflow.data.film.limits import MOST_PIXELS
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
 
 _BT709, _UNTAGGED = 1, 2  # ITU-T H.273
 
@@ -15,7 +20,7 @@ _BT709, _UNTAGGED = 1, 2  # ITU-T H.273
 Matrix = tuple[int, int, int, int]
 
 
-def matrix(frame: Any) -> Matrix:
+def matrix(frame: VideoFrame) -> Matrix:
     """a, b, c, d of the display matrix: a pixel at (x, y) is shown at (ax + cy, bx + dy).
 
     Not for every frame of a film: a frame that was asked for its side data is in a circle with it,
@@ -23,7 +28,9 @@ def matrix(frame: Any) -> Matrix:
     """
     from av.sidedata.sidedata import Type
 
-    data = frame.side_data.get(Type.DISPLAYMATRIX)
+    # A mapping of what is there, which PyAV types as a dictionary of another kind of data.
+    found = cast("Mapping[Type, bytes]", frame.side_data)
+    data = found.get(Type.DISPLAYMATRIX)
     if data is None:
         return 1, 0, 0, 1
     a, b, _, c, d, *_ = np.frombuffer(data, np.int32).tolist()
@@ -47,12 +54,14 @@ def _shown(stored: np.ndarray, turn: Matrix) -> np.ndarray:
     return stored[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
-def shown(frame: Any, size: tuple[int, int] | None, aspect: float, turn: Matrix) -> np.ndarray:
+def shown(
+    frame: VideoFrame, size: tuple[int, int] | None, aspect: float, turn: Matrix
+) -> np.ndarray:
     """uint8 [H,W,3]; with ``size`` (height, width) the centre of that shape, resized. ``aspect``
     is the width of a stored pixel over its height, ``turn`` the frame's ``matrix``."""
     if frame.width * frame.height > MOST_PIXELS:
         raise ValueError(f"a picture of {frame.width}x{frame.height} pixels is too large")
-    options: dict[str, Any] = {"threads": 1}
+    options: hdr.Reformat = {"threads": 1}
     if frame.colorspace == _UNTAGGED and hdr.is_hdr(frame):
         options["src_colorspace"] = hdr.BT2020
     elif frame.colorspace == _UNTAGGED and frame.height >= 720:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from syncflow.data.film.limits import MOST_PIXELS
 
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
 
-def picture(source: Any, path: object) -> Any:
+    from syncflow.data.film.pyav import PictureTrack, SoundTrack
+
+
+def picture(source: InputContainer, path: object) -> PictureTrack:
     """The film: a video track that is no cover; the default one, then the largest.
 
     Raises:
@@ -29,10 +36,10 @@ def picture(source: Any, path: object) -> Any:
             f"'{path}' says its pictures have {chosen.width}x{chosen.height} pixels, more than "
             f"{MOST_PIXELS / 1e6:.0f} million"
         )
-    return chosen
+    return cast("PictureTrack", chosen)
 
 
-def sound(source: Any) -> Any:
+def sound(source: InputContainer) -> SoundTrack | None:
     """The default sound track, else the one of most channels, else None. Tracks that describe the
     picture to the blind, or that no decoder knows, come last or not at all."""
     from av.stream import Disposition
@@ -40,12 +47,12 @@ def sound(source: Any) -> Any:
     aside = Disposition.visual_impaired | Disposition.hearing_impaired | Disposition.comment
     known = [track for track in source.streams.audio if track.codec_context is not None]
 
-    def rank(track: Any) -> tuple[bool, bool, int]:
+    def rank(track: AudioStream) -> tuple[bool, bool, int]:
         place = track.disposition
         return bool(place & Disposition.default), not place & aside, track.channels or 0
 
-    return max(known, key=rank, default=None)
+    return cast("SoundTrack | None", max(known, key=rank, default=None))
 
 
-def _pixels(track: Any) -> int:
+def _pixels(track: VideoStream) -> int:
     return (track.width or 0) * (track.height or 0)

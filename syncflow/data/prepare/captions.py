@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from syncflow import plain_text
 from syncflow.data.prepare import lists
+from syncflow.json_types import JsonObject
 from syncflow.published import NO_CODE, without_code
 from syncflow.ranges import Real
+
+if TYPE_CHECKING:
+    import torch
+
 
 #: Longer ones are cut: no text encoder here reads more, and a sidecar may be anything.
 _MAX_LETTERS = 2000
@@ -28,7 +33,7 @@ def one_line(text: str) -> str:
     return " ".join(text[:_MAX_LETTERS].replace("\ufeff", " ").split())
 
 
-def text_of(value: Any, what: str = "caption") -> str | None:
+def text_of(value: object, what: str = "caption") -> str | None:
     """A caption as a list or card has it; None where it is empty.
 
     Raises:
@@ -125,7 +130,7 @@ class Captioner:
 
     PROMPT = "Describe what happens in this video and what it sounds like, in one sentence."
 
-    def __init__(self, folder: str | Path, device: Any = "cpu") -> None:
+    def __init__(self, folder: str | Path, device: str | torch.device = "cpu") -> None:
         folder = Path(folder).expanduser()
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no captioning model folder '{folder}'")
@@ -147,14 +152,20 @@ class Captioner:
         from PIL import Image
 
         images = [Image.fromarray(still) for still in stills]
-        options: dict[str, Any] = {"generate_kwargs": {"max_new_tokens": 48, "do_sample": False}}
+        options: JsonObject = {"generate_kwargs": {"max_new_tokens": 48, "do_sample": False}}
         if self._chats:
             chats = [
-                [{"role": "user", "content": [
-                    {"type": "image", "image": image}, {"type": "text", "text": self.PROMPT},
-                ]}]
+                [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "image", "image": image},
+                            {"type": "text", "text": self.PROMPT},
+                        ],
+                    }
+                ]
                 for image in images
-            ]  # fmt: skip
+            ]
             options |= {"text": chats, "return_full_text": False}
         else:  # models that only caption take a beginning, here none
             options |= {"images": images, "text": [""] * len(images)}

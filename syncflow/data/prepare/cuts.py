@@ -27,10 +27,16 @@ def cuts(video_F3HW: Tensor) -> list[int]:
     if count < 2:
         return []
     size = (min(_GRID, video_F3HW.shape[2]), min(_GRID, video_F3HW.shape[3]))
-    small = torch.cat(
-        [torch.nn.functional.adaptive_avg_pool2d(part.float(), size) for part in
-         video_F3HW.split(64)]
-    ).flatten(2).numpy()  # fmt: skip
+    small = (
+        torch.cat(
+            [
+                torch.nn.functional.adaptive_avg_pool2d(part.float(), size)
+                for part in video_F3HW.split(64)
+            ]
+        )
+        .flatten(2)
+        .numpy()
+    )
     step = np.abs(np.diff(small, axis=0)).mean((1, 2))  # step[i - 1]: from frame i - 1 to frame i
     found = []
     for i in range(1, count):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 
 from syncflow.clip import ClipSpec
 from syncflow.data import media
+from syncflow.data.manifest import RecordLine, SkippedLine
 from syncflow.data.prepare import captions, filters, windows
 from syncflow.data.prepare.cuts import cuts
 from syncflow.data.prepare.sources import Source
@@ -40,14 +42,14 @@ class Window:
 
     video: np.ndarray
     audio: np.ndarray
-    record: dict
+    record: RecordLine
     still: np.ndarray | None = None
 
 
 @dataclass
 class Decoded:
     windows: list[Window] = field(default_factory=list)
-    skipped: list[dict] = field(default_factory=list)
+    skipped: list[SkippedLine] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -127,11 +129,15 @@ class Decoder:
             if text is None:
                 still = self._still(path, start)
             record = {
-                "file": source.file, "start": round(start, 4), "seconds": spec.seconds,
-                "caption": text, "group": source.group,
+                "file": source.file,
+                "start": round(start, 4),
+                "seconds": spec.seconds,
+                "caption": text,
+                "group": source.group,
                 "sound": info.sample_rate is not None,
-            }  # fmt: skip
-            out.windows.append(Window(clip.numpy().copy(), sound.numpy().copy(), record, still))
+            }
+            arrays = clip.numpy().copy(), sound.numpy().copy()
+            out.windows.append(Window(*arrays, cast(RecordLine, record), still))
         return out
 
     def _dull(self, clip: torch.Tensor, sound: torch.Tensor, mute: bool) -> tuple[str | None, str]:
@@ -165,7 +171,7 @@ class Decoder:
         return frame[0].permute(1, 2, 0).numpy().copy()
 
 
-def _skip(source: Source, start: float, reason: str, detail: str) -> dict:
+def _skip(source: Source, start: float, reason: str, detail: str) -> SkippedLine:
     return {"file": source.file, "start": round(start, 4), "reason": reason, "detail": detail}
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from syncflow import plain_text
 from syncflow.data import json_lines
 
 #: Where in the file (", line 3"), and what it says there by column.
-Row = tuple[str, dict[str, Any]]
+Row = tuple[str, Mapping[str, object]]
 _DELIMITERS = ",;\t"
 
 
@@ -109,5 +108,7 @@ def _parquet(path: Path) -> Iterator[Row]:
 
 #: By ending.
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
-    ".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet,
-}  # fmt: skip
+    ".csv": _csv,
+    ".jsonl": _jsonl,
+    ".parquet": _parquet,
+}

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from syncflow.data import json_lines, media
 from syncflow.data.latent_shards import write_lines
 from syncflow.data.prepare import workers
 from syncflow.data.prepare.sources import Source
+from syncflow.json_types import JsonObject
 
 #: About as many windows in a shard.
 SHARD = 256
@@ -134,7 +134,7 @@ def check_same(out: Path, sources: Sequence[Source]) -> None:
         raise ValueError(f"{min(gone)} is gone, and {out} was planned with it; {advice}")
 
 
-def source_of(line: dict[str, Any], path: Path) -> Source:
+def source_of(line: JsonObject, path: Path) -> Source:
     """The segment of a line of ``plan.jsonl``.
 
     Raises:

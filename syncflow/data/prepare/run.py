@@ -7,18 +7,17 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from syncflow.clip import ClipSpec
 from syncflow.data.encoders import Encoders
-from syncflow.data.latent_shards import Lines, Rows, ShardWriter, join, locked
+from syncflow.data.latent_shards import Rows, ShardWriter, join, locked
 from syncflow.data.latents import check_folder, claim
-from syncflow.data.manifest import MANIFEST
+from syncflow.data.manifest import MANIFEST, ManifestFile, RecordLine, SkippedLine
 from syncflow.data.manifest import read as read_manifest
 from syncflow.data.prepare import decoding, plan, workers
 from syncflow.data.prepare.decoding import Decoded, Decoder, Window
@@ -42,13 +41,13 @@ def prepare(
     spec: ClipSpec,
     options: Options | None = None,
     captioner: Captioning | None = None,
-    model: dict[str, Any] | None = None,
+    model: Mapping[str, object] | None = None,
     num_workers: int = 0,
     batch: int = 16,
     share: tuple[int, int] = (0, 1),
     progress: bool = True,
     films: Films | None = None,
-) -> dict[str, Any] | None:
+) -> ManifestFile | None:
     """Makes the folder ``out`` of latents that training reads, and returns its manifest.
 
     A run that was cut off, with kill -9 too, goes on where it was when it is called again with the
@@ -84,10 +83,11 @@ def prepare(
         raise ValueError(f"a segment of {segment_s} s is shorter than a window, {spec.seconds} s")
     facts = {"encoders": encoders.hashes(), "geometry": dataclasses.asdict(spec)}
     settings = {
-        **facts, "clips": _digest(films.chosen),
+        **facts,
+        "clips": _digest(films.chosen),
         "options": json.loads(json.dumps(dataclasses.asdict(options))),
         "captions": "model" if captioner else "given",
-    }  # fmt: skip
+    }
     check_folder(out)
     plan.check_same(out, films.chosen)
     if (out / MANIFEST).exists():
@@ -99,9 +99,15 @@ def prepare(
         for note in films.notes:
             print(f"syncflow: {note}", file=sys.stderr, flush=True)
         todo = plan.make(
-            films.chosen, films.root, out, spec.seconds, segment_s, batch, options.per_segment,
+            films.chosen,
+            films.root,
+            out,
+            spec.seconds,
+            segment_s,
+            batch,
+            options.per_segment,
             num_workers,
-        )  # fmt: skip
+        )
     decoder = Decoder(
         films.root,
         spec,
@@ -182,22 +188,30 @@ def _rows(
 
 def _captioned(
     windows: list[Window], captioner: Captioning | None
-) -> tuple[list[Window], list[dict]]:
+) -> tuple[list[Window], list[SkippedLine]]:
     """Windows with the captions that they lacked, and lines about those that still have none."""
     mute = [window for window in windows if window.record["caption"] is None]
     if mute and captioner is not None:
         said = captioner([window.still for window in mute if window.still is not None])
         for window, caption in zip(mute, said, strict=True):
-            window.record["caption"] = caption or None
-    lines = [
-        {"file": w.record["file"], "start": w.record["start"], "reason": "no caption",
-         "detail": "the captioning model says nothing"}
-        for w in windows if not w.record["caption"]
-    ]  # fmt: skip
+            if caption:
+                window.record["caption"] = caption
+    lines: list[SkippedLine] = [
+        {
+            "file": w.record["file"],
+            "start": w.record["start"],
+            "reason": "no caption",
+            "detail": "the captioning model says nothing",
+        }
+        for w in windows
+        if not w.record["caption"]
+    ]
     return [window for window in windows if window.record["caption"]], lines
 
 
-def _report(kept: Lines, skipped: Lines, films: Films, todo: plan.Plan) -> dict[str, Any]:
+def _report(
+    kept: Sequence[RecordLine], skipped: Sequence[SkippedLine], films: Films, todo: plan.Plan
+) -> dict[str, object]:
     """Counts: what was there, what was kept, what was left out and why."""
     reasons = Counter(line["reason"] for line in skipped)
     if films.left_out:

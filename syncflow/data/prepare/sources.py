@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from syncflow import plain_text
 from syncflow.data.film.opener import FILM_SUFFIXES as SUFFIXES
@@ -126,7 +125,7 @@ def _list(path: Path, root: Path) -> list[Source]:
     return out
 
 
-def _row(row: dict[str, Any], root: Path) -> Source:
+def _row(row: Mapping[str, object], root: Path) -> Source:
     row = {str(name).strip().lower(): value for name, value in row.items()}
     known = {
         column: next((row[n] for n in names if row.get(n) not in (None, "")), None)
@@ -152,7 +151,7 @@ def _row(row: dict[str, Any], root: Path) -> Source:
     return Source(file, start, seconds, caption, split, group or "", problem=problem)
 
 
-def _number(name: str, value: Any) -> float | None:
+def _number(name: str, value: object) -> float | None:
     if value is None:
         return None
     try:
@@ -225,5 +224,8 @@ def _rank(name: str) -> int:
 
 
 LAYOUTS: dict[str, Callable[[Path, Path], list[Source]]] = {
-    "folder": _folder, "list": _list, "vggsound": _vggsound, "greatest-hits": _greatest_hits,
-}  # fmt: skip
+    "folder": _folder,
+    "list": _list,
+    "vggsound": _vggsound,
+    "greatest-hits": _greatest_hits,
+}

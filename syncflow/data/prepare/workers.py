@@ -14,10 +14,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection, parent_process
-from typing import Any
+from typing import Generic, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 #: Seconds after which a worker is taken to hang.
 LIMIT_S = 600.0
@@ -26,12 +29,12 @@ _AHEAD = 2
 
 
 def ordered(
-    function: Callable[[Any], Any],
-    items: Sequence[Any],
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
     workers: int,
-    crashed: Callable[[Any], Any],
+    crashed: Callable[[Item], Result],
     limit_s: float = LIMIT_S,
-) -> Iterator[Any]:
+) -> Iterator[Result]:
     """Yields ``function(item)`` of every item in order, or ``crashed(item)`` of an item that
     ended its process or took longer than ``limit_s``. ``workers`` 0: in this process.
 
@@ -59,8 +62,8 @@ def ordered(
 
 
 def _loader(
-    function: Callable[[Any], Any], items: Sequence[Any], workers: int, limit_s: float
-) -> DataLoader:
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, limit_s: float
+) -> DataLoader[Result]:
     return DataLoader(
         _Mapped(function, items, limit_s),
         batch_size=None,
@@ -87,16 +90,16 @@ def _died(error: RuntimeError) -> bool:
     return "DataLoader worker (pid" in str(error)
 
 
-class _Mapped(Dataset):
+class _Mapped(Dataset[Result], Generic[Item, Result]):
     def __init__(
-        self, function: Callable[[Any], Any], items: Sequence[Any], limit_s: float
+        self, function: Callable[[Item], Result], items: Sequence[Item], limit_s: float
     ) -> None:
         self.function, self.items, self.limit_s = function, items, limit_s
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> Result:
         # Works where Python itself hangs; the loader's own limit would also hide a dead process
         # until it is over.
         with open(os.devnull, "w") as nowhere:
@@ -107,7 +110,7 @@ class _Mapped(Dataset):
                 faulthandler.cancel_dump_traceback_later()
 
 
-def _same(item: Any) -> Any:
+def _same(item: Result) -> Result:
     return item
 
 
@@ -120,6 +123,6 @@ def _begin(_: int) -> None:
         threading.Thread(target=_leave_with, args=(parent.sentinel,), daemon=True).start()
 
 
-def _leave_with(sentinel: Any) -> None:
+def _leave_with(sentinel: int) -> None:
     connection.wait([sentinel])
     os._exit(1)

@@ -11,17 +11,17 @@ import hashlib
 import inspect
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from syncflow.model_io import tensors
-from syncflow.plain_text import Json
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,15 @@ class ProbeSettings:
 class Probe:
     """A trained network, its ``labels`` and ``facts`` (settings, accuracy)."""
 
-    def __init__(self, network: nn.Module, labels: Sequence[str], facts: Json) -> None:
+    def __init__(
+        self, network: nn.Module, labels: Sequence[str], facts: Mapping[str, float | str]
+    ) -> None:
         self.network, self.labels, self.facts = network.eval(), tuple(labels), facts
 
     @property
     def accuracy(self) -> float:
         """Share right on the validation clips it was judged by."""
-        return self.facts["accuracy"]
+        return cast(float, self.facts["accuracy"])
 
     @torch.no_grad()
     def predict(self, features: Sequence[Tensor]) -> list[str]:
@@ -104,7 +106,7 @@ def learned(
     """The probe ``name`` from ``cache``, or one that learns from training clips and is judged by
     validation clips: ``examples(split, clips, levels)`` gives features and labels."""
 
-    def learn() -> tuple[nn.Module, Json]:
+    def learn() -> tuple[nn.Module, Mapping[str, float | str]]:
         inputs, names = examples("train", settings.clips, settings.levels)
         targets = torch.tensor([labels.index(n) for n in names])
         torch.manual_seed(settings.seed)
@@ -121,7 +123,7 @@ def _cached(
     cache: str | Path | None,
     name: str,
     network: Callable[[], nn.Module],
-    learn: Callable[[], tuple[nn.Module, Json]],
+    learn: Callable[[], tuple[nn.Module, Mapping[str, float | str]]],
     labels: Sequence[str],
 ) -> Probe:
     """The probe ``name`` (which holds its fingerprint) from folder ``cache``, learned if not there.

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from syncflow.evaluation.report import accelerations_tables as tables
-from syncflow.evaluation.report import page, table
+from syncflow.evaluation.report import page, shapes, table
 
 
 def section(out: Path, label: str, shown: Sequence[page.Shown], number: int) -> str:
@@ -17,7 +16,7 @@ def section(out: Path, label: str, shown: Sequence[page.Shown], number: int) -> 
     return f"<h2>{escape(label)}: worst clips first</h2>{cards}"
 
 
-def write(out: Path, report: dict[str, Any], sections: Sequence[str]) -> Path:
+def write(out: Path, report: shapes.Accelerations, sections: Sequence[str]) -> Path:
     """Writes ``index.html``, the sections at its end."""
     missing = "".join(
         f"<li>{escape(item['cell'])}: {escape(item['why'])}</li>" for item in report["not_run"]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from math import isfinite
-from typing import Any
 
-from syncflow.evaluation.report import table
+from syncflow.evaluation.report import shapes, table
 from syncflow.evaluation.report.table import Cell
 
 #: Key of a row -> heading, digits. The verdicts stand before them; of the two times that is shown
@@ -43,7 +42,7 @@ READING = (
 )
 
 
-def lines(report: dict[str, Any]) -> list[list[str | Cell]]:
+def lines(report: shapes.Accelerations) -> list[list[str | Cell]]:
     """Heading and lines of the main table."""
     names = list(dict.fromkeys(item["modality"] for item in report["rule"]))
     other = "processor_seconds" if report.get("clock") == "seconds" else "seconds"
@@ -52,39 +51,43 @@ def lines(report: dict[str, Any]) -> list[list[str | Cell]]:
     return [
         heads,
         *(
-            [row["cell"], *(row["verdicts"].get(name, "-") for name in names),
-             *(table.cell(row.get(key), digits) for key, (_, digits) in shown.items())]
+            [
+                row["cell"],
+                *(row["verdicts"].get(name, "-") for name in names),
+                *(table.cell(row.get(key), digits) for key, (_, digits) in shown.items()),
+            ]
             for row in report["rows"]
         ),
-    ]  # fmt: skip
+    ]
 
 
-def changes(report: dict[str, Any]) -> list[list[str | Cell]]:
+def changes(report: shapes.Accelerations) -> list[list[str | Cell]]:
     """Heading and lines of what the verdicts are made of and the main table has not."""
     return [
         ["cell, change from the full run", *(head for head, _ in CHANGES.values())],
         *(
-            [row["cell"],
-             *(table.cell(row.get(key), digits) for key, (_, digits) in CHANGES.items())]
+            [
+                row["cell"],
+                *(table.cell(row.get(key), digits) for key, (_, digits) in CHANGES.items()),
+            ]
             for row in report["rows"][1:]
         ),
-    ]  # fmt: skip
+    ]
 
 
-def rule(report: dict[str, Any]) -> list[list[str | Cell]]:
+def rule(report: shapes.Accelerations) -> list[list[str | Cell]]:
     """Heading and lines of the rule."""
-    return [
-        ["criterion", "modality", "at least", "at most"],
-        *(
-            [item["what"], item["modality"],
-             *(f"{end:g}" if isinstance(end, (int, float)) and isfinite(end) else "-"
-               for end in item["range"])]
-            for item in report["rule"]
-        ),
-    ]  # fmt: skip
+    out: list[list[str | Cell]] = [["criterion", "modality", "at least", "at most"]]
+    for item in report["rule"]:
+        ends = [
+            f"{end:g}" if isinstance(end, (int, float)) and isfinite(end) else "-"
+            for end in item["range"]
+        ]
+        out.append([item["what"], item["modality"], *ends])
+    return out
 
 
-def conclusion(report: dict[str, Any]) -> str:
+def conclusion(report: shapes.Accelerations) -> str:
     """What is recommended, in a sentence."""
     keys = ("recommended", "recommended for the folder", "written")
     # What is missing is infinite in a report that was read again.
@@ -101,7 +104,7 @@ def conclusion(report: dict[str, Any]) -> str:
     return text
 
 
-def markdown(report: dict[str, Any]) -> str:
+def markdown(report: shapes.Accelerations) -> str:
     """The page without players."""
     facts = "\n".join(f"- {key}: {value}" for key, value in report["facts"].items())
     missing = "\n".join(f"- {item['cell']}: {item['why']}" for item in report["not_run"])

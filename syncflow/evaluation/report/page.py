@@ -19,9 +19,15 @@ import numpy as np
 from syncflow import durable
 from syncflow.clip import Clip
 from syncflow.detect import matching
-from syncflow.evaluation.report import accelerations_tables, figures, paper_tables, table, tables
+from syncflow.evaluation.report import (
+    accelerations_tables,
+    figures,
+    paper_tables,
+    shapes,
+    table,
+    tables,
+)
 from syncflow.evaluation.report.table import cell
-from syncflow.plain_text import Json
 
 _STYLE = (Path(__file__).with_name("page.css")).name
 #: Lines in the pictures of ``cards`` that move as a clip plays.
@@ -55,7 +61,7 @@ class Shown:
     file: Path | None = None
 
 
-def write(out: Path, report: Json, shown: Sequence[Shown]) -> Path:
+def write(out: Path, report: shapes.Sync, shown: Sequence[Shown]) -> Path:
     """Writes ``index.html`` and the folder ``clips``; returns the page's path."""
     folder = out / "clips"
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +89,7 @@ def document(path: Path, title: str, parts: Sequence[str], script: str = "") -> 
     return path
 
 
-def facts(report: Json) -> str:
+def facts(report: shapes.Report) -> str:
     """What was run, folded."""
     lines = "".join(
         f"<dt>{escape(str(key))}</dt><dd>{escape(str(value))}</dd>"
@@ -92,7 +98,7 @@ def facts(report: Json) -> str:
     return f"<details><summary>What was run</summary><dl>{lines}</dl></details>"
 
 
-def _head(report: Json) -> str:
+def _head(report: shapes.Sync) -> str:
     return (
         "<h1>Does the sound happen when the picture says so?</h1>"
         "<p>Contacts are found in the picture from pixels alone, onsets in the sound from samples "
@@ -101,7 +107,7 @@ def _head(report: Json) -> str:
     )
 
 
-def _tables(report: Json) -> str:
+def _tables(report: shapes.Sync) -> str:
     parts = ["<h2>Results</h2>"]
     groups = dict.fromkeys(row["group"] for row in report["rows"])
     for index, group in enumerate(groups):
@@ -121,7 +127,7 @@ def _tables(report: Json) -> str:
     return "".join(parts)
 
 
-def _table(rows: Sequence[Json], columns: Sequence[str]) -> str:
+def _table(rows: Sequence[shapes.Row], columns: Sequence[str]) -> str:
     return table.html(tables.lines(rows, columns, ""))
 
 
@@ -172,7 +178,7 @@ def place(number: int, many: int, count: int) -> int:
     return int(number * count / many)
 
 
-def _distributions(report: Json) -> str:
+def _distributions(report: shapes.Sync) -> str:
     drawings = [
         figures.histogram(values, name) for name, values in report.get("offsets_ms", {}).items()
     ]
@@ -185,12 +191,12 @@ def _distributions(report: Json) -> str:
     )
 
 
-def _calibration(name: str, found: Json) -> str:
+def _calibration(name: str, found: shapes.Calibration) -> str:
     drawings, verdicts = [], []
     for metric in found["metrics"].values():
         points = [
-            (ms, *estimate)
-            for ms, estimate in zip(found["offsets_ms"], metric["curve"], strict=True)
+            (float(ms), value, low, high)
+            for ms, (value, low, high) in zip(found["offsets_ms"], metric["curve"], strict=True)
         ]
         floors = [("other soundtracks", metric["shuffled"])]
         title = metric["label"] + ("" if metric["fit"] else " (UNFIT)")
@@ -218,11 +224,11 @@ def _calibration(name: str, found: Json) -> str:
     )
 
 
-def _zero(found: Json) -> int:
+def _zero(found: shapes.Calibration) -> int:
     return list(found["offsets_ms"]).index(0)
 
 
-def _guidance(report: Json) -> str:
+def _guidance(report: shapes.Sync) -> str:
     rows = report.get("guidance", {}).get("rows", [])
     rows = sorted(rows, key=lambda row: row["options"]["guidance"])
     drawings = []
@@ -239,7 +245,7 @@ def _guidance(report: Json) -> str:
     )
 
 
-def _accelerations(report: Json, out: Path) -> str:
+def _accelerations(report: shapes.Sync, out: Path) -> str:
     found = report.get("accelerations")
     if not found:
         return ""
@@ -256,31 +262,31 @@ def _accelerations(report: Json, out: Path) -> str:
     )
 
 
-def _counterfactual(report: Json) -> str:
+def _counterfactual(report: shapes.Sync) -> str:
     found = report.get("counterfactual")
     if not found:
         return ""
     keys = ("onsets stay", "changes", "right")
-    rows = [
-        [row["factor"], row["system"], *(table.cell(row[key]) for key in keys)]
-        for row in found["rows"]
+    lines: list[list[str | table.Cell]] = [
+        ["what changes", "system", "onsets stay", "what must change does", "right, all of it"]
     ]
-    names = ["what changes", "system", "onsets stay", "what must change does", "right, all of it"]
+    for row in found["rows"]:
+        lines.append([row["factor"], row["system"], *(table.cell(row[key]) for key in keys)])
     return (
         "<h2>One thing changes</h2><p>Pairs of scenes that differ in one thing, drawn from one "
         "seed. All columns and the conflicts of picture and caption are in "
         "counterfactual/counterfactual.md; shuffled pairs are chance.</p>"
-        f"{table.html([names, *rows])}"
+        f"{table.html(lines)}"
     )
 
 
-def _training(report: Json) -> str:
+def _training(report: shapes.Sync) -> str:
     drawings = [
         figures.chart(
             [figures.Series(k, [(x, y, y, y) for x, y in v]) for k, v in curves.items()],
             "step",
             name,
-        )  # fmt: skip
+        )
         for name, curves in report.get("training", {}).items()
     ]
     drawings = [drawing for drawing in drawings if drawing]
@@ -289,7 +295,7 @@ def _training(report: Json) -> str:
     return f'<h2>Validation loss</h2><div class="charts">{"".join(drawings)}</div>'
 
 
-def _notes(report: Json) -> str:
+def _notes(report: shapes.Sync) -> str:
     notes = "".join(
         f"<li>{escape(name)}: {escape(text)}</li>" for name, text in report.get("notes", {}).items()
     )
@@ -308,7 +314,7 @@ def _notes(report: Json) -> str:
     )
 
 
-def _reading(report: Json) -> str:
+def _reading(report: shapes.Sync) -> str:
     detectors = "".join(
         f"<tr><th>{escape(name)}</th>"
         + "".join(

@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from syncflow.evaluation.report import figures, page, paper_tables, table, tables
-from syncflow.plain_text import Json
+from syncflow.evaluation.report import figures, page, paper_tables, shapes, table, tables
 
 
-def write(folder: Path, report: Json) -> None:
+def write(folder: Path, report: shapes.Paper) -> None:
     """``report.json``, ``report.md`` and ``index.html``."""
     _html(folder, report)
     tables.write_json(folder / "report.json", report)
     tables.write_text(folder / "report.md", paper_tables.page(report))
 
 
-def _html(folder: Path, report: Json) -> Path:
+def _html(folder: Path, report: shapes.Paper) -> Path:
     """Tables 1 to 4, figure 5 drawn over its guidance weights and figure 6 over steps."""
     parts = ["<h1>The paper's tables and figures</h1>", page.facts(report)]
     for key, (title, columns) in paper_tables.TABLES.items():
@@ -35,15 +34,17 @@ def _html(folder: Path, report: Json) -> Path:
     return page.document(folder / "index.html", "syncflow: the paper's tables", parts)
 
 
-def _guidance(rows: Sequence[Json]) -> str:
+def _guidance(rows: Sequence[shapes.PaperRow]) -> str:
     """One chart a metric, over the weights of the rows that were run."""
-    run = sorted((row for row in rows if "metrics" in row), key=lambda row: row["at"])
+    run = sorted((row for row in rows if "metrics" in row), key=lambda row: row["at"] or 0.0)
     names = dict.fromkeys(name for row in run for name in row["metrics"])
     drawings = []
     for name in names:
-        points = [
-            (row["at"], *row["metrics"][name]["value"]) for row in run if name in row["metrics"]
-        ]
+        points: list[tuple[float, float, float, float]] = []
+        for row in run:
+            if name in row["metrics"]:
+                value, low, high = row["metrics"][name]["value"]
+                points.append((row["at"] or 0.0, value, low, high))
         drawings.append(figures.chart([figures.Series("", points)], "guidance", name))
     return f'<div class="charts">{"".join(drawings)}</div>' if run else ""
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from syncflow.evaluation.report import table
+from syncflow.evaluation.report import shapes, table
 from syncflow.evaluation.report.table import Cell, cell
-from syncflow.plain_text import Json
 
 #: Columns of each table; what the paper's tables hold besides (section 4) is an image and not read.
 TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -52,7 +51,7 @@ _ARROW = {"lower": "↓", "higher": "↑"}
 
 
 def grid(
-    rows: Sequence[Json], columns: Sequence[str], published: str = ""
+    rows: Sequence[shapes.PaperRow], columns: Sequence[str], published: str = ""
 ) -> list[list[str | Cell]]:
     """Heading and lines of all columns of a table of the paper's (``published``), else of those
     that any row has; empty where there is nothing to show."""
@@ -66,7 +65,7 @@ def grid(
     lines += [[name, "", *(cell(values.get(c)) for c in shown)] for name, values in paper]
     for row in rows:
         found = row.get("metrics", {})
-        values = [cell(found.get(name, {}).get("value")) for name in shown]
+        values = [cell(found[name]["value"] if name in found else None) for name in shown]
         lines.append([row["system"], str(row.get("clips", "-")), *values])
     return lines
 
@@ -84,7 +83,7 @@ def losses(series: dict[str, dict[str, list[list[float]]]]) -> list[list[str | C
     return lines
 
 
-def page(report: Json) -> str:
+def page(report: shapes.Paper) -> str:
     """``report.md``."""
     facts = "\n".join(f"- {key}: {value}" for key, value in report["facts"].items())
     parts = [f"# The paper's tables\n\n{facts}\n"]
@@ -100,7 +99,7 @@ def page(report: Json) -> str:
     missing = [f"- {line}\n" for line in not_run(report)]
     if missing:
         parts.append("## Not run\n\n" + "".join(missing))
-    made: dict[str, Json] = {}
+    made: dict[str, Mapping[str, object]] = {}
     for row in report["rows"]:
         for name, value in row.get("metrics", {}).items():
             made.setdefault(name, value["facts"])
@@ -112,7 +111,7 @@ def page(report: Json) -> str:
     return "\n".join(parts)
 
 
-def not_run(report: Json) -> list[str]:
+def not_run(report: shapes.Paper) -> list[str]:
     """What was left out, and why, each once."""
     missing = {
         f"{name}: {reason}"

@@ -6,21 +6,21 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from syncflow.clip import Clip
-from syncflow.evaluation.report import page, tables
-from syncflow.plain_text import Json
+from syncflow.evaluation.report import page, shapes, tables
 
 
-def redraw(folder: Path, out: Path, more: Json | None = None) -> Path:
+def redraw(folder: Path, out: Path, more: shapes.More | None = None) -> Path:
     """The page of a report that is there, its players as they are, with ``more`` parts of a report
     ("calibration", "guidance", "training") beside its own; returns the new page's path.
 
     Raises:
         FileNotFoundError: ``folder`` holds no report.
     """
-    report = _numbers(json.loads((folder / "report.json").read_text())) | (more or {})
+    found = _numbers(json.loads((folder / "report.json").read_text()))
+    report = cast(shapes.Sync, {**cast(shapes.Sync, found), **(more or {})})
     with (folder / "clips.csv").open(newline="") as file:
         lines = [
             {key: tables.csv_text(value) for key, value in line.items()}
@@ -41,7 +41,7 @@ def redraw(folder: Path, out: Path, more: Json | None = None) -> Path:
     return page.write(out, report, shown)
 
 
-def _numbers(data: Any) -> Any:
+def _numbers(data: object) -> object:
     """What JSON has as null, for lack of infinity, is infinite again."""
     if isinstance(data, dict):
         return {key: _numbers(value) for key, value in data.items()}
@@ -52,21 +52,23 @@ def _numbers(data: Any) -> Any:
 
 def curves(
     calibrations: Sequence[Path] = (), sweep: Path | None = None, training: Path | None = None
-) -> Json:
+) -> shapes.More:
     """Parts of a report that were measured apart: response curves, a sweep over guidance and
     validation losses, from their JSON files."""
-    more: Json = {}
+    more: shapes.More = {}
     for file in calibrations:
-        found = _numbers(json.loads(file.read_text()))
+        found = cast(shapes.Calibration, _numbers(json.loads(file.read_text())))
         more.setdefault("calibration", {})[found["what"]] = found
     if sweep is not None:
-        more["guidance"] = _along_guidance(_numbers(json.loads(sweep.read_text())))
+        more["guidance"] = _along_guidance(
+            cast(shapes.Sweep, _numbers(json.loads(sweep.read_text())))
+        )
     if training is not None:
         more["training"] = tables.losses(training)
     return more
 
 
-def _along_guidance(sweep: Json) -> Json:
+def _along_guidance(sweep: shapes.Sweep) -> shapes.Guidance:
     """The rows that differ from the best in guidance alone."""
     fixed = {key: value for key, value in sweep["best"].items() if key != "guidance"}
     rows = [

@@ -5,16 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from syncflow import durable
-from syncflow.evaluation.report import figures, table
+from syncflow.evaluation.report import figures, shapes, table
 from syncflow.evaluation.report.table import Cell, cell
-from syncflow.plain_text import Json
 
 #: name in the JSON -> heading, factor, digits.
 COLUMNS = {
@@ -64,7 +62,7 @@ READING = (
 )
 
 
-def finite(value: Any) -> Any:
+def finite(value: object) -> object:
     """The same data with nan and infinity as null, which JSON lacks."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
@@ -73,7 +71,7 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_json(path: Path, data: Json) -> None:
+def write_json(path: Path, data: Mapping[str, object]) -> None:
     write_text(path, json.dumps(finite(data), indent=1, ensure_ascii=False) + "\n")
 
 
@@ -84,7 +82,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def lines(
-    rows: Sequence[Json], columns: Sequence[str], label: str = "system"
+    rows: Sequence[shapes.Row], columns: Sequence[str], label: str = "system"
 ) -> list[list[str | Cell]]:
     """Heading and lines of a table; columns that no row has are left out."""
     shown = [name for name in columns if any(name in row for row in rows)]
@@ -95,7 +93,7 @@ def lines(
     return out
 
 
-def markdown(rows: Sequence[Json], columns: Sequence[str], label: str = "system") -> str:
+def markdown(rows: Sequence[shapes.Row], columns: Sequence[str], label: str = "system") -> str:
     """A table with ``value [low, high]`` in every cell."""
     return table.markdown(lines(rows, columns, label))
 
@@ -109,7 +107,7 @@ def fidelity(found: dict[str, dict[str, float]]) -> list[list[str | Cell]]:
     return out
 
 
-def write_markdown(path: Path, report: Json) -> None:
+def write_markdown(path: Path, report: shapes.Sync) -> None:
     """The report as a page: what was run, the table of every group, what the words mean."""
     facts = "\n".join(f"- {key}: {value}" for key, value in report["facts"].items())
     parts = [f"# Sync and prompt adherence\n\n{facts}\n"]
@@ -136,7 +134,7 @@ def write_markdown(path: Path, report: Json) -> None:
     write_text(path, "\n".join(parts))
 
 
-def calibration(name: str, found: Json) -> str:
+def calibration(name: str, found: shapes.Calibration) -> str:
     """The response curves as a table, a column per offset that is a multiple of 100 ms."""
     shown = [i for i, ms in enumerate(found["offsets_ms"]) if ms % 100 == 0]
     offsets = [f"{found['offsets_ms'][i]:+d}" for i in shown]
@@ -183,11 +181,11 @@ def _runs(text: str) -> bool:
     return text.lstrip().startswith(_FORMULA)
 
 
-def write_csv(path: Path, records: Sequence[Json]) -> None:
+def write_csv(path: Path, records: Sequence[shapes.Row]) -> None:
     """One line per clip and system; times in seconds, separated by blanks. Cells of text are
     ``csv_cell``s."""
 
-    def cell(value: Any) -> Any:
+    def cell(value: object) -> object:
         if isinstance(value, list):
             return " ".join(f"{t:.4f}" for t in value)
         return csv_cell(value) if isinstance(value, str) else value

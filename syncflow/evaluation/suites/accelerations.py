@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 
@@ -23,11 +23,18 @@ from syncflow.clip import Clip
 from syncflow.config import ModelConfig
 from syncflow.data import media
 from syncflow.evaluation.probes.probe import Probe, ProbeSettings
-from syncflow.evaluation.report import accelerations_page, accelerations_tables, page, tables
+from syncflow.evaluation.report import (
+    accelerations_page,
+    accelerations_tables,
+    page,
+    shapes,
+    tables,
+)
 from syncflow.evaluation.suites import cells, provenance, systems, verdicts
 from syncflow.evaluation.suites.cells import Cell, Grid
-from syncflow.evaluation.suites.systems import Case
+from syncflow.evaluation.suites.systems import Case, Model
 from syncflow.evaluation.suites.verdicts import Run
+from syncflow.json_types import JsonObject
 from syncflow.model_io import model_folder
 from syncflow.progress import bar
 
@@ -43,7 +50,7 @@ SMALL: tuple[Grid, ...] = ({"steps": ("20",)}, {"cache": ("both",), "cache_thres
 
 
 def run(
-    model: Any = None,
+    model: Model | str | Path | None = None,
     grids: Sequence[Grid] = GRIDS,
     clips: int = 48,
     seeds: int = 2,
@@ -59,7 +66,7 @@ def run(
     probes: str | Path | None = None,
     command: str | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> shapes.Accelerations:
     """Measures every cell of some grids on ``clips`` captions of every level, ``seeds`` clips of
     each, and writes ``accelerations.json`` and ``.md`` and ``index.html`` with players into ``out``
     (default ``runs/eval/accelerations``); returns the first. Files are written anew after every
@@ -101,11 +108,15 @@ def run(
     on_gpu = getattr(loaded, "device", torch.device("cpu")).type == "cuda"
     clock = "seconds" if on_gpu else "processor_seconds"
     reference, row = _run(loaded, full, cases, used, making)
-    report: dict[str, Any] = {
+    report: shapes.Accelerations = {
         "facts": {
-            **named, "clips": f"{clips} captions per level of split {split}, levels "
-            f"{list(levels)}, {seeds} seeds each", "full run": _said(full, own), "seed": seed,
-            "batch": batch, **provenance.circumstances(command),
+            **named,
+            "clips": f"{clips} captions per level of split {split}, levels "
+            f"{list(levels)}, {seeds} seeds each",
+            "full run": _said(full, own),
+            "seed": seed,
+            "batch": batch,
+            **provenance.circumstances(command),
         },
         "rule": [
             {"modality": c.modality, "key": c.key, "what": c.what, "range": [c.low, c.high]}
@@ -113,8 +124,10 @@ def run(
         ],
         "clock": clock,
         "rows": [row | verdicts.measured(reference, reference, seed) | {"verdicts": {}}],
-        "not_run": [], "recommended": None, "written": None,
-    }  # fmt: skip
+        "not_run": [],
+        "recommended": None,
+        "written": None,
+    }
     sections: list[str] = []
     for cell in bar(others, desc="cells", shown=progress):
         try:
@@ -134,7 +147,7 @@ def run(
         _choose(report)
         _write_files(out, report, sections)
     if write:
-        report["written"] = _write_setting(Path(model), report)
+        report["written"] = _write_setting(Path(str(model)), report)
     _write_files(out, report, sections)
     return report
 
@@ -143,7 +156,7 @@ class _NotRun(Exception):
     """A cell that cannot run here, and why."""
 
 
-def _check(full: Cell, others: Sequence[Cell], config: Any) -> None:
+def _check(full: Cell, others: Sequence[Cell], config: ModelConfig | None) -> None:
     """What the sampler would refuse is refused before anything is sampled."""
     if not others:
         raise ValueError("the grid has no cell beside the full run")
@@ -159,12 +172,12 @@ def _check(full: Cell, others: Sequence[Cell], config: Any) -> None:
 
 
 def _run(
-    model: Any,
+    model: Model,
     cell: Cell,
     cases: Sequence[Case],
     probes: tuple[Probe, Probe],
-    making: dict[str, Any],
-) -> tuple[Run, dict[str, Any]]:
+    making: Mapping[str, int],
+) -> tuple[Run, shapes.Row]:
     """The clips of a cell and what they cost."""
     if not (cells.is_as_loaded(model, cell) or hasattr(model, "ddit")):
         raise _NotRun("it changes towers, and this model has none of its own")
@@ -172,7 +185,7 @@ def _run(
     seed, batch, seeds = (making[key] for key in ("seed", "batch", "seeds"))
     chosen = cells.variant(model, cell)
 
-    def generated(one: Any, first: int, captions: Sequence[str]) -> list[Clip]:
+    def generated(one: Model, first: int, captions: Sequence[str]) -> list[Clip]:
         return systems.generated(
             one, captions, seed=first, batch=batch, options=cell.sampling, progress=False
         )
@@ -200,11 +213,15 @@ def _run(
     if wrong:
         raise _NotRun(f"{wrong} of {seeds * count} sounds are not finite")
     row = {
-        "cell": cell.label, "options": cell.sampling, "dtype": cell.dtype, "part": cell.part,
-        "compile": cell.compile, "seconds": took / (seeds * count),
+        "cell": cell.label,
+        "options": cell.sampling,
+        "dtype": cell.dtype,
+        "part": cell.part,
+        "compile": cell.compile,
+        "seconds": took / (seeds * count),
         "processor_seconds": spent / (seeds * count),
         "passes": cells.whole_passes(counted, passes, of),
-    }  # fmt: skip
+    }
     return Run(cases, clips, [systems.observe(part, *probes) for part in clips]), row
 
 
@@ -219,14 +236,14 @@ def _worst(label: str, made: Run, full: Run, players: int) -> list[page.Shown]:
     return shown
 
 
-def _said(full: Cell, own: dict[str, Any]) -> str:
+def _said(full: Cell, own: Mapping[str, object]) -> str:
     """The settings of the full run, those of the model's own that it keeps among them."""
     settings = {**own, **full.sampling}
     words = [f"{name} {value}" for name, value in settings.items() if value is not None]
     return ", ".join([*words, *([full.dtype] if full.dtype else [])])
 
 
-def _choose(report: dict[str, Any]) -> None:
+def _choose(report: shapes.Accelerations) -> None:
     """The fastest cell that passes in all modalities, and the fastest that a folder can hold."""
     passed = [
         row
@@ -240,21 +257,21 @@ def _choose(report: dict[str, Any]) -> None:
     )
 
 
-def _write_setting(folder: Path, report: dict[str, Any]) -> str | None:
+def _write_setting(folder: Path, report: shapes.Accelerations) -> str | None:
     """Puts the sampling options of the recommended cell into a model folder's config."""
     label = report.get("recommended for the folder")
     if label is None:
         return None
     row = next(row for row in report["rows"] if row["cell"] == label)
     path = folder / model_folder.CONFIG
-    data = plain_text.read_json(path)
+    data = cast(JsonObject, plain_text.read_json(path))
     data["sampling"] = {**data.get("sampling", {}), **row["options"]}
     ModelConfig.parse(data, str(path))
     durable.write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
     return str(label)
 
 
-def _write_files(out: Path, report: dict[str, Any], sections: Sequence[str]) -> None:
+def _write_files(out: Path, report: shapes.Accelerations, sections: Sequence[str]) -> None:
     tables.write_json(out / "accelerations.json", report)
     tables.write_text(out / "accelerations.md", accelerations_tables.markdown(report))
     accelerations_page.write(out, report, sections)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -23,8 +24,8 @@ import torch
 from syncflow.clip import FPS, Clip
 from syncflow.detect import contacts, envelopes, matching, onsets
 from syncflow.evaluation.metrics import av_align, metric
+from syncflow.evaluation.report import shapes
 from syncflow.generation.choice import ranking
-from syncflow.plain_text import Json
 from syncflow.progress import bar
 
 #: Milliseconds by which the sound is moved; positive is late.
@@ -166,7 +167,7 @@ def calibrate(
     seed: int = 0,
     with_av_align: bool | None = None,
     progress: bool = True,
-) -> Json:
+) -> shapes.Calibration:
     """Response curves of all metrics on real clips.
 
     Args:
@@ -215,7 +216,7 @@ def calibrate(
         [np.ones((1, len(clips))), matching.resampling(len(clips), resamples, seed)]
     )
     pairs_RN = np.concatenate([drawn_RN * drawn_RN[:, order] for order in orders], axis=1)
-    result = {}
+    result: dict[str, shapes.Response] = {}
     for name, one in metrics.items():
         values = {ms: one.prepare(part)(drawn_RN) for ms, part in moved_clips.items()}
         result[name] = {
@@ -234,7 +235,13 @@ def _estimate(values_R: np.ndarray) -> list[float]:
     return [float(values_R[0]), *matching.interval(values_R[1:])]
 
 
-def _verdict(of: Metric, values: dict[int, np.ndarray], chance_R: np.ndarray) -> Json:
+class _Verdict(TypedDict):
+    fit: bool
+    why: str
+    resolution_ms: list[int | None]
+
+
+def _verdict(of: Metric, values: dict[int, np.ndarray], chance_R: np.ndarray) -> _Verdict:
     """Whether the curve falls on both sides, why not, and how small an offset it notices."""
     sign = 1 if of.better == "high" else -1
 

@@ -7,14 +7,20 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from syncflow import flow
+from syncflow.evaluation.suites.systems import Model
 from syncflow.models.text.int8 import quantize_linears
 from syncflow.sampling import OPTIONS
+
+if TYPE_CHECKING:
+    from syncflow.generation.pipeline import SyncFlow
+    from syncflow.models.ddit import DDiT
+
 
 #: Axis -> values as they are written, of each grid; the product of its axes are its cells.
 Grid = Mapping[str, Sequence[str]]
@@ -36,7 +42,7 @@ class Cell:
     """
 
     label: str
-    sampling: dict[str, Any] = field(default_factory=dict)
+    sampling: dict[str, float | str] = field(default_factory=dict)
     dtype: str = ""
     part: str = "both"
     compile: bool = False
@@ -49,7 +55,7 @@ class Cell:
         return None
 
 
-def cells(grids: Sequence[Grid], own: Mapping[str, Any]) -> tuple[Cell, list[Cell]]:
+def cells(grids: Sequence[Grid], own: Mapping[str, object]) -> tuple[Cell, list[Cell]]:
     """The full run and every other cell of some grids.
 
     The full run is the model's own settings (``own``) with the most steps that it or a grid has, no
@@ -68,7 +74,7 @@ def cells(grids: Sequence[Grid], own: Mapping[str, Any]) -> tuple[Cell, list[Cel
     full = Cell("full run", {"cache": "off"})
     steps = [cell.sampling["steps"] for cell in found if "steps" in cell.sampling]
     if steps:
-        full.sampling["steps"] = max([*steps, own.get("steps") or 1])
+        full.sampling["steps"] = max(cast("list[int]", [*steps, own.get("steps") or 1]))
     if "guidance_interval" in given:
         full.sampling.update(guidance_start=0.0, guidance_end=1.0)
     if "dtype" in given:
@@ -108,7 +114,7 @@ def _cell(named: Mapping[str, str]) -> Cell:
     return cell
 
 
-def _value(name: str, text: str) -> Any:
+def _value(name: str, text: str) -> float | str:
     option = OPTIONS[name]
     if option.choices:
         # What the field calls it, of both towers.
@@ -119,7 +125,7 @@ def _value(name: str, text: str) -> Any:
         raise ValueError(f"{name.replace('_', '-')} {text!r} of a grid: it {error}") from None
 
 
-def _interval(text: str) -> dict[str, float]:
+def _interval(text: str) -> dict[str, float | str]:
     start, dash, end = text.partition("-")
     if not dash:
         raise ValueError(
@@ -137,7 +143,7 @@ def _one_of(name: str, value: str, known: Sequence[str]) -> str:
     return value
 
 
-def is_as_loaded(model: Any, cell: Cell) -> bool:
+def is_as_loaded(model: Model, cell: Cell) -> bool:
     """Whether a cell is a matter of sampling alone, so that a model folder can hold it."""
     return not cell.compile and _dtype(cell) in (None, getattr(model, "dtype", torch.float32))
 
@@ -149,20 +155,21 @@ def _dtype(cell: Cell) -> torch.dtype | str | None:
     return named.get(cell.dtype, cell.dtype)
 
 
-def variant(model: Any, cell: Cell) -> Any:
+def variant(model: Model, cell: Cell) -> Model:
     """The model that a cell asks for: the same one where that does, else one beside it."""
     if is_as_loaded(model, cell):
         return model
     from syncflow.generation import pipeline
     from syncflow.generation.steps import Steps
 
-    if cell.dtype == "fp32" and model.dtype != torch.float32 and model.folder is not None:
+    loaded = cast("SyncFlow", model)
+    if cell.dtype == "fp32" and loaded.dtype != torch.float32 and loaded.folder is not None:
         # The weights as they are in the folder: those in memory have lost bits.
-        other = pipeline.load(model.folder, model.device, torch.float32)
+        other = pipeline.load(loaded.folder, loaded.device, torch.float32)
     else:
-        other = copy.copy(model)
-        other.ddit = copy.deepcopy(model.ddit)
-    other.steps = Steps(graph=model.steps.graph, compiled=cell.compile)
+        other = copy.copy(loaded)
+        other.ddit = copy.deepcopy(loaded.ddit)
+    other.steps = Steps(graph=loaded.steps.graph, compiled=cell.compile)
     if cell.dtype == "int8":
         _quantize(other.ddit, cell.part)
     elif cell.dtype == "bf16" and cell.part != "both":
@@ -177,7 +184,7 @@ def variant(model: Any, cell: Cell) -> Any:
     return other
 
 
-def _quantize(ddit: Any, part: str) -> None:
+def _quantize(ddit: DDiT, part: str) -> None:
     """8-bit weights for the linear layers of the blocks; embeddings and last layers stay."""
     video, audio = ddit.video_tower, ddit.audio_tower
     if part != "audio":
@@ -188,7 +195,7 @@ def _quantize(ddit: Any, part: str) -> None:
             quantize_linears(module)
 
 
-def _halve(ddit: Any, part: str) -> None:
+def _halve(ddit: DDiT, part: str) -> None:
     """bfloat16 for one tower; the adaptors go with the sound, which they speak to."""
     sound = [*ddit.adaptors, *([ddit.upsampler] if ddit.upsampler else []), ddit.audio_tower]
     for module in [ddit.video_tower] if part == "video" else sound:
@@ -198,7 +205,7 @@ def _halve(ddit: Any, part: str) -> None:
         module.register_forward_pre_hook(_cast)
 
 
-def _cast(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+def _cast(module: nn.Module, given: tuple[object, ...]) -> tuple[object, ...]:
     dtype = next(module.parameters()).dtype
     return tuple(x.to(dtype) if torch.is_tensor(x) else x for x in given)
 
@@ -210,11 +217,11 @@ class Passes:
 
 
 @contextmanager
-def counted(model: Any) -> Iterator[Passes]:
+def counted(model: Model) -> Iterator[Passes]:
     """Counts rows of the video tower's blocks; none of a model that has no such tower."""
     passes, hooks = Passes(), []
 
-    def count(module: nn.Module, given: tuple[Any, ...]) -> None:
+    def count(module: nn.Module, given: tuple[Tensor, ...]) -> None:
         passes.rows += len(given[0])
 
     if hasattr(model, "ddit"):
@@ -228,8 +235,8 @@ def counted(model: Any) -> Iterator[Passes]:
             hook.remove()
 
 
-def whole_passes(model: Any, passes: Passes, clips: int) -> float | None:
+def whole_passes(model: Model, passes: Passes, clips: int) -> float | None:
     """Rows through the whole of the video tower for every clip: each caption of a step is one."""
     if not hasattr(model, "ddit"):
         return None
-    return passes.rows / (2 * model.config.ddit.video.depth) / clips
+    return passes.rows / (2 * cast("SyncFlow", model).config.ddit.video.depth) / clips

@@ -8,9 +8,9 @@ same length, cut where the seam would be, say what all of that is worth.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 import torch
@@ -21,9 +21,9 @@ from syncflow.detect import contacts, matching, onsets, tracking
 from syncflow.evaluation.probes import looks
 from syncflow.evaluation.probes.probe import Probe, ProbeSettings
 from syncflow.evaluation.report import table, tables
+from syncflow.evaluation.report.shapes import Row
 from syncflow.evaluation.suites import provenance, systems
 from syncflow.evaluation.suites.systems import Model
-from syncflow.plain_text import Json
 from syncflow.progress import bar
 
 _BORDER_S, _NEAR_ONSET_S, _EVENT_S = 0.02, 0.04, 0.1
@@ -37,6 +37,12 @@ COLUMNS = {
 }
 
 
+_Report = TypedDict(
+    "_Report",
+    {"facts": Mapping[str, object], "rows": list[Row], "unchanged outside the span": float},
+)
+
+
 def run(
     model: Model | str | Path | None = None,
     clips: int = 40,
@@ -45,11 +51,11 @@ def run(
     out: str | Path | None = None,
     seed: int = 0,
     *,
-    options: Json | None = None,
+    options: Mapping[str, object] | None = None,
     probe_settings: tuple[ProbeSettings, ProbeSettings] | None = None,
     command: str | None = None,
     progress: bool = True,
-) -> Json:
+) -> _Report:
     """Extends ``clips`` clips of level 1 to ``seconds`` and draws a second of their sound anew;
     writes ``continuation.json`` and ``.md`` into ``out`` (default ``runs/eval``), returns the
     former.
@@ -65,9 +71,13 @@ def run(
     colour = systems.load_probes(out.parent / "probes", (1,), probe_settings)[1]
     asked = options or {}
     first = systems.generated(
-        loaded, [case.prompt for case in cases], seed=seed, batch=8, options=asked,
+        loaded,
+        [case.prompt for case in cases],
+        seed=seed,
+        batch=8,
+        options=asked,
         progress=progress,
-    )  # fmt: skip
+    )
     window = first[0].seconds
     windows = round(seconds / window)
     if windows < 2 or abs(windows * window - seconds) > 1e-6:
@@ -78,9 +88,9 @@ def run(
         prompt = cases[index].prompt
         given = {"seed": seed + index, "progress": False, **asked}
         more = {"extend": first[index], "seconds": seconds - window}
-        longer.append(loaded.generate(prompt, **more, **given))
+        longer.append(cast(Clip, loaded.generate(prompt, **more, **given)))
         again = {"retake": first[index], "span": span, "part": "audio"}
-        retaken.append(loaded.generate(prompt, **again, **given))
+        retaken.append(cast(Clip, loaded.generate(prompt, **again, **given)))
     real = [
         systems.rendered(systems.case(impacts.sample_scene(n, 1, split, seconds)), 64, 64)
         for n in impacts.SEEDS[split][:clips]
@@ -95,15 +105,18 @@ def run(
     rows.append({"clips": "first clips, whole", **_sync(first, seed)})
     for name, part in (("first clips", first), ("sound drawn anew", retaken)):
         rows.append({"clips": f"{name}, inside the span", **_sync(part, seed, span)})
-    report = {
+    report: _Report = {
         "facts": {
-            **named, "clips": f"{clips} of split {split}, level 1, extended to {seconds:g} s",
-            "span": list(span), "seed": seed, "sampling": asked or "the model's own defaults",
+            **named,
+            "clips": f"{clips} of split {split}, level 1, extended to {seconds:g} s",
+            "span": list(span),
+            "seed": seed,
+            "sampling": asked or "the model's own defaults",
             **provenance.circumstances(command),
         },
         "unchanged outside the span": float(np.mean(outside)),
         "rows": rows,
-    }  # fmt: skip
+    }
     tables.write_json(out / "continuation.json", report)
     tables.write_text(out / "continuation.md", _page(report))
     return report
@@ -111,7 +124,7 @@ def run(
 
 def _windows(
     name: str, clips: Sequence[Clip], window: float, windows: int, colour: Probe, seed: int
-) -> list[Json]:
+) -> list[Row]:
     """A row for every window of the clips, the seam at its start among its columns."""
     rows = []
     before: list[str] = []
@@ -132,7 +145,7 @@ def _windows(
     return rows
 
 
-def _sync(clips: Sequence[Clip], seed: int, span: tuple[float, float] | None = None) -> Json:
+def _sync(clips: Sequence[Clip], seed: int, span: tuple[float, float] | None = None) -> Row:
     def within(times: Sequence[float]) -> list[float]:
         return [t for t in times if span is None or span[0] <= t < span[1]]
 
@@ -195,8 +208,8 @@ def _jump(clip: Clip, at: float) -> float | None:
     return float(max(0.0, steps[1] - max(steps[0], steps[2])))
 
 
-def _page(report: Json) -> str:
-    lines: list[list[Any]] = [["clips", *COLUMNS]]
+def _page(report: _Report) -> str:
+    lines: list[list[str | table.Cell]] = [["clips", *COLUMNS]]
     lines += [
         [row["clips"], *(table.cell(row.get(key)) for key in COLUMNS)] for row in report["rows"]
     ]

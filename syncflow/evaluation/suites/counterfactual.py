@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypedDict
 
 import numpy as np
 import torch
@@ -25,9 +25,9 @@ from syncflow.detect.settings import TrackSettings
 from syncflow.detect.tracking import foreground
 from syncflow.evaluation.probes.probe import Probe, ProbeSettings
 from syncflow.evaluation.report import table, tables
+from syncflow.evaluation.report.shapes import Counterfactual, Row, Sync
 from syncflow.evaluation.suites import provenance, systems
 from syncflow.evaluation.suites.systems import Case, Model, Observation
-from syncflow.plain_text import Json
 
 #: Onsets further apart than this, in seconds, are no longer the same.
 _SAME = 0.05
@@ -80,6 +80,27 @@ def pairs(factor: str, clips: int, split: str = "test", seed: int = 0) -> list[P
     return found
 
 
+class _Making(systems.Making):
+    options: Mapping[str, object]
+
+
+_Share = Literal["onsets stay", "changes", "right"]
+_SHARES: tuple[_Share, ...] = ("onsets stay", "changes", "right")
+_LEVELS: tuple[Literal["picture_db", "sound_db"], ...] = ("picture_db", "sound_db")
+
+_Compared = TypedDict(
+    "_Compared",
+    {
+        "onsets stay": bool,
+        "gaps_ms": list[float],
+        "picture_db": float,
+        "sound_db": float,
+        "changes": bool,
+        "right": bool,
+    },
+)
+
+
 def run(
     model: Model | str | Path | None = None,
     clips: int = 60,
@@ -88,12 +109,12 @@ def run(
     seed: int = 0,
     batch: int = 16,
     *,
-    options: Json | None = None,
+    options: Mapping[str, object] | None = None,
     probe_settings: tuple[ProbeSettings, ProbeSettings] | None = None,
     probes: str | Path | None = None,
     command: str | None = None,
     progress: bool = True,
-) -> Json:
+) -> Counterfactual:
     """Measures every factor and the conflicts on ``clips`` pairs each; writes
     ``counterfactual.json`` and ``.md`` into ``out`` (default ``runs/eval``), returns the former.
     ``probes``: the folder that keeps them (default beside ``out``).
@@ -109,11 +130,14 @@ def run(
     loaded, named = provenance.load_model(model)
     kept = out.parent / "probes" if probes is None else Path(probes)
     judges = systems.load_probes(kept, (1,), probe_settings)
-    making: Json = {
-        "seed": seed, "batch": batch, "options": options or {}, "progress": progress,
-    }  # fmt: skip
-    rows: list[Json] = []
-    conflicts: list[Json] = []
+    making: _Making = {
+        "seed": seed,
+        "batch": batch,
+        "options": options or {},
+        "progress": progress,
+    }
+    rows: list[Row] = []
+    conflicts: list[Row] = []
     for factor in impacts.FACTORS:
         chosen = pairs(factor, clips, split, seed)
         size = loaded.generate([chosen[0].one.prompt], steps=1, progress=False)[0].video.shape[2:]
@@ -126,27 +150,57 @@ def run(
         if factor != "count":
             made["video to audio"] = [
                 systems.generated(
-                    loaded, [""] * len(side), video=[clip.video for clip in side], label=factor,
+                    loaded,
+                    [""] * len(side),
+                    video=[clip.video for clip in side],
+                    label=factor,
                     **making,
                 )
                 for side in real
-            ]  # fmt: skip
+            ]
         for name, sides in made.items():
             rows += _measured(name, chosen, sides, judges, seed)
         if factor == "material":
             conflicts = _conflicts(loaded, chosen, real[0], judges[0], making)
-    report = {
+    report: Counterfactual = {
         "facts": {
-            **named, "pairs": f"{clips} of every factor, split {split}, level 1", "seed": seed,
-            "sampling": options or "the model's own defaults", **provenance.circumstances(command),
+            **named,
+            "pairs": f"{clips} of every factor, split {split}, level 1",
+            "seed": seed,
+            "sampling": options or "the model's own defaults",
+            **provenance.circumstances(command),
         },
         "rows": rows,
         "conflicts": conflicts,
         "probes": {"material": judges[0].facts, "colour": judges[1].facts},
-    }  # fmt: skip
+    }
     tables.write_json(out / "counterfactual.json", report)
     tables.write_text(out / "counterfactual.md", _page(report))
     return report
+
+
+def add(
+    report: Sync,
+    model: Model,
+    clips: int,
+    split: str,
+    out: Path,
+    seed: int,
+    probe_settings: tuple[ProbeSettings, ProbeSettings] | None,
+) -> None:
+    """Adds what follows where one thing changes, of ``clips`` pairs, to a suite's report in
+    ``out``, whose probes it shares; nothing of 0."""
+    if clips:
+        report["counterfactual"] = run(
+            model,
+            max(2, clips),
+            split,
+            out / "counterfactual",
+            seed,
+            probe_settings=probe_settings,
+            probes=out.parent / "probes",
+            progress=False,
+        )
 
 
 def _sides(chosen: Sequence[Pair]) -> tuple[list[Case], list[Case]]:
@@ -159,7 +213,7 @@ def _measured(
     sides: Sequence[Sequence[Clip]],
     probes: tuple[Probe, Probe],
     seed: int,
-) -> list[Json]:
+) -> list[Row]:
     """The row of a system, and the same with the second clips shuffled: chance."""
     factor = chosen[0].factor
     seen = [systems.observe(side, *probes) for side in sides]
@@ -170,25 +224,27 @@ def _measured(
             _compared(pair, (sides[0][i], sides[1][j]), (seen[0][i], seen[1][j]))
             for pair, i, j in zip(chosen, range(len(chosen)), index, strict=True)
         ]
-        row: Json = {"factor": factor, "system": label, "pairs": len(found)}
-        for key in ("onsets stay", "changes", "right"):
-            row[key] = matching.average([float(item[key]) for item in found], seed=seed)
-        for key in ("picture_db", "sound_db"):
-            row[key] = matching.average([item[key] for item in found], seed=seed)
+        row: Row = {"factor": factor, "system": label, "pairs": len(found)}
+        for share in _SHARES:
+            row[share] = matching.average([float(item[share]) for item in found], seed=seed)
+        for level in _LEVELS:
+            row[level] = matching.average([item[level] for item in found], seed=seed)
         gaps = [gap for item in found for gap in item["gaps_ms"]]
         row["onset_ms"] = float(np.median(gaps)) if gaps else None
         rows.append(row)
     return rows
 
 
-def _compared(pair: Pair, clips: tuple[Clip, Clip], seen: tuple[Observation, Observation]) -> Json:
+def _compared(
+    pair: Pair, clips: tuple[Clip, Clip], seen: tuple[Observation, Observation]
+) -> _Compared:
     """One pair: what stays and what changes."""
     heard = [o.onsets for o in seen]
     matched = matching.match(heard[0], heard[1], _SAME)
     onsets_stay = len(matched) == len(heard[0]) == len(heard[1])
     asked = [getattr(case, pair.factor) for case in (pair.one, pair.other)]
     if pair.factor == "count":
-        given: list[Any] = [len(o.contacts) for o in seen]
+        given: list[object] = [len(o.contacts) for o in seen]
         stays = seen[0].material == seen[1].material and seen[0].colour == seen[1].colour
     else:
         given = [getattr(o, pair.factor) for o in seen]
@@ -216,8 +272,8 @@ def _outside(one: Clip, other: Clip) -> float:
 
 
 def _conflicts(
-    model: Model, chosen: Sequence[Pair], real: Sequence[Clip], probe: Probe, making: Json
-) -> list[Json]:
+    model: Model, chosen: Sequence[Pair], real: Sequence[Clip], probe: Probe, making: _Making
+) -> list[Row]:
     """Which of picture and caption the sound's material follows, where they differ and where not;
     ``by chance`` is how often the probe says it of sounds of other clips."""
     from syncflow.evaluation.probes import materials
@@ -234,24 +290,25 @@ def _conflicts(
         hits = {
             "follows the picture": [f == a for f, a in zip(found, shown, strict=True)],
             "follows the caption": [f == b for f, b in zip(found, said, strict=True)],
-            "neither": [
-                f not in (a, b) for f, a, b in zip(found, shown, said, strict=True)
-            ],
+            "neither": [f not in (a, b) for f, a, b in zip(found, shown, said, strict=True)],
             "by chance, the picture": [found[j] == a for j, a in zip(order, shown, strict=True)],
-        }  # fmt: skip
+        }
         shares = {key: matching.average([float(v) for v in of]) for key, of in hits.items()}
         rows.append({"picture and caption": label, "pairs": len(made), **shares})
     return rows
 
 
-def _page(report: Json) -> str:
-    lines = [["factor", "system", *COLUMNS]]
+def _page(report: Counterfactual) -> str:
+    lines: list[list[str | table.Cell]] = [["factor", "system", *COLUMNS]]
     lines += [
         [row["factor"], row["system"], *(_cell(row[key]) for key in COLUMNS)]
         for row in report["rows"]
     ]
-    keys = list(report["conflicts"][0])
-    conflict = [keys, *([_cell(row[key]) for key in keys] for row in report["conflicts"])]
+    keys: list[str] = list(report["conflicts"][0])
+    conflict: list[list[str | table.Cell]] = [
+        [*keys],
+        *([_cell(row[key]) for key in keys] for row in report["conflicts"]),
+    ]
     facts = "\n".join(f"- {key}: {value}" for key, value in report["facts"].items())
     legend = "\n".join(f"- {key}: {text}" for key, text in COLUMNS.items())
     return (
@@ -260,7 +317,7 @@ def _page(report: Json) -> str:
     )
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: str | float | Sequence[float | None] | None) -> str | table.Cell:
     if isinstance(value, (str, int)):
         return str(value)
     return table.cell(value)

@@ -22,7 +22,7 @@ from syncflow.detect.settings import ContactSettings, Detectors, OnsetSettings
 from syncflow.detect.tracking import tracks
 from syncflow.evaluation.probes import wear
 from syncflow.evaluation.suites import systems
-from syncflow.plain_text import Json
+from syncflow.json_types import JsonObject
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _search(
 
 
 def _rounded(settings: Settings, names: Sequence[str]) -> Settings:
-    rounded: Json = {n: float(f"{getattr(settings, n):.3g}") for n in names}
+    rounded: JsonObject = {n: float(f"{getattr(settings, n):.3g}") for n in names}
     return replace(settings, **rounded)
 
 
@@ -139,7 +139,7 @@ def fit(
 
     clean = [i for i, s in enumerate(data) if not s.worn]
     found = look(picture), listen(sound)
-    report: Json = {
+    report: JsonObject = {
         "split": split,
         "clips": clips,
         "levels": list(levels),

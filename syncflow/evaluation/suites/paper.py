@@ -15,17 +15,16 @@ from typing import Literal
 
 from syncflow.evaluation.metrics.metric import Metric, Pair
 from syncflow.evaluation.probes.probe import ProbeSettings
-from syncflow.evaluation.report import paper_page
+from syncflow.evaluation.report import paper_page, shapes
 from syncflow.evaluation.suites import datasets, paper_systems
-from syncflow.evaluation.suites.paper_metrics import (
+from syncflow.evaluation.suites.paper_systems import (
     Factory,
     Networks,
+    System,
     factories,
     world_factories,
 )
-from syncflow.evaluation.suites.paper_systems import System
 from syncflow.evaluation.suites.systems import Model, is_finite
-from syncflow.plain_text import Json
 from syncflow.progress import bar
 
 #: The paper's zero-shot resolutions (Table 1), and the guidance weights that figure 5 is drawn at
@@ -45,7 +44,7 @@ def measure(
     batch: int = 8,
     label: str = "",
     progress: bool = True,
-) -> tuple[dict[str, Json], dict[str, str], dict[str, str]]:
+) -> tuple[dict[str, shapes.PaperMetric], dict[str, str], dict[str, str]]:
     """All metrics of one system on ``items``: name -> value, better, clips and facts; name -> why
     it was not run; and key of an item -> why no metric sees it (a damaged film, a sound that is not
     finite). A metric that refuses the clips is left out; a system that cannot make them raises."""
@@ -86,7 +85,7 @@ def measure(
     if len(left_out) == len(items):
         key, reason = next(iter(left_out.items()))
         raise ValueError(f"none of {len(items)} clips can be measured; {key}: {reason}")
-    found = {}
+    found: dict[str, shapes.PaperMetric] = {}
     for name, metric in running.items():
         try:
             for result in metric.results():
@@ -101,7 +100,7 @@ def measure(
     return found, missing, left_out
 
 
-def averaged(parts: Sequence[dict[str, Json]]) -> dict[str, Json]:
+def averaged(parts: Sequence[dict[str, shapes.PaperMetric]]) -> dict[str, shapes.PaperMetric]:
     """The mean over checkpoints of every value and bound; metrics that all of them have."""
     names = [name for name in parts[0] if all(name in part for part in parts)]
     return {
@@ -179,7 +178,7 @@ def run(
     probe_settings: tuple[ProbeSettings, ProbeSettings] | None = None,
     command: str | None = None,
     progress: bool = True,
-) -> Json:
+) -> shapes.Paper:
     """Measures every setting and writes ``report.json`` and ``report.md`` into ``out``.
 
     Args:
@@ -232,7 +231,7 @@ def run(
         "seed": seed,
         **circumstances(command),
     }
-    report: Json = {"facts": facts, "rows": [], "curves": curves}
+    report: shapes.Paper = {"facts": facts, "rows": [], "curves": curves}
     for row in rows:
         done = _row(row, items, size, metrics, networks, seed, batch, progress)
         report["rows"].append(done)
@@ -249,12 +248,12 @@ def _row(
     seed: int,
     batch: int,
     progress: bool,
-) -> Json:
+) -> shapes.PaperRow:
     begun = time.perf_counter()
-    parts: list[Json] = []
+    parts: list[dict[str, shapes.PaperMetric]] = []
     missing: dict[str, str] = {}
     left_out: dict[str, str] = {}
-    row: Json = {"system": system.name, "tables": list(system.tables), "at": system.at}
+    row: shapes.PaperRow = {"system": system.name, "tables": list(system.tables), "at": system.at}
     try:
         for make in system.makes:
             found, absent, left = measure(

@@ -8,14 +8,14 @@ import platform
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from syncflow.evaluation.suites.systems import Model
 from syncflow.model_io import fingerprint
 
 
-def load_model(model: Any) -> tuple[Any, dict[str, str]]:
+def load_model(model: Model | str | Path | None) -> tuple[Model, dict[str, str]]:
     """A loaded model and what names it: its folder's name and a hash of its weights."""
     import syncflow
 

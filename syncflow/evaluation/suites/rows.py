@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from syncflow.detect import matching
+from syncflow.evaluation.report.shapes import Row
 from syncflow.evaluation.suites.systems import Case, Observation
 from syncflow.impacts.materials import held_out
-from syncflow.plain_text import Json
 
 #: Rounds of shuffling that chance is averaged over.
 SHUFFLES = 10
@@ -116,7 +116,7 @@ def _together(case: Case) -> str | None:
 
 def measured(
     name: str, cases: Sequence[Case], seen: Sequence[Observation], seed: int, shuffled: bool = False
-) -> list[Json]:
+) -> list[Row]:
     """One row per group. Shuffled rows are about sync alone, and shuffle within their group."""
     result = []
     for group, members in groups_of(cases).items():
@@ -140,7 +140,7 @@ def measured(
     return result
 
 
-def records(cases: Sequence[Case], seen: dict[str, list[Observation]]) -> list[Json]:
+def records(cases: Sequence[Case], seen: dict[str, list[Observation]]) -> list[Row]:
     """A row of the CSV per clip and system."""
     return [
         {

@@ -11,10 +11,9 @@ import numpy as np
 
 from syncflow.data import media
 from syncflow.evaluation.probes.probe import ProbeSettings
-from syncflow.evaluation.report import tables
+from syncflow.evaluation.report import shapes, tables
 from syncflow.evaluation.suites import provenance, rows, systems
 from syncflow.evaluation.suites.systems import Model
-from syncflow.plain_text import Json
 from syncflow.sampling import OPTIONS
 
 Grid = dict[str, Sequence[str | float | bool]]
@@ -39,7 +38,7 @@ def sweep(
     probe_settings: tuple[ProbeSettings, ProbeSettings] | None = None,
     cache: str | Path | None = None,
     progress: bool = True,
-) -> Json:
+) -> shapes.Sweep:
     """Generates the same captions with every combination of ``grid`` (option -> values; or of each
     of several grids) and writes ``sweep.json`` and ``sweep.md``, best first.
 
@@ -91,7 +90,7 @@ def sweep(
         "seed": seed,
         **provenance.circumstances(None),
     }
-    result = {"facts": facts, "best": table[0]["options"], "rows": table}
+    result: shapes.Sweep = {"facts": facts, "best": table[0]["options"], "rows": table}
     tables.write_json(out / "sweep.json", result)
     lines = "\n".join(f"- {key}: {value}" for key, value in facts.items())
     columns = ("f1_50", "f1_100", "median_ms", "count_picture", "count_sound", "material")

@@ -9,7 +9,7 @@ generated and real clips with shuffled soundtracks (chance) or none (silent).
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from syncflow.data import media
 from syncflow.data.export import loudness
 from syncflow.detect import contacts, fidelity, matching, onsets, settings
 from syncflow.evaluation.probes.probe import ProbeSettings
-from syncflow.evaluation.report import page, tables
+from syncflow.evaluation.report import page, shapes, tables
 from syncflow.evaluation.suites import (
     accelerations,
     calibration,
@@ -32,7 +32,6 @@ from syncflow.evaluation.suites import (
 )
 from syncflow.evaluation.suites.sweep import sweep as try_settings
 from syncflow.evaluation.suites.systems import Case, Model, Observation
-from syncflow.plain_text import Json
 from syncflow.sampling import OPTIONS
 
 _OF_PICTURE = ("material", "colour", "count_picture", "no_contact")
@@ -49,8 +48,8 @@ class Scope:
     of films with written-down events; ``guidance``: strengths to try on validation captions;
     ``sizes``: pixels to try; ``training``: a file of validation losses to draw; ``real_media``:
     files or folders of which ten windows go through the VAEs; ``accelerations``: validation
-    captions for a few faster settings, 0 = none; ``counterfactual``: pairs of scenes that differ in
-    one thing, 0 = none; ``players``: captions whose clips are on the page, None = all.
+    captions for a few faster settings; ``counterfactual``: pairs of scenes that differ in one
+    thing; ``players``: captions whose clips are on the page, None = all.
     """
 
     video_to_audio: bool = True
@@ -86,12 +85,12 @@ def run(
     batch: int = 16,
     *,
     scope: Scope = Scope(),
-    options: Json | None = None,
+    options: Mapping[str, object] | None = None,
     sweep: bool = False,
     probe_settings: tuple[ProbeSettings, ProbeSettings] | None = None,
     command: str | None = None,
     progress: bool = True,
-) -> Json:
+) -> shapes.Sync:
     """Measures a model and writes ``report.json``, ``report.md``, ``index.html`` and its ``clips``,
     ``clips.csv``, ``clips.png`` (a contact sheet) and ``offsets.png`` into the folder ``out``
     (default ``runs/eval``); returns the report.
@@ -121,10 +120,12 @@ def run(
     heard, looked = systems.load_probes(out.parent / "probes", levels, probe_settings)
 
     begun = time.perf_counter()
-    sampling: Json = {"seed": seed, "batch": batch, "progress": progress}
-    made = {"generated": systems.generated(
-        loaded, [case.prompt for case in cases], options=options, **sampling
-    )}  # fmt: skip
+    sampling: systems.Making = {"seed": seed, "batch": batch, "progress": progress}
+    made = {
+        "generated": systems.generated(
+            loaded, [case.prompt for case in cases], options=options, **sampling
+        )
+    }
     seconds_a_clip = (time.perf_counter() - begun) / len(cases)
     height, width = made["generated"][0].video.shape[2:]
     real = [systems.rendered(case, height, width) for case in cases]
@@ -134,21 +135,25 @@ def run(
     real = made["real"]
 
     seen = {name: systems.observe(part, heard, looked) for name, part in made.items()}
-    table: list[Json] = []
+    table: list[shapes.Row] = []
     for name, found in seen.items():
         table += rows.measured(name, cases, found, seed)
     for name in ("generated", "real"):
         table += rows.measured(f"{name}, shuffled", cases, seen[name], seed, shuffled=True)
     silent = [
         replace(
-            o, onsets=[], correlation=0.0, loudness=-120.0, lufs=loudness.SILENCE,
+            o,
+            onsets=[],
+            correlation=0.0,
+            loudness=-120.0,
+            lufs=loudness.SILENCE,
             second=o.second and (o.second[0], []),
         )
         for o in seen["real"]
-    ]  # fmt: skip
+    ]
     about_sound = rows.measured("real, silent", cases, silent, seed)
     table += [{k: v for k, v in row.items() if k not in _OF_PICTURE} for row in about_sound]
-    report: Json = {
+    report: shapes.Sync = {
         "facts": {
             **named, "clips": f"{clips} per level of split {split}, levels {list(levels)}",
             "size": f"{height} x {width}", "sampling": options or "the model's own defaults",
@@ -191,11 +196,7 @@ def run(
             batch=batch, levels=levels, probe_settings=probe_settings,
             probes=out.parent / "probes", progress=progress,
         )  # fmt: skip
-    if scope.counterfactual:
-        report["counterfactual"] = counterfactual.run(
-            loaded, scope.counterfactual, split, out / "counterfactual", seed, batch,
-            probe_settings=probe_settings, probes=out.parent / "probes", progress=progress,
-        )  # fmt: skip
+    counterfactual.add(report, loaded, scope.counterfactual, split, out, seed, probe_settings)
     _write(out, report, cases, made, seen, scope.players)
     if sweep:
         report["sweep"] = try_settings(
@@ -211,8 +212,8 @@ def _made(
     cases: Sequence[Case],
     real: Sequence[Clip],
     scope: Scope,
-    options: Json,
-    sampling: Json,
+    options: Mapping[str, object],
+    sampling: systems.Making,
 ) -> dict[str, list[Clip]]:
     """The clips of every system beside text to clip."""
     prompts, pictures = [case.prompt for case in cases], [clip.video for clip in real]
@@ -224,7 +225,7 @@ def _made(
         made[name] = systems.generated(
             model, prompts, options={**options, "audio_takes": scope.takes}, label=name, **sampling
         )
-    ways: dict[str, Json] = {"video to audio": {}} if scope.video_to_audio else {}
+    ways: dict[str, dict[str, str]] = {"video to audio": {}} if scope.video_to_audio else {}
     if scope.paper_way:
         ways["video to audio, the paper's way"] = {"v2a": "paper"}
     for name, way in ways.items():
@@ -244,12 +245,12 @@ def _made(
 
 
 def _recorded(
-    report: Json,
+    report: shapes.Sync,
     model: Model,
     scope: Scope,
     like: Clip,
-    options: Json,
-    sampling: Json,
+    options: Mapping[str, object],
+    sampling: systems.Making,
 ) -> None:
     """Adds what recordings with written-down events say: of the metrics, and of the model."""
     assert scope.recordings is not None
@@ -314,7 +315,7 @@ def _fidelity(
 
 def _write(
     out: Path,
-    report: Json,
+    report: shapes.Sync,
     cases: Sequence[Case],
     made: dict[str, list[Clip]],
     seen: dict[str, list[Observation]],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Unpack
+from typing import TYPE_CHECKING, Protocol, TypedDict, Unpack, cast
 
 import torch
 from torch import Tensor
@@ -16,8 +16,7 @@ from syncflow.data.export.loudness import lufs as measured_lufs
 from syncflow.detect import contacts, envelopes, onsets, second
 from syncflow.evaluation.probes import looks, materials
 from syncflow.evaluation.probes.probe import Probe, ProbeSettings
-from syncflow.generation.request import GenerateOptions
-from syncflow.plain_text import Json
+from syncflow.generation.arguments import GenerateOptions
 from syncflow.progress import bar
 
 if TYPE_CHECKING:
@@ -32,6 +31,20 @@ class Model(Protocol):
 
     def reconstruct(self, clip: Clip) -> Clip:
         """What its VAEs leave of a clip."""
+
+
+class Making(TypedDict):
+    """How clips are drawn, whatever they are of."""
+
+    seed: int
+    batch: int
+    progress: bool
+
+
+class _Said(TypedDict):
+    count: int | None
+    material: str | None
+    colour: str | None
 
 
 @dataclass(frozen=True)
@@ -87,7 +100,7 @@ def cases(split: str, clips: int, levels: Sequence[int]) -> list[Case]:
     ]
 
 
-def case(scene: Any) -> Case:
+def case(scene: Scene) -> Case:
     """What the caption of a scene says, and what the renderer knows."""
     return Case(
         scene.seed,
@@ -103,12 +116,14 @@ def case(scene: Any) -> Case:
     )
 
 
-def _said(attributes: Attributes) -> Json:
+def _said(attributes: Attributes) -> _Said:
     """Count, material and colour as far as the caption mentions them; two things add up, and have
     no one material or colour, and a splash sounds of water."""
-    said: Json = {
-        name: attributes[name] if name in attributes["mentioned"] else None
-        for name in ("count", "material", "colour")
+    mentioned = attributes["mentioned"]
+    said: _Said = {
+        "count": attributes["count"] if "count" in mentioned else None,
+        "material": attributes["material"] if "material" in mentioned else None,
+        "colour": attributes["colour"] if "colour" in mentioned else None,
     }
     if "second" in attributes:
         if said["count"] is not None:
@@ -148,7 +163,7 @@ def generated(
     *,
     seed: int,
     batch: int,
-    options: Json,
+    options: Mapping[str, object],
     video: Sequence[Tensor] | None = None,
     label: str = "generate",
     progress: bool = True,
@@ -159,13 +174,12 @@ def generated(
     the first, which is the best.
     """
     clips: list[Clip] = []
-    takes = options.get("audio_takes", 1)
+    takes = cast(int, options.get("audio_takes", 1))
     for first in _steps(len(prompts), batch, label, progress):
         part = slice(first, first + batch)
-        extra: Json = {} if video is None else {"video": list(video[part])}
-        made = model.generate(
-            list(prompts[part]), seed=seed + first, progress=False, **options, **extra
-        )
+        extra: dict[str, object] = {} if video is None else {"video": list(video[part])}
+        given = {**options, **extra, "seed": seed + first, "progress": False}
+        made = model.generate(list(prompts[part]), **cast("GenerateOptions", given))
         if len(made) != takes * len(prompts[part]):
             raise ValueError(f"asked for {len(prompts[part])} clips, the model made {len(made)}")
         clips += made[::takes]

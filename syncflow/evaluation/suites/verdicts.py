@@ -17,11 +17,10 @@ may not fall below nine tenths.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ from torch import Tensor
 
 from syncflow.clip import Clip
 from syncflow.detect import fidelity, matching
-from syncflow.evaluation.suites import rows
+from syncflow.evaluation.suites import diversity, rows
 from syncflow.evaluation.suites.systems import Case, Observation
 
 #: Fall of a share or of F1 that counts as none.
@@ -75,7 +74,7 @@ RULE = (
 MODALITIES = tuple(dict.fromkeys(criterion.modality for criterion in RULE))
 
 
-def verdicts(row: dict[str, Any]) -> dict[str, str]:
+def verdicts(row: Mapping[str, Sequence[float]]) -> dict[str, str]:
     """Modality -> pass, fail or undecided, of a measured row."""
     result = {}
     for modality in MODALITIES:
@@ -85,7 +84,7 @@ def verdicts(row: dict[str, Any]) -> dict[str, str]:
     return result
 
 
-def reasons(row: dict[str, Any]) -> list[str]:
+def reasons(row: Mapping[str, Sequence[float]]) -> list[str]:
     """The criteria that a row does not pass, in words."""
     return [
         f"{c.what}: {c.verdict(row[c.key])}"
@@ -117,7 +116,7 @@ class Run:
         self.lufs = self._each(lambda o: o.lufs)
         self.detail = np.array([[_detail_db(c.video) for c in part] for part in clips_SN])
 
-    def _each(self, number: Any) -> np.ndarray:
+    def _each(self, number: Callable[[Observation], float]) -> np.ndarray:
         return np.array([[number(o) for o in part] for part in self.seen], float)
 
     def distances(self, other: Run, turn: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -142,21 +141,18 @@ class Run:
     @cached_property
     def diversity(self) -> tuple[np.ndarray, np.ndarray]:
         """Variance over seeds of pixels and of log spectra, a mean for every caption [N]."""
-        pictures, sounds = [], []
-        for n in range(len(self.cases)):
-            videos = torch.stack([part[n].video.float() / 255 for part in self.clips])
-            pictures.append(float(videos.var(0).mean()))
-            spectra = torch.stack([part[n] for part in self.spectra])
-            sounds.append(float(spectra.var(0).mean()))
-        return np.array(pictures), np.array(sounds)
+        captions = list(zip(*self.clips, strict=True))
+        pictures, sounds = (
+            np.array([variance(part) for part in captions])
+            for variance in (diversity.pixel_variance, diversity.spectral_variance)
+        )
+        return pictures, sounds
 
 
-def measured(run: Run, full: Run, seed: int = 0) -> dict[str, Any]:
+def measured(run: Run, full: Run, seed: int = 0) -> dict[str, list[float]]:
     """A row: every number of a run and of its distance from the full one, [value, low, high]."""
     count = len(run.cases)
-    drawn_RN = np.concatenate(
-        [np.ones((1, count)), matching.resampling(count, RESAMPLES, seed)]
-    )  # fmt: skip
+    drawn_RN = np.concatenate([np.ones((1, count)), matching.resampling(count, RESAMPLES, seed)])
 
     def estimate(values_R: np.ndarray) -> list[float]:
         return [float(values_R[0]), *matching.interval(values_R[1:])]
@@ -171,7 +167,7 @@ def measured(run: Run, full: Run, seed: int = 0) -> dict[str, Any]:
         known = ~np.isnan(values_SN)
         return ratio(np.where(known, values_SN, 0.0), known.astype(float))
 
-    row: dict[str, Any] = {}
+    row: dict[str, list[float]] = {}
     shares = {
         "f1_50": lambda r: ratio(2 * r.met, r.events),
         "whole": lambda r: mean(r.whole),

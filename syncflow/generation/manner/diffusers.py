@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -26,16 +26,42 @@ class Output(NamedTuple):
     clips: list[Clip]
 
 
-def output(clips: Sequence[Clip], output_type: str) -> Output:
+def own(
+    steps: int | None,
+    guidance: float | None,
+    generator: torch.Generator | None,
+    options: Mapping[str, object],
+    prompt: str | list[str],
+) -> dict[str, object]:
+    """Options in ``generate``'s own words.
+
+    Raises:
+        ValueError: one is said in both.
+    """
+    for name, value in (("steps", steps), ("guidance", guidance), ("seed", generator)):
+        if name in options and value is not None:
+            raise ValueError(f"{name} is said twice, in two kinds of words: leave one out")
+    found = dict(options)
+    if steps is not None:
+        found["steps"] = steps
+    if guidance is not None:
+        found["guidance"] = guidance
+    if "seed" not in options:
+        found["seed"] = seed(generator, 1 if isinstance(prompt, str) else len(prompt))
+    return found
+
+
+def output(made: Clip | list[Clip], output_type: str) -> Output:
     """Clips as diffusers hands them over.
 
     Raises:
         ValueError: an ``output_type`` that there is not.
     """
+    clips = made if isinstance(made, list) else [made]
     return Output(
         [frames(clip.video, output_type) for clip in clips],
         [clip.audio[None] for clip in clips],
-        list(clips),
+        clips,
     )
 
 

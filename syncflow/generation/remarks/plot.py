@@ -4,13 +4,17 @@ one time axis, as a PNG; and the pieces that contact sheets are drawn from."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from syncflow.clip import Clip
 from syncflow.data import media
 from syncflow.detect import contacts, onsets
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw, ImageFont
+
 
 PAPER, INK, WAVE, RULE = (255, 255, 255), (32, 32, 36), (70, 90, 120), (214, 216, 222)
 CONTACT, ONSET = (214, 39, 40), (31, 90, 220)
@@ -63,7 +67,7 @@ def at(time: float, seconds: float, width: int) -> int:
 
 
 def draw_frames(
-    sheet: Any, clip: Clip, left: int, top: int, frames: int, cell: int, height: int
+    sheet: Image.Image, clip: Clip, left: int, top: int, frames: int, cell: int, height: int
 ) -> None:
     """``frames`` pictures of a clip at even times into an image, side by side, ``cell`` px each."""
     from PIL import Image
@@ -77,7 +81,9 @@ def draw_frames(
         sheet.paste(resized, (left + column * cell, top + (height - shown) // 2))
 
 
-def draw_wave(draw: Any, clip: Clip, left: int, top: int, width: int, height: int) -> None:
+def draw_wave(
+    draw: ImageDraw.ImageDraw, clip: Clip, left: int, top: int, width: int, height: int
+) -> None:
     """A clip's waveform; ``draw``: of PIL."""
     middle = top + height // 2
     draw.line((left, middle, left + width - 1, middle), RULE, 1)
@@ -94,7 +100,12 @@ def draw_wave(draw: Any, clip: Clip, left: int, top: int, width: int, height: in
         draw.line(box, WAVE, 1)
 
 
-def _legend(draw: Any, font: Any, seen: int, heard: int) -> None:
+def _legend(
+    draw: ImageDraw.ImageDraw,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    seen: int,
+    heard: int,
+) -> None:
     x = _MARGIN
     for colour, count, what, how in (
         (CONTACT, seen, "contact", "seen"),

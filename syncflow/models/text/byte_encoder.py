@@ -31,9 +31,15 @@ class ByteEncoder(nn.Module):
     """
 
     def __init__(
-        self, vocab_size: int, d_model: int, d_kv: int, d_ff: int, num_layers: int, num_heads: int,
+        self,
+        vocab_size: int,
+        d_model: int,
+        d_kv: int,
+        d_ff: int,
+        num_layers: int,
+        num_heads: int,
         word_layers: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.word_layers = word_layers
         torch.empty(vocab_size, d_model).normal_()  # transformers' second name for the table

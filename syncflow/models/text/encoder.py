@@ -7,7 +7,7 @@ W width of the embedding, K attributes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,11 @@ from syncflow.config import BytesTextConfig, T5TextConfig, TextEncoderConfig
 from syncflow.models.text.byte_encoder import ByteEncoder
 from syncflow.models.text.int8 import quantize_linears
 from syncflow.published import NO_CODE, without_code
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+    from transformers.models.t5.modeling_t5 import T5Stack
+
 
 PAD, EOS, UNK = 0, 1, 2
 _NUM_SPECIAL = 3
@@ -106,8 +111,8 @@ class TextEncoder(nn.Module):
     def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.t5: Any
-        self.tokenizer: Any
+        self.t5: ByteEncoder | T5Stack
+        self.tokenizer: ByteTokenizer | PreTrainedTokenizerBase
         self.pools_words = isinstance(config, BytesTextConfig) and config.pool == "word"
         if isinstance(config, BytesTextConfig):
             sizes = config.d_model, config.d_kv, config.d_ff, config.num_layers, config.num_heads
@@ -116,18 +121,15 @@ class TextEncoder(nn.Module):
         else:
             from transformers import AutoTokenizer, T5EncoderModel
 
-            where: dict[str, Any] = {
-                "pretrained_model_name_or_path": config.name_or_path,
-                "revision": config.revision or "main",
-            }
+            name, revision = config.name_or_path, config.revision or "main"
             dtype = torch.float32 if config.precision == "float32" else torch.bfloat16
-            with without_code(config.name_or_path):
-                model: Any = T5EncoderModel.from_pretrained(
-                    **where, **NO_CODE, dtype=dtype, use_safetensors=True
+            with without_code(name):
+                model = T5EncoderModel.from_pretrained(
+                    name, revision=revision, dtype=dtype, use_safetensors=True, **NO_CODE
                 )
-                self.tokenizer = AutoTokenizer.from_pretrained(**where, **NO_CODE)
+                self.tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, **NO_CODE)
             # Whole: where transformers keeps a layer in another precision it does so for float16.
-            self.t5 = model.encoder.to(dtype)
+            self.t5 = cast("T5Stack", cast(nn.Module, model.encoder).to(dtype))
             if config.precision == "int8":
                 quantize_linears(self.t5)
 

@@ -13,7 +13,7 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +47,7 @@ class Backend:
         capability: the least compute capability.
     """
 
-    adapt: Callable[[Any, Tensor, Tensor, Tensor, Tensor | None], Tensor]
+    adapt: Callable[..., Tensor]
     module: str | None = None
     symbol: str = ""
     kernel: SDPBackend | None = None

@@ -1,13 +1,13 @@
 """Leaving a graph of `torch.compile`; apart from the rest, since saying so imports the compiler."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar, TypeVarTuple
+from typing import TypeVar, TypeVarTuple
 
 import torch
 
 Given = TypeVarTuple("Given")
 Out = TypeVar("Out")
-Function = TypeVar("Function", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def _disabled(function: Function) -> Function:

@@ -15,13 +15,12 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict, cast
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from syncflow import durable
-from syncflow.plain_text import Json
 
 FOLDER, MANIFEST, FROZEN = "checkpoints", "manifest.json", "frozen.safetensors"
 _PART = re.compile(r"part-\d{5}\.safetensors")
@@ -36,7 +35,21 @@ def part(rank: int) -> str:
     return f"part-{rank:05d}.safetensors"
 
 
-def manifest(folder: Path) -> Json:
+class About(TypedDict):
+    """What a checkpoint says of itself, beside the run's own words (config, encoders ...).
+    ``seconds`` of training; ``parts``: bytes by name; ``frozen``: the sum of those weights."""
+
+    step: int
+    skipped: int
+    seconds: float
+    recent_skips: NotRequired[list[int]]
+    parts: dict[str, int]
+    checksums: NotRequired[dict[str, str]]
+    frozen: NotRequired[str | None]
+    config: NotRequired[str]
+
+
+def manifest(folder: Path) -> About:
     """What a checkpoint says about itself; its tensors are not looked at.
 
     Raises:
@@ -52,15 +65,16 @@ def manifest(folder: Path) -> Json:
     wrong = _wrong(about)
     if wrong is not None:
         raise Damaged(f"'{path}' is damaged: {wrong} is {about.get(wrong)!r}")
-    return about
+    return cast(About, about)
 
 
-def _wrong(about: Mapping[str, Any]) -> str | None:
+def _wrong(about: Mapping[str, object]) -> str | None:
     """The key whose value none of ours could have; manifests had no checksum at first."""
     step, parts = about.get("step"), about.get("parts")
     if type(step) is not int or step < 0:
         return "step"
-    if type(about.get("skipped")) is not int or not 0 <= about["skipped"] <= step:
+    skipped = about.get("skipped")
+    if type(skipped) is not int or not 0 <= skipped <= step:
         return "skipped"
     seconds = about.get("seconds")
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
@@ -92,7 +106,7 @@ class Saved(Mapping[str, Tensor]):
         has_frozen = self.about["frozen"] is not None if "frozen" in self.about else frozen.exists()
         if has_frozen:
             expected[frozen] = self.about.get("frozen")
-        self._files: dict[str, tuple[Any, str]] = {}
+        self._files: dict[str, tuple[safe_open, str]] = {}
         for path in expected:
             prefix = "model/" if path == frozen else ""
             file = _opened(path, self.about["parts"].get(path.name))
@@ -117,7 +131,7 @@ class Saved(Mapping[str, Tensor]):
         return {n: self[f"ema/{n}" if f"ema/{n}" in self else f"model/{n}"] for n in names}
 
 
-def _opened(path: Path, size: int | None) -> Any:
+def _opened(path: Path, size: int | None) -> safe_open:
     """A safetensors file of ``size`` bytes (None: any)."""
     try:
         if size is not None and path.stat().st_size != size:

@@ -7,13 +7,13 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from torch import Tensor
 
 from syncflow import durable
+from syncflow.json_types import JsonObject
 from syncflow.model_io import tensors
-from syncflow.plain_text import Json
 from syncflow.training import settings
 from syncflow.training.checkpoints import checkpoint
 from syncflow.training.distributed.groups import Group
@@ -66,7 +66,7 @@ def find(out: Path, metadata: Mapping[str, str], group: Group) -> Start:
             f"{out} was started with another config: {'; '.join(changed)}. Give another out, "
             "restore the config, or start from its weights with init"
         )
-    changed = _other_data(about, metadata)
+    changed = _other_data(cast("Mapping[str, str]", about), metadata)
     if changed:
         raise ValueError(
             f"{out} was trained on other data: {'; '.join(changed)}. Give another out, restore the "
@@ -119,7 +119,7 @@ def _newest(out: Path, group: Group) -> tuple[checkpoint.Saved | None, list[Path
     return None, []
 
 
-def _other_data(before: Mapping[str, Any], now: Mapping[str, str]) -> list[str]:
+def _other_data(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """What of the data is not what a run was begun with, by name, with both values."""
     changed = []
     for key in now.keys() - {"config", "config_hash"}:
@@ -178,7 +178,7 @@ def _differences(before: str | None, now: str | None) -> tuple[list[str], list[s
     return found
 
 
-def _decisive(text: str) -> Json:
+def _decisive(text: str) -> JsonObject:
     values = json.loads(text)
     try:  # settings that did not exist then have their defaults
         config = settings.TrainConfig.parse({"run": values}).run
@@ -195,8 +195,8 @@ def _decisive(text: str) -> Json:
     return values | {"loop": loop}
 
 
-def _flat(values: Json, prefix: str = "") -> Json:
-    out: Json = {}
+def _flat(values: JsonObject, prefix: str = "") -> JsonObject:
+    out: JsonObject = {}
     for key, value in values.items():
         if isinstance(value, dict):
             out |= _flat(value, f"{prefix}{key}.")

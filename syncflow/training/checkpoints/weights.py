@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor, nn
 
 from syncflow.config import ModelConfig, find
 from syncflow.model_io import lora, model_folder, tensors
-from syncflow.plain_text import Json
 from syncflow.training.checkpoints import checkpoint
 
 FINAL = "model.safetensors"
@@ -78,14 +78,15 @@ def _with_base(path: Path) -> dict[str, Tensor]:
     return lora.added(load(additions.base), additions)
 
 
-def about(folder: str | Path) -> Json:
+def about(folder: str | Path) -> Mapping[str, str]:
     """What is written beside a run's or a checkpoint's weights: config, encoders, statistics ...
 
-    The last two, and the config, are JSON in a string. {} where nothing is known.
+    The last two, and the config, are JSON in a string; what a checkpoint counts (``About``) is not
+    for who asks here. {} where nothing is known.
     """
     folder = find(folder)
     if (folder / checkpoint.MANIFEST).exists():
-        return checkpoint.manifest(folder)
+        return cast("Mapping[str, str]", checkpoint.manifest(folder))
     return tensors.about(folder / FINAL) if (folder / FINAL).exists() else {}
 
 

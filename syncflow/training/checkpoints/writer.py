@@ -12,12 +12,12 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor
 
 from syncflow import durable
 from syncflow.model_io import tensors
-from syncflow.plain_text import Json
 from syncflow.training.checkpoints.checkpoint import FOLDER, FROZEN, MANIFEST, folders, part
 
 _WAIT_SECONDS = 1800.0  # for the slowest process's part
@@ -50,7 +50,7 @@ class Writer:
             tensors.save(self.out / FROZEN, weights, tag=TAG)
             self.frozen = durable.digest(self.out / FROZEN)
 
-    def save(self, state: Mapping[str, Tensor], about: Json) -> None:
+    def save(self, state: Mapping[str, Tensor], about: Mapping[str, object]) -> None:
         """Begins to write; ``state`` must not change any more.
 
         Raises:
@@ -77,14 +77,14 @@ class Writer:
                 + (f"kept: those of steps {', '.join(kept)} in {self.out}" if kept else "none kept")
             ) from error
 
-    def _guarded(self, state: Mapping[str, Tensor], about: Json) -> None:
+    def _guarded(self, state: Mapping[str, Tensor], about: Mapping[str, object]) -> None:
         try:
             self._write(state, about)
         except BaseException as error:
             self._error = error
 
-    def _write(self, state: Mapping[str, Tensor], about: Json) -> None:
-        name = f"{about['step']:08d}"
+    def _write(self, state: Mapping[str, Tensor], about: Mapping[str, object]) -> None:
+        name = f"{cast(int, about['step']):08d}"
         final, folder = self.out / FOLDER / name, self.out / FOLDER / f".{name}"
         if final.exists():
             return
@@ -109,7 +109,7 @@ class Writer:
         # so where it is, the part is there and complete.
         durable.write_text(_sum_of(own), durable.digest(own), tag=TAG)
 
-    def _write_manifest(self, folder: Path, about: Json) -> None:
+    def _write_manifest(self, folder: Path, about: Mapping[str, object]) -> None:
         parts = [folder / part(rank) for rank in range(self.world)]
         deadline = time.monotonic() + _WAIT_SECONDS
         while not all(_sum_of(path).exists() for path in parts):

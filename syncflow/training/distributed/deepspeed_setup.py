@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from functools import partial
-from typing import Any
+from types import ModuleType
 
 import torch
 
@@ -20,7 +20,7 @@ _COLLECTIVES = (
 _SHARED_MEMORY = "build_shm_op"  # what compiles DeepSpeed's extension for CPUs
 
 
-def load() -> Any:
+def load() -> ModuleType:
     """The module ``deepspeed``.
 
     Raises:

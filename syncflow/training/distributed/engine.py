@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import Enum
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from syncflow.json_types import JsonObject
 from syncflow.training.distributed import deepspeed_setup
 from syncflow.training.distributed.critic import Adversarial
 from syncflow.training.distributed.groups import Group, meet_alone
@@ -115,7 +116,7 @@ class ZeroEngine(Replicas):
         name = "_get_norm_groups" if self.stage == 3 else "scaled_global_norm"
         plain = getattr(self.zero, name)
 
-        def guarded(*arguments: Any, **options: Any) -> Any:
+        def guarded(*arguments: object, **options: object) -> object:
             found = plain(*arguments, **options)
             each = found if self.stage == 3 else [found]
             norms = torch.stack([torch.as_tensor(norm).float() for norm in each])
@@ -126,7 +127,7 @@ class ZeroEngine(Replicas):
 
         setattr(self.zero, name, guarded)
 
-    def _deepspeed_config(self, block: dict[str, Any]) -> dict[str, Any]:
+    def _deepspeed_config(self, block: JsonObject) -> JsonObject:
         """The user's block with what the loop's config says already."""
         config = self.config
         block = {
@@ -241,7 +242,7 @@ class ZeroEngine(Replicas):
             whole[0].all_gather(whole)
 
     @torch.no_grad()
-    def evaluate(self, name: str) -> Any:
+    def evaluate(self, name: str) -> object:
         with self._averaged(refresh=True):
             self.engine.eval()
             try:

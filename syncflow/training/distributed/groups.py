@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
 from syncflow.ranges import Whole
 from syncflow.training.distributed.stopwatch import Stopwatch
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
 
 _SLURM = {
     "RANK": "SLURM_PROCID",
@@ -37,10 +41,10 @@ class Group:
     world: int = 1
     device: torch.device = torch.device("cpu")
     sequence: int = 1
-    neighbours: Any = None
+    neighbours: ProcessGroup | None = None
     timeout: timedelta | None = None
     watch: Stopwatch = field(default_factory=Stopwatch, compare=False)
-    channel: Any = None
+    channel: ProcessGroup | None = None
 
     @property
     def leads(self) -> bool:
@@ -68,14 +72,17 @@ class Group:
         firsts = range(0, self.world, size)
         ranks = [list(range(first, first + size)) for first in firsts]
         groups = [torch.distributed.new_group(each, timeout=self.timeout) for each in ranks]
-        return replace(self, sequence=size, neighbours=groups[self.rank // size])
+        return replace(
+            self, sequence=size, neighbours=cast("ProcessGroup", groups[self.rank // size])
+        )
 
     def aside(self) -> Group:
         """The same processes on their CPUs, in a process group of its own: another thread may talk
         there while this one trains. All call it, in the same order."""
         channel = None
         if self.world > 1:
-            channel = torch.distributed.new_group(backend="gloo", timeout=self.timeout)
+            made = torch.distributed.new_group(backend="gloo", timeout=self.timeout)
+            channel = cast("ProcessGroup", made)
         return replace(self, device=torch.device("cpu"), watch=Stopwatch(), channel=channel)
 
     def sum(self, value: Tensor) -> Tensor:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,8 @@ class Trained(Protocol):
     critic: nn.Module | None
     critic_settings: AdversarialConfig | None
 
-    def loss(self, batch: Any, source: Any) -> tuple[Tensor, Told]:
+    @property
+    def loss(self) -> Callable[..., tuple[Tensor, Told]]:
         """The scalar to minimise and what is told beside it."""
 
     def judge(self) -> Tensor | None:
@@ -135,7 +136,7 @@ class Replicas:
         return norm.item()
 
     @torch.no_grad()
-    def evaluate(self, name: str) -> Any:
+    def evaluate(self, name: str) -> object:
         """``task.<name>(module)`` with the averaged weights."""
         own = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
         self.module.load_state_dict(self.average.of(self.module))

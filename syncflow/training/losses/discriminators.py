@@ -36,9 +36,14 @@ class _OneSpectrum(nn.Module):
 
     def forward(self, audio_BM: Tensor) -> tuple[Tensor, list[Tensor]]:
         spectrum_BFT = torch.stft(
-            audio_BM, self.size, self.size // 4, window=self.window, normalized=True, center=False,
+            audio_BM,
+            self.size,
+            self.size // 4,
+            window=self.window,
+            normalized=True,
+            center=False,
             return_complex=True,
-        )  # fmt: skip
+        )
         x = torch.view_as_real(spectrum_BFT).permute(0, 3, 2, 1)  # [B, 2, T, F]
         features = []
         for layer in self.layers:

@@ -47,8 +47,11 @@ class Perceptual(nn.Module):
                 before, number = width, number + 2
             self.stages.append(nn.Sequential(*layers))
         found = _read(backbone, "VGG16")
-        wanted = {f"{ours}.{leaf}": f"{theirs}.{leaf}" for ours, theirs in names.items()
-                  for leaf in ("weight", "bias")}  # fmt: skip
+        wanted = {
+            f"{ours}.{leaf}": f"{theirs}.{leaf}"
+            for ours, theirs in names.items()
+            for leaf in ("weight", "bias")
+        }
         self._load(found, wanted, backbone)
         for index, widths in enumerate(_STAGES):
             self.register_buffer(f"head_{index}", torch.full((widths[-1],), 1 / widths[-1]))

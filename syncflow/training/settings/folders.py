@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -16,7 +16,7 @@ class FolderConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_name(cls, value: Any) -> Any:
+    def _from_name(cls, value: object) -> object:
         return {"data": value} if isinstance(value, str) else value
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import field_validator
 
@@ -20,6 +20,7 @@ from syncflow.config.units import (
     Share,
     Steps,
 )
+from syncflow.json_types import JsonObject
 from syncflow.ranges import Real, Whole
 
 # What the loop decides and DeepSpeed's block therefore may not say, and where it is said.
@@ -98,11 +99,11 @@ class LoopConfig(Config):
     wandb: str | None = None
     peak_tflops: Annotated[float, Real(0, 1e6, "TFLOP/s", above=True)] | None = None
     sequence_parallel: Annotated[int, Whole(1, 1_000_000, "processes")] = 1
-    deepspeed: dict[str, Any] | None = None
+    deepspeed: JsonObject | None = None
 
     @field_validator("deepspeed")
     @classmethod
-    def _check_deepspeed(cls, block: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _check_deepspeed(cls, block: JsonObject | None) -> JsonObject | None:
         if block is None:
             return None
         for key in block:
@@ -127,7 +128,7 @@ class LoopConfig(Config):
 _DEEPSPEEDS = Real(-1e15, 1e15)
 
 
-def _check_numbers(values: Any, name: str) -> None:
+def _check_numbers(values: object, name: str) -> None:
     """Raises ValueError, with the key, for a number in DeepSpeed's block that is none."""
     if isinstance(values, dict):
         for key, value in values.items():

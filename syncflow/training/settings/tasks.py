@@ -34,7 +34,11 @@ class TextTask(Config):
 
 
 class LatentsTask(Config):
-    """Encodes a data set with trained VAEs and text encoder, so that flow training runs neither."""
+    """Encodes a data set with trained VAEs and text encoder, so that flow training runs neither.
+
+    ``unknown_words``: share of the captions in which made-up words stand for some, as in
+    ``TextTask``: the model then sees each attribute without the others' words too.
+    """
 
     task: Literal["latents"]
     out: str
@@ -42,6 +46,7 @@ class LatentsTask(Config):
     video_vae: str
     audio_vae: str
     text_encoder: str
+    unknown_words: Share = 0.0
     batch_size: Batch = 16
 
 
@@ -124,6 +129,7 @@ class FlowTask(Config):
     the samples: ``clean_video``, where the picture is finished (t_video = 1) and the sound at any
     time, which is what one-pass video-to-audio and the cascade schedule sample from (default: all
     in stage 2, 0.35 in stage 3; 0 is the paper's); and ``decoupled``, where both times are drawn.
+    ``events``: share of samples that are told when things touch (``model.event_tokens``).
     ``conditioned``: share of samples whose first or last frames are given (``frame_mask``), for
     image-to-video and extension. ``clean_noise``: noise added to clean video latents, in standard
     deviations. ``null_caption``: which part of the learned null caption stands in for a dropped one
@@ -164,6 +170,7 @@ class FlowTask(Config):
     null_caption: Literal["full", "prompt"] = "prompt"
     decoupled: Share = 0.0
     conditioned: Share = 0.0
+    events: Share = 0.0
     draws: Annotated[int, Whole(1, 1024, "draws")] = 1
     coupling: Literal["none", "ot", "c2ot"] = "none"
     condition_share: Annotated[float, Real(0, 1, above=True)] = 0.02
@@ -181,6 +188,15 @@ class FlowTask(Config):
             raise ValueError(
                 f"lora.towers is {towers!r}, and train {self.train!r} teaches the {self.train} "
                 f"tower alone: set lora.towers to {self.train!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_events(self) -> FlowTask:
+        if self.events and not self.model.event_tokens:
+            raise ValueError(
+                f"events is {self.events:g}, but model.event_tokens is 0: set it to the most "
+                "contacts of a clip"
             )
         return self
 
@@ -266,6 +282,6 @@ AnyTask = Annotated[
 
 
 class TrainConfig(Config):
-    """Any training config, told apart by its ``task``."""
+    """A training config, told apart by its ``task``."""
 
     run: AnyTask

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ class Alignment:
         self._hidden: Tensor | None = None
         layers[config.layer - 1].register_forward_hook(self._keep)
 
-    def _keep(self, layer: nn.Module, _: Any, hidden_BAC: Tensor) -> None:
+    def _keep(self, layer: nn.Module, _: object, hidden_BAC: Tensor) -> None:
         # Only for a loss that follows: validation and sampling would keep it for nothing.
         self._hidden = hidden_BAC if self.module.training and hidden_BAC.requires_grad else None
 
@@ -130,7 +130,7 @@ def make_features(config: FeaturesTask, audio_vae: AudioCodec, device: torch.dev
     return out
 
 
-def _encoder(path: str, device: torch.device) -> tuple[Any, str]:
+def _encoder(path: str, device: torch.device) -> tuple[Callable[[Tensor, int], Tensor], str]:
     """A function from a sound [M] and its rate to features [T, E], and the encoder's kind."""
     from torchaudio.functional import resample
     from transformers import AutoFeatureExtractor, AutoModel

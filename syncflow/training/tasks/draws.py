@@ -6,6 +6,7 @@ Nothing of it depends on the network, so it can be made on the CPU while the ste
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ class Draws:
     """Of B clips: ``drop_B``, whose caption is dropped; the flow times; the noise ``x_0`` of the
     videos and ``over_given``, that is added to what is given of them, both [B, C, T, H, W]; the
     noise ``y_0`` [B*K, A, D] of the sounds and their times ``t_N`` [B*K], where sound is trained.
+    ``tell_B``: who is told when things touch, where anybody is.
     ``seconds`` that the pairing of noise and data took.
     """
 
@@ -37,6 +39,7 @@ class Draws:
     over_given: Tensor
     y_0: Tensor | None = None
     t_N: Tensor | None = None
+    tell_B: Tensor | None = None
     seconds: float = 0.0
 
     def to(self, device: torch.device) -> Draws:
@@ -44,7 +47,9 @@ class Draws:
         return _moved(self, device)
 
 
-def draw(config: FlowTask, batch: dict[str, Any], source: Source, coupling: Coupling) -> Draws:
+def draw(
+    config: FlowTask, batch: Mapping[str, Tensor], source: Source, coupling: Coupling
+) -> Draws:
     """The draws of a batch, on the CPU. The order is fixed: a setting that is off draws nothing,
     and the other numbers stay what they are."""
     x_1 = batch["video"]
@@ -62,7 +67,12 @@ def draw(config: FlowTask, batch: dict[str, Any], source: Source, coupling: Coup
         y_0 = randomness.normal((len(y_1) * K, *y_1.shape[1:]), source)
         y_0 = coupling.paired_draws(y_0, y_1, caption)
         t_N = timesteps.audio_times(config, clocks, source)
-    return Draws(drop_B, clocks, x_0, over_given, y_0, t_N, coupling.seconds - begun)
+    tell_B = None
+    if config.events:
+        # Without its caption nothing is said of a clip: the null caption is one.
+        tell_B = (randomness.uniform(len(x_1), source) < config.events) & ~drop_B
+    seconds = coupling.seconds - begun
+    return Draws(drop_B, clocks, x_0, over_given, y_0, t_N, tell_B, seconds)
 
 
 def captions(text_BLE: Tensor, mask_BL: Tensor, drop_B: Tensor) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Literal, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from syncflow.models.vae import build_audio_vae, build_video_vae
 from syncflow.training import settings
 from syncflow.training.checkpoints import weights
 
-_BUILDERS: dict[str, Any] = {
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "text": TextEncoder,
     "audio_vae": build_audio_vae,
     "video_vae": build_video_vae,
@@ -70,15 +71,15 @@ def load_part(run: str | Path, part: Literal["text_encoder"]) -> TextEncoder: ..
 
 
 @overload
-def load_part(run: str | Path, part: str) -> Any: ...
+def load_part(run: str | Path, part: str) -> nn.Module | None: ...
 
 
-def load_part(run: str | Path, part: str = "ddit") -> Any:
+def load_part(run: str | Path, part: str = "ddit") -> nn.Module | None:
     """The trained module of a finished run, of a checkpoint, or a model folder's ``part``; in
     evaluation mode."""
     run = find(run)
     if (run / model_folder.CONFIG).exists():
-        parts: dict[str, Any] = {**model_folder.load(run)[1]}
+        parts = cast("dict[str, nn.Module | None]", model_folder.load(run)[1])
         return parts[part]
     config = run_config(run)
     module = _BUILDERS[config.task](config.model)

@@ -40,7 +40,7 @@ Batch = dict[str, Any]
 _STRETCHES = 5  # of flow time, in which the losses are told apart
 
 
-class FlowTraining(Task):
+class FlowTraining(Task[Batch]):
     """Draws latents, noise and times; the loss is the mean square error of the velocities."""
 
     module: DDiT
@@ -66,6 +66,8 @@ class FlowTraining(Task):
         self.module.audio_tower.requires_grad_(self.trains_audio)
         if self.module.upsampler is not None:
             self.module.upsampler.requires_grad_(self.trains_audio)
+        if self.module.event_embedder is not None:  # both towers read it
+            self.module.event_embedder.requires_grad_(self.trains_video)
         if config.lora is not None:
             lora.inject(self.module, config.lora)
         self.alignment: Alignment | None = None
@@ -99,9 +101,13 @@ class FlowTraining(Task):
         model, theirs = self.config.model, bucket.latents.channels
         sizes = [
             ("video.in_channels", model.video.in_channels, theirs["video"], "video channels"),
-            ("video.caption_channels", model.video.caption_channels, theirs["text"],
-             "numbers per text token"),
-        ]  # fmt: skip
+            (
+                "video.caption_channels",
+                model.video.caption_channels,
+                theirs["text"],
+                "numbers per text token",
+            ),
+        ]
         if self.trains_audio:
             ours = model.audio.in_channels
             sizes.append(("audio.in_channels", ours, theirs["audio"], "audio channels"))
@@ -114,7 +120,10 @@ class FlowTraining(Task):
 
     def _start(self) -> None:
         if self.config.init:
-            weights.fill(self.module, weights.load(self.config.init), f"init ({self.config.init})")
+            found = weights.load(self.config.init)
+            # A model that was told no times learns here what they mean.
+            found = self._fresh("event_embedder.") | found
+            weights.fill(self.module, found, f"init ({self.config.init})")
         if self.config.init_video:
             found = weights.load(self.config.init_video)
             below = {
@@ -124,6 +133,9 @@ class FlowTraining(Task):
             }
             where = f"init_video ({self.config.init_video})"
             weights.fill(self.module.video_tower, below or found, where)
+
+    def _fresh(self, prefix: str) -> dict[str, Tensor]:
+        return {k: v for k, v in self.module.state_dict().items() if k.startswith(prefix)}
 
     def _known_statistics(self) -> dict[str, list[float]]:
         """Those that the weights to start from were trained with, where they are to be kept: all of
@@ -186,6 +198,8 @@ class FlowTraining(Task):
             )
         if self.alignment is not None:
             values["heard"] = self.alignment.rows(rows)
+        if self.config.events:
+            values["events"] = latents.contacts(rows, self.config.model.event_tokens)
         return self._on_device(values, seen.bucket)
 
     def drawn(self, batch: Batch, source: Source) -> Batch:
@@ -246,7 +260,10 @@ class FlowTraining(Task):
 
     def _losses(self, batch: Batch, text: Tensor, mask: Tensor, drawn: Draws) -> dict[str, Tensor]:
         """Loss per sample [B] (audio: [B * draws]) of each modality asked for."""
-        condition = self.module.prepare(text, mask, batch["bucket"].spec)
+        events = None
+        if drawn.tell_B is not None:
+            events = batch["events"].masked_fill(~drawn.tell_B[:, None], torch.nan)
+        condition = self.module.prepare(text, mask, batch["bucket"].spec, events)
         video, features = self._picture(
             batch["video"], drawn.clocks, drawn.x_0, drawn.over_given, condition
         )

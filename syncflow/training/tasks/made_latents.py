@@ -74,18 +74,27 @@ def _made(
     velocity = GuidedVelocity(
         model.ddit,
         encode_captions(
-            model.ddit, model.text_encoder, captions, spec, model.dtype,
+            model.ddit,
+            model.text_encoder,
+            captions,
+            spec,
+            model.dtype,
             null_caption=sampling.null_caption,
         ),
         asked.guidance,
         asked.audio_guidance,
         interval=(sampling.guidance_start, sampling.guidance_end),
-    )  # fmt: skip
+    )
     silence = torch.zeros(len(rows), 1, 1, device=device)
     made, _ = flow.integrate(
-        velocity, (x_t, silence), _path(t, sampling.steps, sampling.shift), sampling.solver,
-        advance=advance, eta=(sampling.eta, 0.0), noise=noise.fresh(sources),
-    )  # fmt: skip
+        velocity,
+        (x_t, silence),
+        _path(t, sampling.steps, sampling.shift),
+        sampling.solver,
+        advance=advance,
+        eta=(sampling.eta, 0.0),
+        noise=noise.fresh(sources),
+    )
     return {
         "latent": scale.denormalize(made).half().cpu(),
         "distance": (made - x_1).square().mean((1, 3, 4)).cpu(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -19,6 +19,10 @@ from syncflow.models.ddit import DDiT
 from syncflow.models.latent_space import decode_audio, decode_video
 from syncflow.training.settings import SamplesConfig
 from syncflow.training.tasks import export
+
+if TYPE_CHECKING:
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from torch.utils.tensorboard import SummaryWriter
 
 
 def sample(
@@ -100,7 +104,7 @@ def decode(video: Tensor, audio: Tensor, latents: Latents, config: SamplesConfig
     return [Clip(*both, *rates) for both in zip(pixels, sounds, strict=True)]
 
 
-def write(clips: list[Clip], out: Path, step: int, board: Any | None) -> None:
+def write(clips: list[Clip], out: Path, step: int, board: SummaryWriter | None) -> None:
     """``samples/<step>-<number>.mp4``, and in TensorBoard as moving picture and sound; a wav where
     there are no pictures."""
     (out / "samples").mkdir(exist_ok=True)
@@ -112,14 +116,14 @@ def write(clips: list[Clip], out: Path, step: int, board: Any | None) -> None:
             media.write_wav(name.with_suffix(".wav"), clip.audio, clip.sample_rate)
         if board is None:
             continue
-        if len(clip.video):
+        if len(clip.video) and board.file_writer is not None:
             board.file_writer.add_summary(_moving_picture(f"clip_{index}", clip), step)
         board.add_audio(f"clip_{index}", clip.audio[None], step, clip.sample_rate)
     if board is not None:
         board.flush()
 
 
-def _moving_picture(tag: str, clip: Clip) -> Any:
+def _moving_picture(tag: str, clip: Clip) -> Summary:
     """TensorBoard's summary of a clip: a GIF, for which its own writer would need moviepy."""
     import io
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 
@@ -12,8 +12,10 @@ from syncflow.clip import Clip
 from syncflow.training.settings import AdversarialConfig
 from syncflow.training.tasks.randomness import Source
 
+Batch = TypeVar("Batch")
 
-class Task(ABC):
+
+class Task(ABC, Generic[Batch]):
     """A module and how it is trained: three methods of its own, and defaults for the rest.
 
     A public method that the loop does not know is refused when the class is made: it would be a
@@ -30,11 +32,11 @@ class Task(ABC):
     critic_settings: AdversarialConfig | None = None
 
     @abstractmethod
-    def batch(self, index: int) -> Any:
+    def batch(self, index: int) -> Batch:
         """The batch of a pass, this process's share of it; decided by ``index`` alone."""
 
     @abstractmethod
-    def loss(self, batch: Any, source: Source) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def loss(self, batch: Batch, source: Source) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The scalar to minimise and what is told beside it; ``source`` is all its randomness."""
 
     @abstractmethod
@@ -45,7 +47,7 @@ class Task(ABC):
         """The critic's own loss for what the last ``loss`` saw; None = it has no say yet."""
         return None
 
-    def drawn(self, batch: Any, source: Source) -> Any:
+    def drawn(self, batch: Batch, source: Source) -> Batch:
         """The batch with those of its step's random numbers that do not depend on the module: made
         by the thread that makes batches ahead, and then not drawn by ``loss``."""
         return batch
@@ -76,7 +78,7 @@ class Task(ABC):
         """What the weights are tied to, for the weights' file."""
         return {}
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
         for name, value in vars(cls).items():
             known = name.startswith("_") or hasattr(Task, name)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +19,7 @@ _NOT_MENTIONED = -100
 _VALIDATION_CAPTIONS = 512
 
 
-class TextTraining(Task):
+class TextTraining(Task[tuple[list[str], Tensor]]):
     """Captions of fresh scenes against the attributes that they mention."""
 
     module: TextPretrainer
@@ -55,16 +54,15 @@ class TextTraining(Task):
             level = self.config.levels[seed % len(self.config.levels)]
             split = impacts.world.split_of(seed)
             scene = impacts.sample_scene(seed, level, split)
-            caption, mentioned = scene.caption, scene.attributes["mentioned"]
-            rng = np.random.default_rng([seed, 0])
-            if rng.random() < unknown:
-                caption, mentioned = unknown_words.put_in(caption, scene.attributes, mentioned, rng)
+            caption, mentioned = unknown_words.put_in_some(
+                scene.caption, scene.attributes, unknown, seed
+            )
             texts.append(caption)
-            said = {**scene.attributes, "mentioned": mentioned}
-            rows.append([self._label(name, said) for name in self.labels])
+            values: Mapping[str, object] = {**scene.attributes}
+            rows.append([self._label(name, values, mentioned) for name in self.labels])
         return texts, torch.tensor(rows)
 
-    def _label(self, name: str, attributes: Mapping[str, Any]) -> int:
-        if name not in attributes["mentioned"] or attributes[name] not in self.labels[name]:
+    def _label(self, name: str, values: Mapping[str, object], mentioned: Sequence[str]) -> int:
+        if name not in mentioned or values[name] not in self.labels[name]:
             return _NOT_MENTIONED
-        return self.labels[name].index(attributes[name])
+        return self.labels[name].index(cast("str | int", values[name]))

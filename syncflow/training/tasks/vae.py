@@ -31,7 +31,7 @@ SAMPLES = 4  # reconstructions that are written now and then
 M = TypeVar("M", bound=nn.Module)
 
 
-class VAETraining(Task):
+class VAETraining(Task[Crops]):
     """Reconstruction and KL, and from a step on a discriminator's verdict.
 
     Args:

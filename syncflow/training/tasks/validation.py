@@ -8,13 +8,18 @@ changes a number.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from syncflow.models.audio_tower import AudioContext
+from syncflow.models.ddit import Condition, DDiT
 from syncflow.training.datasets.buckets import Bucket, stacked
+from syncflow.training.distributed.groups import Group
+from syncflow.training.settings import FlowTask
 from syncflow.training.tasks import draws, randomness
 from syncflow.training.tasks.randomness import SampleGenerators
 from syncflow.training.tasks.timesteps import Clocks
@@ -25,7 +30,28 @@ _APART = 1 << 40  # numbers of clips that no run of training reaches
 _READ = 16  # clips read at once where all are needed
 
 
-def validate(task: Any, bucket: Bucket) -> dict[str, float]:
+class Validated(Protocol):
+    """What is asked of ``flow.FlowTraining``."""
+
+    module: DDiT
+    device: torch.device
+    config: FlowTask
+    group: Group
+    coupling: draws.Coupling
+    trains_audio: bool
+
+    def _on_device(self, values: dict[str, Tensor], bucket: Bucket) -> Mapping[str, Tensor]: ...
+
+    def _picture(
+        self, x_1: Tensor, when: Clocks, x_0: Tensor, over_given: Tensor, condition: Condition
+    ) -> tuple[Tensor, list[Tensor]]: ...
+
+    def _sound(
+        self, y_1: Tensor, y_0: Tensor, t_N: Tensor, context: AudioContext, condition: Condition
+    ) -> Tensor: ...
+
+
+def validate(task: Validated, bucket: Bucket) -> dict[str, float]:
     """Mean losses over clips and times, each with its standard error over clips (``_se``):
     ``video``, and of a sound with its video at the same time (``audio_same``), with the clean video
     (``audio_clean``) and with the clean video of another clip (``audio_other``)."""
@@ -46,7 +72,7 @@ def validate(task: Any, bucket: Bucket) -> dict[str, float]:
     return means
 
 
-def _passes(task: Any, total: int) -> list[tuple[np.ndarray, bool]]:
+def _passes(task: Validated, total: int) -> list[tuple[np.ndarray, bool]]:
     """The clips of each pass of this process, neighbours together, and whether they count.
 
     All processes have as many passes, since they share weights in them: who has fewer clips goes
@@ -68,7 +94,7 @@ def _passes(task: Any, total: int) -> list[tuple[np.ndarray, bool]]:
     return [(clips(of), counts) for of, counts in parts]
 
 
-def _pass(task: Any, bucket: Bucket, rows: np.ndarray, noise: _Noise) -> dict[str, Tensor]:
+def _pass(task: Validated, bucket: Bucket, rows: np.ndarray, noise: _Noise) -> dict[str, Tensor]:
     """Losses [B] of some clips, means over the times."""
     model, device, K = task.module, task.device, task.config.draws
     batch = task._on_device(_clips(bucket, rows), bucket)
@@ -91,12 +117,13 @@ def _pass(task: Any, bucket: Bucket, rows: np.ndarray, noise: _Noise) -> dict[st
         del features
     for index, time in enumerate(TIMES):
         t_B = torch.full((count,), time, device=device)
-        x_0, y_0 = (x if x is None else x.to(device) for x in noise.of(index, rows, x_1, y_1))
+        x_0, y_0 = noise.of(index, rows, x_1, y_1)
+        x_0, y_0 = x_0.to(device), None if y_0 is None else y_0.to(device)
         video, features = task._picture(
             x_1, Clocks(t_B, ~still, t_B, ~still), x_0, over_given, condition
         )
         losses = {"video": video}
-        if task.trains_audio:
+        if y_0 is not None:
             t_N = t_B.repeat_interleave(K)
             for name, context in contexts.items():
                 losses[name] = task._sound(y_1, y_0, t_N, context, condition)
@@ -114,7 +141,7 @@ class _Noise:
     """The noise of every clip at every time, paired with the clips as in training: over all clips
     of the validation set, so all are read where there is a coupling."""
 
-    def __init__(self, task: Any, bucket: Bucket, total: int) -> None:
+    def __init__(self, task: Validated, bucket: Bucket, total: int) -> None:
         self.task, self.paired = task, []
         if task.config.coupling == "none":
             return

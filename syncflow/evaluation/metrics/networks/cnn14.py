@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +23,29 @@ _MEL = "logmel_extractor.melW"
 _VARIANTS = {1024: (32000, 320), 512: (16000, 160)}
 
 
+class _Filters(nn.Module):
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(shape))
+
+
 class _Stft(nn.Module):
     def __init__(self, window: int) -> None:
         super().__init__()
         shape = (window // 2 + 1, 1, window)
-        self.conv_real, self.conv_imag = (nn.Module() for _ in range(2))
-        for part in (self.conv_real, self.conv_imag):
-            part.weight = nn.Parameter(torch.zeros(shape))
+        self.conv_real, self.conv_imag = _Filters(shape), _Filters(shape)
+
+
+class _Spectrogram(nn.Module):
+    def __init__(self, window: int) -> None:
+        super().__init__()
+        self.stft = _Stft(window)
+
+
+class _Bands(nn.Module):
+    def __init__(self, window: int, bands: int) -> None:
+        super().__init__()
+        self.melW = nn.Parameter(torch.zeros(window // 2 + 1, bands))
 
 
 class _Block(nn.Module):
@@ -55,10 +70,8 @@ class Cnn14(nn.Module):
         super().__init__()
         self.rate, self.hop = _VARIANTS[window]
         self.window = window
-        self.spectrogram_extractor: Any = nn.Module()
-        self.spectrogram_extractor.stft = _Stft(window)
-        self.logmel_extractor: Any = nn.Module()
-        self.logmel_extractor.melW = nn.Parameter(torch.zeros(window // 2 + 1, bands))
+        self.spectrogram_extractor = _Spectrogram(window)
+        self.logmel_extractor = _Bands(window, bands)
         self.bn0 = nn.BatchNorm2d(bands)
         for index, (before, width) in enumerate(zip([1, *widths], widths, strict=False), 1):
             setattr(self, f"conv_block{index}", _Block(before, width))

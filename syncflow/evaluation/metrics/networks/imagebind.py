@@ -26,13 +26,18 @@ _PATCH = (2, 14, 14)
 _AUDIO_STRIDE = 10
 
 
+class _Mlp(nn.Module):
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+
 class _Block(nn.Module):
     def __init__(self, width: int, heads: int, hidden: int, bias_kv: bool) -> None:
         super().__init__()
         self.attn = nn.MultiheadAttention(width, heads, add_bias_kv=bias_kv, batch_first=True)
         self.norm_1, self.norm_2 = (nn.LayerNorm(width, eps=1e-6) for _ in range(2))
-        self.mlp: Any = nn.Module()
-        self.mlp.fc1, self.mlp.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.mlp = _Mlp(width, hidden)
 
     def forward(self, x_BLC: Tensor, mask_LL: Tensor | None) -> Tensor:
         y = self.norm_1(x_BLC)

@@ -48,7 +48,7 @@ def read(path: str | Path, what: str) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        data: Any = torch.load(path, map_location="cpu", weights_only=True)
+        data: object = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"'{path}' holds more than tensors and was not loaded; "

@@ -20,10 +20,10 @@ from syncflow.detect import contacts, envelopes, matching
 from syncflow.evaluation.metrics import av_align, desync
 from syncflow.evaluation.metrics.metric import Pair
 from syncflow.evaluation.report import table, tables
+from syncflow.evaluation.report.shapes import Row
 from syncflow.evaluation.suites import calibration, provenance, systems
 from syncflow.evaluation.suites.calibration import Evidence
 from syncflow.generation.choice import ranking
-from syncflow.plain_text import Json
 from syncflow.progress import bar
 
 SECONDS = (2.0, 3.0, 5.0, 8.0)
@@ -70,7 +70,7 @@ def _av_align(seen: Evidence, lag: float) -> float:
 SCORES: dict[str, Score] = {
     "f1_50": _f1(0.05), "f1_100": _f1(0.1), "agreement": _agreement, "median_ms": _median,
     "correlation": _correlation, "av_align": _av_align,
-}  # fmt: skip
+}
 
 
 def run(
@@ -86,7 +86,7 @@ def run(
     allow_torchscript: bool = False,
     command: str | None = None,
     progress: bool = True,
-) -> Json:
+) -> Row:
     """Measures every metric on ``clips`` rendered clips of every level and length; writes
     ``lengths.json`` and ``.md`` into ``out`` (default ``runs/eval``), returns the former.
 
@@ -107,18 +107,18 @@ def run(
     if with_av_align is None:
         with_av_align = all(find_spec(name) for name in ("cv2", "librosa"))
     out = media.make_folder(out if out is not None else "runs/eval", "lengths.json")
-    lengths: list[Json] = []
+    lengths: list[Row] = []
     for length in seconds:
         scenes = [
             impacts.sample_scene(number, level, "test", length)
             for level in levels for number in impacts.SEEDS["test"][:clips]
-        ]  # fmt: skip
+        ]
         cases = [case for case in map(systems.case, scenes) if not case.outside]
         made = [systems.rendered(case, size, size) for case in cases]
         rows = calibration.calibrate(
             made, offsets_ms=OFFSETS_MS, resamples=300, seed=seed, with_av_align=with_av_align,
             progress=progress,
-        )["metrics"]  # fmt: skip
+        )["metrics"]
         shares = _shares(made, list(rows), seed, with_av_align, progress)
         lengths.append(
             {
@@ -132,14 +132,14 @@ def run(
                 },
                 "DeSync": desync_of(made, length, synchformer, allow_torchscript),
             }
-        )  # fmt: skip
-        report: Json = {
+        )
+        report: Row = {
             "facts": {
                 "clips": f"{clips} rendered per level of {list(levels)}, split test, {size} px",
                 "seed": seed, **provenance.circumstances(command),
             },
             "within_ms": list(WITHIN_MS), "lengths": lengths,
-        }  # fmt: skip
+        }
         tables.write_json(out / "lengths.json", report)
         tables.write_text(out / "lengths.md", page(report))
     return report
@@ -147,7 +147,7 @@ def run(
 
 def _shares(
     clips: Sequence[Clip], names: Sequence[str], seed: int, with_av_align: bool, progress: bool
-) -> dict[str, Json]:
+) -> dict[str, Row]:
     """How near each metric comes to the time by which a clip's sound was moved."""
     rng = np.random.default_rng(seed)
     lags = np.round(np.arange(-_TRIED, _TRIED + _STEP / 2, _STEP), 3)
@@ -158,7 +158,7 @@ def _shares(
             clip, true, contacts.times(clip.video, clip.fps),
             envelopes.picture(clip.video, clip.fps),
             av_align.peaks(av_align.flow(clip.video), clip.fps) if with_av_align else None,
-        )  # fmt: skip
+        )
         for name in names:
             values = np.array([SCORES[name](seen, lag) for lag in lags])
             # Of several that are as good, the one in the middle.
@@ -186,7 +186,7 @@ def desync_of(
     return metric.results()[0].value
 
 
-def page(report: Json) -> str:
+def page(report: Row) -> str:
     """The report as Markdown."""
     shares = [f"within {ms} ms" for ms in report["within_ms"]]
     head = ["metric", "s", "in sync", "other soundtracks", *shares, "notices early, late from ms"]
@@ -200,7 +200,7 @@ def page(report: Json) -> str:
                  table.cell(row["chance"]), *(table.cell(row[share]) for share in shares),
                  ", ".join("-" if ms is None else str(ms) for ms in row["resolution_ms"]),
                  "fit" if row["fit"] else f"unfit: {row['why']}"]
-            )  # fmt: skip
+            )
     for part in report["lengths"]:
         told = part["DeSync"]
         value = told if isinstance(told, str) else table.cell(told)

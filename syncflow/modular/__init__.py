@@ -5,8 +5,7 @@
     pipe.load_components()
     clips = pipe(prompt="a metal ball bounces twice", num_inference_steps=20, output="clips")
 
-Each block can stand among blocks of other people's. The same seed gives the clip that
-``syncflow.load(...).generate`` gives.
+Each block can stand among others. The same seed gives the clip that ``generate`` gives.
 """
 
 from __future__ import annotations
@@ -36,11 +35,12 @@ from torch import Tensor
 from syncflow.clip import ClipSpec
 from syncflow.config import ModelConfig, T5TextConfig
 from syncflow.generation import noise
+from syncflow.generation.arguments import Size, prompt_list
 from syncflow.generation.codecs import Codecs
 from syncflow.generation.drawing import Start, draw
 from syncflow.generation.events import events
 from syncflow.generation.manner import diffusers as manner
-from syncflow.generation.request import geometry, prompt_list, resolve
+from syncflow.generation.request import geometry, resolve
 from syncflow.generation.sampler import encode_captions
 from syncflow.generation.steps import Steps
 from syncflow.model_io import model_folder
@@ -130,7 +130,7 @@ def _folder(path: str, revision: str | None) -> tuple[Path, ModelConfig]:
 _KINDS = {
     "text_encoder": _TextEncoder, "ddit": _DDiT, "video_vae": _VideoVAE, "audio_vae": _AudioVAE,
     "settings": Settings,
-}  # fmt: skip
+}
 
 
 class _Step(ModularPipelineBlocks):
@@ -257,14 +257,14 @@ class Denoise(_Step):
         request = resolve(config.sampling, prompts, options)
         if request.sampling.candidates > 1:
             raise ValueError("candidates needs whole clips: call syncflow.load(...).generate")
-        size = {name: getattr(asked, name) for name in ("seconds", "height", "width")}
+        size: Size = {"seconds": asked.seconds, "height": asked.height, "width": asked.width}
         spec = geometry(config, size)
         weight = next(ddit.parameters())
         captions = encode_captions(
             ddit, _Read(asked.prompt_embeds), prompts, spec, weight.dtype, asked.negative_prompt,
             asked.negative_audio_prompt, request.sampling.null_caption,
             events(asked.contacts, len(prompts), config.ddit.event_tokens, spec.seconds),
-        )  # fmt: skip
+        )
         first = manner.seed(asked.generator, len(prompts))
         sources = noise.generators(range(first, first + len(prompts)))
         channels = config.ddit.video.in_channels, config.ddit.audio.in_channels
@@ -273,7 +273,7 @@ class Denoise(_Step):
         latents, audio_latents = draw(
             ddit, Steps(), captions, start, request, noise.fresh(sources), asked.callback,
             asked.progress,
-        )  # fmt: skip
+        )
         return {"latents": latents, "audio_latents": audio_latents, "geometry": spec}
 
 
@@ -312,7 +312,7 @@ class Decode(_Step):
             Scale.of_video(config.latent_mean_video, config.latent_std_video),
             Scale.of_audio(config.latent_mean_audio, config.latent_std_audio),
             Steps(), asked.latents.device,
-        )  # fmt: skip
+        )
         prompts = prompt_list(asked.prompt) if asked.prompt else [""] * len(asked.latents)
         clips = codecs.clips(asked.latents, asked.audio_latents, prompts, 1, spec, [])
         videos, audio, _ = manner.output(clips, asked.output_type)
