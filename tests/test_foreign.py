@@ -1,7 +1,7 @@
 """Given pictures that look like nothing which the model was trained on are told in a line."""
 
-import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +111,7 @@ def test_the_command_says_it_once(capsys, monkeypatch, tmp_path) -> None:
 
 
 def test_python_and_the_demo_say_it(model, monkeypatch) -> None:
-    monkeypatch.setattr(sys.modules["syncflow.generation.shipped"], "_shipped", lambda: model)
+    monkeypatch.setattr(import_module("syncflow.generation.shipped"), "_shipped", lambda: model)
     few = {"steps": 1, "audio_steps": 1, "progress": False}
     with pytest.warns(UserWarning, match=TOLD):
         syncflow.generate("a metal ball bounces", video=bars(), **few)

@@ -89,9 +89,7 @@ class ShardWriter:
             self._join(number)
 
     def finish(
-        self,
-        facts: Mapping[str, object],
-        report: Report | None = None,
+        self, facts: Mapping[str, object], report: Report | None = None
     ) -> ManifestFile | None:
         """Writes ``clips.jsonl`` and ``skipped.jsonl``, to look things up in, ``report.json`` if a
         report is to be made of the two, and at last the manifest, which is returned; None while
@@ -110,10 +108,7 @@ class ShardWriter:
         return read_manifest(self.folder)
 
     def _finish(
-        self,
-        paths: list[Path],
-        facts: Mapping[str, object],
-        report: Report | None,
+        self, paths: list[Path], facts: Mapping[str, object], report: Report | None
     ) -> None:
         shards = [Shard(path) for path in paths]
         records = [shard.records for shard in shards]

@@ -87,11 +87,9 @@ def _beginning(film: object, spec: ClipSpec) -> Tensor:
     if isinstance(film, (str, Path)):
         from syncflow.data import media
 
-        frames, fps = (
-            media.read_pictures(
-                film, spec.fps, seconds=spec.seconds, height=spec.height, width=spec.width
-            ),
-            spec.fps,
+        fps = spec.fps
+        frames = media.read_pictures(
+            film, fps, seconds=spec.seconds, height=spec.height, width=spec.width
         )
     elif isinstance(film, Clip):
         frames, fps = film.video, film.fps

@@ -66,9 +66,8 @@ def records(
     if given.get("lora") is None:
         given["strength"] = None
     else:
-        given["strength"] = (
-            1.0 if given.get("strength") is None else float(cast(float, given["strength"]))
-        )
+        strength = cast("float | None", given.get("strength"))
+        given["strength"] = 1.0 if strength is None else float(strength)
     if audio_takes == 1:
         given["rank"] = None
     else:

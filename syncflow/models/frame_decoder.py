@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from diffusers.models.resnet import ResnetBlock2D
     from diffusers.models.upsampling import Upsample2D
 
-    pass
-
 
 PHASES = "phase_weight"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 #: Mean change (of 255) between the pictures on both sides of a cut, at least.
@@ -27,16 +28,8 @@ def cuts(video_F3HW: Tensor) -> list[int]:
     if count < 2:
         return []
     size = (min(_GRID, video_F3HW.shape[2]), min(_GRID, video_F3HW.shape[3]))
-    small = (
-        torch.cat(
-            [
-                torch.nn.functional.adaptive_avg_pool2d(part.float(), size)
-                for part in video_F3HW.split(64)
-            ]
-        )
-        .flatten(2)
-        .numpy()
-    )
+    parts = [F.adaptive_avg_pool2d(part.float(), size) for part in video_F3HW.split(64)]
+    small = torch.cat(parts).flatten(2).numpy()
     step = np.abs(np.diff(small, axis=0)).mean((1, 2))  # step[i - 1]: from frame i - 1 to frame i
     found = []
     for i in range(1, count):

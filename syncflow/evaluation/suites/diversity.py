@@ -9,7 +9,7 @@ says how far chance goes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -20,9 +20,9 @@ from syncflow.clip import Clip
 from syncflow.data import media
 from syncflow.detect import contacts, fidelity, matching
 from syncflow.evaluation.report import table, tables
+from syncflow.evaluation.report.shapes import Report, Row
 from syncflow.evaluation.suites import provenance, systems
 from syncflow.evaluation.suites.systems import Model
-from syncflow.json_types import JsonObject
 from syncflow.progress import bar
 
 RESAMPLES = 1000
@@ -42,7 +42,7 @@ def spectral_variance(clips: Sequence[Clip]) -> float:
 
 
 def first_contact_variance(clips: Sequence[Clip]) -> float:
-    """Of the time at which something first touches, in s^2; nan where it is seen in fewer than two."""
+    """Of the time at which something first touches, in s^2; nan where fewer than two show it."""
     seen = [contacts.times(clip.video, clip.fps) for clip in clips]
     first = [times[0] for times in seen if times]
     return float(np.var(first, ddof=1)) if len(first) > 1 else float("nan")
@@ -56,6 +56,10 @@ VARIANCES: dict[str, tuple[str, Callable[[Sequence[Clip]], float]]] = {
 }
 
 
+class _Report(Report):
+    rows: list[Row]
+
+
 def run(
     model: Model | str | Path | None = None,
     clips: int = 48,
@@ -65,10 +69,10 @@ def run(
     seed: int = 0,
     batch: int = 16,
     *,
-    options: JsonObject | None = None,
+    options: Mapping[str, object] | None = None,
     command: str | None = None,
     progress: bool = True,
-) -> JsonObject:
+) -> _Report:
     """Makes ``draws`` clips of each of ``clips`` captions of level 1 and compares them with real
     ones; writes ``diversity.json`` and ``.md`` into ``out`` (default ``runs/eval``), returns the
     former.
@@ -86,11 +90,15 @@ def run(
     prompts = [case.prompt for case in cases]
     generated = [
         systems.generated(
-            loaded, prompts, seed=seed + draw * len(cases), batch=batch, options=options or {},
+            loaded,
+            prompts,
+            seed=seed + draw * len(cases),
+            batch=batch,
+            options=options or {},
             progress=progress,
         )
         for draw in range(draws)
-    ]  # fmt: skip
+    ]
     height, width = generated[0][0].video.shape[2:]
     real: Draws = [[] for _ in range(2 * draws)]
     for case in bar(cases, desc="real", shown=progress):
@@ -99,17 +107,19 @@ def run(
     worn = [systems.reconstructed(loaded, part, progress=False) for part in real[:draws]]
     beside = {"generated": generated, "real, after the VAEs": worn, "real, again": real[draws:]}
     of_real = variances(real[:draws])
-    report: JsonObject = {
+    report: _Report = {
         "facts": {
-            **named, "clips": f"{draws} of each of {clips} captions of split {split}, level 1",
-            "seed": seed, "sampling": options or "the model's own defaults",
+            **named,
+            "clips": f"{draws} of each of {clips} captions of split {split}, level 1",
+            "seed": seed,
+            "sampling": options or "the model's own defaults",
             **provenance.circumstances(command),
         },
         "rows": [
             {"clips": name, **ratios(variances(part), of_real, seed)}
             for name, part in beside.items()
         ],
-    }  # fmt: skip
+    }
     tables.write_json(out / "diversity.json", report)
     tables.write_text(out / "diversity.md", _page(report))
     return report
@@ -143,7 +153,7 @@ def ratios(
     return out
 
 
-def _page(report: JsonObject) -> str:
+def _page(report: _Report) -> str:
     lines: list[list[str | table.Cell]] = [["clips", *(words for words, _ in VARIANCES.values())]]
     lines += [
         [row["clips"], *(table.cell(row[name], 2) for name in VARIANCES)] for row in report["rows"]

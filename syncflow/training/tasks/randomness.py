@@ -8,7 +8,7 @@ processes share the batch or in how many parts it is accumulated.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -57,28 +57,19 @@ def normal(shape: Sequence[int], source: Source) -> Tensor:
     return _rows(draw, shape[0], source)
 
 
-def times(
-    total: int,
-    source: Source,
-    kind: Literal["uniform", "logit_normal"],
-    *,
-    uniform_share: float,
-    mean: float,
-    std: float,
-    shift: float,
-) -> Tensor:
-    """[total] training times of ``flow.sample_times``."""
+class _Times(TypedDict, total=False):
+    kind: Literal["uniform", "logit_normal"]
+    uniform_share: float
+    mean: float
+    std: float
+    shift: float
+
+
+def times(total: int, source: Source, **options: Unpack[_Times]) -> Tensor:
+    """[total] training times; ``options`` are those of ``flow.sample_times``."""
 
     def draw(n: int, generator: torch.Generator) -> Tensor:
-        return flow.sample_times(
-            n,
-            kind,
-            uniform_share=uniform_share,
-            mean=mean,
-            std=std,
-            shift=shift,
-            generator=generator,
-        )
+        return flow.sample_times(n, generator=generator, **options)
 
     return _rows(draw, total, source)
 
