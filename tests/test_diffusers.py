@@ -73,8 +73,13 @@ def test_each_block_can_be_taken_alone(model, pipe):
 
 def test_a_repeated_step_counts_and_stops(pipe):
     steps = []
-    pipe(prompt=PROMPT, callback=lambda step, x, t: steps.append(step), progress=False,
-         num_inference_steps=2, output="clips")
+    pipe(
+        prompt=PROMPT,
+        callback=lambda step, x, t: steps.append(step),
+        progress=False,
+        num_inference_steps=2,
+        output="clips",
+    )
     assert steps == [1, 2, 3, 4]
     assert "encode_text" in repr(pipe.blocks) and "num_inference_steps" in pipe.doc
 

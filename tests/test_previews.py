@@ -85,7 +85,11 @@ def test_a_preview_shows_where_the_state_is_heading(model):
     """Along a straight line through the last two states, to t = 1."""
     got, states = [], []
     run(
-        model, steps=4, schedule="joint", preview=got.append, preview_every=1,
+        model,
+        steps=4,
+        schedule="joint",
+        preview=got.append,
+        preview_every=1,
         callback=lambda step, x, t: states.append((x, t)),
     )
     assert len(got) == 4 and all(one.envelope is not None for one in got)

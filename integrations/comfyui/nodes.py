@@ -23,8 +23,14 @@ _CATEGORY = "syncflow"
 _OUTPUTS = ("VIDEO", "IMAGE", "AUDIO", "FLOAT")
 _NAMES = ("video", "images", "audio", "fps")
 _SEED = ("INT", {"default": 0, "min": 0, "max": 2**63 - 1, "control_after_generate": True})
-_CONTACTS = ("STRING", {"default": "", "tooltip": "when things touch, in seconds: 0.4, 1.1; for "
-                        "models that were trained to be told"})
+_CONTACTS = (
+    "STRING",
+    {
+        "default": "",
+        "tooltip": "when things touch, in seconds: 0.4, 1.1; for "
+        "models that were trained to be told",
+    },
+)
 #: Of the widgets: "as the model's folder says".
 _OWN_STEPS, _OWN_GUIDANCE = 0, -1.0
 
@@ -241,8 +247,10 @@ def sounds(audio: dict[str, Any], sample_rate: int) -> Tensor:
     from torchaudio.functional import resample
 
     mono = audio["waveform"][0].float().mean(0).cpu()
-    return mono if audio["sample_rate"] == sample_rate else resample(
-        mono, audio["sample_rate"], sample_rate
+    return (
+        mono
+        if audio["sample_rate"] == sample_rate
+        else resample(mono, audio["sample_rate"], sample_rate)
     )
 
 

@@ -68,8 +68,12 @@ def _av_align(seen: Evidence, lag: float) -> float:
 
 #: By the names of ``calibration.METRICS``.
 SCORES: dict[str, Score] = {
-    "f1_50": _f1(0.05), "f1_100": _f1(0.1), "agreement": _agreement, "median_ms": _median,
-    "correlation": _correlation, "av_align": _av_align,
+    "f1_50": _f1(0.05),
+    "f1_100": _f1(0.1),
+    "agreement": _agreement,
+    "median_ms": _median,
+    "correlation": _correlation,
+    "av_align": _av_align,
 }
 
 
@@ -111,18 +115,24 @@ def run(
     for length in seconds:
         scenes = [
             impacts.sample_scene(number, level, "test", length)
-            for level in levels for number in impacts.SEEDS["test"][:clips]
+            for level in levels
+            for number in impacts.SEEDS["test"][:clips]
         ]
         cases = [case for case in map(systems.case, scenes) if not case.outside]
         made = [systems.rendered(case, size, size) for case in cases]
         rows = calibration.calibrate(
-            made, offsets_ms=OFFSETS_MS, resamples=300, seed=seed, with_av_align=with_av_align,
+            made,
+            offsets_ms=OFFSETS_MS,
+            resamples=300,
+            seed=seed,
+            with_av_align=with_av_align,
             progress=progress,
         )["metrics"]
         shares = _shares(made, list(rows), seed, with_av_align, progress)
         lengths.append(
             {
-                "seconds": length, "clips": len(made),
+                "seconds": length,
+                "clips": len(made),
                 "contacts": float(np.mean([len(case.seen) for case in cases])),
                 "metrics": {
                     name: {key: row[key] for key in ("label", "fit", "why", "resolution_ms")}
@@ -136,9 +146,11 @@ def run(
         report: Row = {
             "facts": {
                 "clips": f"{clips} rendered per level of {list(levels)}, split test, {size} px",
-                "seed": seed, **provenance.circumstances(command),
+                "seed": seed,
+                **provenance.circumstances(command),
             },
-            "within_ms": list(WITHIN_MS), "lengths": lengths,
+            "within_ms": list(WITHIN_MS),
+            "lengths": lengths,
         }
         tables.write_json(out / "lengths.json", report)
         tables.write_text(out / "lengths.md", page(report))
@@ -155,7 +167,9 @@ def _shares(
     for clip in bar(clips, desc="lags", shown=progress, leave=False):
         true = float(rng.uniform(-_MOST, _MOST))
         seen = calibration.evidence(
-            clip, true, contacts.times(clip.video, clip.fps),
+            clip,
+            true,
+            contacts.times(clip.video, clip.fps),
             envelopes.picture(clip.video, clip.fps),
             av_align.peaks(av_align.flow(clip.video), clip.fps) if with_av_align else None,
         )
@@ -196,10 +210,15 @@ def page(report: Row) -> str:
         for part in report["lengths"]:
             row = part["metrics"][name]
             lines.append(
-                [row["label"], f"{part['seconds']:g}", table.cell(row["in sync"]),
-                 table.cell(row["chance"]), *(table.cell(row[share]) for share in shares),
-                 ", ".join("-" if ms is None else str(ms) for ms in row["resolution_ms"]),
-                 "fit" if row["fit"] else f"unfit: {row['why']}"]
+                [
+                    row["label"],
+                    f"{part['seconds']:g}",
+                    table.cell(row["in sync"]),
+                    table.cell(row["chance"]),
+                    *(table.cell(row[share]) for share in shares),
+                    ", ".join("-" if ms is None else str(ms) for ms in row["resolution_ms"]),
+                    "fit" if row["fit"] else f"unfit: {row['why']}",
+                ]
             )
     for part in report["lengths"]:
         told = part["DeSync"]

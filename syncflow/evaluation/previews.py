@@ -80,9 +80,12 @@ def run(
     times = np.array([seconds for _, seconds in seen])
     report: Row = {
         "facts": {
-            **named, "fitted to": f"{fit_clips} clips of every level of {list(levels)}, "
-            f"{len(videos)} films", "clips": f"{clips} per level of split val", "seed": seed,
-            "every": every, **provenance.circumstances(command),
+            **named,
+            "fitted to": f"{fit_clips} clips of every level of {list(levels)}, {len(videos)} films",
+            "clips": f"{clips} per level of split val",
+            "seed": seed,
+            "every": every,
+            **provenance.circumstances(command),
         },
         "rows": rows,
         "seconds a clip": float(np.median(times[:, 0])),

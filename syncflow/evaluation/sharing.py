@@ -94,8 +94,13 @@ class _Compass(Layout):
 
     def write(self, items: Sequence[Item]) -> str:
         rows = [
-            {"index": item.number, "prompt": item.prompt, "video_prompt": item.prompt,
-             "audio_prompt": item.prompt, "speech_prompt": []}
+            {
+                "index": item.number,
+                "prompt": item.prompt,
+                "video_prompt": item.prompt,
+                "audio_prompt": item.prompt,
+                "speech_prompt": [],
+            }
             for item in items
         ]
         return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"

@@ -97,7 +97,14 @@ def drawn(
     fresh = noise.fresh(source)
     start = window.start(source, fresh, clean=model.config.given_frames == "clean")
     return draw(
-        model.ddit, model.steps, captions, start, asked, fresh, wishes.callback, wishes.progress,
+        model.ddit,
+        model.steps,
+        captions,
+        start,
+        asked,
+        fresh,
+        wishes.callback,
+        wishes.progress,
         watch(wishes.preview, model, spec, asked.path),
     )
 

@@ -128,7 +128,10 @@ def _folder(path: str, revision: str | None) -> tuple[Path, ModelConfig]:
 
 
 _KINDS = {
-    "text_encoder": _TextEncoder, "ddit": _DDiT, "video_vae": _VideoVAE, "audio_vae": _AudioVAE,
+    "text_encoder": _TextEncoder,
+    "ddit": _DDiT,
+    "video_vae": _VideoVAE,
+    "audio_vae": _AudioVAE,
     "settings": Settings,
 }
 
@@ -261,8 +264,14 @@ class Denoise(_Step):
         spec = geometry(config, size)
         weight = next(ddit.parameters())
         captions = encode_captions(
-            ddit, _Read(asked.prompt_embeds), prompts, spec, weight.dtype, asked.negative_prompt,
-            asked.negative_audio_prompt, request.sampling.null_caption,
+            ddit,
+            _Read(asked.prompt_embeds),
+            prompts,
+            spec,
+            weight.dtype,
+            asked.negative_prompt,
+            asked.negative_audio_prompt,
+            request.sampling.null_caption,
             events(asked.contacts, len(prompts), config.ddit.event_tokens, spec.seconds),
         )
         first = manner.seed(asked.generator, len(prompts))
@@ -271,7 +280,13 @@ class Denoise(_Step):
         shapes = (channels[0], *spec.video_latent_shape), (spec.audio_latent_length, channels[1])
         start = Start(*noise.start(sources, *shapes, weight.device, 1))
         latents, audio_latents = draw(
-            ddit, Steps(), captions, start, request, noise.fresh(sources), asked.callback,
+            ddit,
+            Steps(),
+            captions,
+            start,
+            request,
+            noise.fresh(sources),
+            asked.callback,
             asked.progress,
         )
         return {"latents": latents, "audio_latents": audio_latents, "geometry": spec}
@@ -308,10 +323,12 @@ class Decode(_Step):
         config: ModelConfig = parts["settings"].config
         spec: ClipSpec = asked.geometry
         codecs = Codecs(
-            parts["video_vae"], parts["audio_vae"],
+            parts["video_vae"],
+            parts["audio_vae"],
             Scale.of_video(config.latent_mean_video, config.latent_std_video),
             Scale.of_audio(config.latent_mean_audio, config.latent_std_audio),
-            Steps(), asked.latents.device,
+            Steps(),
+            asked.latents.device,
         )
         prompts = prompt_list(asked.prompt) if asked.prompt else [""] * len(asked.latents)
         clips = codecs.clips(asked.latents, asked.audio_latents, prompts, 1, spec, [])

@@ -65,7 +65,11 @@ class VideoRequest(BaseModel):
     def _from_form(cls, fields: Mapping[str, object]) -> dict[str, object]:
         """A form has texts alone, and OpenAI's seconds are one in JSON too."""
         kinds: dict[str, Callable[[str], object]] = {
-            "seconds": float, "guidance": float, "seed": int, "steps": int, "audio_takes": int,
+            "seconds": float,
+            "guidance": float,
+            "seed": int,
+            "steps": int,
+            "audio_takes": int,
             "contacts": lambda text: [float(part) for part in text.split(",")],
         }
         read = dict(fields)

@@ -19,9 +19,7 @@ class Make(Protocol):
     def __call__(self, *, report: Report, look: Look, stop: threading.Event) -> list[Take]: ...
 
 
-def while_made(
-    make: Make, report: Report, stop: threading.Event
-) -> Iterator[Image | list[Take]]:
+def while_made(make: Make, report: Report, stop: threading.Event) -> Iterator[Image | list[Take]]:
     """The previews of what ``make`` makes in a thread of its own, and last the takes; ``report`` is
     called here. What ``make`` raises is raised.
 

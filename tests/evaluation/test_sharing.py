@@ -65,8 +65,12 @@ def test_compass_reads_clips_by_index(model, tmp_path):
         ("t2av-compass", "a.json", '[{"prompt": "a"}]', "an entry has no index and prompt"),
         ("t2av-compass", "a.json", '[{"index": -1, "prompt": "a"}]', "no index and prompt"),
         ("t2av-compass", "a.json", '[{"index": "../1", "prompt": "a"}]', "no index and prompt"),
-        ("t2av-compass", "a.json", '[{"index": 1, "prompt": "a"}, {"index": 1, "prompt": "b"}]',
-         "two prompts have the index 1"),
+        (
+            "t2av-compass",
+            "a.json",
+            '[{"index": 1, "prompt": "a"}, {"index": 1, "prompt": "b"}]',
+            "two prompts have the index 1",
+        ),
         ("vbench", "a.csv", "", "unknown layout 'vbench'; known are javisbench, t2av-compass"),
     ],
 )

@@ -37,7 +37,14 @@ def run(args: argparse.Namespace) -> None:
 
     asked = {name: getattr(args, name) for name in (*OPTIONS, "seconds")}
     made, there = sharing.run(
-        args.layout, args.model, args.prompts, args.out, args.clips, args.levels, args.seed,
-        args.batch, options={name: value for name, value in asked.items() if value is not None},
+        args.layout,
+        args.model,
+        args.prompts,
+        args.out,
+        args.clips,
+        args.levels,
+        args.seed,
+        args.batch,
+        options={name: value for name, value in asked.items() if value is not None},
     )
     print(f"{args.out}: {made} clips made, {there} were there")

@@ -12,8 +12,13 @@ EXAMPLE = "syncflow evaluate lengths --seconds 2,3,5,8 --out runs/eval/lengths"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add, count = parser.add_argument, options.count
-    add("--clips", type=count, default=32, metavar="N", help="clips per level and length "
-        "(default 32)")
+    add(
+        "--clips",
+        type=count,
+        default=32,
+        metavar="N",
+        help="clips per level and length (default 32)",
+    )
     what = "lengths in seconds (default 2,3,5,8)"
     add("--seconds", type=options.times, default=[2.0, 3.0, 5.0, 8.0], metavar="S,S", help=what)
     what = "levels of impacts, e.g. 1,2 (default 1)"
@@ -32,7 +37,13 @@ def run(args: argparse.Namespace) -> None:
 
     out = args.out or "runs/eval"
     lengths.run(
-        args.clips, args.seconds, args.levels, out, args.seed, size=args.size,
-        synchformer=args.synchformer, allow_torchscript=args.allow_torchscript,
+        args.clips,
+        args.seconds,
+        args.levels,
+        out,
+        args.seed,
+        size=args.size,
+        synchformer=args.synchformer,
+        allow_torchscript=args.allow_torchscript,
     )
     print(f"{out}/lengths.md")

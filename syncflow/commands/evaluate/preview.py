@@ -32,7 +32,14 @@ def run(args: argparse.Namespace) -> None:
 
     out = args.out or "runs/eval"
     previews.run(
-        args.model, args.fit_clips, args.clips, args.levels, out, args.seed, every=args.every,
-        videos=args.videos, write=args.write,
+        args.model,
+        args.fit_clips,
+        args.clips,
+        args.levels,
+        out,
+        args.seed,
+        every=args.every,
+        videos=args.videos,
+        write=args.write,
     )
     print(f"{out}/preview.md")
