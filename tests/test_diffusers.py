@@ -6,6 +6,7 @@ import torch
 from diffusers.modular_pipelines import SequentialPipelineBlocks
 from PIL import Image
 
+import syncflow
 from syncflow.generation.manner import diffusers as manner
 from syncflow.modular import Decode, Denoise, EncodeText, SyncFlowBlocks
 from tests.small_model import PROMPT, build, run, same
@@ -104,6 +105,11 @@ def test_the_shipped_model_and_unknown_ones():
     made = SyncFlowBlocks().init_pipeline()
     made.load_components(["settings"])
     assert made.settings.config.geometry.height == 64 and made.ddit is None
+    made.load_components()
+    few = {"num_inference_steps": 2, "generator": seeded(7), "sampling": {"audio_steps": 1}}
+    (clip,) = made(prompt=PROMPT, **few, progress=False, output="clips")
+    # Its file has half the precision in which it is run.
+    assert same(clip, run(syncflow.load(), seed=7, steps=2, audio_steps=1))
     with pytest.raises(FileNotFoundError):
         SyncFlowBlocks().init_pipeline("no/such/folder/here")
 

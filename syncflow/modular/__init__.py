@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from diffusers.modular_pipelines.components_manager import ComponentsManager
@@ -33,7 +32,7 @@ from diffusers.modular_pipelines.modular_pipeline_utils import (
 from torch import Tensor
 
 from syncflow.clip import ClipSpec
-from syncflow.config import ModelConfig, T5TextConfig
+from syncflow.config import ModelConfig
 from syncflow.generation import noise
 from syncflow.generation.arguments import Size, prompt_list
 from syncflow.generation.codecs import Codecs
@@ -44,96 +43,15 @@ from syncflow.generation.request import geometry, resolve
 from syncflow.generation.sampler import encode_captions
 from syncflow.generation.steps import Steps
 from syncflow.model_io import model_folder
-from syncflow.model_io.text_cache import PromptEncoder
-from syncflow.models.codec import AudioCodec, VideoCodec
-from syncflow.models.ddit import DDiT
 from syncflow.models.latent_space import Scale
 from syncflow.models.text import tokens
-from syncflow.models.text.encoder import TextEncoder
+from syncflow.modular.parts import KINDS
 from syncflow.sampling import SamplingOptions
 
 #: Components by name.
 Parts = dict[str, Any]
 #: Embedding and mask of each text, [1, L, W] and [1, L].
 Embeds = dict[str, tuple[Tensor, Tensor]]
-
-
-class Settings:
-    """A model folder's config, as a component: geometry, sampling defaults, latents' statistics."""
-
-    def __init__(self, config: ModelConfig, folder: Path) -> None:
-        self.config, self.folder = config, folder
-
-    @classmethod
-    def from_pretrained(cls, path: str, *, revision: str | None = None, **_: object) -> Self:
-        """Of a model folder or hub id."""
-        folder = model_folder.find(path, revision)
-        return cls(ModelConfig.load(folder / model_folder.CONFIG), folder)
-
-
-class _TextEncoder(TextEncoder):
-    """Of ``ComponentSpec``: loads the text encoder of a model folder."""
-
-    @classmethod
-    def from_pretrained(
-        cls, path: str, *, revision: str | None = None, **_: object
-    ) -> TextEncoder | PromptEncoder:
-        """The encoder; T5 is in memory only while it encodes."""
-        folder, config = _folder(path, revision)
-        if isinstance(config.text_encoder, T5TextConfig):
-            return PromptEncoder(config.text_encoder, folder, "cpu")
-        found = model_folder.load_text_encoder(folder, config)
-        assert found is not None  # that is T5 alone
-        return found
-
-
-class _DDiT(DDiT):
-    """Of ``ComponentSpec``: loads the d-DiT of a model folder."""
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        path: str,
-        *,
-        revision: str | None = None,
-        dtype: torch.dtype | None = None,
-        **_: object,
-    ) -> DDiT:
-        """The d-DiT, in ``dtype`` if one is given."""
-        found = model_folder.load_ddit(*_folder(path, revision))
-        return found if dtype is None else found.to(dtype)
-
-
-class _VideoVAE(VideoCodec):
-    """Of ``ComponentSpec``: loads the video VAE of a model folder, always in float32."""
-
-    @classmethod
-    def from_pretrained(cls, path: str, *, revision: str | None = None, **_: object) -> VideoCodec:
-        """The VAE."""
-        return model_folder.load_video_vae(*_folder(path, revision))
-
-
-class _AudioVAE(AudioCodec):
-    """Of ``ComponentSpec``: loads the audio VAE of a model folder, always in float32."""
-
-    @classmethod
-    def from_pretrained(cls, path: str, *, revision: str | None = None, **_: object) -> AudioCodec:
-        """The VAE."""
-        return model_folder.load_audio_vae(*_folder(path, revision))
-
-
-def _folder(path: str, revision: str | None) -> tuple[Path, ModelConfig]:
-    folder = model_folder.find(path, revision)
-    return folder, ModelConfig.load(folder / model_folder.CONFIG)
-
-
-_KINDS = {
-    "text_encoder": _TextEncoder,
-    "ddit": _DDiT,
-    "video_vae": _VideoVAE,
-    "audio_vae": _AudioVAE,
-    "settings": Settings,
-}
 
 
 class _Step(ModularPipelineBlocks):
@@ -149,7 +67,7 @@ class _Step(ModularPipelineBlocks):
     def expected_components(self) -> list[ComponentSpec]:
         """What it needs, and where that is."""
         return [
-            ComponentSpec(name, _KINDS[name], pretrained_model_name_or_path=self.path)
+            ComponentSpec(name, KINDS[name], pretrained_model_name_or_path=self.path)
             for name in self.needs
         ]
 
