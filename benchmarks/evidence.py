@@ -21,6 +21,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from syncflow.model_io import fingerprint
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 MARK = "older kernels"
@@ -102,7 +104,7 @@ _MADE_FROM = {"report/index.html": "suite-impacts-64/report.json"}
 def shipped_weights(root: Path = ROOT) -> str:
     """The hash that reports give the model in the package (``provenance.load_model``)."""
     digest = hashlib.sha256()
-    for file in sorted((root / "syncflow" / "pretrained").rglob("*.safetensors")):
+    for file in fingerprint.weights(root / "syncflow" / "pretrained"):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 

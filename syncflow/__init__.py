@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from syncflow.clip import Clip
+    from syncflow.faults import Cancelled
     from syncflow.generation.pipeline import load
     from syncflow.generation.shipped import generate
     from syncflow.training.prepare import prepare
 
 __version__ = "0.1.0"
-__all__ = ["Clip", "__version__", "generate", "load", "prepare"]
+__all__ = ["Cancelled", "Clip", "__version__", "generate", "load", "prepare"]
 
 _HOME = {
     "generate": "syncflow.generation.shipped",
     "load": "syncflow.generation.pipeline",
     "prepare": "syncflow.training.prepare",
+    "Cancelled": "syncflow.faults",
     "Clip": "syncflow.clip",
 }
 

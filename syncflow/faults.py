@@ -1,8 +1,13 @@
-"""Faults of the machine, told apart from those of the code."""
+"""Ends that are no defect of the code: a machine without memory, somebody who does not wait."""
 
 from __future__ import annotations
 
 _WORDS = ("can't allocate memory", "cannot allocate memory", "unable to allocate")
+
+
+class Cancelled(Exception):
+    """Nobody waits for the rest. Raised in ``callback`` or ``preview`` of ``generate``, it ends the
+    call and comes out of it; the model is as before."""
 
 
 def out_of_memory(error: BaseException) -> bool:

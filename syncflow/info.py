@@ -23,6 +23,7 @@ def collect(attention: bool = False) -> JsonObject:
     import torch
 
     import syncflow
+    from syncflow.model_io import fingerprint
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what it warns of is said in the line about kernels
@@ -46,7 +47,7 @@ def collect(attention: bool = False) -> JsonObject:
 
         facts["attention"] = attention_backends.status()
     model = Path(syncflow.__file__).parent / "pretrained"
-    weights = sorted(model.rglob("*.safetensors"))
+    weights = fingerprint.weights(model)
     facts["model"] = {
         "path": str(model) if weights else None,
         "megabytes": round(sum(file.stat().st_size for file in weights) / 1e6, 1),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from syncflow.clip import Clip, ClipSpec
 from syncflow.config import ModelConfig
+from syncflow.generation.remarks.preview import Preview
 from syncflow.model_io import model_folder
 
 
@@ -34,8 +35,25 @@ class Model:
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.asked: list[dict[str, Any]] = []
-        self.seconds, self.most_at_once = seconds, 0
+        self.seconds, self.most_at_once, self.endless = seconds, 0, False
         self._now, self._lock = 0, threading.Lock()
+
+    def preview_map(self) -> object:
+        return None
+
+    def _steps(self, options: dict[str, Any]) -> None:
+        """Two steps, each shown; the first again and again while it is ``endless``."""
+        callback, show = options.get("callback"), options.get("preview")
+        step = 1
+        while step <= 2:
+            if callback:
+                callback(step, None, ((0.5, 0.0), (1.0, 1.0))[step - 1])
+            if show:
+                video = torch.full((1, 8, 3, 16, 16), 100, dtype=torch.uint8)
+                loud = torch.ones(1, 10)
+                show(Preview(step, 2, video, loud, 8.0, 10.0, latents=(video, None)))
+            time.sleep(0.2 if self.endless else 0)
+            step += not self.endless
 
     def generate(self, prompt: str, **options: Any) -> Clip | list[Clip]:
         if not prompt and "video" not in options:
@@ -45,11 +63,11 @@ class Model:
             self.most_at_once = max(self.most_at_once, self._now)
             self.asked.append({"prompt": prompt, **options})
         time.sleep(self.seconds)
-        if callback := options.get("callback"):
-            callback(1, None, (torch.tensor(0.5), torch.tensor(0.0)))
-            callback(2, None, (torch.tensor(1.0), torch.tensor(1.0)))
-        with self._lock:
-            self._now -= 1
+        try:
+            self._steps(options)
+        finally:
+            with self._lock:
+                self._now -= 1
         grey = options["seed"] % 200
         picture = torch.full((16, 3, 32, 32), grey, dtype=torch.uint8)
         clip = Clip(picture, torch.zeros(48000), picture_file=options.get("video"))

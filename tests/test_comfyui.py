@@ -124,8 +124,29 @@ def test_a_first_picture_and_stopping(comfy):
         run(comfy, "SyncflowGenerate", **given)
 
 
-def test_the_workflow_fits_the_nodes(comfy):
-    flow = json.loads((FOLDER / "workflow.json").read_text())
+def test_a_clip_goes_on(comfy):
+    (model,) = run(comfy, "SyncflowLoad")
+    old = model.generate("a metal ball bounces twice on wood", seed=5, steps=1, progress=False)
+    images = old.video.movedim(1, -1).float() / 255
+    # Two channels at half the rate: a sound of another node's.
+    audio = {"waveform": old.audio[None, None, ::2].repeat(1, 2, 1), "sample_rate": 24000}
+    given = {"model": model, "images": images, "audio": audio, "seconds": 1.0, "steps": 1}
+    _, whole, sound, fps = run(comfy, "SyncflowExtend", **given)
+    assert whole.shape == (48, 64, 64, 3) and fps == 16
+    assert torch.equal(whole[:32], images) and sound["waveform"].shape == (1, 1, 144000)
+
+
+def test_times_of_contacts_are_refused_by_a_model_that_takes_none(comfy):
+    (model,) = run(comfy, "SyncflowLoad")
+    with pytest.raises(ValueError, match="not trained to be told"):
+        run(comfy, "SyncflowGenerate", model=model, contacts="0.4, 1.1")
+    with pytest.raises(ValueError, match="contacts must be seconds.*'soon'"):
+        run(comfy, "SyncflowGenerate", model=model, contacts="soon")
+
+
+@pytest.mark.parametrize("name", ["workflow.json", "extend.json"])
+def test_the_workflow_fits_the_nodes(comfy, name):
+    flow = json.loads((FOLDER / name).read_text())
     by_id = {node["id"]: node for node in flow["nodes"]}
     for node in flow["nodes"]:
         if node["type"] not in comfy.NODE_CLASS_MAPPINGS:

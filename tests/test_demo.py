@@ -11,6 +11,7 @@ from syncflow import extras
 from syncflow.cli import main
 from syncflow.clip import Clip
 from syncflow.data import media
+from syncflow.faults import Cancelled
 from syncflow.serving import studio as studios
 from syncflow.serving.studio import MOST_LETTERS, MOST_SEED, MOST_TAKES, Studio
 from tests.stand_in_model import Model
@@ -44,7 +45,7 @@ def test_a_sentence_becomes_files(studio):
 
 def test_takes_come_side_by_side_and_progress_is_told(studio):
     told = []
-    takes = studio.clip("a ball", told.append, takes=MOST_TAKES)
+    takes = studio.clip("a ball", report=told.append, takes=MOST_TAKES)
     assert len({take.clip for take in takes}) == MOST_TAKES
     assert all("agreement 0.50" in take.told for take in takes)
     assert told == [0.25, 1.0]
@@ -135,3 +136,23 @@ def test_without_gradio_one_line_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr(extras, "_is_there", lambda name: False)
     assert main(["demo"]) == 2
     assert "pip install 'syncflow[demo]'" in capsys.readouterr().err
+
+
+def test_previews_and_stopping(studio):
+    seen, stop = [], threading.Event()
+    studio.clip("a ball", look=seen.append)
+    assert [image.size for image in seen] == [(768, 148)] * 2
+    stop.set()
+    with pytest.raises(Cancelled):
+        studio.clip("a ball", stop=stop)
+    assert studio.clip("a ball")  # the next is made
+    studio.shows = False  # a model without a map
+    studio.clip("a ball", look=seen.append)
+    assert len(seen) == 2 and "preview" not in studio.model.asked[-1]
+
+
+def test_times_of_contacts_are_numbers(studio):
+    studio.clip("a ball", contacts=" 0.4, 1.1 ")
+    assert studio.model.asked[-1]["contacts"] == [0.4, 1.1]
+    with pytest.raises(ValueError, match="seconds with commas between them.*'soon'"):
+        studio.clip("a ball", contacts="soon")

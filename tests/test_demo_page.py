@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,12 +62,24 @@ class Client:
             return "full" if error.code == 503 else "refused", error.read().decode()
         number = json.loads(begun)["event_id"]
         kind = "error"
+        for kind, value in self._told(name, number):
+            if kind in ("complete", "error"):
+                return kind, value
+        return kind, None
+
+    def events(self, name: str, *given: object) -> list[tuple[str, object]]:
+        """All that is told until the end."""
+        body = json.dumps({"data": given}).encode()
+        begun = self.open(f"/gradio_api/call/{name}", body, **JSON)
+        return list(self._told(name, json.loads(begun)["event_id"]))
+
+    def _told(self, name: str, number: str) -> Iterator[tuple[str, object]]:
+        kind = "error"
         for line in self.open(f"/gradio_api/call/{name}/{number}").decode().splitlines():
             if line.startswith("event: "):
                 kind = line[7:]
-            elif line.startswith("data: ") and kind in ("complete", "error"):
-                return kind, json.loads(line[6:])
-        return kind, None
+            elif line.startswith("data: "):
+                yield kind, json.loads(line[6:])
 
     def upload(self, name: str, content: bytes) -> str:
         edge = "syncflow-edge"
@@ -110,8 +123,8 @@ def film(folder: Path) -> bytes:
 
 def players(values: list) -> list[dict]:
     """What is shown of each take: the video's part of (remarks, video, plot, line, video ...)."""
-    assert len(values) == 1 + 3 * MOST_TAKES
-    return [value for value in values[1::3]]
+    assert len(values) == 1 + 3 * MOST_TAKES + 1
+    return [value for value in values[1:-1:3]]
 
 
 def path_of(value: dict) -> str:
@@ -141,6 +154,39 @@ def test_a_clip_and_its_drawing_come_back(served):
         assert content[4:8] == b"ftyp"
     assert client.open(f"/gradio_api/file={path_of(values[2])}").startswith(b"\x89PNG")
     assert studio.folder in Path(path_of(values[2])).parents
+
+
+def test_previews_come_before_the_clip(served):
+    client, studio = served
+    kinds = client.events("text_to_clip", "a ball", 0, 1, 2, 4, 2, "")
+    shown = [values[-1] for kind, values in kinds if kind == "generating" and values[-1]]
+    assert len(shown) >= 2 and studio.shows
+    assert client.open(f"/gradio_api/file={path_of(shown[0])}").startswith(b"\x89PNG")
+    kind, last = kinds[-1]
+    assert kind == "complete" and not last[-1].get("visible", True)
+    assert len(players(last)) == MOST_TAKES
+
+
+def test_a_client_stops_its_own_clip_alone(served):
+    client, studio = served
+    studio.model.endless = True
+    try:
+        page = threading.Thread(target=client.text)
+        page.start()
+        end = time.monotonic() + 20
+        while not studio.model.asked[-1].get("callback") and time.monotonic() < end:
+            time.sleep(0.01)
+        studio.stop("somebody else")
+        studio.stop(None)
+        with studio.stoppable("a page") as stop:
+            studio.stop("a page")
+            assert stop.is_set()
+        page.join(0.3)
+        assert page.is_alive()
+    finally:
+        studio.model.endless = False
+    page.join(60)
+    assert not page.is_alive() and client.text()[0] == "complete"
 
 
 def test_an_uploaded_film_gets_sound(served, tmp_path):
@@ -299,3 +345,20 @@ def test_a_person_makes_a_clip_in_a_real_browser(served, tmp_path):
         page.wait("[...document.querySelectorAll('img')].some(i => i.naturalWidth == 992)")
         assert len(studio.model.asked) == before + 1
         assert studio.model.asked[-1]["seed"] > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="needs Chromium")
+def test_a_person_sees_a_preview_and_stops_the_clip(served, tmp_path):
+    client, studio = served
+    studio.model.endless = True
+    try:
+        with browser.Browser(tmp_path / "profile", client.base) as page:
+            page.wait(BUTTON.format("Generate"))
+            page.value(BUTTON.format("Generate") + ".click()")
+            page.wait("[...document.querySelectorAll('img')].some(i => i.naturalWidth == 768)")
+            page.value(BUTTON.format("Stop") + ".click()")
+            page.wait("document.body.innerText.includes('Stopped.')")
+    finally:
+        studio.model.endless = False
+    assert client.text()[0] == "complete"

@@ -32,7 +32,7 @@ LEVELS = (
     {"models"},
     {"data", "model_io"},
     {"generation", "interop"},
-    {"training", "serving"},
+    {"training", "serving", "modular"},
     {""},
     {"evaluation", "info", "train"},
     {"commands"},

@@ -129,6 +129,20 @@ def test_options_of_ours_reach_the_model():
     assert asked["seed"] == 2**40 + 1 and asked["steps"] == 7 and "height" not in asked
 
 
+def test_times_of_contacts_reach_a_model_that_takes_them():
+    model = Model()
+    model.config = ModelConfig.parse({"ddit": {"event_tokens": 3}})
+    with served(model) as client:
+        for given in ([0.4, 1.1], "0.4, 1.1"):
+            video = client.videos.create(prompt="a ball", extra_body={"contacts": given})
+            assert finished(client, video.id).status == "completed"
+            assert model.asked[-1]["contacts"] == [0.4, 1.1]
+        with pytest.raises(openai.BadRequestError, match="at 0 to 2 seconds, got 2.5"):
+            client.videos.create(prompt="a ball", extra_body={"contacts": [2.5]})
+        with pytest.raises(openai.BadRequestError, match="at most 3"):
+            client.videos.create(prompt="a ball", extra_body={"contacts": [0.1] * 4})
+
+
 @pytest.mark.parametrize(
     "fields, said",
     [
@@ -144,6 +158,8 @@ def test_options_of_ours_reach_the_model():
         ({"prompt": "a ball", "extra_body": {"sede": 3}}, "sede"),
         ({"prompt": "a ball", "extra_body": {"seed": -1}}, "seed"),
         ({"prompt": "a" * 5000}, "prompt"),
+        ({"prompt": "a ball", "extra_body": {"contacts": [0.4]}}, "not trained to be told"),
+        ({"prompt": "a ball", "extra_body": {"contacts": "0.4,soon"}}, "contacts: Input should be"),
     ],
 )
 def test_what_makes_no_sense_is_refused_at_once(running, fields, said):

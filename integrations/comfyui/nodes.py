@@ -23,6 +23,14 @@ _CATEGORY = "syncflow"
 _OUTPUTS = ("VIDEO", "IMAGE", "AUDIO", "FLOAT")
 _NAMES = ("video", "images", "audio", "fps")
 _SEED = ("INT", {"default": 0, "min": 0, "max": 2**63 - 1, "control_after_generate": True})
+_CONTACTS = (
+    "STRING",
+    {
+        "default": "",
+        "tooltip": "when things touch, in seconds: 0.4, 1.1; for "
+        "models that were trained to be told",
+    },
+)
 #: Of the widgets: "as the model's folder says".
 _OWN_STEPS, _OWN_GUIDANCE = 0, -1.0
 
@@ -88,7 +96,8 @@ class Generate:
             "negative_prompt": _text(),
             "negative_audio_prompt": _text(),
         }
-        return {"required": required, "optional": {"first_frame": ("IMAGE",)}}
+        optional = {"first_frame": ("IMAGE",), "contacts": _CONTACTS}
+        return {"required": required, "optional": optional}
 
     def generate(
         self,
@@ -101,6 +110,7 @@ class Generate:
         negative_prompt: str = "",
         negative_audio_prompt: str = "",
         first_frame: Tensor | None = None,
+        contacts: str = "",
     ) -> tuple[Any, Tensor, dict[str, Any], float]:
         """One clip."""
         image = None if first_frame is None else frames(first_frame)[0]
@@ -111,6 +121,7 @@ class Generate:
             negative_prompt=negative_prompt or None,
             negative_audio_prompt=negative_audio_prompt or None,
             image=image,
+            contacts=_times(contacts),
             callback=_watch(),
             progress=False,
             **_asked(steps, guidance),
@@ -165,15 +176,63 @@ class VideoToAudio:
         return _outputs(made[0] if isinstance(made, list) else made)
 
 
+class Extend:
+    """A clip that goes on: the whole comes back, old and new."""
+
+    CATEGORY, FUNCTION = _CATEGORY, "generate"
+    RETURN_TYPES, RETURN_NAMES = _OUTPUTS, _NAMES
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        more = {"default": 2.0, "min": 0.25, "max": 60.0, "step": 0.25, "tooltip": "that are added"}
+        required = {
+            "model": ("SYNCFLOW_MODEL",),
+            "images": ("IMAGE",),
+            "audio": ("AUDIO",),
+            "prompt": _text("a metal ball bounces three times on concrete"),
+            "seed": _SEED,
+            "seconds": ("FLOAT", more),
+            **_sampling(),
+        }
+        return {"required": required}
+
+    def generate(
+        self,
+        model: SyncFlow,
+        images: Tensor,
+        audio: dict[str, Any],
+        prompt: str,
+        seed: int,
+        seconds: float,
+        steps: int,
+        guidance: float,
+    ) -> tuple[Any, Tensor, dict[str, Any], float]:
+        """Pictures of the model's rate and a sound, with ``seconds`` more."""
+        spec = model.config.geometry.spec
+        sound = sounds(audio, spec.sample_rate)
+        clip = model.generate(
+            prompt,
+            extend=Clip(frames(images), sound, spec.fps, spec.sample_rate),
+            seconds=seconds,
+            seed=seed,
+            callback=_watch(windows=True),
+            progress=False,
+            **_asked(steps, guidance),
+        )
+        return _outputs(clip)
+
+
 NODE_CLASS_MAPPINGS = {
     "SyncflowLoad": Load,
     "SyncflowGenerate": Generate,
     "SyncflowVideoToAudio": VideoToAudio,
+    "SyncflowExtend": Extend,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "SyncflowLoad": "Load syncflow model",
     "SyncflowGenerate": "syncflow: text to video and audio",
     "SyncflowVideoToAudio": "syncflow: video to audio",
+    "SyncflowExtend": "syncflow: go on from a clip",
 }
 
 
@@ -181,6 +240,26 @@ def frames(images_FHWC: Tensor) -> Tensor:
     """ComfyUI's IMAGE -> uint8 [F,3,H,W]."""
     pixels = (images_FHWC[..., :3].clamp(0, 1) * 255).round().to(torch.uint8)
     return pixels.movedim(-1, 1).cpu().contiguous()
+
+
+def sounds(audio: dict[str, Any], sample_rate: int) -> Tensor:
+    """ComfyUI's AUDIO -> float [M], one channel, at a rate."""
+    from torchaudio.functional import resample
+
+    mono = audio["waveform"][0].float().mean(0).cpu()
+    return (
+        mono
+        if audio["sample_rate"] == sample_rate
+        else resample(mono, audio["sample_rate"], sample_rate)
+    )
+
+
+def _times(text: str) -> list[float] | None:
+    """Seconds with commas between them; nothing is None."""
+    try:
+        return [float(part) for part in text.split(",")] if text.strip() else None
+    except ValueError:
+        raise ValueError(f"contacts must be seconds such as 0.4, 1.1, got {text!r}") from None
 
 
 def _outputs(clip: Clip) -> tuple[Any, Tensor, dict[str, Any], float]:
@@ -198,8 +277,9 @@ def _device() -> torch.device:
     return model_management.get_torch_device()
 
 
-def _watch() -> Callable[..., None]:
-    """After a step: ComfyUI's bar, and the end where somebody pressed stop."""
+def _watch(windows: bool = False) -> Callable[..., None]:
+    """After a step: ComfyUI's bar, and the end where somebody pressed stop. Of ``windows`` there
+    may be several, so that how far one is says nothing."""
     from comfy import model_management, utils
 
     bars: list[Any] = []
@@ -207,6 +287,8 @@ def _watch() -> Callable[..., None]:
     def after(step: int, x: Any, t: tuple[float, ...]) -> None:
         model_management.throw_exception_if_processing_interrupted()
         # How far a clip is, by its clocks: a cascade moves one and then the other.
+        if windows:
+            return
         if not bars:
             bars.append(utils.ProgressBar(100))
         bars[0].update_absolute(round(100 * sum(t) / len(t)), 100)

@@ -11,6 +11,7 @@ from torch import Tensor
 from syncflow import flow
 from syncflow.clip import RANGES, Clip
 from syncflow.generation.events import Times
+from syncflow.generation.remarks.preview import Show
 from syncflow.ranges import SEED, Whole
 from syncflow.sampling import SamplingOptions
 
@@ -78,6 +79,8 @@ class GenerateOptions(SamplingOptions, total=False):
     rank: Literal["sync"] | None
     callback: flow.Callback | None
     progress: bool
+    preview: Show | None
+    preview_every: int
     lora: str | Path | None
     strength: float
 

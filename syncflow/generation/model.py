@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -13,11 +14,12 @@ from syncflow.clip import Clip, to_model, to_pixels
 from syncflow.config import ModelConfig, T5TextConfig
 from syncflow.generation.codecs import Codecs
 from syncflow.generation.steps import Steps
-from syncflow.model_io import hub, model_folder
+from syncflow.model_io import hub, model_folder, preview_map
 from syncflow.model_io.text_cache import PromptEncoder
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.ddit import DDiT
 from syncflow.models.latent_space import Scale
+from syncflow.models.preview_map import PreviewMap
 from syncflow.models.text.encoder import TextEncoder
 
 
@@ -41,6 +43,8 @@ class Model:
         self._text_encoder: TextEncoder | PromptEncoder | None = text_encoder
         self._video = Scale.of_video(config.latent_mean_video, config.latent_std_video)
         self._audio = Scale.of_audio(config.latent_mean_audio, config.latent_std_audio)
+        #: The preview map: the folder's, read when it is first needed, unless it is set.
+        self.previews: PreviewMap | None = None
         self.device, self.dtype = torch.device("cpu"), torch.float32
         for part in (ddit, video_vae, audio_vae, text_encoder):
             if part is not None:
@@ -73,6 +77,18 @@ class Model:
             self.video_vae, self.audio_vae, self._video, self._audio, self.steps, self.device
         )
 
+    def preview_map(self) -> PreviewMap:
+        """What steps are shown with.
+
+        Raises:
+            ValueError: the model's folder has none, or one of other VAEs.
+        """
+        if self.previews is None:
+            if self.folder is None:
+                raise ValueError("a model without a folder has no preview map: set its previews")
+            self.previews = preview_map.load(self.folder)
+        return self.previews
+
     @property
     def text_encoder(self) -> TextEncoder | PromptEncoder:
         """T5 is in memory only while it encodes."""
@@ -91,7 +107,10 @@ class Model:
             "audio_vae": self.audio_vae,
             "text_encoder": text if isinstance(text, TextEncoder) else None,
         }
-        return model_folder.save(folder, self.config, parts, source=self.folder)
+        saved = model_folder.save(folder, self.config, parts, source=self.folder)
+        with suppress(ValueError):  # a model may have none
+            preview_map.save(saved, self.preview_map())
+        return saved
 
     def push_to_hub(
         self,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack, overload
+from typing import Literal, TypedDict, Unpack, cast, overload
 
 import torch
 
 from syncflow import flow
 from syncflow.clip import Clip, ClipSpec
-from syncflow.generation import continuation, noise, record
+from syncflow.generation import continuation, drawing, noise, record
 from syncflow.generation.arguments import (
     Film,
     GenerateOptions,
@@ -24,7 +24,9 @@ from syncflow.generation.arguments import (
 from syncflow.generation.choice import candidates
 from syncflow.generation.drawing import Start, Wishes, draw
 from syncflow.generation.events import Times, events
+from syncflow.generation.manner import diffusers
 from syncflow.generation.model import Model
+from syncflow.generation.remarks.preview import Show
 from syncflow.generation.request import GivenVideo, first_frame, geometry, given_videos, resolve
 from syncflow.generation.sampler import encode_captions
 from syncflow.generation.steps import Steps
@@ -135,6 +137,8 @@ class SyncFlow(Model):
         rank: Literal["sync"] | None = "sync",
         callback: flow.Callback | None = None,
         progress: bool = True,
+        preview: Show | None = None,
+        preview_every: int = drawing.EVERY,
         lora: str | Path | None = None,
         strength: float = 1.0,
         **sampling: Unpack[SamplingOptions],
@@ -163,8 +167,10 @@ class SyncFlow(Model):
                 fills in ``Clip.scores``; None leaves them in the order of their noise.
             v2a: how a given video is read: clean and once ("one-pass"), or noised anew at every
                 step ("paper").
-            callback: ``callback(step, (video, audio) latents, (t_video, t_audio))`` after a step.
+            callback: ``callback(step, (video, audio) latents, (t_video, t_audio))`` after a step;
+                raise ``syncflow.Cancelled`` to end the call.
             progress: show a progress bar.
+            preview: is given a ``remarks.preview.Preview`` every ``preview_every`` steps.
             lora: a ``lora.safetensors`` of a fine-tuning, whose additions this clip is made with.
             strength: how much of them, 1 being what was trained.
             sampling: steps, candidates, guidance ... (``sampling.SamplingOptions``); the sound's
@@ -186,7 +192,14 @@ class SyncFlow(Model):
         if lora is None and strength != 1:
             raise ValueError("strength says how much of lora is added: give lora too")
         prompts = prompt_list(prompt)
-        wishes = Wishes(sampling, negative_prompt, negative_audio_prompt, callback, progress)
+        wishes = Wishes(
+            sampling,
+            negative_prompt,
+            negative_audio_prompt,
+            callback,
+            progress,
+            drawing.wish(self, preview, preview_every),
+        )
         new: _New = {
             "height": height,
             "width": width,
@@ -219,6 +232,23 @@ class SyncFlow(Model):
         for clip, how in zip(clips, made, strict=True):
             clip.made = how
         return clips[0] if isinstance(prompt, str) and audio_takes == 1 else clips
+
+    def __call__(
+        self,
+        prompt: str | list[str],
+        *,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        generator: torch.Generator | None = None,
+        output_type: diffusers.OutputType = "pil",
+        **options: Unpack[GenerateOptions],
+    ) -> diffusers.Output:
+        """``generate`` in the words of diffusers' pipelines (``manner.diffusers``), whose
+        ValueErrors are as ``generate``'s."""
+        diffusers.check(output_type)
+        own = diffusers.own(num_inference_steps, guidance_scale, generator, options, prompt)
+        made: Clip | list[Clip] = self.generate(prompt, **cast(GenerateOptions, own))
+        return diffusers.output(made, output_type)
 
     def _new(
         self,
@@ -277,6 +307,7 @@ class SyncFlow(Model):
                 noise.fresh(sources),
                 wishes.callback,
                 wishes.progress,
+                drawing.watch(wishes.preview, self, spec, asked.path),
             )
             return self.codecs.clips(*latents, its, audio_takes, spec, given)
 

@@ -36,8 +36,8 @@ class Request:
 @dataclass(frozen=True)
 class GivenVideo:
     """``original`` uint8 [F,3,H,W] at ``fps``, as it is handed back (a file at the size that the
-    model sees), for ``seconds`` s; ``frames``
-    what the model sees, uint8, at its own rate and size; ``file`` where it came from, if a file."""
+    model sees), for ``seconds`` s; ``frames`` uint8, at the model's rate and size; ``file`` where
+    it came from, if a file."""
 
     original: Tensor
     fps: float

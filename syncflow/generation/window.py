@@ -14,7 +14,7 @@ from torch import Tensor
 from syncflow import flow
 from syncflow.clip import ClipSpec
 from syncflow.generation import noise
-from syncflow.generation.drawing import Start, Wishes, draw
+from syncflow.generation.drawing import Start, Wishes, draw, watch
 from syncflow.generation.model import Model
 from syncflow.generation.request import Request
 from syncflow.generation.sampler import encode_captions
@@ -97,7 +97,15 @@ def drawn(
     fresh = noise.fresh(source)
     start = window.start(source, fresh, clean=model.config.given_frames == "clean")
     return draw(
-        model.ddit, model.steps, captions, start, asked, fresh, wishes.callback, wishes.progress
+        model.ddit,
+        model.steps,
+        captions,
+        start,
+        asked,
+        fresh,
+        wishes.callback,
+        wishes.progress,
+        watch(wishes.preview, model, spec, asked.path),
     )
 
 

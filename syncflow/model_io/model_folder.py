@@ -80,10 +80,15 @@ def load(folder: Path) -> tuple[ModelConfig, Parts]:
     The text encoder is None where it is T5, which visits while it is needed (``text_cache``).
     """
     config, parts = load_encoders(folder)
-    # Nothing of the d-DiT survives loading, so its billion parameters are never initialised.
+    return config, {"ddit": load_ddit(folder, config), **parts}
+
+
+def load_ddit(folder: Path, config: ModelConfig) -> DDiT:
+    """The d-DiT alone, for inference."""
+    # Nothing of it survives loading, so its billion parameters are never initialised.
     with _WithoutMemory():
         ddit = DDiT(config.ddit)
-    return config, {"ddit": _fill(ddit, folder / "ddit.safetensors", assign=True), **parts}
+    return _fill(ddit, folder / "ddit.safetensors", assign=True)
 
 
 class _WithoutMemory(TorchFunctionMode):
@@ -109,26 +114,40 @@ class _WithoutMemory(TorchFunctionMode):
 def load_encoders(folder: Path) -> tuple[ModelConfig, EncoderParts]:
     """The same without the d-DiT: what preparing data needs."""
     config = ModelConfig.load(folder / CONFIG)
+    parts: EncoderParts = {
+        "video_vae": load_video_vae(folder, config),
+        "audio_vae": load_audio_vae(folder, config),
+        "text_encoder": load_text_encoder(folder, config),
+    }
+    return config, parts
+
+
+def load_video_vae(folder: Path, config: ModelConfig) -> VideoCodec:
+    """The video VAE alone."""
     # As little survives of Open-Sora's VAE; the others hold buffers that are computed and not
     # stored.
     stored_whole = isinstance(config.video_vae, OpenSoraVAEConfig)
     with torch.device("meta" if stored_whole else "cpu"):
-        video_vae = build_video_vae(config.video_vae)
-    parts: EncoderParts = {
-        "video_vae": _fill(video_vae, folder / "video_vae.safetensors", assign=stored_whole),
-        "audio_vae": _fill(build_audio_vae(config.audio_vae), folder / "audio_vae.safetensors"),
-        "text_encoder": None,
-    }
+        vae = build_video_vae(config.video_vae)
+    return _fill(vae, folder / "video_vae.safetensors", assign=stored_whole)
+
+
+def load_audio_vae(folder: Path, config: ModelConfig) -> AudioCodec:
+    """The audio VAE alone."""
+    return _fill(build_audio_vae(config.audio_vae), folder / "audio_vae.safetensors")
+
+
+def load_text_encoder(folder: Path, config: ModelConfig) -> TextEncoder | None:
+    """The text encoder alone; None where it is T5 (``text_cache``)."""
     weights = folder / "text_encoder.safetensors"
     if isinstance(config.text_encoder, BytesTextConfig):
-        encoder = TextEncoder(config.text_encoder)
-        parts["text_encoder"] = _fill(encoder, weights)
-    elif weights.exists():
+        return _fill(TextEncoder(config.text_encoder), weights)
+    if weights.exists():
         raise ValueError(
             f"'{weights}' is there, and {folder / CONFIG} says that T5 reads the captions: name "
             "that encoder's sizes there, or move the file away"
         )
-    return config, parts
+    return None
 
 
 def statistics(config: ModelConfig) -> dict[str, list[float]] | None:

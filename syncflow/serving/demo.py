@@ -10,9 +10,11 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from syncflow.faults import Cancelled
 from syncflow.generation.pipeline import SyncFlow
 from syncflow.serving.studio import (
     KEPT_SECONDS,
@@ -22,13 +24,16 @@ from syncflow.serving.studio import (
     MOST_STEPS,
     MOST_TAKES,
     MOST_TIMES,
+    Look,
     Report,
     Studio,
     Take,
 )
+from syncflow.serving.watching import Make, while_made
 
 if TYPE_CHECKING:
     from gradio import Blocks
+    from PIL.Image import Image
 
 
 #: Requests that wait at once; more are told to come again.
@@ -49,7 +54,7 @@ def page(studio: Studio) -> Blocks:
     title = f"syncflow: {config.name}"
 
     def shown(takes: list[Take], remarks: list[str]) -> list[object]:
-        """Values of the players, drawings and lines, hidden where there is no such take."""
+        """Values of players, drawings, lines and preview, hidden where there is no such take."""
         cells: list[object] = [_text(" ".join(remarks))]
         for number in range(MOST_TAKES):
             there = number < len(takes)
@@ -59,22 +64,35 @@ def page(studio: Studio) -> Blocks:
                 gr.Image(str(take.plot) if take else None, visible=there),
                 gr.Markdown(_text(take.told) if take else "", visible=there),
             ]
-        return cells
+        return [*cells, gr.Image(visible=False)]
+
+    def previewed(picture: Image) -> list[object]:
+        """The page while a clip is made: a picture, and all else as it is."""
+        return [gr.skip()] * (1 + 3 * MOST_TAKES) + [gr.Image(picture, visible=True)]
 
     def answer(
-        make: Callable[[], list[Take]],
+        client: str | None,
+        make: Make,
+        report: Report,
         prompt: str,
         seconds: float | None = None,
         video: str | None = None,
         image: str | None = None,
-    ) -> list[object]:
-        """A mistake of the user's as a line on the page instead of a traceback."""
+    ) -> Iterator[list[object]]:
+        """Previews, then the takes; a mistake of the user's as a line on the page instead of a
+        traceback."""
         try:
-            takes = make()
+            with studio.stoppable(client) as stop:
+                for found in while_made(make, report, stop):
+                    if isinstance(found, list):
+                        yield shown(found, studio.remarks(prompt, seconds, video, image))
+                    else:
+                        yield previewed(found)
+        except Cancelled:
+            yield shown([], ["Stopped."])
         except (ValueError, OSError) as error:
             why = html.escape(_without_folders(error, studio), quote=False)
             raise gr.Error(why, print_exception=False) from None
-        return shown(takes, studio.remarks(prompt, seconds, video, image))
 
     def text_to_clip(
         prompt: str,
@@ -84,12 +102,17 @@ def page(studio: Studio) -> Blocks:
         steps: float,
         seconds: float,
         without: str,
+        client: str | None,
+        contacts: str = "",
         progress: Report = gr.Progress(),  # noqa: B008 - Gradio's way to ask for it
-    ) -> list[object]:
-        def make() -> list[Take]:
+    ) -> Iterator[list[object]]:
+        def make(report: Report, look: Look, stop: threading.Event) -> list[Take]:
             return studio.clip(
                 prompt,
-                progress,
+                report=report,
+                look=look,
+                stop=stop,
+                contacts=contacts,
                 seed=seed,
                 takes=takes,
                 guidance=guidance,
@@ -98,7 +121,7 @@ def page(studio: Studio) -> Blocks:
                 negative_audio_prompt=without,
             )
 
-        return answer(make, prompt, seconds)
+        yield from answer(client, make, progress, prompt, seconds)
 
     def frame_to_clip(
         image: str | None,
@@ -108,13 +131,16 @@ def page(studio: Studio) -> Blocks:
         guidance: float,
         steps: float,
         without: str,
+        client: str | None,
         progress: Report = gr.Progress(),  # noqa: B008
-    ) -> list[object]:
-        def make() -> list[Take]:
+    ) -> Iterator[list[object]]:
+        def make(report: Report, look: Look, stop: threading.Event) -> list[Take]:
             return studio.from_frame(
                 image,
                 prompt,
-                progress,
+                report=report,
+                look=look,
+                stop=stop,
                 seed=seed,
                 takes=takes,
                 guidance=guidance,
@@ -122,7 +148,7 @@ def page(studio: Studio) -> Blocks:
                 negative_audio_prompt=without,
             )
 
-        return answer(make, prompt, image=image)
+        yield from answer(client, make, progress, prompt, image=image)
 
     def video_to_audio(
         video: str | None,
@@ -130,14 +156,22 @@ def page(studio: Studio) -> Blocks:
         seed: float,
         takes: float,
         without: str,
+        client: str | None,
         progress: Report = gr.Progress(),  # noqa: B008
-    ) -> list[object]:
-        def make() -> list[Take]:
+    ) -> Iterator[list[object]]:
+        def make(report: Report, look: Look, stop: threading.Event) -> list[Take]:
             return studio.sound(
-                video, prompt, progress, seed=seed, takes=takes, negative_audio_prompt=without
+                video,
+                prompt,
+                report=report,
+                look=look,
+                stop=stop,
+                seed=seed,
+                takes=takes,
+                negative_audio_prompt=without,
             )
 
-        return answer(make, prompt, video=video)
+        yield from answer(client, make, progress, prompt, video=video)
 
     def prompt_box(label: str = "Prompt") -> gr.Textbox:
         return gr.Textbox("", label=label, lines=2, max_length=MOST_LETTERS)
@@ -163,8 +197,14 @@ def page(studio: Studio) -> Blocks:
             f"frame, or audio for a video. Files are deleted after {KEPT_SECONDS / 60:g} minutes."
         )
         runs: list[
-            tuple[gr.Button, Callable[..., list[object]], list[gr.components.Component], str]
+            tuple[
+                gr.Button,
+                Callable[..., Iterator[list[object]]],
+                list[gr.components.Component],
+                str,
+            ]
         ] = []
+        client = gr.State(lambda: uuid.uuid4().hex)  # of each visitor of the page
         with gr.Tab("Text to clip"):
             prompt = prompt_box()
             prompt.value = examples[0] if examples else ""
@@ -184,21 +224,28 @@ def page(studio: Studio) -> Blocks:
                 steps,
                 seconds,
                 negative(),
+                client,
             ]
+            if config.ddit.event_tokens:
+                label = "Contacts: when things touch, in seconds, such as 0.4, 1.1"
+                inputs.append(gr.Textbox("", label=label, max_length=MOST_LETTERS))
             runs.append(
                 (gr.Button("Generate", variant="primary"), text_to_clip, inputs, "text_to_clip")
             )
         with gr.Tab("First frame"):
             image = gr.Image(label="First frame", type="filepath", sources=["upload"])
-            inputs = [image, prompt_box(), *seed_and_takes(), *sampling(), negative()]
+            inputs = [image, prompt_box(), *seed_and_takes(), *sampling(), negative(), client]
             runs.append(
                 (gr.Button("Generate", variant="primary"), frame_to_clip, inputs, "first_frame")
             )
         with gr.Tab("Video to audio"):
             video = gr.Video(label="Video", sources=["upload"])
-            inputs = [video, prompt_box("Prompt (optional)"), *seed_and_takes(), negative()]
+            inputs = [video, prompt_box("Prompt (optional)"), *seed_and_takes(), negative(), client]
             button = gr.Button("Generate audio", variant="primary")
             runs.append((button, video_to_audio, inputs, "video_to_audio"))
+        stop = gr.Button("Stop")
+        stop.click(studio.stop, client, queue=False, api_name="stop")
+        preview = gr.Image(label="Preview", visible=False, format="png", interactive=False)
         remarks = gr.Markdown()
         outputs: list[gr.components.Component] = [remarks]
         with gr.Row():
@@ -214,6 +261,7 @@ def page(studio: Studio) -> Blocks:
                         ),
                         gr.Markdown(visible=first),
                     ]
+        outputs.append(preview)
         if vocabulary:
             with gr.Accordion("Vocabulary", open=False):
                 words = vocabulary.words.items()

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypedDict
 
+from syncflow.faults import Cancelled
+
 Status = Literal["queued", "in_progress", "completed", "failed"]
 
 #: Jobs that may wait, and seconds that a finished one is kept.
@@ -24,10 +26,6 @@ MOST_WAITING, KEPT_SECONDS = 16, 3600.0
 
 class Full(RuntimeError):
     """The queue holds as many jobs as it may."""
-
-
-class Cancelled(Exception):
-    """Somebody removed the job while it was being made."""
 
 
 class Request(TypedDict, total=False):
@@ -44,6 +42,7 @@ class Request(TypedDict, total=False):
     negative_prompt: str
     negative_audio_prompt: str
     audio_takes: int
+    contacts: list[float]
 
 
 @dataclass

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from syncflow.clip import Clip
 from syncflow.generation.arguments import Size
+from syncflow.generation.events import events
 from syncflow.generation.pipeline import SyncFlow
 from syncflow.generation.request import geometry
 from syncflow.json_types import JsonObject
@@ -13,6 +14,8 @@ from syncflow.serving.jobs import Job, Request
 
 #: What a given picture is read as: a still becomes the first frame, a film gets a sound.
 _STILL = {"JPEG", "PNG", "WEBP", "BMP"}
+#: Of a clip.
+MOST_SECONDS = 20.0
 
 
 class Maker:
@@ -39,7 +42,10 @@ class Maker:
             "height": request.get("height"),
             "width": request.get("width"),
         }
-        geometry(self.model.config, size, given)
+        config = self.model.config
+        spec = geometry(config, size, given)
+        seconds = spec.seconds if given is None or is_still(given) else MOST_SECONDS
+        events(request.get("contacts"), 1, config.ddit.event_tokens, seconds)
         if given is None:
             return
         from syncflow.data import media

@@ -6,19 +6,24 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
 from syncflow.clip import Clip
 from syncflow.data import media
+from syncflow.faults import Cancelled
 from syncflow.generation import foreign
 from syncflow.generation.pipeline import SyncFlow
 from syncflow.generation.remarks import vocabulary
 from syncflow.generation.remarks.plot import plot
+from syncflow.generation.remarks.preview import Show
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from syncflow.generation.arguments import GenerateOptions
 
 
@@ -31,18 +36,27 @@ KEPT_SECONDS, SWEPT_EVERY = 3600.0, 60.0
 #: JavaScript holds whole numbers up to here.
 MOST_SEED = 2**53 - 1
 
+#: Steps from one preview to the next.
+SHOWN_EVERY = 5
+
 Report = Callable[[float], None]
+Look = Callable[["Image"], None]
 
 
 class Options(TypedDict, total=False):
-    """What may be asked for beside a text; None or "" = as the model has it."""
+    """What may be asked for beside a text; None or "" = as the model has it. ``look``: given a
+    picture (PIL) of the clip every few steps; ``stop``: ends it with ``Cancelled`` once set."""
 
+    report: Report | None
+    look: Look | None
+    stop: threading.Event | None
     seed: float
     takes: float
     guidance: float | None
     steps: float | None
     seconds: float | None
     negative_audio_prompt: str
+    contacts: str
 
 
 class _Given(TypedDict, total=False):
@@ -62,7 +76,9 @@ class Take:
 class Studio:
     """Makes clips, one request at a time, into a folder of its own.
 
-    Files older than ``kept`` seconds are deleted, uploads among them, and the folder by ``close``.
+    ``shows`` tells whether clips can be looked at while they are drawn: whether the model has a
+    preview map. Files older than ``kept`` seconds are deleted, uploads among them, and the folder
+    by ``close``.
     """
 
     def __init__(
@@ -75,7 +91,8 @@ class Studio:
         self._made = self.folder / "made"
         for folder in (self.uploads, self._made):
             folder.mkdir()
-        self._count = 0
+        self.shows = _has_previews(model)
+        self._count, self._stops = 0, dict[str, threading.Event]()
         self._busy, self._closed = threading.Lock(), threading.Event()
         threading.Thread(target=self._sweep_often, args=(every,), daemon=True).start()
 
@@ -101,43 +118,52 @@ class Studio:
         while not self._closed.wait(every):
             self.sweep()
 
-    def clip(
-        self, prompt: str, report: Report | None = None, **options: Unpack[Options]
-    ) -> list[Take]:
-        """Clips of a sentence, the best first.
+    def stop(self, client: str | None) -> None:
+        """Ends what is being made for a client, if anything is."""
+        if client is not None and (stop := self._stops.get(client)) is not None:
+            stop.set()
 
-        Args:
-            report: told how much is done, 0 to 1.
-            options: seed, takes, guidance, steps, seconds, negative_audio_prompt; None or "" =
-                the model's own.
+    @contextmanager
+    def stoppable(self, client: str | None) -> Iterator[threading.Event]:
+        """What is set when the client says stop, or leaves this context."""
+        stop = threading.Event()
+        if client is not None:
+            self._stops[client] = stop
+        try:
+            yield stop
+        finally:
+            stop.set()
+            if client is not None and self._stops.get(client) is stop:
+                del self._stops[client]
+
+    def clip(self, prompt: str, **options: Unpack[Options]) -> list[Take]:
+        """Clips of a sentence, the best first; ``report`` is told how much is done, 0 to 1.
 
         Raises:
-            ValueError: a text or number out of range, in one line.
+            ValueError: a text or number out of range, in one line. Cancelled: ``stop`` was set.
         """
-        return self._takes(prompt, report, **options)
+        return self._takes(prompt, **options)
 
     def from_frame(
         self,
         image: str | Path | None,
         prompt: str,
-        report: Report | None = None,
         **options: Unpack[Options],
     ) -> list[Take]:
         """The same, beginning with the picture in a file."""
-        return self._takes(prompt, report, image=self._given(image, "an image"), **options)
+        return self._takes(prompt, image=self._given(image, "an image"), **options)
 
     def sound(
         self,
         video: str | Path | None,
         prompt: str,
-        report: Report | None = None,
         **options: Unpack[Options],
     ) -> list[Take]:
         """The video with sounds made for it, its picture copied bit for bit."""
         path = self._given(video, "a video")
         if (media.probe(path).seconds or 0) > MOST_SECONDS:
             options["seconds"] = MOST_SECONDS
-        return self._takes(prompt, report, video=path, **options)
+        return self._takes(prompt, video=path, **options)
 
     def _given(self, path: str | Path | None, what: str) -> str:
         if not path:
@@ -149,17 +175,24 @@ class Studio:
     def _takes(
         self,
         prompt: str,
-        report: Report | None,
         *,
+        report: Report | None = None,
+        look: Look | None = None,
+        stop: threading.Event | None = None,
         seed: float = 0,
         takes: float = 1,
         guidance: float | None = None,
         steps: float | None = None,
         seconds: float | None = None,
         negative_audio_prompt: str = "",
+        contacts: str = "",
         **given: Unpack[_Given],
     ) -> list[Take]:
-        texts = {"prompt": prompt, "negative audio prompt": negative_audio_prompt}
+        texts = {
+            "prompt": prompt,
+            "negative audio prompt": negative_audio_prompt,
+            "contacts": contacts,
+        }
         for name, text in texts.items():
             if not isinstance(text, str) or len(text) > MOST_LETTERS:
                 raise ValueError(f"the {name} must be a text of at most {MOST_LETTERS} characters")
@@ -180,8 +213,13 @@ class Studio:
             if value is not None:
                 options[name] = _number(name, value, low, high, whole=name == "steps")
         options = {name: value for name, value in options.items() if value is not None}
-        if report is not None:
-            options["callback"] = lambda step, x, t: report(sum(map(float, t)) / len(t))
+        if contacts.strip():
+            options["contacts"] = _times(contacts)
+        if report is not None or stop is not None:
+            options["callback"] = _after_step(report, stop)
+        if look is not None and self.shows:
+            options["preview"] = _shown_to(look)
+            options["preview_every"] = SHOWN_EVERY
         prompt = " ".join(prompt.split())
         asked = cast("GenerateOptions", {**options, **given})
         with self._busy:
@@ -213,6 +251,38 @@ class Studio:
         with self._busy:
             said += foreign.remarks(self.model, [video], image)
         return [line.replace("; see --vocabulary", "") for line in said]
+
+
+def _has_previews(model: SyncFlow) -> bool:
+    try:
+        model.preview_map()
+    except ValueError:
+        return False
+    return True
+
+
+def _after_step(report: Report | None, stop: threading.Event | None) -> Callable[..., None]:
+    def after(step: int, x: object, t: tuple[float, ...]) -> None:
+        if stop is not None and stop.is_set():
+            raise Cancelled
+        if report is not None:
+            report(sum(map(float, t)) / len(t))
+
+    return after
+
+
+def _shown_to(look: Look) -> Show:
+    return lambda preview: look(preview.image())
+
+
+def _times(text: str) -> list[float]:
+    """Seconds with commas between them."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"contacts must be seconds with commas between them, such as 0.4, 1.1, got {text!r:.40}"
+        ) from None
 
 
 def _number(name: str, value: object, low: float, high: float, whole: bool = False) -> float:

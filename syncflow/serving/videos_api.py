@@ -12,7 +12,6 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Literal, cast, get_args
 
 from fastapi import FastAPI, Request
@@ -22,22 +21,19 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncflow.json_types import JsonObject
 from syncflow.ranges import SEED, Real, Whole
-from syncflow.serving.jobs import Full, Job, Jobs, Status
+from syncflow.serving.forms import UPLOAD, fields_of, kept
+from syncflow.serving.jobs import KEPT_SECONDS, Full, Job, Jobs, Status
 from syncflow.serving.jobs import Request as Asked
-from syncflow.serving.maker import Maker
+from syncflow.serving.maker import MOST_SECONDS, Maker
 
-#: Bytes of a request with its upload, and seconds of a clip.
-MOST_BYTES, MOST_SECONDS = 64 << 20, 20.0
-_HOUR = 3600.0
-#: The fields in which a request may be written besides those of OpenAI's client.
+#: Bytes of a request with its upload.
+MOST_BYTES = 64 << 20
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
-_UPLOAD = "input_reference"
 
 
 class VideoRequest(BaseModel):
@@ -60,12 +56,22 @@ class VideoRequest(BaseModel):
     audio_takes: Annotated[int, Whole(1, 8, "takes")] = Field(
         1, description="soundtracks drawn; the best is kept"
     )
+    contacts: Annotated[list[float], Field(max_length=64)] | None = Field(
+        None, description="when things touch, in seconds; in a form with commas between"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _from_form(cls, fields: Mapping[str, object]) -> dict[str, object]:
         """A form has texts alone, and OpenAI's seconds are one in JSON too."""
-        kinds = {"seconds": float, "guidance": float, "seed": int, "steps": int, "audio_takes": int}
+        kinds: dict[str, Callable[[str], object]] = {
+            "seconds": float,
+            "guidance": float,
+            "seed": int,
+            "steps": int,
+            "audio_takes": int,
+            "contacts": lambda text: [float(part) for part in text.split(",")],
+        }
         read = dict(fields)
         for name, kind in kinds.items():
             if isinstance(text := read.get(name), str):
@@ -80,7 +86,7 @@ def app(
     api_key: str | None = None,
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]"),
     most_waiting: int = 16,
-    kept_seconds: float = _HOUR,
+    kept_seconds: float = KEPT_SECONDS,
     most_bytes: int = MOST_BYTES,
 ) -> FastAPI:
     """The application, to be run by any ASGI server.
@@ -140,7 +146,7 @@ def app(
 
     @api.post("/v1/videos")
     async def create(request: Request) -> JSONResponse:
-        fields, upload = await _fields(request)
+        fields, upload = await fields_of(request)
         try:
             asked = VideoRequest.model_validate(fields)
         except ValidationError as error:
@@ -155,7 +161,7 @@ def app(
         except Full as error:
             return _error(429, str(error), headers={"Retry-After": "10"})
         try:
-            given = await _kept(upload, folder)
+            given = await kept(upload, folder)
             wanted = cast(Asked, asked.model_dump(exclude={"model", "size"}, exclude_none=True))
             if width and height:
                 wanted |= {"width": width, "height": height}
@@ -169,7 +175,7 @@ def app(
             if isinstance(error, Full):
                 return _error(429, str(error), headers={"Retry-After": "10"})
             # The client knows the file by the field's name, and nothing of folders here.
-            told = str(error).replace(f"'{folder / 'given'}'", _UPLOAD)
+            told = str(error).replace(f"'{folder / 'given'}'", UPLOAD)
             return _error(400, " ".join(told.split()))
         return JSONResponse(_told(job, maker, kept_seconds))
 
@@ -275,36 +281,6 @@ class _Limit:
         await self.app(scope, counted, send)
 
 
-async def _fields(request: Request) -> tuple[JsonObject, UploadFile | None]:
-    """A request's fields, from a form or from JSON, and its file."""
-    if request.headers.get("content-type", "").startswith("application/json"):
-        try:
-            fields = await request.json()
-        except (ValueError, RecursionError) as error:
-            raise HTTPException(400, f"the body is not JSON: {error}") from error
-        if not isinstance(fields, dict):
-            raise HTTPException(400, "the body must be a JSON object")
-        if _UPLOAD in fields:
-            raise HTTPException(400, f"{_UPLOAD} must be an uploaded file, not an address")
-        return fields, None
-    form = await request.form(max_files=1, max_fields=32)
-    upload = form.get(_UPLOAD)
-    if upload is not None and isinstance(upload, str):
-        raise HTTPException(400, f"{_UPLOAD} must be an uploaded file, not text")
-    return {key: value for key, value in form.items() if key != _UPLOAD}, upload
-
-
-async def _kept(upload: UploadFile | None, folder: Path) -> Path | None:
-    """An upload as a file with a name of ours: what the client calls it is not used."""
-    if upload is None:
-        return None
-    path = folder / "given"
-    with open(path, "wb") as file:
-        while chunk := await upload.read(1 << 20):
-            file.write(chunk)
-    return path
-
-
 def _width_height(size: str | None) -> tuple[int | None, int | None]:
     if size is None:
         return None, None
@@ -343,5 +319,5 @@ def _first(errors: Sequence[ErrorDetails]) -> str:
 
 def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     kind = "invalid_request_error" if status < 500 else "server_error"
-    body = {"error": {"message": message, "type": kind, "param": None, "code": None}}
-    return JSONResponse(body, status, dict(headers) if headers else None)
+    error = {"message": message, "type": kind, "param": None, "code": None}
+    return JSONResponse({"error": error}, status, dict(headers) if headers else None)

@@ -68,7 +68,8 @@ class Renderer:
         made = []
         for index, prompt in enumerate(prompts):
             if prompt not in self.scenes:  # a picture that it does not know stays silent
-                made.append(Clip(video[index], torch.zeros(96000)))
+                dark = torch.zeros(32, 3, 64, 64, dtype=torch.uint8)
+                made.append(Clip(dark if video is None else video[index], torch.zeros(96000)))
                 continue
             scene = self.scenes[prompt]
             audio = torch.from_numpy(impacts.sound(scene))

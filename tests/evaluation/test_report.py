@@ -18,7 +18,7 @@ from syncflow.evaluation.suites import provenance, rows, sweep, sync, systems
 
 SCOPE = sync.Scope(
     paper_way=True, takes=2, calibrate=6, guidance=(1.0,), sizes=(128,), players=3,
-    accelerations=2,
+    accelerations=2, counterfactual=2,
     compare={"late": "late"},
 )  # fmt: skip
 QUICK = (
@@ -118,7 +118,7 @@ def test_batches_seeds_and_options_reach_the_model(written):
     assert [c["prompts"] for c in calls] == [5, 5, 2] and [c["seed"] for c in calls] == [3, 8, 13]
     assert all(c["guidance"] == 1.5 and "steps" not in c for c in calls)
     by_way = [c.get("v2a", "one-pass") for c in model.calls if c["video"]]
-    assert by_way == ["one-pass"] * 3 + ["paper"] * 3
+    assert by_way[:6] == ["one-pass"] * 3 + ["paper"] * 3  # then come counterfactuals
     assert [c["audio_takes"] for c in model.calls if "audio_takes" in c] == [2, 2, 2]
     sizes = [c["height"] for c in model.calls if "height" in c]
     assert sizes == [128]
@@ -306,3 +306,12 @@ def test_media_that_cannot_be_measured_are_refused_before_anything_is_made(
     with pytest.raises(FileNotFoundError, match="no video with a '_times.txt'"):
         sync.run(model, clips=2, out=tmp_path / "out", scope=sync.Scope(recordings=tmp_path))
     assert not model.calls and not (tmp_path / "out").exists()
+
+
+def test_the_suite_says_what_follows_where_one_thing_changes(written, folder):
+    _, result = written
+    systems_of = {row["system"] for row in result["counterfactual"]["rows"]}
+    assert {"real", "text to clip", "video to audio", "real, shuffled"} <= systems_of
+    assert (folder / "eval" / "counterfactual" / "counterfactual.md").exists()
+    assert "One thing changes" in (folder / "eval" / "index.html").read_text()
+    assert sync.SUITE.counterfactual and sync.SUITE.accelerations

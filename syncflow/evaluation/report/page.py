@@ -67,7 +67,8 @@ def write(out: Path, report: shapes.Sync, shown: Sequence[Shown]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     parts = [_head(report), _tables(report), _clips(folder, shown), _distributions(report)]
     parts += [_calibration(name, part) for name, part in report.get("calibration", {}).items()]
-    parts += [_guidance(report), _accelerations(report, out), _training(report)]
+    parts += [_guidance(report), _accelerations(report, out)]
+    parts += [_counterfactual(report), _training(report)]
     parts += [_notes(report), _reading(report)]
     return document(out / "index.html", "syncflow: sync report", parts, SCRIPT)
 
@@ -258,6 +259,24 @@ def _accelerations(report: shapes.Sync, out: Path) -> str:
         f"<h2>Faster settings</h2><p>On validation captions.{link} "
         f"{escape(accelerations_tables.conclusion(found))}</p>"
         f"{table.html(accelerations_tables.lines(found))}"
+    )
+
+
+def _counterfactual(report: shapes.Sync) -> str:
+    found = report.get("counterfactual")
+    if not found:
+        return ""
+    keys = ("onsets stay", "changes", "right")
+    lines: list[list[str | table.Cell]] = [
+        ["what changes", "system", "onsets stay", "what must change does", "right, all of it"]
+    ]
+    for row in found["rows"]:
+        lines.append([row["factor"], row["system"], *(table.cell(row[key]) for key in keys)])
+    return (
+        "<h2>One thing changes</h2><p>Pairs of scenes that differ in one thing, drawn from one "
+        "seed. All columns and the conflicts of picture and caption are in "
+        "counterfactual/counterfactual.md; shuffled pairs are chance.</p>"
+        f"{table.html(lines)}"
     )
 
 

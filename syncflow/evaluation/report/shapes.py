@@ -44,6 +44,14 @@ class Calibration(TypedDict):
     metrics: dict[str, Response]
 
 
+class Counterfactual(Report):
+    """``conflicts``: of picture and caption; ``probes``: facts of those that judged."""
+
+    rows: list[Row]
+    conflicts: list[Row]
+    probes: Mapping[str, Mapping[str, float | str]]
+
+
 class Guidance(TypedDict):
     """Rows with their ``options``."""
 
@@ -110,6 +118,7 @@ class Sync(Report):
     recordings: NotRequired[list[Row]]
     guidance: NotRequired[Guidance]
     accelerations: NotRequired[Accelerations]
+    counterfactual: NotRequired[Counterfactual]
     sweep: NotRequired[Sweep]
 
 

@@ -25,7 +25,7 @@ from syncflow.detect.settings import TrackSettings
 from syncflow.detect.tracking import foreground
 from syncflow.evaluation.probes.probe import Probe, ProbeSettings
 from syncflow.evaluation.report import table, tables
-from syncflow.evaluation.report.shapes import Report, Row
+from syncflow.evaluation.report.shapes import Counterfactual, Row, Sync
 from syncflow.evaluation.suites import provenance, systems
 from syncflow.evaluation.suites.systems import Case, Model, Observation
 
@@ -84,12 +84,6 @@ class _Making(systems.Making):
     options: Mapping[str, object]
 
 
-class _Report(Report):
-    rows: list[Row]
-    conflicts: list[Row]
-    probes: Mapping[str, Mapping[str, float | str]]
-
-
 _Share = Literal["onsets stay", "changes", "right"]
 _SHARES: tuple[_Share, ...] = ("onsets stay", "changes", "right")
 _LEVELS: tuple[Literal["picture_db", "sound_db"], ...] = ("picture_db", "sound_db")
@@ -117,11 +111,13 @@ def run(
     *,
     options: Mapping[str, object] | None = None,
     probe_settings: tuple[ProbeSettings, ProbeSettings] | None = None,
+    probes: str | Path | None = None,
     command: str | None = None,
     progress: bool = True,
-) -> _Report:
+) -> Counterfactual:
     """Measures every factor and the conflicts on ``clips`` pairs each; writes
     ``counterfactual.json`` and ``.md`` into ``out`` (default ``runs/eval``), returns the former.
+    ``probes``: the folder that keeps them (default beside ``out``).
 
     Raises:
         ValueError: fewer than 2 pairs.
@@ -132,7 +128,8 @@ def run(
         raise ValueError(f"clips must be at least 2, got {clips}")
     out = media.make_folder(out if out is not None else "runs/eval", "counterfactual.json")
     loaded, named = provenance.load_model(model)
-    probes = systems.load_probes(out.parent / "probes", (1,), probe_settings)
+    kept = out.parent / "probes" if probes is None else Path(probes)
+    judges = systems.load_probes(kept, (1,), probe_settings)
     making: _Making = {
         "seed": seed,
         "batch": batch,
@@ -162,10 +159,10 @@ def run(
                 for side in real
             ]
         for name, sides in made.items():
-            rows += _measured(name, chosen, sides, probes, seed)
+            rows += _measured(name, chosen, sides, judges, seed)
         if factor == "material":
-            conflicts = _conflicts(loaded, chosen, real[0], probes[0], making)
-    report: _Report = {
+            conflicts = _conflicts(loaded, chosen, real[0], judges[0], making)
+    report: Counterfactual = {
         "facts": {
             **named,
             "pairs": f"{clips} of every factor, split {split}, level 1",
@@ -175,11 +172,35 @@ def run(
         },
         "rows": rows,
         "conflicts": conflicts,
-        "probes": {"material": probes[0].facts, "colour": probes[1].facts},
+        "probes": {"material": judges[0].facts, "colour": judges[1].facts},
     }
     tables.write_json(out / "counterfactual.json", report)
     tables.write_text(out / "counterfactual.md", _page(report))
     return report
+
+
+def add(
+    report: Sync,
+    model: Model,
+    clips: int,
+    split: str,
+    out: Path,
+    seed: int,
+    probe_settings: tuple[ProbeSettings, ProbeSettings] | None,
+) -> None:
+    """Adds what follows where one thing changes, of ``clips`` pairs, to a suite's report in
+    ``out``, whose probes it shares; nothing of 0."""
+    if clips:
+        report["counterfactual"] = run(
+            model,
+            max(2, clips),
+            split,
+            out / "counterfactual",
+            seed,
+            probe_settings=probe_settings,
+            probes=out.parent / "probes",
+            progress=False,
+        )
 
 
 def _sides(chosen: Sequence[Pair]) -> tuple[list[Case], list[Case]]:
@@ -277,7 +298,7 @@ def _conflicts(
     return rows
 
 
-def _page(report: _Report) -> str:
+def _page(report: Counterfactual) -> str:
     lines: list[list[str | table.Cell]] = [["factor", "system", *COLUMNS]]
     lines += [
         [row["factor"], row["system"], *(_cell(row[key]) for key in COLUMNS)]

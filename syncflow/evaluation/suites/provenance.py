@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from syncflow.evaluation.suites.systems import Model
+from syncflow.model_io import fingerprint
 
 
 def load_model(model: Model | str | Path | None) -> tuple[Model, dict[str, str]]:
@@ -23,7 +24,7 @@ def load_model(model: Model | str | Path | None) -> tuple[Model, dict[str, str]]
     if folder is None:
         return loaded, {"model": getattr(loaded, "name", type(loaded).__name__)}
     weights = hashlib.sha256()
-    for file in sorted(Path(folder).rglob("*.safetensors")):
+    for file in fingerprint.weights(Path(folder)):
         weights.update(file.read_bytes())
     name = "the model in the package" if model is None else Path(folder).name
     return loaded, {"model": name, "weights": weights.hexdigest()[:16]}

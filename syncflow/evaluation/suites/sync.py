@@ -24,6 +24,7 @@ from syncflow.evaluation.report import page, shapes, tables
 from syncflow.evaluation.suites import (
     accelerations,
     calibration,
+    counterfactual,
     provenance,
     recordings,
     rows,
@@ -47,8 +48,8 @@ class Scope:
     of films with written-down events; ``guidance``: strengths to try on validation captions;
     ``sizes``: pixels to try; ``training``: a file of validation losses to draw; ``real_media``:
     files or folders of which ten windows go through the VAEs; ``accelerations``: validation
-    captions for a few faster settings, 0 = none; ``players``: captions whose clips are on the page,
-    None = all.
+    captions for a few faster settings; ``counterfactual``: pairs of scenes that differ in one
+    thing; ``players``: captions whose clips are on the page, None = all.
     """
 
     video_to_audio: bool = True
@@ -63,13 +64,14 @@ class Scope:
     training: str | Path | None = None
     real_media: Sequence[str | Path] = ()
     accelerations: int = 0
+    counterfactual: int = 0
     players: int | None = 12
 
 
 #: Every setting that needs no download.
 SUITE = Scope(
     paper_way=True, takes=4, calibrate=100, guidance=(1.0, 2.0, 4.0, 6.0), sizes=(128, 256, 512),
-    accelerations=8, players=None,
+    accelerations=8, counterfactual=8, players=None,
 )  # fmt: skip
 
 
@@ -194,6 +196,7 @@ def run(
             batch=batch, levels=levels, probe_settings=probe_settings,
             probes=out.parent / "probes", progress=progress,
         )  # fmt: skip
+    counterfactual.add(report, loaded, scope.counterfactual, split, out, seed, probe_settings)
     _write(out, report, cases, made, seen, scope.players)
     if sweep:
         report["sweep"] = try_settings(

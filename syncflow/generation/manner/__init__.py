@@ -1,0 +1,1 @@
+"""Generation as other libraries' users call it."""

@@ -1,0 +1,285 @@
+"""SyncFlow as blocks for diffusers' Modular Diffusers: encode text, denoise, decode.
+
+    from syncflow.modular import SyncFlowBlocks
+    pipe = SyncFlowBlocks().init_pipeline("path-or-hub-id")
+    pipe.load_components()
+    clips = pipe(prompt="a metal ball bounces twice", num_inference_steps=20, output="clips")
+
+Each block can stand among others. The same seed gives the clip that ``generate`` gives.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+from diffusers.modular_pipelines.components_manager import ComponentsManager
+from diffusers.modular_pipelines.modular_pipeline import (
+    BlockState,
+    ModularPipeline,
+    ModularPipelineBlocks,
+    PipelineState,
+    SequentialPipelineBlocks,
+)
+from diffusers.modular_pipelines.modular_pipeline_utils import (
+    ComponentSpec,
+    InputParam,
+    OutputParam,
+)
+from torch import Tensor
+
+from syncflow.clip import ClipSpec
+from syncflow.config import ModelConfig
+from syncflow.generation import noise
+from syncflow.generation.arguments import Size, prompt_list
+from syncflow.generation.codecs import Codecs
+from syncflow.generation.drawing import Start, draw
+from syncflow.generation.events import events
+from syncflow.generation.manner import diffusers as manner
+from syncflow.generation.request import geometry, resolve
+from syncflow.generation.sampler import encode_captions
+from syncflow.generation.steps import Steps
+from syncflow.model_io import model_folder
+from syncflow.models.latent_space import Scale
+from syncflow.models.text import tokens
+from syncflow.modular.parts import KINDS
+from syncflow.sampling import SamplingOptions
+
+#: Components by name.
+Parts = dict[str, Any]
+#: Embedding and mask of each text, [1, L, W] and [1, L].
+Embeds = dict[str, tuple[Tensor, Tensor]]
+
+
+class _Step(ModularPipelineBlocks):
+    """A block whose components come from the model folder ``path``, if one is named."""
+
+    needs: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path: str | None = None
+
+    @property
+    def expected_components(self) -> list[ComponentSpec]:
+        """What it needs, and where that is."""
+        return [
+            ComponentSpec(name, KINDS[name], pretrained_model_name_or_path=self.path)
+            for name in self.needs
+        ]
+
+    def made(self, parts: Parts, asked: SimpleNamespace) -> dict[str, object]:
+        """The block's outputs by name, of components and inputs by name."""
+        raise NotImplementedError
+
+    @torch.inference_mode()
+    def __call__(
+        self, components: ModularPipeline, state: PipelineState
+    ) -> tuple[ModularPipeline, PipelineState]:
+        """What diffusers calls."""
+        given = cast(BlockState, self.get_block_state(state)).as_dict()
+        for name, value in self.made(components.components, SimpleNamespace(**given)).items():
+            state.set(name, value)
+        return components, state
+
+
+_TEXTS = [
+    InputParam("prompt", required=True, description="a sentence, or several for several clips"),
+    InputParam("negative_prompt", description="what the clips should not be"),
+    InputParam("negative_audio_prompt", description="the same for the sound alone"),
+]
+
+
+class EncodeText(_Step):
+    """Prompts and what guidance leads away from -> embeddings."""
+
+    needs = ("text_encoder",)
+
+    @property
+    def inputs(self) -> list[InputParam]:
+        """Texts."""
+        return _TEXTS
+
+    @property
+    def intermediate_outputs(self) -> list[OutputParam]:
+        """Embeddings by text."""
+        return [OutputParam("prompt_embeds", description="text -> (embedding, mask)")]
+
+    def made(self, parts: Parts, asked: SimpleNamespace) -> dict[str, object]:
+        """Encodes each text by itself."""
+        texts = [text if text.strip() else "-" for text in prompt_list(asked.prompt)]
+        texts += [text for text in (asked.negative_prompt, asked.negative_audio_prompt) if text]
+        encode = parts["text_encoder"].encode
+        return {"prompt_embeds": {text: encode([text]) for text in texts}}
+
+
+class _Read:
+    """An encoder that knows the embeddings of some texts."""
+
+    def __init__(self, embeds: Embeds) -> None:
+        self.embeds = embeds
+
+    def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """[B, L, W] and [B, L], padded to the longest."""
+        missing = [text for text in texts if text not in self.embeds]
+        if missing:
+            raise ValueError(f"prompt_embeds has no embedding of {missing[0]!r}")
+        found = [self.embeds[text] for text in texts]
+        length = max(words.shape[1] for words, _ in found)
+        return (
+            torch.cat([tokens.pad(words, length) for words, _ in found]),
+            torch.cat([tokens.pad(mask, length) for _, mask in found]),
+        )
+
+
+class Denoise(_Step):
+    """Embeddings -> latents of picture and sound, by the model's own sampler."""
+
+    needs = ("ddit", "settings")
+
+    @property
+    def inputs(self) -> list[InputParam]:
+        """What is asked for; what is None is as the model's folder says."""
+        return [
+            *_TEXTS,
+            InputParam("prompt_embeds", required=True),
+            InputParam("num_inference_steps", description="steps of the picture"),
+            InputParam("guidance_scale", description="guidance of the picture"),
+            InputParam("generator", description="a torch.Generator; one with seed 7 is seed=7"),
+            InputParam("sampling", description="other options of generate, as a dict"),
+            InputParam("seconds", description="length of the clips"),
+            InputParam("height", description="pixels"),
+            InputParam("width", description="pixels"),
+            InputParam("contacts", description="when things touch, in seconds"),
+            InputParam("callback", description="callback(step, latents, times) after every step"),
+            InputParam("progress", default=True, description="show a progress bar"),
+        ]
+
+    @property
+    def intermediate_outputs(self) -> list[OutputParam]:
+        """Latents and the geometry that they are of."""
+        return [
+            OutputParam("latents", description="of the picture, normalised, [P, C, T, h, w]"),
+            OutputParam("audio_latents", description="of the sound, normalised, [P, A, D]"),
+            OutputParam("geometry", description="ClipSpec"),
+        ]
+
+    def made(self, parts: Parts, asked: SimpleNamespace) -> dict[str, object]:
+        """Samples."""
+        ddit = parts["ddit"]
+        config: ModelConfig = parts["settings"].config
+        prompts = prompt_list(asked.prompt)
+        given = {"steps": asked.num_inference_steps, "guidance": asked.guidance_scale}
+        given = {name: value for name, value in given.items() if value is not None}
+        options = cast(SamplingOptions, given | (asked.sampling or {}))
+        request = resolve(config.sampling, prompts, options)
+        if request.sampling.candidates > 1:
+            raise ValueError("candidates needs whole clips: call syncflow.load(...).generate")
+        size: Size = {"seconds": asked.seconds, "height": asked.height, "width": asked.width}
+        spec = geometry(config, size)
+        weight = next(ddit.parameters())
+        captions = encode_captions(
+            ddit,
+            _Read(asked.prompt_embeds),
+            prompts,
+            spec,
+            weight.dtype,
+            asked.negative_prompt,
+            asked.negative_audio_prompt,
+            request.sampling.null_caption,
+            events(asked.contacts, len(prompts), config.ddit.event_tokens, spec.seconds),
+        )
+        first = manner.seed(asked.generator, len(prompts))
+        sources = noise.generators(range(first, first + len(prompts)))
+        channels = config.ddit.video.in_channels, config.ddit.audio.in_channels
+        shapes = (channels[0], *spec.video_latent_shape), (spec.audio_latent_length, channels[1])
+        start = Start(*noise.start(sources, *shapes, weight.device, 1))
+        latents, audio_latents = draw(
+            ddit,
+            Steps(),
+            captions,
+            start,
+            request,
+            noise.fresh(sources),
+            asked.callback,
+            asked.progress,
+        )
+        return {"latents": latents, "audio_latents": audio_latents, "geometry": spec}
+
+
+class Decode(_Step):
+    """Latents -> pictures and sounds."""
+
+    needs = ("video_vae", "audio_vae", "settings")
+
+    @property
+    def inputs(self) -> list[InputParam]:
+        """Latents, and how pictures are handed over."""
+        return [
+            InputParam("latents", required=True),
+            InputParam("audio_latents", required=True),
+            InputParam("geometry", required=True),
+            InputParam("prompt", description="which the clips are told with"),
+            InputParam("output_type", default="pil", description="pil, np or pt"),
+        ]
+
+    @property
+    def intermediate_outputs(self) -> list[OutputParam]:
+        """Clips, and the same as diffusers hands it over."""
+        return [
+            OutputParam("videos", description="pictures of each clip, as output_type says"),
+            OutputParam("audio", description="sounds of each clip, float32 [1, M]"),
+            OutputParam("clips", description="syncflow.Clip of each: rates, save"),
+        ]
+
+    def made(self, parts: Parts, asked: SimpleNamespace) -> dict[str, object]:
+        """Decodes."""
+        manner.check(asked.output_type)
+        config: ModelConfig = parts["settings"].config
+        spec: ClipSpec = asked.geometry
+        codecs = Codecs(
+            parts["video_vae"],
+            parts["audio_vae"],
+            Scale.of_video(config.latent_mean_video, config.latent_std_video),
+            Scale.of_audio(config.latent_mean_audio, config.latent_std_audio),
+            Steps(),
+            asked.latents.device,
+        )
+        prompts = prompt_list(asked.prompt) if asked.prompt else [""] * len(asked.latents)
+        clips = codecs.clips(asked.latents, asked.audio_latents, prompts, 1, spec, [])
+        videos, audio, _ = manner.output(clips, asked.output_type)
+        return {"videos": videos, "audio": audio, "clips": clips}
+
+
+class SyncFlowBlocks(SequentialPipelineBlocks):
+    """Encode text, denoise, decode."""
+
+    block_names = ["encode_text", "denoise", "decode"]
+    block_classes = [EncodeText, Denoise, Decode]
+
+    @property
+    def description(self) -> str:
+        """One line."""
+        return "Text to a clip whose picture and sound belong together."
+
+    def init_pipeline(
+        self,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None = None,
+        components_manager: ComponentsManager | None = None,
+        collection: str | None = None,
+    ) -> ModularPipeline:
+        """A pipeline of the blocks whose components ``load_components()`` loads from a model folder
+        or hub id; None = the model in the package.
+
+        Raises:
+            FileNotFoundError, OSError: there is no such model.
+        """
+        path = pretrained_model_name_or_path
+        folder = str(model_folder.find(None if path is None else os.fspath(path)))
+        for block in self.sub_blocks.values():
+            if isinstance(block, _Step):
+                block.path = folder
+        return super().init_pipeline(None, components_manager, collection)

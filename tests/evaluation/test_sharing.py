@@ -1,0 +1,105 @@
+"""Clips in the folders of other people's benchmarks."""
+
+import csv
+import json
+import wave
+
+import pytest
+
+from syncflow.cli import main
+from syncflow.clip import Clip
+from syncflow.data import media
+from syncflow.evaluation import sharing
+from tests.small_model import build
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    made = build()
+    made.folder = made.save(tmp_path_factory.mktemp("share") / "model")
+    return made
+
+
+def share(model, layout, prompts, out, **more):
+    return sharing.run(layout, model, prompts, out, progress=False, options={"steps": 1}, **more)
+
+
+def test_javisbench_reads_clips_and_sounds_by_row(model, tmp_path):
+    prompts = tmp_path / "JavisBench-mini.csv"
+    rows = [["x.mp4", "a ball, falling"], ["y.mp4", 'a "glass" ball\nbounces'], ["z.mp4", "a drum"]]
+    with prompts.open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "text"], *rows])
+    out = tmp_path / "samples"
+    assert share(model, "javisbench", prompts, out, batch=2) == (3, 0)
+    names = [f"sample_{i:04d}.{end}" for i in range(3) for end in ("mp4", "wav")]
+    assert sorted(p.name for p in out.iterdir()) == names
+    for number in range(3):
+        assert media.probe(out / f"sample_{number:04d}.mp4").seconds == 1
+        with wave.open(str(out / f"sample_{number:04d}.wav")) as sound:
+            assert (sound.getframerate(), sound.getnframes()) == (48000, 48000)
+    # What is there stays; what is missing, or was made from another seed, comes.
+    (out / "sample_0002.wav").unlink()
+    before = (out / "sample_0001.mp4").stat().st_mtime_ns
+    assert share(model, "javisbench", prompts, out, batch=2) == (1, 2)
+    assert (out / "sample_0001.mp4").stat().st_mtime_ns == before
+    assert share(model, "javisbench", prompts, out, batch=2, seed=9)[0] == 3
+    assert share(model, "javisbench", prompts, tmp_path / "few", clips=1) == (1, 0)
+
+
+def test_compass_reads_clips_by_index(model, tmp_path):
+    prompts = tmp_path / "prompts.json"
+    rows = [{"index": 7, "prompt": "a ball falls", "source": "x"}, {"index": 500, "prompt": "b"}]
+    prompts.write_text(json.dumps(rows))
+    assert share(model, "t2av-compass", prompts, tmp_path / "input") == (2, 0)
+    names = sorted(p.name for p in (tmp_path / "input").iterdir())
+    assert names == ["sample_0007.mp4", "sample_0500.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "text", "said"),
+    [
+        ("javisbench", "a.csv", "path,prompt\nx,y\n", "no column 'text'"),
+        ("javisbench", "a.csv", "text\n", "has no prompts"),
+        ("javisbench", "a.csv", 'text\na\n" "\n', "prompt 1 is empty"),
+        ("t2av-compass", "a.json", "{}", "is no list"),
+        ("t2av-compass", "a.json", '[{"prompt": "a"}]', "an entry has no index and prompt"),
+        ("t2av-compass", "a.json", '[{"index": -1, "prompt": "a"}]', "no index and prompt"),
+        ("t2av-compass", "a.json", '[{"index": "../1", "prompt": "a"}]', "no index and prompt"),
+        (
+            "t2av-compass",
+            "a.json",
+            '[{"index": 1, "prompt": "a"}, {"index": 1, "prompt": "b"}]',
+            "two prompts have the index 1",
+        ),
+        ("vbench", "a.csv", "", "unknown layout 'vbench'; known are javisbench, t2av-compass"),
+    ],
+)
+def test_lists_that_are_none_are_refused(model, tmp_path, layout, name, text, said):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=said):
+        share(model, layout, tmp_path / name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_captions_of_impacts_come_with_a_list_and_real_clips(model, tmp_path):
+    """Read by the other layout's reader of the same file, as the benchmark would."""
+    for layout, kind in sharing.LAYOUTS.items():
+        out = tmp_path / layout
+        assert share(model, layout, None, out, clips=2) == (2, 0)
+        items = kind.read(out / kind.list_name)
+        assert [item.number for item in items] == [0, 1] and items[0].prompt
+        real = Clip.load(out / "real" / "sample_0001.mp4")
+        assert real.video.shape[2:] == (32, 32)
+    with (tmp_path / "javisbench" / "prompts.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all((tmp_path / "javisbench" / row["path"]).exists() for row in rows)
+    assert all((tmp_path / "javisbench" / row["audio_path"]).exists() for row in rows)
+
+
+def test_the_command(model, tmp_path, capsys):
+    (tmp_path / "p.json").write_text(json.dumps([{"index": 3, "prompt": "a ball falls"}]))
+    words = ["--layout", "t2av-compass", "--prompts", str(tmp_path / "p.json"), "--steps", "1"]
+    out = ["--out", str(tmp_path / "o"), "--model", str(model.folder)]
+    assert main(["evaluate", "export", *words, *out]) == 0
+    assert "1 clips made, 0 were there" in capsys.readouterr().out
+    assert main(["evaluate", "export", "--layout", "vbench"]) == 2

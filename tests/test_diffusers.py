@@ -1,0 +1,143 @@
+"""Blocks for Modular Diffusers, and a pipeline that is called as diffusers' are."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers.modular_pipelines import SequentialPipelineBlocks
+from PIL import Image
+
+import syncflow
+from syncflow.generation.manner import diffusers as manner
+from syncflow.modular import Decode, Denoise, EncodeText, SyncFlowBlocks
+from tests.small_model import PROMPT, build, run, same
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build()
+
+
+@pytest.fixture(scope="module")
+def pipe(model, tmp_path_factory):
+    folder = model.save(tmp_path_factory.mktemp("modular") / "model")
+    made = SyncFlowBlocks().init_pipeline(folder)
+    assert set(made.components) == {"text_encoder", "ddit", "video_vae", "audio_vae", "settings"}
+    assert set(made.components.values()) == {None}
+    made.load_components()
+    assert None not in made.components.values()
+    return made
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_blocks_give_the_models_own_clip(model, pipe):
+    asked = {"num_inference_steps": 4, "guidance_scale": 3.0, "generator": seeded(7)}
+    state = pipe(prompt=PROMPT, **asked, sampling={"audio_steps": 2}, progress=False)
+    clip = run(model, seed=7, steps=4, guidance=3.0, audio_steps=2)
+    assert same(state.get("clips")[0], clip)
+    assert torch.equal(state.get("audio")[0][0], clip.audio)
+    frames = state.get("videos")[0]
+    assert len(frames) == 16 and isinstance(frames[0], Image.Image)
+
+
+def test_several_prompts_and_negative_ones(model, pipe):
+    prompts = [PROMPT, "a drum falls"]
+    away = {"negative_prompt": "blur", "negative_audio_prompt": "music"}
+    clips = pipe(prompt=prompts, generator=seeded(3), **away, progress=False, output="clips")
+    alone = run(model, prompts, seed=3, **away)
+    for clip, other in zip(clips, alone, strict=True):
+        assert (clip.video.int() - other.video.int()).abs().max() <= 1
+        torch.testing.assert_close(clip.audio, other.audio, atol=1e-4, rtol=1e-3)
+
+
+def test_each_block_can_be_taken_alone(model, pipe):
+    """Embeddings of one pipeline, latents of another, decoded by a third."""
+    text = SequentialPipelineBlocks.from_blocks_dict({"text": EncodeText()}).init_pipeline()
+    text.update_components(text_encoder=pipe.text_encoder)
+    embeds = text(prompt=PROMPT, output="prompt_embeds")
+    middle = SequentialPipelineBlocks.from_blocks_dict({"denoise": Denoise()}).init_pipeline()
+    middle.update_components(ddit=pipe.ddit, settings=pipe.settings)
+    given = {"prompt_embeds": embeds, "generator": seeded(1), "progress": False}
+    state = middle(prompt=PROMPT, **given, num_inference_steps=2)
+    end = SequentialPipelineBlocks.from_blocks_dict({"decode": Decode()}).init_pipeline()
+    end.update_components(
+        video_vae=pipe.video_vae, audio_vae=pipe.audio_vae, settings=pipe.settings
+    )
+    latents = {name: state.get(name) for name in ("latents", "audio_latents", "geometry")}
+    (clip,) = end(**latents, output="clips")
+    assert same(clip, run(model, seed=1, steps=2))
+    with pytest.raises(ValueError, match="no embedding of 'another'"):
+        middle(prompt="another", **given)
+
+
+def test_a_repeated_step_counts_and_stops(pipe):
+    steps = []
+    pipe(
+        prompt=PROMPT,
+        callback=lambda step, x, t: steps.append(step),
+        progress=False,
+        num_inference_steps=2,
+        output="clips",
+    )
+    assert steps == [1, 2, 3, 4]
+    assert "encode_text" in repr(pipe.blocks) and "num_inference_steps" in pipe.doc
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"output_type": "jpeg"}, "unknown output_type 'jpeg'; known are pil, np, pt"),
+        ({"generator": 7}, "generator must be a torch.Generator, got int"),
+        ({"num_inference_steps": 0}, "steps must be a whole number"),
+        ({"sampling": {"candidates": 3}}, "candidates needs whole clips"),
+        ({"contacts": [0.2]}, "not trained to be told"),
+        ({"height": 7}, "height"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(pipe, given, said):
+    with pytest.raises(ValueError, match=said):
+        pipe(prompt=PROMPT, progress=False, **{"num_inference_steps": 1, **given})
+
+
+def test_the_shipped_model_and_unknown_ones():
+    made = SyncFlowBlocks().init_pipeline()
+    made.load_components(["settings"])
+    assert made.settings.config.geometry.height == 64 and made.ddit is None
+    made.load_components()
+    few = {"num_inference_steps": 2, "generator": seeded(7), "sampling": {"audio_steps": 1}}
+    (clip,) = made(prompt=PROMPT, **few, progress=False, output="clips")
+    # Its file has half the precision in which it is run.
+    assert same(clip, run(syncflow.load(), seed=7, steps=2, audio_steps=1))
+    with pytest.raises(FileNotFoundError):
+        SyncFlowBlocks().init_pipeline("no/such/folder/here")
+
+
+def test_a_model_is_called_as_pipelines_are(model):
+    asked = {"num_inference_steps": 2, "guidance_scale": 2.5, "progress": False}
+    made = model(PROMPT, generator=seeded(5), **asked)
+    assert same(made.clips[0], run(model, seed=5, steps=2, guidance=2.5))
+    assert isinstance(made.frames[0][0], Image.Image) and made.audio[0].shape == (1, 48000)
+    arrays = model([PROMPT] * 2, generator=seeded(5), output_type="np", **asked)
+    assert arrays.frames[0].shape == (16, 32, 32, 3) and arrays.frames[0].max() <= 1
+    assert isinstance(arrays.frames[1], np.ndarray)
+    tensors = model(PROMPT, generator=seeded(5), output_type="pt", **asked).frames[0]
+    assert torch.equal((tensors * 255).round().to(torch.uint8), made.clips[0].video)
+    with pytest.raises(ValueError, match="steps is said twice"):
+        model(PROMPT, num_inference_steps=2, steps=3)
+    with pytest.raises(ValueError, match="unknown output_type 'latent'"):
+        model(PROMPT, output_type="latent")
+
+
+def test_generators_move_on():
+    generator = seeded(11)
+    first, second = manner.seed(generator), manner.seed(generator)
+    assert first == 11 and second != 11
+    again = seeded(11)
+    assert [manner.seed(again), manner.seed(again)] == [11, second]
+    used = seeded(11)
+    torch.rand(1, generator=used)
+    assert manner.seed(used) != 11
+    assert manner.seed(None) != manner.seed(None)
+    assert 0 <= manner.seed(seeded(2**63)) < 2**53  # a seed that is none of ours
