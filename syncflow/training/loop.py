@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -18,17 +16,18 @@ import torch
 from torch import Tensor
 
 from syncflow import durable
-from syncflow.data import lock
 from syncflow.model_io import tensors
 from syncflow.progress import bar
 from syncflow.training import logging
+from syncflow.training.alone import alone
 from syncflow.training.batches import Batches
 from syncflow.training.checkpoints import checkpoint, resume, weights
 from syncflow.training.checkpoints.writer import TAG, Writer
+from syncflow.training.clock import Clock
 from syncflow.training.compiling import compile_blocks
 from syncflow.training.distributed import engine
 from syncflow.training.distributed.groups import Group
-from syncflow.training.optim import optimizer, power_ema, precision
+from syncflow.training.optim import power_ema, precision
 from syncflow.training.passes import Passes
 from syncflow.training.recompute import recompute
 from syncflow.training.settings import LoopConfig
@@ -78,25 +77,8 @@ def fit(
     final = out / weights.FINAL
     if final.exists() and not resume.goes_on(final, config, metadata.get("config"), group.leads):
         return final
-    with _alone(out, group):
+    with alone(out, group):
         return _Run(task, config, out, progress, metadata, group).go()
-
-
-@contextmanager
-def _alone(out: Path, group: Group) -> Iterator[None]:
-    """Keeps a second run out of the folder. The process that leads holds it and all give up."""
-    with ExitStack() as stack:
-        taken = False
-        if group.leads:
-            try:
-                stack.enter_context(lock.held(out / ".lock"))
-            except ValueError:
-                taken = True
-        if group.any(taken)[0]:
-            raise ValueError(
-                f"another training run is using {out}; wait for it, stop it, or set another out"
-            )
-        yield
 
 
 class _Run:
@@ -133,7 +115,7 @@ class _Run:
         self.saved_step: int | None = None
         if start.state:
             self.engine.restore(start.state, start.step - start.skipped)
-        self.begun = time.monotonic() - start.seconds
+        self.clock = Clock(config, group, start.seconds)
         self.writer = Writer(out, group.rank, group.world, config.keep_last, config.keep_every)
         self.log = None
         if group.leads:
@@ -163,7 +145,7 @@ class _Run:
     def go(self) -> Path:
         config, group, saved = self.config, self.group, time.monotonic()
         with StopOnSignal() as stop, self.bar, self.batches:
-            while self.step < config.steps:
+            while not self.clock.over(self.step):
                 late = time.monotonic() - saved > 60 * config.checkpoint_minutes
                 stopping, saving = group.any(stop.asked is not None, late and group.leads)
                 if stopping:
@@ -177,7 +159,7 @@ class _Run:
                     saved = time.monotonic()
         self._save()
         self.writer.wait()
-        if self.step < config.steps:
+        if not self.clock.over(self.step):
             self._close()
             if group.leads:
                 print(f"{self.out}: stopped at step {self.step}; rerun to resume", flush=True)
@@ -192,7 +174,7 @@ class _Run:
         """Writes the final weights; where that fails, the last checkpoint has them."""
         values, failed = self.engine.weights(), None
         if self.group.leads:
-            about = {"steps": str(self.step), "seconds": f"{time.monotonic() - self.begun:.0f}"}
+            about = {"steps": str(self.step), "seconds": f"{math.ceil(self.clock.seconds())}"}
             try:
                 values = self.task.finish(values, self.out)
                 tensors.save(self.out / weights.FINAL, values, {**self.metadata, **about}, TAG)
@@ -234,7 +216,7 @@ class _Run:
                 "step": self.step,
                 "skipped": self.skipped,
                 "recent_skips": self.recent,
-                "seconds": time.monotonic() - self.begun,
+                "seconds": self.clock.seconds(),
                 "world": self.group.world,
                 **self.metadata,
             },
@@ -248,7 +230,7 @@ class _Run:
         begun = time.perf_counter()
         loss, metrics = self._accumulate()
         self.engine.synchronise()
-        lr = optimizer.learning_rate(self.step, config)
+        lr = self.clock.learning_rate(self.step)
         with self.watch.phase("optimizer"):
             norm = self.engine.step(lr, self.step, loss)
         self.watch.end()
@@ -256,6 +238,7 @@ class _Run:
         flops = self.passes.flops(self.step) if self.peak else 0.0
         self.pace.add(seconds, self.passes.samples(self.step), flops, told)
         self.step = next_step
+        self.clock.read()
         self.bar.update()
         if norm is None:
             self._skip()
@@ -267,11 +250,12 @@ class _Run:
             )
             values |= self._speed()
             self._tell(values)
-        if _due(self.step, config.validate_every, config.steps):
+        last = self.step if self.clock.over(self.step) else 0
+        if _due(self.step, config.validate_every, last):
             self._validate()
         if _due(self.step, config.average_every):
             self._snapshot()
-        if _due(self.step, self.task.clips_every, config.steps):
+        if _due(self.step, self.task.clips_every, last):
             self._clips()
 
     def _accumulate(self) -> tuple[Tensor, dict[str, Tensor | float]]:
@@ -314,7 +298,7 @@ class _Run:
     def _speed(self) -> dict[str, float]:
         samples, flops = self.pace.take()
         out = {
-            "seconds": time.monotonic() - self.begun,
+            "seconds": self.clock.seconds(),
             "samples_per_second": samples,
             "memory_gib": logging.memory_gib(self.group.device),
             **self.watch.split(),

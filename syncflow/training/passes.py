@@ -5,6 +5,8 @@ An update is ``accumulate`` passes. Everything follows from its number and the r
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from syncflow.training.distributed.groups import Group
@@ -20,7 +22,8 @@ class Passes:
 
     def __init__(self, task: Task, config: LoopConfig, group: Group) -> None:
         self.task, self.config, self.group = task, config, group
-        self.total = config.steps * config.accumulate
+        #: Of the whole run; one by the clock does not know.
+        self.total = math.inf if config.steps is None else config.steps * config.accumulate
 
     def of(self, update: int) -> range:
         """The passes of an update."""

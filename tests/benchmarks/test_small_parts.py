@@ -7,9 +7,10 @@ from torch import nn
 
 from benchmarks.gpu.small import compiling, folder, plan, pool, world
 from benchmarks.gpu.small.graph import Step, Tally
-from benchmarks.gpu.small.optimizer import Optimizer, learning_rate, newton_schulz
+from benchmarks.gpu.small.optimizer import Optimizer, newton_schulz
 from benchmarks.gpu.small.towers import DecoderSteps, Towers, validate
 from syncflow import impacts
+from syncflow.training.optim.optimizer import by_clock
 
 CPU = torch.device("cpu")
 
@@ -80,7 +81,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(bad):
 
 
 def test_the_rate_warms_up_stays_and_falls_to_zero():
-    rates = [learning_rate(2.0, s, p, 10, 0.5) for s, p in ((0, 0.0), (9, 0.1), (99, 0.5),
+    rates = [by_clock(2.0, s, p, 10, 0.5) for s, p in ((0, 0.0), (9, 0.1), (99, 0.5),
                                                             (99, 0.75), (99, 1.0))]  # fmt: skip
     assert rates == pytest.approx([0.2, 2.0, 2.0, 1.0, 0.0])
 

@@ -268,33 +268,42 @@ def test_a_checkpoint_of_zero3_is_a_place_to_start_from(folder, tmp_path):
     assert (tmp_path / "next" / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_zero_goes_on_bit_for_bit_where_it_stopped(tmp_path, precision):
+@pytest.mark.parametrize(
+    ("precision", "world"),
+    [("fp32", 1), ("bf16", 1), pytest.param("bf16", 2, marks=pytest.mark.slow)],
+)
+def test_zero_goes_on_bit_for_bit_where_it_stopped(tmp_path, precision, world):
     """Also at step 0: ZeRO-3 had no moments before its first step, to save or to put back."""
     pytest.importorskip("deepspeed")
     latents = write_latents(tmp_path / "latents", 8)
-    runs = [f"{name}{stage}" for stage in (1, 3) for name in ("whole", "early", "cut", "late")]
+    stages = (1, 2, 3)
+    runs = [f"{name}{stage}" for stage in stages for name in ("whole", "early", "cut", "late")]
     for run in runs:
+        zero = {"zero_optimization": {"stage": int(run[-1])}}
+        if precision == "bf16" and run[-1] == "2":  # as the shipped stages
+            zero["data_types"] = {"grad_accum_dtype": "fp32"}
         loop = {**LOOP, "steps": 4, "checkpoint_every": 2, "validate_every": 2, "batch_size": 4,
                 "precision": precision,
                 "randomness": "device" if precision == "bf16" else "sample",
-                "deepspeed": {"zero_optimization": {"stage": int(run[-1])}}}  # fmt: skip
+                "deepspeed": zero}  # fmt: skip
         made = flow_config(latents, tmp_path / run, "both", loop, **OPTIONS)
         (tmp_path / f"{run}.json").write_text(json.dumps(made))
 
     def train(*names):
         configs = [str(tmp_path / f"{run}.json") for run in runs if run[:-1] in names]
-        process = start([str(HERE / "worker.py"), *configs], 0, free_port(), world=1)
-        said, _ = process.communicate(timeout=900)
-        assert process.returncode == 0, said[-3000:]
+        port, arguments = free_port(), [str(HERE / "worker.py"), *configs]
+        workers = [start(arguments, rank, port, world) for rank in range(world)]
+        for worker in workers:
+            said, _ = worker.communicate(timeout=900)
+            assert worker.returncode == 0, said[-3000:]
 
     train("whole", "early")
-    for stage in (1, 3):
+    for stage in stages:
         for begun, at, name in (("whole", 2, "cut"), ("early", 0, "late")):
             saved = tmp_path / f"{begun}{stage}" / "checkpoints" / f"{at:08d}"
             shutil.copytree(saved, tmp_path / f"{name}{stage}" / "checkpoints" / saved.name)
     train("cut", "late")
-    for stage in (1, 3):
+    for stage in stages:
         whole = load_file(tmp_path / f"whole{stage}" / "model.safetensors")
         for name, steps in (("cut", 2), ("late", 4)):
             found = load_file(tmp_path / f"{name}{stage}" / "model.safetensors")
@@ -305,6 +314,24 @@ def test_zero_goes_on_bit_for_bit_where_it_stopped(tmp_path, precision):
             assert powers and all(torch.equal(ends[0][key], ends[1][key]) for key in powers)
             told_again = losses(tmp_path / f"{name}{stage}")
             assert told_again == losses(tmp_path / f"whole{stage}")[-steps:]
+
+
+@pytest.mark.slow
+def test_two_processes_end_together_by_the_clock(tmp_path):
+    """Each by its own clock would leave the other waiting for a step that never comes."""
+    latents = write_latents(tmp_path / "latents", 8)
+    loop = {**LOOP, "steps": None, "minutes": 0.02, "decay": 1.0, "checkpoint_every": 0}
+    made = flow_config(latents, tmp_path / "run", "both", loop, **OPTIONS)
+    (tmp_path / "run.json").write_text(json.dumps(made))
+    arguments, port = [str(HERE / "worker.py"), str(tmp_path / "run.json")], free_port()
+    workers = [start(arguments, rank, port) for rank in range(2)]
+    for worker in workers:
+        said, _ = worker.communicate(timeout=300)
+        assert worker.returncode == 0, said[-3000:]
+    about = checkpoint.newest(tmp_path / "run").about
+    assert about["step"] > 1 and 1.2 <= about["seconds"] < 30
+    rates = told(tmp_path / "run", "lr")
+    assert len(rates) == about["step"] and rates[-1] < max(rates)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import memory  # noqa: E402
 
-from benchmarks import counting, fake_backward, footprint  # noqa: E402
+from benchmarks import counting, fake_backward, footprint, random_latents  # noqa: E402
 from syncflow.training import runner  # noqa: E402
 from syncflow.training.settings import TrainConfig  # noqa: E402
 from syncflow.training.tasks.flow import FlowTraining  # noqa: E402
@@ -145,6 +145,14 @@ def test_the_backward_pass_gives_pytorchs_gradients_and_frees_what_was_kept():
         weights = sum(p.numel() * 4 for p in net.parameters())
         assert counter.memory.live - rest == pytest.approx(weights, rel=0.01)
         assert counter.memory.peak - rest > 8 * 2**20
+
+
+def test_a_count_does_not_depend_on_those_before_it():
+    config = runner.read(ROOT / "configs/tiny/stage1.json")
+    frames = tuple(random_latents.geometry(config).items())
+    count = footprint._generation.__wrapped__
+    first, again = (count(config.model.model_dump_json(), frames, 2.0) for _ in range(2))
+    assert first == again
 
 
 def test_xl2_is_what_was_counted_by_hand():

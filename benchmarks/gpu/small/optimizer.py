@@ -152,10 +152,3 @@ def newton_schulz(g_NRC: Tensor) -> Tensor:
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x if wide else x.mT
-
-
-def learning_rate(lr: float, step: int, progress: float, warm_up: int, decay: float) -> float:
-    """Warm-up by steps, then a plateau, then linear to zero over the last ``decay`` share of the
-    time; ``progress`` in [0, 1]."""
-    left = max(0.0, 1 - progress) / max(decay, 1e-9)
-    return lr * min(1.0, (step + 1) / max(1, warm_up)) * min(1.0, left)

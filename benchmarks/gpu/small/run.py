@@ -15,12 +15,13 @@ from benchmarks.gpu.small import compiling, folder, plan, pool
 from benchmarks.gpu.small import encoders as schools
 from benchmarks.gpu.small.compiling import Ahead
 from benchmarks.gpu.small.graph import Step, Tally
-from benchmarks.gpu.small.optimizer import Optimizer, learning_rate
+from benchmarks.gpu.small.optimizer import Optimizer
 from benchmarks.gpu.small.plan import Plan
 from benchmarks.gpu.small.towers import DecoderSteps, Towers, validate
 from benchmarks.gpu.small.world import Arrival, World
 from syncflow.config import ModelConfig
 from syncflow.models.ddit import DDiT
+from syncflow.training.optim.optimizer import by_clock
 
 
 class School(Protocol):
@@ -179,7 +180,7 @@ class Run:
             due += audio_share(progress)
             turn, optimizer = (video, self.towers.video) if due < 1 else (audio, self.towers.audio)
             due -= float(due >= 1)
-            lr = learning_rate(self.towers.lr, turn.count, progress, warm_up, self.towers.decay)
+            lr = by_clock(self.towers.lr, turn.count, progress, warm_up, self.towers.decay)
             optimizer.lr.fill_(lr)
             turn()
             self.between("towers", {"video": video, "audio": audio}, self.towers.losses)
@@ -223,7 +224,7 @@ class Run:
         began = time.monotonic()
         while (now := time.monotonic()) < until:
             progress = (now - began) / max(until - began, 1e-9)
-            lr = learning_rate(school.lr, step.count, progress, school.warm_up, school.decay)
+            lr = by_clock(school.lr, step.count, progress, school.warm_up, school.decay)
             school.optimizer.lr.fill_(lr)
             if progressed is not None:
                 progressed(progress)

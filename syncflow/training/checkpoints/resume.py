@@ -23,9 +23,10 @@ from syncflow.training.optim import optimizer
 # out. Everything else decides what is learned.
 _FREE = {"out", "validation", "samples", "cache"}
 _FREE_LOOP = {
-    "steps", "threads", "checkpoint_minutes", "checkpoint_every", "keep_last", "keep_every",
-    "log_every", "validate_every", "max_nonfinite", "prefetch", "readers", "recompute", "compile",
-    "wandb", "peak_tflops", "deepspeed", "sequence_parallel", "changed", "average_every",
+    "steps", "minutes", "threads", "checkpoint_minutes", "checkpoint_every", "keep_last",
+    "keep_every", "log_every", "validate_every", "max_nonfinite", "prefetch", "readers",
+    "recompute", "compile", "wandb", "peak_tflops", "deepspeed", "sequence_parallel", "changed",
+    "average_every",
 }  # fmt: skip
 
 
@@ -143,18 +144,23 @@ def goes_on(final: Path, config: settings.LoopConfig, text: str | None, tells: b
     out = final.parent
     about = tensors.about(final)
     changed = differing(about.get("config"), text)
-    done = int(about.get("steps", config.steps))
-    longer = not changed and done < config.steps and bool(checkpoint.folders(out))
+    done, seconds = int(about.get("steps", config.steps or 0)), float(about.get("seconds", 0))
+    if config.minutes is not None:
+        is_short, end = seconds < 60 * config.minutes, f"minute {config.minutes:g}"
+    else:
+        is_short, end = done < (config.steps or 0), f"{config.steps}"
+    longer = not changed and is_short and bool(checkpoint.folders(out))
     if tells and not longer:
         print(f"{out}: finished before{' with another config' if changed else ''}, skipped")
     elif tells:
-        told = f"{out}: finished at step {done}, goes on to {config.steps}"
+        told = f"{out}: finished at step {done}, goes on to {end}"
         before = json.loads(about["config"]).get("loop") if about.get("config") else None
         if before:
             old = settings.LoopConfig.model_validate(before)
-            rates = optimizer.learning_rate(done - 1, old), optimizer.learning_rate(done, config)
-            if abs(rates[1] - rates[0]) > 0.1 * config.lr:
-                told += f"; lr jumps from {rates[0]:.3g} to {rates[1]:.3g}"
+            was = optimizer.learning_rate(done - 1, old, seconds)
+            rate = optimizer.learning_rate(done, config, seconds)
+            if abs(rate - was) > 0.1 * config.lr:
+                told += f"; lr jumps from {was:.3g} to {rate:.3g}"
         print(told)
     return longer
 

@@ -92,6 +92,10 @@ class Group:
             self.watch.communicating(torch.distributed.all_reduce)(value, group=self.channel)
         return value
 
+    def first(self, value: Tensor) -> Tensor:
+        """The leading process's ``value``, for all."""
+        return self.sum(value if self.leads else torch.zeros_like(value))
+
     def gather(self, value: Tensor) -> Tensor:
         """Everybody's rows, in the order of their ranks; neighbours have the same, once."""
         if self.replicas == 1:

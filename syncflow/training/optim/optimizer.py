@@ -61,9 +61,22 @@ def build(module: nn.Module, config: LoopConfig) -> list[torch.optim.Optimizer]:
     return optimizers
 
 
-def learning_rate(step: int, config: LoopConfig) -> float:
-    """Warm-up, plateau, linear decay to zero; ``step`` counts from 0."""
+def learning_rate(step: int, config: LoopConfig, seconds: float = 0.0) -> float:
+    """Warm-up, plateau, linear decay to zero; ``step`` counts from 0. ``seconds``: how long the run
+    has lasted, for one by the clock."""
+    if config.minutes is not None:
+        minutes = seconds / 60
+        rate = by_clock(config.lr, step, minutes / config.minutes, config.warmup, config.decay)
+        return rate * (min(1.0, minutes / config.warmup_minutes) if config.warmup_minutes else 1.0)
+    assert config.steps is not None  # the settings have one of the two
     warm = min(1.0, (step + 1) / max(1, config.warmup))
     decay_steps = max(1, round(config.steps * config.decay))
     left = (config.steps - step) / decay_steps
     return config.lr * warm * min(1.0, left)
+
+
+def by_clock(lr: float, step: int, progress: float, warm_up: int, decay: float) -> float:
+    """Warm-up by steps, then a plateau, then linear to zero over the last ``decay`` share of the
+    time; ``progress``: the share that has gone by."""
+    left = max(0.0, 1 - progress) / max(decay, 1e-9)
+    return lr * min(1.0, (step + 1) / max(1, warm_up)) * min(1.0, left)

@@ -41,25 +41,29 @@ _DEEPSPEED_KEYS = {
 }  # fmt: skip
 
 _Length = Annotated[float, Real(0.005, 0.28)]
-_Changeable = Literal["lr", "warmup", "decay", "weight_decay", "clip", "betas", "max_spike"]
+_Changeable = Literal[
+    "lr", "warmup", "warmup_minutes", "decay", "weight_decay", "clip", "betas", "max_spike"
+]
 
 
 class LoopConfig(Config):
     """The loop that every task shares.
 
-    ``batch_size`` is that of all processes together, in one pass; an update sees ``accumulate`` of
-    them. The learning rate warms up over ``warmup`` steps, stays, and falls to zero over the last
-    ``decay`` share. ``optimizer`` "muon" trains the matrices inside the network with Muon and the
-    rest with AdamW. ``precision`` "auto" is bf16 where the device multiplies it itself, else fp32;
-    every run says which in its first line. ``clip``: the largest norm of a gradient, 0 = any.
-    ``ema`` 0 keeps no average. ``average_every`` steps two averages of the lengths
-    ``average_lengths``, relative to the run's, are written in float16, from which one of any length
-    can be made (``power_ema.py``). ``max_spike``: a step whose gradient norm is more than so many
-    times the median of the last 101 is left out, and counts as one that is not finite; 0 = none is.
-    ``changed``: the settings of the optimizer that a resumed run may have otherwise than its
-    checkpoint. ``randomness`` "sample" numbers the draws by clip, so that they do not depend on how
-    a batch is shared; "device" does so where the model is, and on a GPU draws other numbers than on
-    a CPU. Several processes need one of the two.
+    A run lasts ``steps`` steps or ``minutes``; one of the two is given. ``batch_size`` is that of
+    all processes together, in one pass; an update sees ``accumulate`` of them. The learning rate
+    warms up over ``warmup`` steps, stays, and falls to zero over the last ``decay`` share, of the
+    steps or of the time. By the clock it also warms up over ``warmup_minutes``. ``optimizer``
+    "muon" trains the matrices inside the network with Muon and the rest with AdamW. ``precision``
+    "auto" is bf16 where the device multiplies it itself, else fp32; every run says which in its
+    first line. ``clip``: the largest norm of a gradient, 0 = any. ``ema`` 0 keeps no average.
+    ``average_every`` steps two averages of the lengths ``average_lengths``, relative to the run's,
+    are written in float16, from which one of any length can be made (``power_ema.py``).
+    ``max_spike``: a step whose gradient norm is more than so many times the median of the last 101
+    is left out, and counts as one that is not finite; 0 = none is. ``changed``: the settings of the
+    optimizer that a resumed run may have otherwise than its checkpoint. ``randomness`` "sample"
+    numbers the draws by clip, so that they do not depend on how a batch is shared; "device" does so
+    where the model is, and on a GPU draws other numbers than on a CPU. Several processes need one
+    of the two.
 
     Checkpoints come every ``checkpoint_minutes`` and every ``checkpoint_every`` steps; the newest
     ``keep_last`` stay and those of every ``keep_every`` steps. ``log_every``, ``validate_every``:
@@ -70,10 +74,12 @@ class LoopConfig(Config):
     ``sequence_parallel``: so many processes share every sample.
     """
 
-    steps: Steps
     batch_size: Batch
+    steps: Steps | None = None
+    minutes: Annotated[float, Real(0, 100_000, "minutes", above=True)] | None = None
     lr: LearningRate = 1e-3
     warmup: Annotated[int, Whole(0, 10**9, "steps")] = 50
+    warmup_minutes: Minutes = 0.0
     decay: Share = 0.4
     weight_decay: Annotated[float, Real(0, 1000)] = 0.01
     clip: Annotated[float, Real(0, 1e9)] = 1.0
@@ -127,6 +133,20 @@ class LoopConfig(Config):
                 "DeepSpeed's, whose state cannot be saved here; use stage 2, which sends as much"
             )
         return block
+
+    @model_validator(mode="after")
+    def _check_length(self) -> LoopConfig:
+        if (self.steps is None) == (self.minutes is None):
+            given = "neither" if self.steps is None else "both"
+            raise ValueError(f"give steps or minutes, how long the run lasts; there is {given}")
+        if self.warmup_minutes and self.minutes is None:
+            raise ValueError("warmup_minutes is for a run of minutes; with steps give warmup")
+        if self.minutes is not None and self.warmup_minutes > self.minutes:
+            raise ValueError(
+                f"warmup_minutes {self.warmup_minutes:g} is longer than the run: minutes is "
+                f"{self.minutes:g}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_compile(self) -> LoopConfig:
