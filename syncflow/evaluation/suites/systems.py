@@ -165,19 +165,22 @@ def generated(
     batch: int,
     options: Mapping[str, object],
     video: Sequence[Tensor] | None = None,
+    times: Sequence[Sequence[float]] | None = None,
     label: str = "generate",
     progress: bool = True,
 ) -> list[Clip]:
     """Clips of ``prompts`` in batches; every batch has the seed ``seed + its first index``.
 
-    ``video``: pictures to set to sound (uint8 [F,3,H,W], one per prompt) instead. Of several takes
-    the first, which is the best.
+    ``video``: pictures to set to sound (uint8 [F,3,H,W], one per prompt) instead. ``times``: of
+    contacts, that each prompt's clip is asked for. Of several takes the first, which is the best.
     """
     clips: list[Clip] = []
     takes = cast(int, options.get("audio_takes", 1))
     for first in _steps(len(prompts), batch, label, progress):
         part = slice(first, first + batch)
         extra: dict[str, object] = {} if video is None else {"video": list(video[part])}
+        if times is not None:
+            extra["contacts"] = [list(asked) for asked in times[part]]
         given = {**options, **extra, "seed": seed + first, "progress": False}
         made = model.generate(list(prompts[part]), **cast("GenerateOptions", given))
         if len(made) != takes * len(prompts[part]):
