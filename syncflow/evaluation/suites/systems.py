@@ -45,6 +45,7 @@ class _Said(TypedDict):
     count: int | None
     material: str | None
     colour: str | None
+    floor: str | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Case:
     count: int | None
     material: str | None
     colour: str | None
+    floor: str | None
     made_of: str
     outside: bool
 
@@ -117,13 +119,14 @@ def case(scene: Scene) -> Case:
 
 
 def _said(attributes: Attributes) -> _Said:
-    """Count, material and colour as far as the caption mentions them; two things add up, and have
+    """Count, material, colour and floor as far as the caption mentions them; two things add up, and have
     no one material or colour, and a splash sounds of water."""
     mentioned = attributes["mentioned"]
     said: _Said = {
         "count": attributes["count"] if "count" in mentioned else None,
         "material": attributes["material"] if "material" in mentioned else None,
         "colour": attributes["colour"] if "colour" in mentioned else None,
+        "floor": attributes["floor"] if "floor" in mentioned else None,
     }
     if "second" in attributes:
         if said["count"] is not None:
