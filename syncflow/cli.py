@@ -20,6 +20,7 @@ from syncflow.commands import demo, generate, impacts, import_, info, prepare, s
 from syncflow.commands.evaluate import (
     accelerations,
     calibrate,
+    contacts,
     continuation,
     counterfactual,
     diversity,
@@ -58,6 +59,7 @@ _GROUPS: dict[str, tuple[str, dict[str, ModuleType]]] = {
             "sweep": sweep,
             "accelerations": accelerations,
             "calibrate": calibrate,
+            "contacts": contacts,
             "continuation": continuation,
             "counterfactual": counterfactual,
             "diversity": diversity,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from math import cos, dist, pi
 
@@ -10,7 +11,7 @@ import numpy as np
 from syncflow.impacts import materials
 from syncflow.impacts.scene import Attributes, Stage
 
-_FLOOR_RGB = {
+FLOOR_RGB = {
     "concrete": (0.46, 0.46, 0.47),
     "wood": (0.50, 0.36, 0.23),
     "tiles": (0.62, 0.62, 0.58),
@@ -40,7 +41,7 @@ def stage(rng: np.random.Generator, whats: list[Attributes], through: float = 0.
             value * (1 - saturation + saturation * (0.5 + 0.5 * cos(2 * pi * (hue - k) / 3)))
             for k in range(3)
         ]
-        floor_rgb = [v * shade for v in _FLOOR_RGB[floor]]
+        floor_rgb = [v * shade for v in FLOOR_RGB[floor]]
         if all(
             dist(wall, thing) > far and dist(floor_rgb, thing) > min(0.40, 0.9 * far)
             for thing, far in zip(things, fars, strict=True)
@@ -56,6 +57,16 @@ def stage(rng: np.random.Generator, whats: list[Attributes], through: float = 0.
         _three(wall),
         (float(rng.uniform(-0.2, 0.2)), float(rng.uniform(0.0, 0.35))),
         _three(float(v) for v in light),
+    )
+
+
+def laid(stage: Stage, floor: str) -> Stage:
+    """The stage with another floor, as bright or dark of its kind as the one it has."""
+    if floor == stage.floor:
+        return stage
+    shade = stage.floor_rgb[0] / FLOOR_RGB[stage.floor][0]
+    return dataclasses.replace(
+        stage, floor=floor, floor_rgb=_three(v * shade for v in FLOOR_RGB[floor])
     )
 
 

@@ -10,20 +10,21 @@ from typing import cast
 
 import numpy as np
 
-from syncflow.impacts import captions, events, materials
+from syncflow.impacts import captions, events, materials, stages
 from syncflow.impacts.scene import Attributes, Scene
 from syncflow.impacts.world import CAPTION, LOOK, MOTION, SEEDS, sample_attributes, sample_scene
 
 #: What can be changed.
-FACTORS = ("material", "colour", "count")
+FACTORS = ("material", "colour", "count", "floor")
 
 
 def vary(scene: Scene, factor: str, value: str | int) -> Scene:
     """The scene with one attribute of its one bouncing thing changed.
 
     Another material or colour leaves the motion, the times of contacts, the stage, the room and the
-    loudness as they are, to the last digit; another count moves otherwise in the same place. The
-    caption says the new thing in the same words.
+    loudness as they are, to the last digit; another floor the sound and the motion, in the same
+    light and shade; another count moves otherwise in the same place. The caption says the new thing
+    in the same words.
 
     Raises:
         ValueError: a factor that cannot be changed, a value that does not exist at the scene's
@@ -37,18 +38,21 @@ def vary(scene: Scene, factor: str, value: str | int) -> Scene:
         "material": materials.LEVEL_MATERIALS[scene.level],
         "colour": tuple(materials.COLOURS),
         "count": tuple(range(1, captions.MOST_COUNT + 1)),
+        "floor": materials.FLOORS,
     }
     known = choices[factor]
     if value not in known:
         raise ValueError(f"{factor} must be one of {', '.join(map(str, known))}, got {value!r}")
     kept = {k: v for k, v in scene.attributes.items() if k != "mentioned"}
     attributes = cast(Attributes, kept | {factor: value})
-    things, contacts = scene.things, scene.contacts
+    things, contacts, stage = scene.things, scene.contacts, scene.stage
     if factor == "count":
         make = events.first_bounce if scene.level == 1 else events.bounce
         motion, look = (np.random.default_rng([scene.seed, scene.level, p]) for p in (MOTION, LOOK))
         made, contacts, _, _ = make(attributes, motion, look, scene.seconds)
         things = (dataclasses.replace(made[0], pitch=scene.things[0].pitch),)
+    elif factor == "floor":
+        stage = stages.laid(stage, cast(str, value))
     else:
         name = cast(str, value)
         if factor == "material":
@@ -62,7 +66,12 @@ def vary(scene: Scene, factor: str, value: str | int) -> Scene:
     words = np.random.default_rng([scene.seed, scene.level, CAPTION])
     caption, attributes["mentioned"] = captions.caption(attributes, words, scene.split)
     return dataclasses.replace(
-        scene, caption=caption, attributes=attributes, things=things, contacts=contacts
+        scene,
+        caption=caption,
+        attributes=attributes,
+        things=things,
+        contacts=contacts,
+        stage=stage,
     )
 
 

@@ -8,7 +8,8 @@ import torch
 from syncflow import impacts
 from syncflow.clip import Clip
 from syncflow.evaluation.probes.probe import ProbeSettings
-from syncflow.evaluation.suites import continuation, systems
+from syncflow.evaluation.suites import systems
+from syncflow.evaluation.times import continuation
 
 CLIPS = 4
 

@@ -8,6 +8,7 @@ import torch
 
 from syncflow import impacts
 from syncflow.clip import Clip
+from syncflow.evaluation.probes import floors
 from syncflow.evaluation.probes.probe import ProbeSettings
 from syncflow.evaluation.suites import counterfactual, systems
 
@@ -45,9 +46,26 @@ def test_another_count_moves_in_the_same_place():
     assert impacts.vary(scene, "count", scene.attributes["count"]) == scene
 
 
+@pytest.mark.parametrize("level", [1, 2])
+def test_another_floor_is_seen_and_not_heard(level):
+    scenes = [impacts.sample_scene(seed, level) for seed in range(6)]
+    for scene in [s for s in scenes if s.attributes["kind"] == "bounce"]:
+        for floor in impacts.attribute_values(level)["floor"]:
+            other = impacts.vary(scene, "floor", floor)
+            assert (other == scene) == (floor == scene.attributes["floor"])
+            assert other.attributes["floor"] == other.stage.floor == floor
+            assert other.things == scene.things and other.contacts == scene.contacts
+            said = "floor" in scene.attributes["mentioned"] and other != scene
+            assert said == (other.caption != scene.caption)
+            if level == 1:
+                assert floors.predict([torch.from_numpy(impacts.render(other, 32, 32))]) == [floor]
+        assert np.array_equal(impacts.sound(other), impacts.sound(scene))
+
+
 def test_what_cannot_be_varied_is_refused():
     scene = impacts.sample_scene(0, 1)
-    for factor, value in (("weather", 1), ("material", "cheese"), ("count", 9), ("count", 0)):
+    wrong = ("weather", 1), ("material", "cheese"), ("count", 9), ("count", 0), ("floor", "water")
+    for factor, value in wrong:
         with pytest.raises(ValueError, match=f"{factor}"):
             impacts.vary(scene, factor, value)
     other = dataclasses.replace(scene, attributes={**scene.attributes, "kind": "splash"})
@@ -106,6 +124,9 @@ def test_a_perfect_model_is_right_and_a_deaf_one_is_not(tmp_path):
     # The probe has learned from few clips; what does not hang on it is exact.
     assert rows["material", "real"]["onset_ms"] < 5 and rows["material", "real"]["right"][0] >= 0.5
     assert rows["colour", "real"]["sound_db"][0] == 0 and rows["colour", "real"]["right"][0] >= 0.6
+    assert rows["floor", "real"]["changes"] == [1, 1, 1]
+    assert rows["floor", "real, shuffled"]["changes"][0] < 1
+    assert rows["floor", "real"]["sound_db"][0] == 0 and rows["floor", "real"]["picture_db"][0] < 25
     assert rows["material", "real, shuffled"]["right"][0] <= 0.25
     assert rows["material", "real"]["picture_db"][0] > 30
     agree, differ = reports[False]["conflicts"]

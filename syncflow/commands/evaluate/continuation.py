@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from syncflow.evaluation.suites import continuation
+    from syncflow.evaluation.times import continuation
 
     out = args.out or "runs/eval"
     continuation.run(args.model, args.clips, args.seconds, args.split, out, args.seed)

@@ -45,6 +45,7 @@ class _Said(TypedDict):
     count: int | None
     material: str | None
     colour: str | None
+    floor: str | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Case:
     count: int | None
     material: str | None
     colour: str | None
+    floor: str | None
     made_of: str
     outside: bool
 
@@ -117,13 +119,14 @@ def case(scene: Scene) -> Case:
 
 
 def _said(attributes: Attributes) -> _Said:
-    """Count, material and colour as far as the caption mentions them; two things add up, and have
+    """Count, material, colour and floor as far as the caption mentions them; two things add up, and have
     no one material or colour, and a splash sounds of water."""
     mentioned = attributes["mentioned"]
     said: _Said = {
         "count": attributes["count"] if "count" in mentioned else None,
         "material": attributes["material"] if "material" in mentioned else None,
         "colour": attributes["colour"] if "colour" in mentioned else None,
+        "floor": attributes["floor"] if "floor" in mentioned else None,
     }
     if "second" in attributes:
         if said["count"] is not None:
@@ -165,19 +168,22 @@ def generated(
     batch: int,
     options: Mapping[str, object],
     video: Sequence[Tensor] | None = None,
+    times: Sequence[Sequence[float]] | None = None,
     label: str = "generate",
     progress: bool = True,
 ) -> list[Clip]:
     """Clips of ``prompts`` in batches; every batch has the seed ``seed + its first index``.
 
-    ``video``: pictures to set to sound (uint8 [F,3,H,W], one per prompt) instead. Of several takes
-    the first, which is the best.
+    ``video``: pictures to set to sound (uint8 [F,3,H,W], one per prompt) instead. ``times``: of
+    contacts, that each prompt's clip is asked for. Of several takes the first, which is the best.
     """
     clips: list[Clip] = []
     takes = cast(int, options.get("audio_takes", 1))
     for first in _steps(len(prompts), batch, label, progress):
         part = slice(first, first + batch)
         extra: dict[str, object] = {} if video is None else {"video": list(video[part])}
+        if times is not None:
+            extra["contacts"] = [list(asked) for asked in times[part]]
         given = {**options, **extra, "seed": seed + first, "progress": False}
         made = model.generate(list(prompts[part]), **cast("GenerateOptions", given))
         if len(made) != takes * len(prompts[part]):
