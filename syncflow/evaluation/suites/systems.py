@@ -119,8 +119,8 @@ def case(scene: Scene) -> Case:
 
 
 def _said(attributes: Attributes) -> _Said:
-    """Count, material, colour and floor as far as the caption mentions them; two things add up, and have
-    no one material or colour, and a splash sounds of water."""
+    """Count, material, colour and floor as far as the caption mentions them; two things add up, and
+    have no one material or colour, and a splash sounds of water."""
     mentioned = attributes["mentioned"]
     said: _Said = {
         "count": attributes["count"] if "count" in mentioned else None,
