@@ -14,6 +14,7 @@ import torch
 from syncflow import durable
 from syncflow.clip import ClipSpec
 from syncflow.data.latent_shards import MANIFEST, Rows, ShardWriter
+from syncflow.data.manifest import RecordLine
 from syncflow.training.tasks import flow
 
 XL2_FRAMES = {"seconds": 2.0, "fps": 16, "height": 256, "width": 256, "sample_rate": 48000}
@@ -67,7 +68,8 @@ def write(folder: Path, config: Any, count: int, made_up: bool = True) -> Path:
     texts = {caption: values(*shapes["text"]) for caption in dict.fromkeys(captions)}
     writer = ShardWriter(folder, [range(1)])
     writer.missing()
-    writer.add(0, Rows(arrays, texts, [{"caption": caption} for caption in captions]))
+    records: list[RecordLine] = [{"caption": caption, "contacts": [0.5]} for caption in captions]
+    writer.add(0, Rows(arrays, texts, records))
     writer.finish({"encoders": {}, "geometry": frames})
     path = folder / MANIFEST
     manifest = durable.read_sealed(path)
