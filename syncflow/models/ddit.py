@@ -74,9 +74,6 @@ class DDiT(nn.Module):
         self.event_embedder = None
         if config.event_tokens:
             self.event_embedder = ScalarEmbedder(video.caption_channels)
-            for part in self.event_embedder.mlp:
-                if isinstance(part, nn.Linear):  # as loud as the captions' tokens beside them
-                    nn.init.normal_(part.weight, std=1.5 * part.in_features**-0.5)
         self._folded: list[tuple[Tensor, Tensor]] = []
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
