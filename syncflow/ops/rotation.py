@@ -49,9 +49,11 @@ def turned(x_BNHD: Tensor, rotation_NP2: Tensor, interleaved: bool) -> Tensor:
     Takes x over: where nothing needs a gradient and there is a kernel, its memory holds the result.
     With a gradient the kernel turns a copy and, in the backward pass, the gradient back.
     """
-    if native.differentiable(x_BNHD) and _turns_with_gradient(x_BNHD, rotation_NP2, interleaved):
-        out: Tensor = _Turn.apply(x_BNHD, rotation_NP2, interleaved)
-        return out
+    # The device first: it costs no call.
+    if x_BNHD.device.type in _WITH_GRADIENT and native.differentiable(x_BNHD):
+        if _turns_with_gradient(x_BNHD, rotation_NP2, interleaved):
+            out: Tensor = _Turn.apply(x_BNHD, rotation_NP2, interleaved)
+            return out
     plan = _ROTATE.plan(x_BNHD, rotation_NP2, extra=interleaved)
     if plan is None or x_BNHD.stride(-1) != 1:
         return _turned_reference(x_BNHD, rotation_NP2, interleaved)
@@ -61,7 +63,7 @@ def turned(x_BNHD: Tensor, rotation_NP2: Tensor, interleaved: bool) -> Tensor:
 
 def _turns_with_gradient(x_BNHD: Tensor, rotation_NP2: Tensor, interleaved: bool) -> bool:
     """Whether a kernel does; a compiler joins the plain operators by itself."""
-    if x_BNHD.device.type not in _WITH_GRADIENT or native.traced():
+    if native.traced():
         return False
     with torch.no_grad():
         return _ROTATE.plan(x_BNHD, rotation_NP2, extra=interleaved) is not None
