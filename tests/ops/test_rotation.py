@@ -13,6 +13,7 @@ def test_a_turn_with_a_gradient_is_the_kernels_and_turns_the_gradient_back(
 ):
     """In training keys were turned by plain operators: six launches a layer, and more back."""
     # The kernel is CUDA's; what it leaves to others is the same on a CPU.
+    monkeypatch.setattr(rotation, "_WITH_GRADIENT", frozenset({"cpu"}))
     monkeypatch.setattr(rotation, "_turns_with_gradient", lambda *_: True)
     torch.manual_seed(0)
     table = rotation.rotation_table(torch.rand(5, 8, dtype=torch.float64) * 6, torch.float32)
