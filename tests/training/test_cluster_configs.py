@@ -68,4 +68,5 @@ def test_the_papers_stages(stage):
         "cache",
         "shuffle_shards",
         "window",
+        "events",
     }
