@@ -23,8 +23,9 @@ from syncflow.clip import ClipSpec
 from syncflow.data.encoders import Encoders
 from syncflow.data.latent_rows import POSTERIORS, Shard
 from syncflow.data.latent_shards import ShardWriter, claim, locked
-from syncflow.data.latent_sources import Cache, OpenShards, open_folder
+from syncflow.data.latent_sources import Cache, open_folder
 from syncflow.data.manifest import MANIFEST, ManifestFile, RecordLine, Statistics
+from syncflow.data.open_shards import OpenShards
 from syncflow.data.shards import ClipShards
 from syncflow.impacts import unknown_words as reworded
 from syncflow.models.codec import AudioCodec, VideoCodec
