@@ -151,7 +151,14 @@ class Latents:
         self.spec = self._whole
         self._starts = [(0, 0)]
         if window is not None:
-            self._starts = self._whole.windows(window)
+            try:
+                self._starts = self._whole.windows(window)
+            except ValueError as error:
+                step, most = self._whole.seconds_per_latent_frame, self._whole.seconds
+                raise ValueError(
+                    f"window is {window:g}, which clips of {folder} cannot have: {error}; "
+                    f"take a multiple of {step:g} s, {most:g} at most"
+                ) from None
             self.spec = replace(self._whole, seconds=window)
         known = expected.get("statistics") if expected else None
         self.normalise(statistics or known or self.manifest["statistics"])
