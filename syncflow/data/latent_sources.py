@@ -1,21 +1,23 @@
 """Where the shards of finished latents lie: in a folder, or in an object store that fsspec knows
 (``s3://``, ``gs://``, ``hf://``), of which they are copied here one by one when they are read.
 
-A copy is checked bit for bit before it has its name, is shared by all processes of a machine, and
-belongs to one manifest: latents that are made anew under the same address are fetched anew.
+A copy is checked bit for bit before it has its name and once by every process that reads it, is
+shared by all processes of a machine, and belongs to one manifest: latents that are made anew under
+the same address are fetched anew. So is a copy that is damaged; one that is whole is read wherever
+it may be read, whoever owns it.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from syncflow import durable, extras
 from syncflow.config import paths
@@ -31,6 +33,8 @@ Result = TypeVar("Result")
 _WAITS = (1.0, 2.0, 4.0, 8.0)
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 _GIB = 2**30
+# No store answers so: where a copy cannot be written, it is for want of room here.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,13 @@ class Folder:
             raise FileNotFoundError(f"no finished latents in {folder} (no {MANIFEST})")
         self.folder, self.manifest = folder, manifest.read(folder)
 
-    def fetch(self, entry: ShardLine, is_open: Callable[[Path], bool]) -> Path:
-        """The file of a shard of the manifest, here; those that are open are not removed."""
-        return self.folder / entry["file"]
+    def open(self, entry: ShardLine, is_open: Callable[[Path], bool]) -> Shard:
+        """A shard of the manifest; where room is made for it, those that are open stay.
+
+        Raises:
+            ValueError: it is damaged. OSError: it cannot be read, or copied to this machine.
+        """
+        return Shard(self.folder / entry["file"], entry.get("header"))
 
 
 class RemoteFolder(Folder):
@@ -112,9 +120,8 @@ class RemoteFolder(Folder):
             raise FileNotFoundError(f"no finished latents in {url} (no {MANIFEST})") from None
         digest = hashlib.sha256(self.url.encode() + raw).hexdigest()[:32]
         self.folder = cache.place() / digest
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with durable.replacing(self.folder / MANIFEST) as partial:
-            partial.write_bytes(raw)
+        self._keep_manifest(raw)
+        self._verified: set[str] = set()
         try:
             self.manifest = manifest.read(self.folder)
         except ValueError as error:
@@ -142,24 +149,82 @@ class RemoteFolder(Folder):
             raise ValueError(f"'{self.url}/{missing[0]}' is missing, and {MANIFEST} lists it")
         return {name: sizes[name] for name in names}
 
-    def fetch(self, entry: ShardLine, is_open: Callable[[Path], bool]) -> Path:
-        path = self.folder / entry["file"]
-        if not path.exists():
-            with lock.held(self.folder / f".{path.stem}.lock", wait=True):
-                if not path.exists():
-                    self._make_room(self._sizes[path.name], is_open)
-                    self._retried(lambda: self._copy(path, entry.get("header")))
-        os.utime(path)  # the one that was read last
-        return path
+    def open(self, entry: ShardLine, is_open: Callable[[Path], bool]) -> Shard:
+        path, header = self.folder / entry["file"], entry.get("header")
+        for _ in range(3):
+            shard = self._whole(path, header)
+            if shard is None:
+                self._fetch(path, header, is_open)
+                shard = self._whole(path, header)
+            if shard is not None:
+                with suppress(OSError):  # another user's, or no longer there: open all the same
+                    os.utime(path)  # the one that was read last
+                return shard
+        raise OSError(f"'{path}' is removed as soon as it is there: raise cache.gib")
+
+    def _whole(self, path: Path, header: str | None) -> Shard | None:
+        """A copy; None where there is none, or a damaged one. Opening it tells a cut one, always;
+        all of it is read once by a process."""
+        try:
+            shard = Shard(path, header)
+            if path.name not in self._verified:
+                shard.verify()
+        except (FileNotFoundError, ValueError):
+            return None
+        self._verified.add(path.name)
+        return shard
+
+    def _fetch(self, path: Path, header: str | None, is_open: Callable[[Path], bool]) -> None:
+        """Copies a shard, in place of a damaged copy, unless another process has done so."""
+        with ExitStack() as stack:
+            with self._writing():
+                stack.enter_context(lock.held(self.folder / f".{path.stem}.lock", wait=True))
+            if self._whole(path, header) is not None:
+                return
+            with self._writing():
+                self._make_room(self._sizes[path.name], is_open)
+            self._retried(lambda: self._copy(path, header))
+            self._verified.add(path.name)
 
     def _copy(self, path: Path, header: str | None) -> None:
-        with durable.replacing(path) as partial:
-            self.files.get_file(f"{self.root}/{path.name}", str(partial))
-            try:
-                Shard(partial, header).verify()
-            except ValueError as error:
-                reason = str(error).replace(str(partial), path.name)
-                raise _Damaged(f"'{self.url}/{path.name}' cannot be used: {reason}") from None
+        try:
+            with self._writing(), durable.replacing(path) as partial:
+                try:
+                    self.files.get_file(f"{self.root}/{path.name}", str(partial))
+                except Exception as error:
+                    if _is_of_disk(error, partial):
+                        raise
+                    raise _OfStoreError from error
+                try:
+                    Shard(partial, header).verify()
+                except ValueError as error:
+                    reason = str(error).replace(str(partial), path.name)
+                    raise _Damaged(f"'{self.url}/{path.name}' cannot be used: {reason}") from None
+        except _OfStoreError as error:
+            raise cast(Exception, error.__cause__) from None
+
+    def _keep_manifest(self, raw: bytes) -> None:
+        """Writes the copy of the manifest, unless it is there: a cache may be for reading alone."""
+        path = self.folder / MANIFEST
+        with suppress(OSError):
+            if path.read_bytes() == raw:
+                return
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with durable.replacing(path) as partial:
+                partial.write_bytes(raw)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Errors of the disk are told as such, with the folder of the copies."""
+        try:
+            yield
+        except OSError as error:
+            raise _CacheError(
+                f"copies of latents cannot be written to '{self.folder.parent}': "
+                f"{error.strerror or error}; make room there or name another folder "
+                "(cache.folder in a config)"
+            ) from error
 
     def _make_room(self, size: int, is_open: Callable[[Path], bool]) -> None:
         """Removes copies, of whichever latents, until ``size`` bytes more are within the limit."""
@@ -187,66 +252,19 @@ class _Damaged(Exception):
     """A copy is not what the manifest says, once more or for good."""
 
 
-class OpenShards:
-    """The shards of a folder by their numbers, opened once: all at first, or where they are copied
-    each when it is read, by whichever thread.
+class _OfStoreError(Exception):
+    """What the store raised is its cause: between the disk's errors it must not look like one."""
 
-    Args:
-        place: of the shards.
-        check: raises ValueError for one that does not belong to the others.
-    """
 
-    def __init__(self, place: Folder, check: Callable[[Shard], None]) -> None:
-        self.place, self.check = place, check
-        self.entries: list[ShardLine] = place.manifest["shards"]
-        self._open: OrderedDict[int, Shard] = OrderedDict()
-        self._lock = threading.Lock()
-        self._opening = [threading.Lock() for _ in self.entries]
-        for number in range(1 if place.lazy else len(self.entries)):
-            self[number]
+class _CacheError(OSError):
+    """This machine cannot keep a copy; asking the store again does not help."""
 
-    def __getitem__(self, number: int) -> Shard:
-        with self._opening[number]:
-            with self._lock:
-                shard = self._open.get(number)
-                if shard is not None:
-                    self._open.move_to_end(number)
-                    return shard
-            shard = self._opened(self.entries[number])
-            with self._lock:
-                self._open[number] = shard
-                self._close_some()
-            return shard
 
-    def _opened(self, entry: ShardLine) -> Shard:
-        for _ in range(3):
-            path = self.place.fetch(entry, self._is_open)
-            try:
-                shard = Shard(path, entry.get("header"))
-                break
-            except FileNotFoundError:  # another process needed the room
-                if not self.place.lazy:
-                    raise
-        else:
-            raise OSError(f"'{path}' is removed as soon as it is there: raise cache.gib")
-        if len(shard.tensors["video_mean"]) != entry["count"]:
-            raise ValueError(
-                f"'{path}' does not have the {entry['count']} rows that its manifest lists"
-            )
-        self.check(shard)
-        return shard
-
-    def _is_open(self, path: Path) -> bool:
-        with self._lock:
-            return any(shard.path == path for shard in self._open.values())
-
-    def _close_some(self) -> None:
-        """Lets go of those that were not read for longest, beyond what may be open."""
-        while len(self._open) > 1:
-            sizes = [sum(v.nbytes for v in shard.tensors.values()) for shard in self._open.values()]
-            if sum(sizes) <= self.place.most_open:
-                return
-            self._open.popitem(last=False)
+def _is_of_disk(error: Exception, path: Path) -> bool:
+    """Whether copying to ``path`` failed at this end: no room, or a file that cannot be made."""
+    if not isinstance(error, OSError):
+        return False
+    return error.errno in _NO_ROOM or error.filename == str(path)
 
 
 def _retried(url: str, function: Callable[[], Result]) -> Result:
@@ -254,7 +272,7 @@ def _retried(url: str, function: Callable[[], Result]) -> Result:
     for wait in (*_WAITS, None):
         try:
             return function()
-        except (FileNotFoundError, PermissionError):
+        except (FileNotFoundError, PermissionError, _CacheError):
             raise
         except Exception as error:  # every store's client has errors of its own
             if wait is None:

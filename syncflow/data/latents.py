@@ -23,8 +23,9 @@ from syncflow.clip import ClipSpec
 from syncflow.data.encoders import Encoders
 from syncflow.data.latent_rows import POSTERIORS, Shard
 from syncflow.data.latent_shards import ShardWriter, claim, locked
-from syncflow.data.latent_sources import Cache, OpenShards, open_folder
+from syncflow.data.latent_sources import Cache, open_folder
 from syncflow.data.manifest import MANIFEST, ManifestFile, RecordLine, Statistics
+from syncflow.data.open_shards import OpenShards
 from syncflow.data.shards import ClipShards
 from syncflow.impacts import unknown_words as reworded
 from syncflow.models.codec import AudioCodec, VideoCodec
@@ -150,7 +151,14 @@ class Latents:
         self.spec = self._whole
         self._starts = [(0, 0)]
         if window is not None:
-            self._starts = self._whole.windows(window)
+            try:
+                self._starts = self._whole.windows(window)
+            except ValueError as error:
+                step, most = self._whole.seconds_per_latent_frame, self._whole.seconds
+                raise ValueError(
+                    f"window is {window:g}, which clips of {folder} cannot have: {error}; "
+                    f"take a multiple of {step:g} s, {most:g} at most"
+                ) from None
             self.spec = replace(self._whole, seconds=window)
         known = expected.get("statistics") if expected else None
         self.normalise(statistics or known or self.manifest["statistics"])

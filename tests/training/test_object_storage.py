@@ -1,6 +1,8 @@
 """Latents in an object store: copies are what lies there, and train as they do on a disk."""
 
+import errno
 import json
+import os
 import shutil
 import signal
 import time
@@ -11,11 +13,13 @@ import pytest
 from made import assert_same, flow_config, run, told, whole_and_cut, write_latents
 from test_distributed import free_port, start
 
+from syncflow import durable
 from syncflow.data import latent_sources
 from syncflow.data.latent_sources import Cache
 from syncflow.data.latents import Latents
 from syncflow.training.checkpoints import checkpoint
 from syncflow.training.datasets.buckets import epoch_indices
+from syncflow.training.settings import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 LOOP = {"steps": 4, "randomness": "sample", "log_every": 1, "prefetch": 2, "readers": 2}
@@ -173,6 +177,124 @@ def test_latents_made_anew_under_the_same_address_are_copied_anew(memory, tmp_pa
     after = Latents("memory://latents", cache=cache)
     assert after.counts == (4, 4, 4) and len(list((tmp_path / "cache").iterdir())) == 2
     assert after.batch(np.array([0]), None)["audio"].equal(before["audio"])
+
+
+def _cut(path, data):
+    path.write_bytes(data[: len(data) // 2])
+
+
+def _flip(path, data):
+    path.write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:])
+
+
+@pytest.mark.parametrize("spoil", [_cut, _flip, lambda path, data: path.write_bytes(b"")])
+def test_a_damaged_copy_is_copied_anew(memory, latents, tmp_path, spoil):
+    cache = Cache(tmp_path)
+    Latents("memory://latents", cache=cache).batch(np.arange(12), None)
+    for path in copies(tmp_path):
+        spoil(path, path.read_bytes())
+    (manifest,) = tmp_path.glob("*/manifest.json")
+    manifest.write_text("{")
+    found = Latents("memory://latents", cache=cache).batch(np.arange(12), None)
+    expected = Latents(latents).batch(np.arange(12), None)
+    assert all(found[key].equal(expected[key]) for key in found)
+    for path in copies(tmp_path):
+        assert path.read_bytes() == (latents / path.name).read_bytes()
+
+
+def test_a_copy_is_read_in_full_once_by_a_process_and_a_cut_one_always_told(memory, tmp_path):
+    size = memory.size("/latents/shard_00000.safetensors")
+    cache = Cache(tmp_path, gib=5 * size / 2**30)
+    Latents("memory://latents", cache=cache).batch(np.arange(12), None)
+    real, read = latent_sources.Shard.verify, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latent_sources.Shard, "verify", lambda s: (read.append(s.path.name), real(s)))
+        found = Latents("memory://latents", cache=Cache(tmp_path, gib=1e-9))  # one open at a time
+        for _ in range(2):
+            for row in range(12):
+                found.batch(np.array([row]), None)
+    assert sorted(read) == [path.name for path in copies(tmp_path)]
+    first = copies(tmp_path)[0]
+    made = first.read_bytes()
+    first.unlink()  # not cut in place: some of it may be mapped
+    _cut(first, made)
+    found.batch(np.array([0]), None)
+    assert first.read_bytes() == made
+
+
+def test_a_copy_that_another_process_removes_is_copied_again(memory, tmp_path, monkeypatch):
+    cache = Cache(tmp_path)
+    Latents("memory://latents", cache=cache)
+    real, removed = latent_sources.Shard.__init__, []
+
+    def evicting(self, path, header=None):
+        if path.parent.parent == tmp_path and len(removed) < 2:
+            removed.append(path)
+            path.unlink(missing_ok=True)
+        real(self, path, header)
+
+    def touch(path):
+        Path(path).unlink()  # just after it was opened
+        raise FileNotFoundError(errno.ENOENT, "No such file", str(path))
+
+    monkeypatch.setattr(latent_sources.Shard, "__init__", evicting)
+    monkeypatch.setattr(os, "utime", touch)
+    assert len(Latents("memory://latents", cache=cache).batch(np.arange(12), None)["audio"]) == 12
+    assert len(removed) == 2
+
+
+def test_a_full_cache_that_may_only_be_read_is_read(memory, tmp_path, monkeypatch):
+    cache = Cache(tmp_path)
+    before = Latents("memory://latents", cache=cache).batch(np.arange(12), None)
+
+    def refuse(path, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    for module, name in ((os, "utime"), (durable, "replacing"), (latent_sources.lock, "held")):
+        monkeypatch.setattr(module, name, refuse)
+    after = Latents("memory://latents", cache=cache).batch(np.arange(12), None)
+    assert all(before[key].equal(after[key]) for key in before)
+    copies(tmp_path)[2].unlink()
+    found = Latents("memory://latents", cache=cache)
+    with pytest.raises(OSError, match=f"cannot be written to '{tmp_path}': Permission denied"):
+        found.batch(np.arange(12), None)
+
+
+@pytest.mark.parametrize("filename", [True, False])
+def test_a_full_disk_is_told_at_once_and_is_not_the_stores_fault(
+    memory, tmp_path, monkeypatch, filename
+):
+    asked = []
+
+    def full(self, remote, local, **_):
+        asked.append(remote)
+        names = (local,) if filename else ()
+        raise OSError(errno.ENOSPC, "No space left on device", *names)
+
+    monkeypatch.setattr(type(memory), "get_file", full)
+    with pytest.raises(OSError, match=f"written to '{tmp_path}': No space left.*cache.folder"):
+        Latents("memory://latents", cache=Cache(tmp_path))
+    assert len(asked) == 1 and not copies(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=f"written to '{tmp_path}/file': "):
+        Latents("memory://latents", cache=Cache(tmp_path / "file"))
+
+    def gone(self, remote, local, **_):
+        asked.append(remote)
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    asked.clear()
+    monkeypatch.setattr(type(memory), "get_file", gone)
+    with pytest.raises(OSError, match="'memory://latents' cannot be read: .*reset by peer"):
+        Latents("memory://latents", cache=Cache(tmp_path))
+    assert len(asked) == 3  # the store's: asked again
+
+
+def test_an_empty_name_is_no_cache(tmp_path):
+    values = config("memory://latents", tmp_path / "run", {})
+    with pytest.raises(ValueError, match="cache.folder") as told_so:
+        TrainConfig.parse({"run": {**values, "cache": {"folder": ""}}})
+    assert "\n" not in str(told_so.value)
 
 
 def test_an_epoch_goes_through_a_few_shards_at_a_time_and_sees_each_clip_once():

@@ -29,6 +29,13 @@ def test_windows_begin_where_picture_and_sound_have_a_latent_of_one_moment():
         ClipSpec().windows(1.9)
 
 
+def test_a_window_that_clips_cannot_have_is_named(latents):
+    for window, reason in ((0.3, "multiple of 4 frames"), (6.0, "longer than clips of 4")):
+        said = f"window is {window:g}, .*latents cannot have: .*{reason}.*multiple of 0.5 s, 4 at"
+        with pytest.raises(ValueError, match=said):
+            Latents(latents, window=window)
+
+
 def test_a_window_is_a_piece_of_the_clip_from_another_place_every_time(latents):
     whole, parts = Latents(latents), Latents(latents, window=1.0)
     assert parts.spec.seconds == 1.0 and parts.spec.video_latent_shape[0] == 2

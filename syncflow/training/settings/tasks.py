@@ -126,7 +126,7 @@ class CacheConfig(Config):
     """Copies of latents that lie in an object store: the ``folder`` for them (None: syncflow's
     cache), and how many ``gib`` of them are kept."""
 
-    folder: str | None = None
+    folder: Annotated[str, Field(min_length=1)] | None = None
     gib: Annotated[float, Real(0, 1e9, "GiB", above=True)] | None = None
 
     def place(self) -> tuple[Path | None, float | None]:
