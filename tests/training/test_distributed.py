@@ -320,7 +320,7 @@ def test_zero_goes_on_bit_for_bit_where_it_stopped(tmp_path, precision, world):
 def test_two_processes_end_together_by_the_clock(tmp_path):
     """Each by its own clock would leave the other waiting for a step that never comes."""
     latents = write_latents(tmp_path / "latents", 8)
-    loop = {**LOOP, "steps": None, "minutes": 0.02, "decay": 1.0, "checkpoint_every": 0}
+    loop = {**LOOP, "steps": None, "minutes": 0.1, "decay": 1.0, "checkpoint_every": 0}
     made = flow_config(latents, tmp_path / "run", "both", loop, **OPTIONS)
     (tmp_path / "run.json").write_text(json.dumps(made))
     arguments, port = [str(HERE / "worker.py"), str(tmp_path / "run.json")], free_port()
@@ -329,7 +329,7 @@ def test_two_processes_end_together_by_the_clock(tmp_path):
         said, _ = worker.communicate(timeout=300)
         assert worker.returncode == 0, said[-3000:]
     about = checkpoint.newest(tmp_path / "run").about
-    assert about["step"] > 1 and 1.2 <= about["seconds"] < 30
+    assert about["step"] > 1 and 6 <= about["seconds"] < 60
     rates = told(tmp_path / "run", "lr")
     assert len(rates) == about["step"] and rates[-1] < max(rates)
 
