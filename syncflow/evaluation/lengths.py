@@ -99,13 +99,17 @@ def run(
         with_av_align: None = where librosa and OpenCV are installed.
 
     Raises:
-        ValueError: fewer than 2 clips, or a length at which a moved sound leaves no clip.
+        ValueError: fewer than 2 clips, no length or level, or a length at which a moved sound
+            leaves no clip.
     """
     from syncflow import impacts
 
     if clips < 2:
         raise ValueError(f"clips must be at least 2, got {clips}")
-    short = [length for length in seconds if length < 1]
+    for name, given in (("seconds", seconds), ("levels", levels)):
+        if not given:
+            raise ValueError(f"{name} must have at least one value, got {given!r}")
+    short = [length for length in seconds if not length >= 1]
     if short:
         raise ValueError(f"a clip must last at least 1 s, got {short[0]:g}")
     if with_av_align is None:

@@ -24,9 +24,14 @@ from syncflow.generation import record
 from syncflow.generation.pipeline import SyncFlow, load
 from syncflow.json_types import JsonObject
 from syncflow.progress import bar
-from syncflow.ranges import Whole
+from syncflow.ranges import SEED, Whole
 
 _NUMBER = Whole(0, 10**9)
+_COUNT = Whole(1, 10**9)
+#: Options of ``generate`` that are the export's own.
+_OWN = ("seed", "progress", "audio_takes")
+#: In the folder: SHA-256 of each prompt's files, by which one that was cut later is known.
+_WRITTEN = ".written"
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,14 @@ class _JavisBench(Layout):
 
     def read(self, path: Path) -> list[Item]:
         rows = csv.DictReader(io.StringIO(plain_text.read(path)))
-        if "text" not in (rows.fieldnames or ()):
+        try:
+            named, found = rows.fieldnames or (), list(rows)
+        except csv.Error as error:  # a field beyond csv's limit, most of all
+            where = f"'{path}', line {rows.line_num + 1}"
+            raise ValueError(f"{where}, is no CSV that can be read: {error}") from None
+        if "text" not in named:
             raise ValueError(f"'{path}' has no column 'text': JavisBench's list is a CSV with one")
-        return [Item(number, row["text"] or "") for number, row in enumerate(rows)]
+        return [Item(number, row["text"] or "") for number, row in enumerate(found)]
 
     def write(self, items: Sequence[Item]) -> str:
         out = io.StringIO()
@@ -131,21 +141,27 @@ def run(
 
     Raises:
         ValueError: an unknown layout, or a list that is none of its; an empty or repeated prompt
-            number.
+            number; ``clips``, ``levels``, ``seed``, ``batch`` or ``options`` that cannot be.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r}; known are {', '.join(LAYOUTS)}")
     kind = LAYOUTS[layout]
+    batch, seed = _COUNT.check("batch", batch), SEED.check("seed", seed)
+    clips = None if clips is None else _COUNT.check("clips", clips)
+    asked = options or {}
+    for name in _OWN:
+        if name in asked:
+            raise ValueError(f"options must not have {name}, which is set here: {asked[name]!r}")
     items, real = _items(kind, prompts, clips, levels)
     loaded = model if isinstance(model, SyncFlow) else load(model)
     folder = media.make_folder(out, kind.list_name)
+    media.make_folder(folder / _WRITTEN, f"{items[0].stem}.json")
     if prompts is None:
         durable.write_text(folder / kind.list_name, kind.write(items))
         media.make_folder(folder / "real", f"{items[0].stem}.mp4")
         for item, case in zip(items, real, strict=True):
             spec = loaded.config.geometry.spec
             _save(systems.rendered(case, spec.height, spec.width), folder / "real", item, kind)
-    asked = options or {}
     made = there = 0
     for first in bar(range(0, len(items), batch), desc=layout, shown=progress):
         part = items[first : first + batch]
@@ -158,6 +174,8 @@ def run(
         drawn = loaded.generate(texts, seed=start, progress=False, **asked)
         for item, clip in zip(part, drawn, strict=True):
             _save(clip, folder, item, kind)
+            hashes = {path.name: durable.digest(path) for path in _paths(folder, item, kind)}
+            durable.write_sealed(_card(folder, item), hashes)
         made += len(part)
     return made, there
 
@@ -182,13 +200,26 @@ def _items(
 
 
 def _is_there(folder: Path, item: Item, kind: Layout, how: record.Record) -> bool:
-    paths = [folder / f"{item.stem}{ending}" for ending in kind.endings]
+    """Whether a clip was made in this way, and its files are still as they were written: of a cut
+    one the tags survive."""
     try:
-        return all(path.exists() and tags.read(path) == how for path in paths)
+        hashes = durable.read_sealed(_card(folder, item))
+        return all(
+            tags.read(path) == how and hashes.get(path.name) == durable.digest(path)
+            for path in _paths(folder, item, kind)
+        )
     except (ValueError, OSError):
         return False
 
 
 def _save(clip: Clip, folder: Path, item: Item, kind: Layout) -> None:
-    for ending in kind.endings:
-        clip.save(folder / f"{item.stem}{ending}")
+    for path in _paths(folder, item, kind):
+        clip.save(path)
+
+
+def _paths(folder: Path, item: Item, kind: Layout) -> list[Path]:
+    return [folder / f"{item.stem}{ending}" for ending in kind.endings]
+
+
+def _card(folder: Path, item: Item) -> Path:
+    return folder / _WRITTEN / f"{item.stem}.json"

@@ -71,6 +71,13 @@ def split_of(seed: int) -> str:
     raise ValueError(f"seed must be an integer in [0, {SEEDS['test'].stop}), got {seed!r}")
 
 
+def seeds_of(split: str) -> range:
+    """``SEEDS`` of a split; ValueError where there is no such split."""
+    if split not in SEEDS:
+        raise ValueError(f"split must be one of {', '.join(SEEDS)}, got {split!r}")
+    return SEEDS[split]
+
+
 def sample_scene(
     seed: int,
     level: int = 1,
@@ -157,9 +164,7 @@ def _check_level(level: int) -> None:
 def _check(
     seed: int, level: int, split: str | None, seconds: float, fps: float, sample_rate: int
 ) -> None:
-    if split is not None and split not in SEEDS:
-        raise ValueError(f"split must be one of {', '.join(SEEDS)}, got {split!r}")
-    if split is not None and split_of(seed) != split:
+    if split is not None and seed not in seeds_of(split):
         raise ValueError(
             f"seed {seed} belongs to the {split_of(seed)} split, not to {split}; "
             f"{split} has the seeds {SEEDS[split].start} to {SEEDS[split].stop - 1}"

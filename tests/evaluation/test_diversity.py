@@ -85,3 +85,8 @@ def test_alike_scenes_fit_the_caption_and_differ_in_the_rest():
 def test_one_draw_is_no_diversity(tmp_path):
     with pytest.raises(ValueError, match="draws must be at least 2"):
         diversity.run(Renderer("same", {}), CLIPS, 1, "val", tmp_path, progress=False)
+
+
+def test_an_unknown_split_is_named(tmp_path):
+    with pytest.raises(ValueError, match="split must be one of train, val, test, got 'x'"):
+        diversity.run(Renderer("same", {}), CLIPS, DRAWS, "x", tmp_path, progress=False)

@@ -42,3 +42,9 @@ def test_desync_is_asked_of_long_clips_alone(tmp_path):
     assert "needs its network" in lengths.desync_of([], 5.0, None)
     with pytest.raises((ValueError, FileNotFoundError)):
         lengths.desync_of([], 5.0, tmp_path / "none.pt", allowed=True)
+
+
+@pytest.mark.parametrize("more", [{"seconds": []}, {"levels": []}])
+def test_no_length_and_no_level_are_refused(tmp_path, more):
+    with pytest.raises(ValueError, match=rf"{next(iter(more))} must have at least one .* got \[\]"):
+        lengths.run(2, out=tmp_path, progress=False, **more)

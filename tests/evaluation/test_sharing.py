@@ -32,7 +32,7 @@ def test_javisbench_reads_clips_and_sounds_by_row(model, tmp_path):
     out = tmp_path / "samples"
     assert share(model, "javisbench", prompts, out, batch=2) == (3, 0)
     names = [f"sample_{i:04d}.{end}" for i in range(3) for end in ("mp4", "wav")]
-    assert sorted(p.name for p in out.iterdir()) == names
+    assert sorted(p.name for p in out.glob("[!.]*")) == names
     for number in range(3):
         assert media.probe(out / f"sample_{number:04d}.mp4").seconds == 1
         with wave.open(str(out / f"sample_{number:04d}.wav")) as sound:
@@ -51,7 +51,7 @@ def test_compass_reads_clips_by_index(model, tmp_path):
     rows = [{"index": 7, "prompt": "a ball falls", "source": "x"}, {"index": 500, "prompt": "b"}]
     prompts.write_text(json.dumps(rows))
     assert share(model, "t2av-compass", prompts, tmp_path / "input") == (2, 0)
-    names = sorted(p.name for p in (tmp_path / "input").iterdir())
+    names = sorted(p.name for p in (tmp_path / "input").glob("[!.]*"))
     assert names == ["sample_0007.mp4", "sample_0500.mp4"]
 
 
@@ -103,3 +103,44 @@ def test_the_command(model, tmp_path, capsys):
     assert main(["evaluate", "export", *words, *out]) == 0
     assert "1 clips made, 0 were there" in capsys.readouterr().out
     assert main(["evaluate", "export", "--layout", "vbench"]) == 2
+
+
+@pytest.mark.parametrize("ending", ["mp4", "wav"])
+def test_a_file_that_was_cut_is_made_again(model, tmp_path, ending):
+    prompts, out = tmp_path / "p.csv", tmp_path / "out"
+    prompts.write_text("text\na ball falls\n")
+    assert share(model, "javisbench", prompts, out) == (1, 0)
+    path = out / f"sample_0000.{ending}"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-200])
+    assert share(model, "javisbench", prompts, out) == (1, 0)
+    assert path.read_bytes() == whole
+    assert share(model, "javisbench", prompts, out) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"batch": 0}, "batch must be .* got 0"),
+        ({"batch": -2}, "batch must be .* got -2"),
+        ({"clips": -1}, "clips must be .* got -1"),
+        ({"seed": -1}, "seed must be .* got -1"),
+        ({"levels": []}, r"levels must name at least one level of impacts, got \[\]"),
+        ({"options": {"seed": 4}}, "options must not have seed, which is set here: 4"),
+        ({"options": {"progress": True}}, "options must not have progress, .*: True"),
+        ({"options": {"audio_takes": 2}}, "options must not have audio_takes, .*: 2"),
+    ],
+)
+def test_arguments_that_cannot_be_are_named(model, tmp_path, more, said):
+    with pytest.raises(ValueError, match=said):
+        sharing.run("javisbench", model, None, tmp_path / "out", progress=False, **more)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["text\n{}\n", "{},text\na,b\n"])
+def test_a_field_beyond_what_csv_reads_is_told_in_a_line(model, tmp_path, capsys, text):
+    (tmp_path / "big.csv").write_text(text.format("a" * 131_073))
+    words = ["--layout", "javisbench", "--prompts", str(tmp_path / "big.csv")]
+    assert main(["evaluate", "export", *words, "--model", str(model.folder)]) == 2
+    told = capsys.readouterr().err
+    assert "big.csv', line" in told and "field larger than field limit" in told

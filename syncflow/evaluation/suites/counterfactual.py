@@ -69,12 +69,13 @@ def pairs(factor: str, clips: int, split: str = "test", seed: int = 0) -> list[P
     A combination of colour and material that the other scene has is one that the split has too.
     """
     from syncflow import impacts
+    from syncflow.impacts import world
     from syncflow.impacts.materials import held_out
 
     values = impacts.attribute_values(1)[factor]
     rng = np.random.default_rng([seed, _DRAWN.index(factor)])
     found: list[Pair] = []
-    for number in impacts.SEEDS[split]:
+    for number in world.seeds_of(split):
         if len(found) == clips:
             break
         scene = impacts.sample_scene(number, 1, split)

@@ -15,7 +15,8 @@ from syncflow.evaluation.suites import systems
 #: What is told in a report and does not end it.
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError)
 
-_MEDIA = (".mp4", ".mkv", ".webm", ".mov", ".m4v")
+#: How films of a folder end.
+MEDIA = (".mp4", ".mkv", ".webm", ".mov", ".m4v")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _lines(path: Path) -> dict[str, str]:
 def _beside(path: Path) -> dict[str, str]:
     captions = {}
     for file in sorted(path.iterdir()):
-        if file.suffix.lower() in _MEDIA:
+        if file.suffix.lower() in MEDIA:
             text = file.with_suffix(".txt")
             if not text.is_file():
                 raise FileNotFoundError(f"no caption for '{file}': write it into '{text.name}'")

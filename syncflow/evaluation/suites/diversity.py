@@ -78,7 +78,7 @@ def run(
     former.
 
     Raises:
-        ValueError: fewer than 2 clips or draws.
+        ValueError: fewer than 2 clips or draws, or a split that there is not.
     """
     from syncflow import impacts
 

@@ -40,12 +40,13 @@ class Sample:
 def samples(split: str, clips: int, levels: Sequence[int], size: int = 64) -> list[Sample]:
     """Renders ``clips`` of every level, every second one worn."""
     from syncflow import impacts
+    from syncflow.impacts import world
 
     if split == "test":
         raise ValueError("detectors must not be fitted on test clips; use split 'val' or 'train'")
     result = []
     for level in levels:
-        for index, seed in enumerate(impacts.SEEDS[split][:clips]):
+        for index, seed in enumerate(world.seeds_of(split)[:clips]):
             scene = impacts.sample_scene(seed, level, split)
             amount = (index % 2) * (0.25 + 0.75 * (index % 7) / 6)
             video = torch.from_numpy(impacts.render(scene, size, size))

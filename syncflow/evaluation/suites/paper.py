@@ -237,7 +237,9 @@ def run(
     }
     report: shapes.Paper = {"facts": facts, "rows": [], "curves": curves}
     if share[1] > 1:
-        return _shared(report, rows, named, items, size, metrics, networks, seed, batch, share,
+        behind = paper_shares.sources(data, ablations or {}, cascades or {}, networks)
+        behind |= {**named, "allow_torchscript": allow_torchscript, "probes": repr(probe_settings)}
+        return _shared(report, rows, behind, items, size, metrics, networks, seed, batch, share,
                        out, progress)  # fmt: skip
     for row in rows:
         done = _row(row, items, size, metrics, networks, seed, batch, progress)
@@ -249,7 +251,7 @@ def run(
 def _shared(
     report: shapes.Paper,
     rows: Sequence[System],
-    named: Mapping[str, str],
+    behind: Mapping[str, object],
     items: Sequence[datasets.Item],
     size: tuple[int, int],
     metrics: Sequence[Factory],
@@ -262,10 +264,11 @@ def _shared(
 ) -> shapes.Paper | None:
     """The report of clips that several processes have made; None while some are missing."""
     settings = {
-        **named, "rows": [[row.name, len(row.makes)] for row in rows], "size": size,
+        **behind, "metrics": [name for name, *_ in metrics], "size": size,
+        "rows": [[row.name, row.tables, row.at, len(row.makes)] for row in rows],
         "clips": [item.key for item in items], "prompts": [item.prompt for item in items],
     }  # fmt: skip
-    shares = paper_shares.Shares(out, settings, items, size, seed, batch)
+    shares = paper_shares.Shares(out, settings, items, size, seed, batch, report["curves"])
     if shares.finished:
         before: shapes.Paper = json.loads((out / "report.json").read_text())
         return before

@@ -7,6 +7,7 @@ killed is started again and makes what is missing.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -20,8 +21,9 @@ from syncflow.clip import Clip
 from syncflow.data import lock
 from syncflow.evaluation.suites import datasets
 from syncflow.evaluation.suites.datasets import Item
-from syncflow.evaluation.suites.paper_systems import Make, System
+from syncflow.evaluation.suites.paper_systems import Make, Networks, System, checkpoints
 from syncflow.json_types import JsonObject
+from syncflow.model_io import fingerprint
 from syncflow.progress import bar
 
 #: In the report's folder, until the report is there.
@@ -29,6 +31,50 @@ FOLDER = "clips.partial"
 _CARD = "settings.json"
 #: Beside the report, once it is there: of which clips it is.
 _DONE = "shares.json"
+_REPORT = "report.json"
+
+
+def sources(
+    data: str | Path,
+    ablations: Mapping[str, str | Path],
+    cascades: Mapping[str, tuple[str, str]],
+    networks: Networks,
+) -> JsonObject:
+    """What lies behind a report's rows and metrics, by content: a folder may change under its name.
+    Of the data, which is large, names, sizes and times of change stand for it."""
+    films = [path for path in Path(data).rglob("*") if path.suffix.lower() in datasets.MEDIA]
+    real = [
+        [path.name, path.stat().st_size, path.stat().st_mtime_ns]
+        for path in sorted(films)
+        if path.is_file()
+    ]
+    return {
+        "data": _hash(real),
+        "ablations": {
+            name: [_content(path) for path in checkpoints(folder)]
+            for name, folder in ablations.items()
+        },
+        "cascades": {name: [_content(part) for part in parts] for name, parts in cascades.items()},
+        "networks": {
+            name: _content(given) for name, given in networks.model_dump(exclude_none=True).items()
+        },
+    }
+
+
+def _content(source: str | Path) -> str:
+    """A hash of a file, or of names and contents in a folder; what is neither, a hub's id or
+    module:function, is its own."""
+    path = Path(source)
+    if path.is_file():
+        return fingerprint.of_file(path)
+    if not path.is_dir():
+        return str(source)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return _hash([[str(file.relative_to(path)), fingerprint.of_file(file)] for file in files])
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[: fingerprint.DIGITS]
 
 
 class Shares:
@@ -39,6 +85,8 @@ class Shares:
         settings: what decides the clips; those of other settings are refused.
         items: all of them. size: height and width of real clips.
         seed, batch: as in ``paper.measure``.
+        beside: what the report shows besides; with another one the clips stay good, and a report
+            that is there does not.
 
     Raises:
         ValueError: the folder has clips that were made with other settings.
@@ -52,6 +100,7 @@ class Shares:
         size: tuple[int, int],
         seed: int,
         batch: int,
+        beside: object = None,
     ) -> None:
         self.folder, self.items, self.size, self.seed, self.batch = (
             out / FOLDER, items, size, seed, batch,
@@ -59,7 +108,7 @@ class Shares:
         self.settings: JsonObject = json.loads(
             json.dumps({**settings, "seed": seed, "batch": batch})
         )
-        self._done = out / _DONE
+        self._done, self._report, self._beside = out / _DONE, out / _REPORT, _hash(beside)
         if self.finished:
             return
         with lock.held(self.folder / ".lock", wait=True):
@@ -70,15 +119,19 @@ class Shares:
         now = self.settings
         other = [key for key in {**found, **now} if found.get(key) != now.get(key)]
         if other:
+            before, asked = (_shown(values.get(other[0])) for values in (found, now))
             raise ValueError(
-                f"{self.folder} has clips made with another {other[0]}: {found.get(other[0])!r}, "
-                f"now {now.get(other[0])!r}; delete it, or give another --out"
+                f"{self.folder} has clips made with another {other[0]}: {before}, now {asked}; "
+                "delete it, or give another --out"
             )
 
     @property
     def finished(self) -> bool:
-        """Whether a report of these clips was written before."""
-        return self._done.exists() and durable.read_sealed(self._done) == self.settings
+        """Whether the report that is there is the one that was made of these clips."""
+        try:
+            return durable.read_sealed(self._done) == self._card_of_report()
+        except (FileNotFoundError, ValueError):  # a damaged one says nothing
+            return False
 
     def make(self, systems: Sequence[System], share: tuple[int, int], progress: bool) -> None:
         """Makes what this share has not yet made."""
@@ -106,17 +159,23 @@ class Shares:
 
     def finish(self) -> None:
         """Removes the clips; the report has what was measured of them."""
-        durable.write_sealed(self._done, self.settings)
+        durable.write_sealed(self._done, self._card_of_report())
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _card_of_report(self) -> JsonObject:
+        report = durable.digest(self._report)
+        return {**self.settings, "beside": self._beside, "report": report}
+
     def _keep(self, system: System, number: int, first: int, make: Make) -> None:
+        path = self._path(system, number, first)
         part = datasets.readable(self.items[first : first + self.batch], self.size, {})
         try:
             made = (
                 make([i for i, _ in part], [c for _, c in part], self.seed + first) if part else []
             )
-        except datasets.USER_ERRORS as error:
-            durable.write_text(self._path(system, number, first, "txt"), datasets.reason(error))
+        except ValueError as error:  # of what was asked; a full disk passes, and is raised
+            path.parent.mkdir(parents=True, exist_ok=True)
+            durable.write_text(path.with_suffix(".txt"), datasets.reason(error))
             return
         from safetensors.torch import save_file
 
@@ -124,7 +183,8 @@ class Shares:
         for place, clip in enumerate(made):
             tensors |= {f"video_{place}": clip.video, f"audio_{place}": clip.audio}
         about = [[clip.fps, clip.sample_rate, clip.prompt] for clip in made]
-        with durable.replacing(self._path(system, number, first)) as partial:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with durable.replacing(path) as partial:
             kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
             save_file(kept, partial, {"clips": json.dumps(about)})
 
@@ -157,7 +217,12 @@ class Shares:
         )
 
     def _path(self, system: System, number: int, first: int, ending: str = "safetensors") -> Path:
-        name = "".join(c if c.isalnum() else "-" for c in system.name)
-        folder = self.folder / f"{name}-{number}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{first:07d}.{ending}"
+        # The hash tells apart what is alike once it is a file's name.
+        name = "".join(c if c.isalnum() else "-" for c in system.name)[:40]
+        which = _hash([system.name, system.tables, system.at])
+        return self.folder / f"{name}-{which}-{number}" / f"{first:07d}.{ending}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."

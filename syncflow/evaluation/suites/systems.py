@@ -90,15 +90,22 @@ class Observation:
 
 
 def cases(split: str, clips: int, levels: Sequence[int]) -> list[Case]:
-    """The first ``clips`` captions of every level of a split, rendered nowhere yet."""
+    """The first ``clips`` captions of every level of a split, rendered nowhere yet.
+
+    Raises:
+        ValueError: fewer than 2 clips, no level, or a split or level that there is not.
+    """
     from syncflow import impacts
+    from syncflow.impacts import world
 
     if clips < 2:
         raise ValueError(f"a report needs at least 2 clips (one is shuffled), got {clips}")
+    if not levels:
+        raise ValueError(f"levels must name at least one level of impacts, got {levels!r}")
     return [
         case(impacts.sample_scene(seed, level, split))
         for level in levels
-        for seed in impacts.SEEDS[split][:clips]
+        for seed in world.seeds_of(split)[:clips]
     ]
 
 

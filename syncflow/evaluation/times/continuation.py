@@ -64,6 +64,7 @@ def run(
         ValueError: fewer than 2 clips, or a length that is not several of the model's own.
     """
     from syncflow import impacts
+    from syncflow.impacts import world
 
     out = media.make_folder(out if out is not None else "runs/eval", "continuation.json")
     cases = systems.cases(split, clips, [1])
@@ -93,7 +94,7 @@ def run(
         retaken.append(cast(Clip, loaded.generate(prompt, **again, **given)))
     real = [
         systems.rendered(systems.case(impacts.sample_scene(n, 1, split, seconds)), 64, 64)
-        for n in impacts.SEEDS[split][:clips]
+        for n in world.seeds_of(split)[:clips]
     ]
     rows = []
     for name, part in (("extended", longer), ("real, cut", real)):
