@@ -280,16 +280,6 @@ def test_deep_json_is_refused(running):
     assert status == 400 and b"not JSON" in told
 
 
-@pytest.mark.parametrize(
-    "body", [b"contacts=0.1&contacts[]=0.2", b"contacts[]=0.2&contacts=0.1", b"seed[]=1&seed=2"]
-)
-def test_a_field_in_two_ways_is_refused(running, body):
-    headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    status, told = raw(running, "POST", "/v1/videos", b"prompt=a+ball&" + body, headers)
-    name = body.split(b"[")[0].split(b"=")[0].decode()
-    assert status == 400 and f"in two ways, '{name}' and '{name}[]'" in told.decode()
-
-
 def test_large_bodies_are_cut_off():
     with served(Model(), most_bytes=10_000) as client:
         with pytest.raises(openai.APIStatusError) as refused:
