@@ -300,7 +300,7 @@ class SyncFlowBlocks(SequentialPipelineBlocks):
         blocks = [block for block in self.sub_blocks.values() if isinstance(block, _Step)]
         _check_loaded(components, [name for block in blocks for name in block.needs])
         if any(isinstance(block, Decode) for block in blocks):
-            manner.check(state.get("output_type"))
+            manner.check(cast(str, state.get("output_type")))
         found: tuple[ModularPipeline, PipelineState] = super().__call__(components, state)
         return found
 
