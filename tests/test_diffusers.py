@@ -94,11 +94,39 @@ def test_a_repeated_step_counts_and_stops(pipe):
         ({"sampling": {"candidates": 3}}, "candidates needs whole clips"),
         ({"contacts": [0.2]}, "not trained to be told"),
         ({"height": 7}, "height"),
+        ({"height": 0}, "height must be"),
+        ({"seconds": True}, "seconds must be"),
+        ({"sampling": {"steps": 3}}, "steps is said twice"),
+        ({"sampling": ["a"]}, "sampling must be a dict"),
+        ({"sampling": {3: 4}}, "sampling must be a dict"),
+        ({"negative_prompt": 5}, "negative_prompt must be a string, got 5"),
+        ({"negative_audio_prompt": ["a"]}, "negative_audio_prompt must be a string, got"),
+        ({"callback": 5}, "callback is a function that is given each step, got 5"),
     ],
 )
 def test_what_cannot_be_made_is_refused(pipe, given, said):
     with pytest.raises(ValueError, match=said):
         pipe(prompt=PROMPT, progress=False, **{"num_inference_steps": 1, **given})
+
+
+def test_nothing_is_drawn_for_an_output_type_that_there_is_not(pipe):
+    steps = []
+    given = {"num_inference_steps": 1, "progress": False, "callback": lambda *of: steps.append(of)}
+    with pytest.raises(ValueError, match="unknown output_type 'pill'"):
+        pipe(prompt=PROMPT, output_type="pill", **given)
+    assert not steps
+
+
+def test_parts_that_are_not_loaded_are_asked_for(model, tmp_path):
+    made = SyncFlowBlocks().init_pipeline(model.save(tmp_path / "model"))
+    with pytest.raises(ValueError, match=r"text_encoder, ddit, .* call load_components\(\)"):
+        made(prompt=PROMPT)
+    made.load_components(["text_encoder", "ddit", "settings"])
+    with pytest.raises(ValueError, match=r"^video_vae, audio_vae: not loaded yet"):
+        made(prompt=PROMPT, num_inference_steps=1)
+    alone = SequentialPipelineBlocks.from_blocks_dict({"text": EncodeText()}).init_pipeline()
+    with pytest.raises(ValueError, match="^text_encoder: not loaded yet"):
+        alone(prompt=PROMPT)
 
 
 def test_the_shipped_model_and_unknown_ones():
@@ -128,6 +156,34 @@ def test_a_model_is_called_as_pipelines_are(model):
         model(PROMPT, num_inference_steps=2, steps=3)
     with pytest.raises(ValueError, match="unknown output_type 'latent'"):
         model(PROMPT, output_type="latent")
+
+
+def test_what_is_no_prompt_is_refused_as_generate_refuses_it(model):
+    for prompt in (5, None, seeded(1), [PROMPT, 5]):
+        said = []
+        for call in (model.generate, model):
+            with pytest.raises(ValueError, match="a prompt must be a string, got") as caught:
+                call(prompt)
+            said.append(str(caught.value))
+        assert said[0] == said[1]
+    once = {"num_inference_steps": 1, "progress": False}
+    assert len(model((text for text in [PROMPT] * 2), **once).clips) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"negative_prompt": 5}, "negative_prompt must be a string, got 5"),
+        ({"negative_prompt": ["blur"]}, "negative_prompt must be a string, got"),
+        ({"negative_audio_prompt": b"a"}, "negative_audio_prompt must be a string, got b'a'"),
+        ({"negative_prompt": "\ud800"}, "negative_prompt must be UTF-8 text"),
+        ({"callback": 5}, "callback is a function that is given each step, got 5"),
+    ],
+)
+def test_texts_and_functions_that_are_none_are_refused(model, given, said):
+    for call in (model.generate, model):
+        with pytest.raises(ValueError, match=said):
+            call(PROMPT, progress=False, **given)
 
 
 def test_generators_move_on():

@@ -1,5 +1,6 @@
 """What is shown of a clip while it is drawn, the map that it is shown with, and giving up."""
 
+import json
 import math
 import sys
 import types
@@ -12,7 +13,7 @@ from benchmarks.evidence import ROOT
 from syncflow.clip import Clip
 from syncflow.evaluation import previews as suite
 from syncflow.generation.remarks.preview import in_notebook
-from syncflow.model_io import fingerprint, preview_map
+from syncflow.model_io import fingerprint, preview_map, tensors
 from syncflow.models.preview_map import Fit, PreviewMap, loudness
 from tests.small_model import PROMPT, build, picture, run, same
 
@@ -202,6 +203,41 @@ def test_maps_are_saved_with_a_model_and_refused_beside_other_vaes(model, tmp_pa
 def test_the_shipped_map_is_of_the_shipped_vaes():
     """After the VAEs change: syncflow evaluate preview --model syncflow/pretrained --write."""
     assert preview_map.load(SHIPPED).channels == (8, 32)
+
+
+@pytest.mark.parametrize("shapes", [([37, 767], [19, 2]), ([37, 768], [18, 2]), ([1, 768], [19])])
+def test_maps_of_other_shapes_are_refused(model, tmp_path, shapes):
+    folder = model.save(tmp_path / "model")
+    path = folder / fingerprint.PREVIEW
+    weights = {name: torch.zeros(s) for name, s in zip(("picture", "sound"), shapes, strict=True)}
+    tensors.save(path, weights, tensors.about(path))
+    said = r"preview.safetensors': (picture|sound) of a preview map must be \[.*, got \[.* fits one"
+    with pytest.raises(ValueError, match=said):
+        preview_map.load(folder)
+
+
+def test_a_folder_in_a_maps_place_is_refused(model, tmp_path):
+    folder = model.save(tmp_path / "model")
+    (folder / fingerprint.PREVIEW).unlink()
+    (folder / fingerprint.PREVIEW).mkdir()
+    with pytest.raises(ValueError, match="preview.safetensors' is no preview map but a folder"):
+        preview_map.load(folder)
+    with pytest.raises(IsADirectoryError, match="cannot write"):
+        suite.run(folder, 1, 1, out=tmp_path / "out", write=True, progress=False)
+
+
+def test_what_was_measured_stays_where_the_map_cannot_be_written(tmp_path, monkeypatch):
+    folder = build().save(tmp_path / "model")
+
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(preview_map, "save", full)
+    with pytest.raises(OSError, match="no space left"):
+        suite.run(folder, 1, 2, out=tmp_path / "out", write=True, progress=False)
+    report = json.loads((tmp_path / "out" / "preview.json").read_text())
+    assert report["rows"] and "written" not in report
+    assert (tmp_path / "out" / "preview.md").exists()
 
 
 def test_a_preview_of_the_shipped_model_is_like_its_clip():

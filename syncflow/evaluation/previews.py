@@ -25,6 +25,7 @@ from syncflow.evaluation.suites import provenance, systems
 from syncflow.generation.drawing import EVERY
 from syncflow.generation.pipeline import SyncFlow, load
 from syncflow.generation.remarks.preview import Preview
+from syncflow.model_io import fingerprint
 from syncflow.model_io import preview_map as files
 from syncflow.models.preview_map import Fit, PreviewMap, loudness
 from syncflow.progress import bar
@@ -57,10 +58,13 @@ def run(
     returns the former.
 
     Raises:
-        ValueError: to be written, and the model is not a folder of the caller's.
+        ValueError: to be written, and the model is not a folder of the caller's. OSError: a
+            folder takes no files; said before anything is measured.
     """
     if write and not (isinstance(model, (str, Path)) and Path(model).is_dir()):
         raise ValueError("a map is written into a model folder of yours: name it as the model")
+    if write:
+        media.check_folder(Path(str(model)) / fingerprint.PREVIEW)
     out = media.make_folder(out if out is not None else "runs/eval", "preview.json")
     loaded = model if isinstance(model, SyncFlow) else load(model)
     named = provenance.load_model(loaded)[1]
@@ -91,10 +95,12 @@ def run(
         "seconds a clip": float(np.median(times[:, 0])),
         "share of time": float(np.median(times[:, 1] - times[:, 0]) / np.median(times[:, 0])),
     }
-    if write:
-        report["written"] = files.save(Path(str(model)), loaded.previews).name
+    # The report first: what was measured must not be lost where the map cannot be written.
     tables.write_json(out / "preview.json", report)
     tables.write_text(out / "preview.md", _page(report))
+    if write:
+        report["written"] = files.save(Path(str(model)), loaded.previews).name
+        tables.write_json(out / "preview.json", report)
     return report
 
 

@@ -118,6 +118,20 @@ def choose(**given: object) -> None:
             raise ValueError(f"unknown {name} {value!r}; known are {', '.join(map(str, known))}")
 
 
+def texts(**given: object) -> None:
+    """Raises ValueError where what is led away from is neither one text nor None."""
+    for name, value in given.items():
+        if not (value is None or isinstance(value, str)):
+            raise ValueError(f"{name} must be a string, got {value!r}")
+        _check_utf8(name, value or "")
+
+
+def function(name: str, what: str, value: object) -> None:
+    """Raises ValueError where ``value`` is neither None nor can be called, with ``what``."""
+    if not (value is None or callable(value)):
+        raise ValueError(f"{name} is a function that is given {what}, got {value!r}")
+
+
 def prompt_list(prompt: object) -> list[str]:
     """One sentence or several, in whatever they come, as a list.
 
@@ -131,8 +145,12 @@ def prompt_list(prompt: object) -> list[str]:
         if not isinstance(one, str):
             what = f"a prompt must be a string, got {one!r}"
             raise ValueError(what if several else f"{what}; give a sentence or a list of them")
-        try:
-            one.encode()
-        except UnicodeEncodeError:  # what Python makes of other bytes on a command line
-            raise ValueError(f"a prompt must be UTF-8 text, got {one!r}") from None
+        _check_utf8("a prompt", one)
     return [str(one) for one in prompts]  # numpy has strings of its own
+
+
+def _check_utf8(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # what Python makes of other bytes on a command line
+        raise ValueError(f"{name} must be UTF-8 text, got {text!r}") from None

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from syncflow import flow
 from syncflow.clip import ClipSpec
+from syncflow.generation.arguments import function, texts
 from syncflow.generation.first_block import CachedVelocity
 from syncflow.generation.model import Model
 from syncflow.generation.remarks.preview import Preview, Show
@@ -52,6 +53,13 @@ class Wishes:
     callback: flow.Callback | None = None
     progress: bool = True
     preview: Wish | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a text is none, or who is told of steps cannot be called."""
+        texts(
+            negative_prompt=self.negative_prompt, negative_audio_prompt=self.negative_audio_prompt
+        )
+        function("callback", "each step", self.callback)
 
 
 @dataclass(frozen=True)
@@ -155,10 +163,9 @@ def wish(model: Model, show: Show | None, every: int) -> Wish | None:
             of steps.
     """
     every = _STEPS.check("preview_every", every)
+    function("preview", "each preview", show)
     if show is None:
         return None
-    if not callable(show):
-        raise ValueError(f"preview is a function that is given each preview, got {show!r}")
     config = model.config
     needed = config.video_vae.latent_channels, config.audio_vae.latent_channels
     found = model.preview_map()

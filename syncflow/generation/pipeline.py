@@ -246,9 +246,9 @@ class SyncFlow(Model):
         """``generate`` in the words of diffusers' pipelines (``manner.diffusers``), whose
         ValueErrors are as ``generate``'s."""
         diffusers.check(output_type)
+        prompt = prompt if isinstance(prompt, str) else prompt_list(prompt)
         own = diffusers.own(num_inference_steps, guidance_scale, generator, options, prompt)
-        made: Clip | list[Clip] = self.generate(prompt, **cast(GenerateOptions, own))
-        return diffusers.output(made, output_type)
+        return diffusers.output(self.generate(prompt, **cast(GenerateOptions, own)), output_type)
 
     def _new(
         self,

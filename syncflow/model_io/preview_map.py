@@ -27,17 +27,22 @@ def load(folder: Path) -> PreviewMap:
     """The map of a model folder.
 
     Raises:
-        ValueError: there is none, it is damaged, or it was fitted to other VAEs.
+        ValueError: there is none, it is damaged, it is no map, or one fitted to other VAEs.
     """
     path = folder / fingerprint.PREVIEW
     if not path.exists():
         raise ValueError(f"this model's folder has no preview map ({path.name}); {_FIT}")
+    if not path.is_file():
+        raise ValueError(f"'{path}' is no preview map but a folder: move it away; {_FIT}")
     found = tensors.load(path)
     if tensors.about(path) != _of(folder):
         raise ValueError(f"'{path}' was fitted to other VAEs than the folder's; {_FIT}")
-    if set(found) != {"picture", "sound"} or any(value.ndim != 2 for value in found.values()):
+    if set(found) != {"picture", "sound"}:
         raise ValueError(f"'{path}' is no preview map; {_FIT}")
-    return PreviewMap(found["picture"].float(), found["sound"].float())
+    try:
+        return PreviewMap(found["picture"].float(), found["sound"].float())
+    except ValueError as error:
+        raise ValueError(f"'{path}': {error}; {_FIT}") from None
 
 
 def _of(folder: Path) -> dict[str, str]:

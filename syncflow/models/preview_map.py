@@ -18,6 +18,7 @@ from syncflow.clip import AUDIO_HOP, SAMPLE_RATE, VIDEO_STRIDE
 
 #: Latents to either side that a map sees.
 _AROUND = 1
+_SIDE = 2 * _AROUND + 1
 #: Values of a sound's envelope to a latent.
 PER_LATENT = 2
 #: Pulls the weights towards 0, in variances of the latents: it costs nothing in what is fitted, and
@@ -38,11 +39,22 @@ class PreviewMap:
     picture: Tensor
     sound: Tensor
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for other shapes."""
+        outs = VIDEO_STRIDE[0] * 3 * VIDEO_STRIDE[1] * VIDEO_STRIDE[2], PER_LATENT
+        sides = _SIDE**2, _SIDE
+        for name, side, out in zip(("picture", "sound"), sides, outs, strict=True):
+            shape = list(getattr(self, name).shape)
+            if len(shape) != 2 or shape[0] <= side or (shape[0] - 1) % side or shape[1] != out:
+                raise ValueError(
+                    f"{name} of a preview map must be [{side} C + 1, {out}] for latents of C "
+                    f"channels, got {shape}"
+                )
+
     @property
     def channels(self) -> tuple[int, int]:
         """Of the latents that it reads: C of a picture's, D of a sound's."""
-        side = 2 * _AROUND + 1
-        return (len(self.picture) - 1) // side**2, (len(self.sound) - 1) // side
+        return (len(self.picture) - 1) // _SIDE**2, (len(self.sound) - 1) // _SIDE
 
     def to(self, device: torch.device) -> Self:
         """Both on a device."""
@@ -124,16 +136,15 @@ def _applied(map_IO: Tensor, x: Tensor) -> Tensor:
 
 def _places(latent_BCThw: Tensor) -> Tensor:
     """Every latent of a picture with those around it: [B, T, h, w, 9 C]."""
-    side = 2 * _AROUND + 1
     padded = F.pad(latent_BCThw.float(), (*(_AROUND,) * 4, 0, 0), mode="replicate")
-    around: Tensor = padded.unfold(3, side, 1).unfold(4, side, 1)  # [B, C, T, h, w, 3, 3]
+    around: Tensor = padded.unfold(3, _SIDE, 1).unfold(4, _SIDE, 1)  # [B, C, T, h, w, 3, 3]
     return around.permute(0, 2, 3, 4, 1, 5, 6).flatten(4)
 
 
 def _moments(latent_BAD: Tensor) -> Tensor:
     """Every latent of a sound with those beside it: [B, A, 3 D]."""
     padded = F.pad(latent_BAD.float().mT, (_AROUND, _AROUND), mode="replicate")
-    beside: Tensor = padded.unfold(2, 2 * _AROUND + 1, 1).transpose(1, 2)
+    beside: Tensor = padded.unfold(2, _SIDE, 1).transpose(1, 2)
     return beside.flatten(2)
 
 

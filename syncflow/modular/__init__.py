@@ -34,7 +34,7 @@ from torch import Tensor
 from syncflow.clip import ClipSpec
 from syncflow.config import ModelConfig
 from syncflow.generation import noise
-from syncflow.generation.arguments import Size, prompt_list
+from syncflow.generation.arguments import checked, function, prompt_list, texts
 from syncflow.generation.codecs import Codecs
 from syncflow.generation.drawing import Start, draw
 from syncflow.generation.events import events
@@ -80,10 +80,23 @@ class _Step(ModularPipelineBlocks):
         self, components: ModularPipeline, state: PipelineState
     ) -> tuple[ModularPipeline, PipelineState]:
         """What diffusers calls."""
+        _check_loaded(components, self.needs)
         given = cast(BlockState, self.get_block_state(state)).as_dict()
         for name, value in self.made(components.components, SimpleNamespace(**given)).items():
             state.set(name, value)
         return components, state
+
+
+def _check_loaded(components: ModularPipeline, needs: Sequence[str]) -> None:
+    missing = [name for name in needs if components.components.get(name) is None]
+    if missing:
+        raise ValueError(
+            f"{', '.join(missing)}: not loaded yet; call load_components() of the pipeline first"
+        )
+
+
+def _check_texts(asked: SimpleNamespace) -> None:
+    texts(negative_prompt=asked.negative_prompt, negative_audio_prompt=asked.negative_audio_prompt)
 
 
 _TEXTS = [
@@ -110,10 +123,11 @@ class EncodeText(_Step):
 
     def made(self, parts: Parts, asked: SimpleNamespace) -> dict[str, object]:
         """Encodes each text by itself."""
-        texts = [text if text.strip() else "-" for text in prompt_list(asked.prompt)]
-        texts += [text for text in (asked.negative_prompt, asked.negative_audio_prompt) if text]
+        _check_texts(asked)
+        told = [text if text.strip() else "-" for text in prompt_list(asked.prompt)]
+        told += [text for text in (asked.negative_prompt, asked.negative_audio_prompt) if text]
         encode = parts["text_encoder"].encode
-        return {"prompt_embeds": {text: encode([text]) for text in texts}}
+        return {"prompt_embeds": {text: encode([text]) for text in told}}
 
 
 class _Read:
@@ -172,14 +186,14 @@ class Denoise(_Step):
         ddit = parts["ddit"]
         config: ModelConfig = parts["settings"].config
         prompts = prompt_list(asked.prompt)
-        given = {"steps": asked.num_inference_steps, "guidance": asked.guidance_scale}
-        given = {name: value for name, value in given.items() if value is not None}
-        options = cast(SamplingOptions, given | (asked.sampling or {}))
-        request = resolve(config.sampling, prompts, options)
+        _check_texts(asked)
+        function("callback", "each step", asked.callback)
+        request = resolve(config.sampling, prompts, _options(asked))
         if request.sampling.candidates > 1:
             raise ValueError("candidates needs whole clips: call syncflow.load(...).generate")
-        size: Size = {"seconds": asked.seconds, "height": asked.height, "width": asked.width}
-        spec = geometry(config, size)
+        numbers = checked(seconds=asked.seconds, height=asked.height, width=asked.width)
+        _, _, seconds, height, width = numbers
+        spec = geometry(config, {"seconds": seconds, "height": height, "width": width})
         weight = next(ddit.parameters())
         captions = encode_captions(
             ddit,
@@ -208,6 +222,19 @@ class Denoise(_Step):
             asked.progress,
         )
         return {"latents": latents, "audio_latents": audio_latents, "geometry": spec}
+
+
+def _options(asked: SimpleNamespace) -> SamplingOptions:
+    """Steps, guidance and ``sampling`` as one.
+
+    Raises:
+        ValueError: ``sampling`` is no dict of options, or says again what is said beside it.
+    """
+    sampling = {} if asked.sampling is None else asked.sampling
+    if not isinstance(sampling, dict) or not all(isinstance(name, str) for name in sampling):
+        raise ValueError(f"sampling must be a dict, as {{'audio_steps': 20}}, got {sampling!r}")
+    given = manner.merged(sampling, steps=asked.num_inference_steps, guidance=asked.guidance_scale)
+    return cast(SamplingOptions, given)
 
 
 class Decode(_Step):
@@ -248,7 +275,8 @@ class Decode(_Step):
             Steps(),
             asked.latents.device,
         )
-        prompts = prompt_list(asked.prompt) if asked.prompt else [""] * len(asked.latents)
+        told = [] if asked.prompt is None else prompt_list(asked.prompt)
+        prompts = told if any(told) else [""] * len(asked.latents)
         clips = codecs.clips(asked.latents, asked.audio_latents, prompts, 1, spec, [])
         videos, audio, _ = manner.output(clips, asked.output_type)
         return {"videos": videos, "audio": audio, "clips": clips}
@@ -264,6 +292,17 @@ class SyncFlowBlocks(SequentialPipelineBlocks):
     def description(self) -> str:
         """One line."""
         return "Text to a clip whose picture and sound belong together."
+
+    def __call__(
+        self, components: ModularPipeline, state: PipelineState
+    ) -> tuple[ModularPipeline, PipelineState]:
+        """What diffusers calls; what the last block would refuse is refused before the first."""
+        blocks = [block for block in self.sub_blocks.values() if isinstance(block, _Step)]
+        _check_loaded(components, [name for block in blocks for name in block.needs])
+        if any(isinstance(block, Decode) for block in blocks):
+            manner.check(cast(str, state.get("output_type")))
+        found: tuple[ModularPipeline, PipelineState] = super().__call__(components, state)
+        return found
 
     def init_pipeline(
         self,

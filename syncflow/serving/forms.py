@@ -30,6 +30,10 @@ async def fields_of(request: Request) -> tuple[JsonObject, UploadFile | None]:
     upload = form.get(UPLOAD)
     if upload is not None and isinstance(upload, str):
         raise HTTPException(400, f"{UPLOAD} must be an uploaded file, not text")
+    for key in form:
+        if f"{key}[]" in form:
+            both = f"{key!r:.80} and {key + '[]'!r:.80}"
+            raise HTTPException(400, f"one field is given in two ways, {both}: leave one out")
     fields: JsonObject = {}
     for key, value in form.multi_items():
         if key.endswith("[]"):  # how OpenAI's client writes a list

@@ -38,17 +38,23 @@ def own(
     Raises:
         ValueError: one is said in both.
     """
-    for name, value in (("steps", steps), ("guidance", guidance), ("seed", generator)):
-        if name in options and value is not None:
-            raise ValueError(f"{name} is said twice, in two kinds of words: leave one out")
-    found = dict(options)
-    if steps is not None:
-        found["steps"] = steps
-    if guidance is not None:
-        found["guidance"] = guidance
+    found = merged(options, steps=steps, guidance=guidance, seed=generator)
     if "seed" not in options:
         found["seed"] = seed(generator, 1 if isinstance(prompt, str) else len(prompt))
     return found
+
+
+def merged(options: Mapping[str, object], **given: object) -> dict[str, object]:
+    """``options`` and what else is ``given``, by ``generate``'s names; None is not given.
+
+    Raises:
+        ValueError: one is in both.
+    """
+    said = {name: value for name, value in given.items() if value is not None}
+    for name in said:
+        if name in options:
+            raise ValueError(f"{name} is said twice, in two kinds of words: leave one out")
+    return {**options, **said}
 
 
 def output(made: Clip | list[Clip], output_type: str) -> Output:
