@@ -47,7 +47,8 @@ def test_every_key_of_every_schema_is_listed(pages) -> None:
 
 def test_bounds_and_choices_are_told(pages) -> None:
     text = pages["configuration"]
-    assert "| `steps` | `int` between 1 and 1000000000 steps | required |" in text
+    assert "| `batch_size` | `int` between 1 and 1000000 clips | required |" in text
+    assert "| `steps` | `int | None` between 1 and 1000000000 steps | `None` |" in text
     assert '| `optimizer` | `"adamw" | "muon"` | `\'adamw\'` |' in text
 
 

@@ -197,7 +197,7 @@ def schema_section(schema: Any) -> str:
     columns = ["key", "type", "default", *(["meaning"] if told else [])]
     rows = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for key, field in fields:
-        bounds = ", ".join(filter(None, map(bound, field.metadata)))
+        bounds = ", ".join(filter(None, map(bound, [*field.metadata, *optional(field.annotation)])))
         cells = [
             f"`{key}`",
             f"`{annotation(field.annotation)}`" + (f" {bounds}" if bounds else ""),
@@ -222,6 +222,11 @@ def bound(rule: Any) -> str:
     return " ".join(
         f"{sign} {getattr(rule, name)}" for name, sign in signs.items() if hasattr(rule, name)
     )
+
+
+def optional(kind: Any) -> list[Any]:
+    """The constraints of what may be None instead."""
+    return [rule for arg in get_args(kind) for rule in getattr(arg, "__metadata__", ())]
 
 
 def annotation(kind: Any) -> str:

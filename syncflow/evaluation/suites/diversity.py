@@ -83,7 +83,7 @@ def run(
     from syncflow import impacts
 
     if draws < 2:
-        raise ValueError(f"draws must be at least 2 (one is the other's measure), got {draws}")
+        raise ValueError(f"draws must be at least 2: they are compared, got {draws}")
     out = media.make_folder(out if out is not None else "runs/eval", "diversity.json")
     cases = systems.cases(split, clips, [1])
     loaded, named = provenance.load_model(model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,11 +34,11 @@ class Preview:
 
     step: int
     steps: int
-    video: Tensor
-    envelope: Tensor | None
+    video: Tensor = field(repr=False)
+    envelope: Tensor | None = field(repr=False)
     fps: float
     rate: float
-    latents: tuple[Tensor, Tensor | None]
+    latents: tuple[Tensor, Tensor | None] = field(repr=False)
 
     def image(self, prompt: int = 0) -> Image:
         """A PIL image: eight frames of a prompt's picture, and below them the envelope of its first
