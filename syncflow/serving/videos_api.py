@@ -36,6 +36,9 @@ MOST_BYTES = 64 << 20
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 
 
+_Moment = Annotated[float, Real(0, MOST_SECONDS, "s")]
+
+
 class VideoRequest(BaseModel):
     """``POST /v1/videos``. Fields below ``size`` are syncflow's own (``extra_body`` in the client);
     what is left out is as the model's folder says."""
@@ -56,7 +59,7 @@ class VideoRequest(BaseModel):
     audio_takes: Annotated[int, Whole(1, 8, "takes")] = Field(
         1, description="soundtracks drawn; the best is kept"
     )
-    contacts: Annotated[list[float], Field(max_length=64)] | None = Field(
+    contacts: Annotated[list[_Moment], Field(max_length=64)] | None = Field(
         None, description="when things touch, in seconds; in a form with commas between"
     )
 
@@ -77,6 +80,9 @@ class VideoRequest(BaseModel):
             if isinstance(text := read.get(name), str):
                 with suppress(ValueError):  # which is told as what it is
                     read[name] = kind(text)
+        if isinstance(times := read.get("contacts"), list):  # a field of a form for each
+            with suppress(ValueError):
+                read["contacts"] = [float(t) if isinstance(t, str) else t for t in times]
         return read
 
 
