@@ -15,10 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add, count = parser.add_argument, options.count
     options.add_model(parser)
     add("--clips", type=count, default=200, metavar="N", help="number of scenes (default 200)")
-    scope.add_split(parser)
-    add("--out", metavar="DIR", help="folder for the report (default runs/eval)")
-    add("--seed", type=options.seed, default=0, help="seed of the first clip (default 0)")
-    add("--batch", type=count, default=16, metavar="N", help="clips made at once (default 16)")
+    scope.add_run(parser, batch=16)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -17,9 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--clips", type=count, default=40, metavar="N", help="number of clips (default 40)")
     what = "length to extend them to (default 6)"
     add("--seconds", type=float, default=6.0, metavar="S", help=what)
-    scope.add_split(parser)
-    add("--out", metavar="DIR", help="folder for the report (default runs/eval)")
-    add("--seed", type=options.seed, default=0, help="seed of the first clip (default 0)")
+    scope.add_run(parser)
 
 
 def run(args: argparse.Namespace) -> None:

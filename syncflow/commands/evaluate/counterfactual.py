@@ -22,10 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="pairs per change (default 60)",
     )
-    scope.add_split(parser)
-    add("--out", metavar="DIR", help="folder for the report (default runs/eval)")
-    add("--seed", type=options.seed, default=0, help="seed of the first clip (default 0)")
-    add("--batch", type=count, default=8, metavar="N", help="clips generated per batch (default 8)")
+    scope.add_run(parser, batch=8)
     options.add_sampling(parser)
 
 

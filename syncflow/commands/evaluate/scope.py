@@ -22,3 +22,15 @@ def add_split(parser: argparse.ArgumentParser) -> None:
     """``--split``: of which clips a model learned nothing."""
     what = "split of impacts (default test)"
     parser.add_argument("--split", choices=("val", "test"), default="test", help=what)
+
+
+def add_run(parser: argparse.ArgumentParser, batch: int | None = None) -> None:
+    """``--split``, ``--out`` and ``--seed`` of a report on generated clips; with ``batch``, its
+    default, ``--batch`` too."""
+    add = parser.add_argument
+    add_split(parser)
+    add("--out", metavar="DIR", help="folder for the report (default runs/eval)")
+    add("--seed", type=options.seed, default=0, help="seed of the first clip (default 0)")
+    if batch is not None:
+        text = f"clips generated per batch (default {batch})"
+        add("--batch", type=options.count, default=batch, metavar="N", help=text)
