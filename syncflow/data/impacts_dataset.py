@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -29,6 +29,7 @@ from syncflow.data.impacts_files import Clip, array
 from syncflow.impacts.render import render
 from syncflow.impacts.scene import Scene
 from syncflow.impacts.sound import sound
+from syncflow.impacts.vary import of_any_material
 from syncflow.impacts.world import LEVELS, SEEDS, sample_scene
 from syncflow.progress import bar
 from syncflow.ranges import Whole
@@ -54,10 +55,11 @@ class Plan(Config):
     seconds: Seconds
     sample_rate: Hertz
     container: str
+    materials: Literal["level", "all"] = "level"
 
     def scene(self, number: int) -> Scene:
         """The scene of one clip of the folder."""
-        return sample_scene(
+        scene = sample_scene(
             SEEDS[self.split].start + self.seed + number,
             self.level,
             self.split,
@@ -65,6 +67,7 @@ class Plan(Config):
             self.fps,
             self.sample_rate,
         )
+        return of_any_material(scene) if self.materials == "all" else scene
 
     @property
     def video_shape(self) -> tuple[int, int, int, int]:
@@ -96,6 +99,8 @@ class Plan(Config):
                 f"the {self.split} split has seeds 0 to {size - 1}, got {self.clips} clips "
                 f"from seed {self.seed} on"
             )
+        if self.materials == "all" and self.level > 1:
+            raise ValueError(f'materials "all" are for level 1; level {self.level} has all of them')
         if min(self.height, self.width) < 16:
             raise ValueError(
                 f"height and width must be at least 16 pixels, got {self.height} x {self.width}"
@@ -158,6 +163,7 @@ def write_dataset(
     workers: int | None = None,
     container: str = "mp4",
     progress: bool = True,
+    materials: str = "level",
 ) -> Path:
     """Writes a folder of clips and returns its path; what a cut-off run finished is kept, and
     only the rest is made.
@@ -165,12 +171,12 @@ def write_dataset(
     container: "mp4" for one H.264 + AAC file a clip, or "shards" for raw `shard_00000.video.npy`
     uint8 [N, F, 3, H, W] and `shard_00000.audio.npy` int16 [N, M] of 256 clips each. workers:
     processes, by default one a core; more than one needs the usual `if __name__ == "__main__"` in
-    a calling script. Raises ValueError for settings that cannot be made, or where the folder
+    a calling script. materials: "all" has ``impacts.of_any_material`` of level 1's scenes. Raises ValueError for settings that cannot be made, or where the folder
     holds clips of other settings.
     """
     plan = planned(
         container, clips=clips, seed=seed, level=level, split=split, height=height, width=width,
-        fps=fps, seconds=seconds, sample_rate=sample_rate,
+        fps=fps, seconds=seconds, sample_rate=sample_rate, materials=materials,
     )  # fmt: skip
     workers = None if workers is None else _WORKERS.check("workers", workers)
     folder = Path(out)

@@ -6,7 +6,7 @@ from syncflow.impacts.captions import caption
 from syncflow.impacts.render import render
 from syncflow.impacts.scene import Contact, Scene
 from syncflow.impacts.sound import sound
-from syncflow.impacts.vary import FACTORS, alike, vary
+from syncflow.impacts.vary import FACTORS, alike, of_any_material, vary
 from syncflow.impacts.world import LEVELS, SEEDS, attribute_names, attribute_values, sample_scene
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "attribute_names",
     "attribute_values",
     "caption",
+    "of_any_material",
     "render",
     "sample_scene",
     "sound",

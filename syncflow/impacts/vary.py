@@ -11,8 +11,17 @@ from typing import cast
 import numpy as np
 
 from syncflow.impacts import captions, events, materials, stages
-from syncflow.impacts.scene import Attributes, Scene
-from syncflow.impacts.world import CAPTION, LOOK, MOTION, SEEDS, sample_attributes, sample_scene
+from syncflow.impacts.scene import Attributes, Contact, Scene, Stage, Thing
+from syncflow.impacts.world import (
+    CAPTION,
+    LEVELS,
+    LOOK,
+    MATERIAL,
+    MOTION,
+    SEEDS,
+    sample_attributes,
+    sample_scene,
+)
 
 #: What can be changed.
 FACTORS = ("material", "colour", "count", "floor")
@@ -56,13 +65,45 @@ def vary(scene: Scene, factor: str, value: str | int) -> Scene:
     else:
         name = cast(str, value)
         if factor == "material":
-            things = tuple(dataclasses.replace(thing, material=name) for thing in things)
-        else:
-            things = tuple(dataclasses.replace(thing, colour=name) for thing in things)
-        if factor == "material":
-            contacts = tuple(
-                dataclasses.replace(c, material=name) if c.thing == 0 else c for c in contacts
-            )
+            return _made_of(scene, name)
+        things = tuple(dataclasses.replace(thing, colour=name) for thing in things)
+    return _said(scene, attributes, things, contacts, stage)
+
+
+def of_any_material(scene: Scene) -> Scene:
+    """The scene with its one bouncing thing made of whatever the world has, drums left out, and
+    training sees in its colour, each as often; the same one at every call. More pairs of a
+    colour and a material are seen so than a level has, and nothing else is.
+
+    Raises:
+        ValueError: a scene of another kind than one bouncing thing.
+    """
+    if scene.attributes["kind"] != "bounce":
+        raise ValueError(f"only a bounce can be varied, got {scene.attributes['kind']!r}")
+    colour = scene.attributes["colour"]
+    known = [m for c, m in materials.pairs(max(LEVELS), kept=False, drums=False) if c == colour]
+    drawn = np.random.default_rng([scene.seed, scene.level, MATERIAL]).integers(len(known))
+    return _made_of(scene, known[drawn])
+
+
+def _made_of(scene: Scene, material: str) -> Scene:
+    kept = {k: v for k, v in scene.attributes.items() if k != "mentioned"}
+    attributes = cast(Attributes, kept | {"material": material})
+    things = tuple(dataclasses.replace(thing, material=material) for thing in scene.things)
+    contacts = tuple(
+        dataclasses.replace(c, material=material) if c.thing == 0 else c for c in scene.contacts
+    )
+    return _said(scene, attributes, things, contacts, scene.stage)
+
+
+def _said(
+    scene: Scene,
+    attributes: Attributes,
+    things: tuple[Thing, ...],
+    contacts: tuple[Contact, ...],
+    stage: Stage,
+) -> Scene:
+    """The scene with these in place of its own, and its caption, in the same words, of them."""
     words = np.random.default_rng([scene.seed, scene.level, CAPTION])
     caption, attributes["mentioned"] = captions.caption(attributes, words, scene.split)
     return dataclasses.replace(

@@ -41,7 +41,7 @@ MOST = {"bounce": 4, "strike": 4, "roll": 3, "splash": 3, "pair": 2}
 
 AMBIENCES = ("none", "hum", "wind", "birds", "knocks")
 
-_WHAT, MOTION, LOOK, _SOUND, CAPTION, _VIEW, _AMBIENCE = range(7)
+_WHAT, MOTION, LOOK, _SOUND, CAPTION, _VIEW, _AMBIENCE, MATERIAL = range(8)
 
 attribute_names = ("kind", "shape", "material", "colour", "size", "count", "floor", "ambience")
 

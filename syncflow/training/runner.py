@@ -95,6 +95,7 @@ def _render(config: settings.RenderTask, group: Group, progress: bool) -> None:
         config.split,
         config.height,
         config.width,
+        materials=config.materials,
         container="shards",
         progress=progress,
     )

@@ -255,7 +255,11 @@ class FlowTask(Config):
 
 
 class RenderTask(Config):
-    """Renders impacts clips into shards."""
+    """Renders impacts clips into shards.
+
+    ``materials``: those of the level, or "all": level 1's balls of any material of the world but
+    drums, so that training sees a colour on more of them (``impacts.of_any_material``).
+    """
 
     task: Literal["render"]
     out: str
@@ -263,6 +267,7 @@ class RenderTask(Config):
     seed: Seed = 0
     level: Level = 1
     split: Literal["train", "val", "test"] = "train"
+    materials: Literal["level", "all"] = "level"
     height: Pixels = 64
     width: Pixels = 64
 
