@@ -138,7 +138,7 @@ def test_a_later_candidate_is_the_clip_of_its_own_seed(model, monkeypatch) -> No
 def test_each_candidate_keeps_its_prompts_contacts() -> None:
     from tests.small_model import CONFIG
 
-    told = build(ddit={**CONFIG["ddit"], "event_tokens": 3})
+    told = build(ddit={**CONFIG["ddit"], "event_bins": 3})
     times = [[0.3], [0.7]]
     both = run(told, [PROMPT, PROMPT], contacts=times, candidates=2)
     for row, clip in enumerate(both):

@@ -11,7 +11,7 @@ from tests.small_model import CONFIG, PROMPT, build
 
 @pytest.fixture(scope="module")
 def told():
-    return build(ddit={**CONFIG["ddit"], "event_tokens": 3})
+    return build(ddit={**CONFIG["ddit"], "event_bins": 3})
 
 
 def run(model, prompt=PROMPT, **options):
@@ -46,8 +46,7 @@ def test_sound_for_a_given_picture_hears_of_them_too(told) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (dict(most=0), "not trained to be told when things touch"),
-        (dict(contacts=[0.1] * 4), "4 contacts, and this model takes at most 3"),
+        (dict(takes_times=False), "not trained to be told when things touch"),
         (dict(contacts=[0.1, 1.5]), "at 0 to 1 seconds, got 1.5"),
         (dict(contacts=[-0.1]), "at 0 to 1 seconds, got -0.1"),
         (dict(contacts=[float("nan")]), "got nan"),
@@ -59,12 +58,12 @@ def test_sound_for_a_given_picture_hears_of_them_too(told) -> None:
 )
 def test_what_cannot_be_is_told_with_its_value(given: dict, said: str) -> None:
     with pytest.raises(ValueError) as error:
-        events(**{"contacts": [0.5], "prompts": 2, "most": 3, "seconds": 1.0, **given})
+        events(**{"contacts": [0.5], "prompts": 2, "takes_times": True, "seconds": 1.0, **given})
     assert said in str(error.value)
 
 
 def test_whole_seconds_are_times_too() -> None:
-    found = events([[1], [0, 2]], prompts=2, most=3, seconds=2.0)
+    found = events([[1], [0, 2]], prompts=2, takes_times=True, seconds=2.0)
     assert found.dtype == torch.float32 and found[1].tolist() == [0, 2]
     assert found[0, 0] == 1 and found[0, 1].isnan()
 

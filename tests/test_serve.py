@@ -131,7 +131,7 @@ def test_options_of_ours_reach_the_model():
 
 def test_times_of_contacts_reach_a_model_that_takes_them():
     model = Model()
-    model.config = ModelConfig.parse({"ddit": {"event_tokens": 3}})
+    model.config = ModelConfig.parse({"ddit": {"event_bins": 3}})
     with served(model) as client:
         for given in ([0.4, 1.1], "0.4, 1.1"):
             video = client.videos.create(prompt="a ball", extra_body={"contacts": given})

@@ -124,14 +124,14 @@ class AudioTowerConfig(Config):
 class DDiTConfig(Config):
     """The dual diffusion transformer.
 
-    ``event_tokens``: the greatest number of times of contacts that may be said beside a caption,
-    each a token of its own; 0 is the paper's model, which is told none.
+    ``event_bins``: in how many parts a latent frame is told when things touch, where that is said
+    (``EventEmbedder``); 0 is the paper's model, which is told nothing of it.
     """
 
     video: VideoTowerConfig = VideoTowerConfig()
     adaptor: AdaptorConfig = AdaptorConfig()
     audio: AudioTowerConfig = AudioTowerConfig()
-    event_tokens: Annotated[int, Whole(0, 65_536, "tokens")] = 0
+    event_bins: Annotated[int, Whole(0, 1024, "bins")] = 0
 
     @model_validator(mode="after")
     def _check(self) -> DDiTConfig:

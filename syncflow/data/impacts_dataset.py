@@ -171,8 +171,10 @@ def write_dataset(
     container: "mp4" for one H.264 + AAC file a clip, or "shards" for raw `shard_00000.video.npy`
     uint8 [N, F, 3, H, W] and `shard_00000.audio.npy` int16 [N, M] of 256 clips each. workers:
     processes, by default one a core; more than one needs the usual `if __name__ == "__main__"` in
-    a calling script. materials: "all" has ``impacts.of_any_material`` of level 1's scenes. Raises ValueError for settings that cannot be made, or where the folder
-    holds clips of other settings.
+    a calling script. materials: "all" has ``impacts.of_any_material`` of level 1's scenes.
+
+    Raises:
+        ValueError: settings that cannot be made, or a folder that holds clips of other settings.
     """
     plan = planned(
         container, clips=clips, seed=seed, level=level, split=split, height=height, width=width,

@@ -251,27 +251,23 @@ class Latents:
             return self._starts[0]
         return self._starts[int(rng.integers(len(self._starts)))]
 
-    def contacts(self, rows: np.ndarray, most: int) -> Tensor:
-        """[B, most]: when things touch in the clips, in seconds, NaN where there are fewer.
+    def contacts(self, rows: np.ndarray) -> Tensor:
+        """[B, N]: when things touch in the clips, in seconds, NaN where there are fewer than in
+        another.
 
         Raises:
-            ValueError: the latents do not say, or of more contacts.
+            ValueError: the latents do not say.
         """
-        out = torch.full((len(rows), most), torch.nan)
-        for place, row in enumerate(rows):
+        found = []
+        for row in rows:
             times = self.record(int(row)).get("contacts")
             if times is None:
                 raise ValueError(
                     f"the latents do not say when things touch in {self.name(int(row))}; encode "
                     "rendered clips again, or set events to 0"
                 )
-            if len(times) > most:
-                raise ValueError(
-                    f"{self.name(int(row))} has {len(times)} contacts, and model.event_tokens is "
-                    f"{most}"
-                )
-            out[place, : len(times)] = torch.tensor(times)
-        return out
+            found.append(torch.tensor(times, dtype=torch.float32))
+        return torch.nn.utils.rnn.pad_sequence(found, batch_first=True, padding_value=torch.nan)
 
     def _refuse_what_is_no_number(self, rows: Sequence[int] | np.ndarray, *values: Tensor) -> None:
         for value in values:

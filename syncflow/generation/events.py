@@ -15,7 +15,7 @@ Times = Sequence[float]
 
 
 def events(
-    contacts: Times | Sequence[Times] | None, prompts: int, most: int, seconds: float
+    contacts: Times | Sequence[Times] | None, prompts: int, takes_times: bool, seconds: float
 ) -> Tensor | None:
     """Seconds [P, N] for ``DDiT.prepare``, NaN where a prompt has fewer; None where none are said.
 
@@ -23,15 +23,15 @@ def events(
         contacts: times in seconds from the clip's start for all prompts, or a list of them for
             each.
         prompts: P.
-        most: what the model takes (``DDiTConfig.event_tokens``).
+        takes_times: whether the model does (``DDiTConfig.event_bins``).
         seconds: of the clip.
 
     Raises:
-        ValueError: the model takes none or fewer, or a time is no time of the clip.
+        ValueError: the model takes none, or a time is no time of the clip.
     """
     if contacts is None:
         return None
-    if not most:
+    if not takes_times:
         raise ValueError("this model was not trained to be told when things touch (contacts)")
     if isinstance(contacts, (str, numbers.Real)):
         raise ValueError(f"contacts are times, or a list of them for each prompt: {contacts!r}")
@@ -44,8 +44,6 @@ def events(
         raise ValueError(f"contacts for {len(lists)} prompts, and there are {prompts}")
     within = Real(0, seconds, "s")
     for times in lists:
-        if len(times) > most:
-            raise ValueError(f"{len(times)} contacts, and this model takes at most {most}")
         for time in times:
             if not within.holds(time):
                 raise ValueError(f"a contact must be at 0 to {seconds:g} seconds, got {time!r}")

@@ -199,7 +199,7 @@ def first_seen(
 ) -> tuple[Tensor, Tensor]:
     """Tokens of the picture after the first block, and what it added."""
     spec, tower, rows = condition.spec, model.video_tower, sampler.repeat(video, groups)
-    before = tower.embed(rows, spec.height, spec.width)
+    before = tower.embed(rows, spec.height, spec.width, condition.video.told_BTC)
     modulations, _ = tower.modulations(t.expand(len(rows)), spec.fps, mask)
     after, _ = tower.run(before, modulations, condition.video, slice(1))
     return after, after - before

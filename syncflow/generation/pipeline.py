@@ -281,7 +281,7 @@ class SyncFlow(Model):
         given: list[GivenVideo] = []
         if video is not None:
             given, spec = given_videos(video, len(prompts), spec, seconds)
-        told = events(contacts, len(prompts), self.config.ddit.event_tokens, spec.seconds)
+        told = events(contacts, len(prompts), bool(self.config.ddit.event_bins), spec.seconds)
 
         def drawn(rows: Sequence[int], seeds: Iterable[int]) -> list[Clip]:
             its = [prompts[row] for row in rows]

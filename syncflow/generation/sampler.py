@@ -65,7 +65,7 @@ def encode_captions(
     ``negative`` stands in for the null caption (of the kind ``null_caption``, see
     ``VideoTower.unguided_text``); ``negative_audio`` does so in the audio tower alone. A model
     whose sound reads text only through the picture needs one more group for it. ``events`` [P, N]:
-    when things touch, see ``DDiT.with_events``; said of the prompts alone.
+    when things touch, see ``DDiT.read``; said of the prompts alone.
     """
     limit = model.config.video.model_max_length
     # An empty prompt is no caption: its row is then the null caption too.

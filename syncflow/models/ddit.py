@@ -16,7 +16,7 @@ L text tokens, E and C widths.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -28,7 +28,8 @@ from syncflow.config import DDiTConfig
 from syncflow.models.adaptor import Adaptor, Clock, TemporalUpsampler
 from syncflow.models.audio_tower import AudioContext, AudioState, AudioText, AudioTower
 from syncflow.models.beside import Beside
-from syncflow.models.layers import ModuleList, ScalarEmbedder, is_plain
+from syncflow.models.event_embedder import EventEmbedder
+from syncflow.models.layers import ModuleList, is_plain
 from syncflow.models.video_tower import TextContext, VideoTower
 from syncflow.ops.cross_attention import KeysValues
 
@@ -72,8 +73,8 @@ class DDiT(nn.Module):
             )
         self.audio_tower = AudioTower(audio, depth, video.hidden_size)
         self.event_embedder = None
-        if config.event_tokens:
-            self.event_embedder = ScalarEmbedder(video.caption_channels)
+        if config.event_bins:
+            self.event_embedder = EventEmbedder(config.event_bins, video.hidden_size)
         self._folded: list[tuple[Tensor, Tensor]] = []
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -134,7 +135,7 @@ class DDiT(nn.Module):
             spec: the clips' geometry.
             frame_mask: [B, T], False = this latent frame is data already.
             latent_mask: [B*K, A], False = this audio latent is data already.
-            events: as in ``prepare``.
+            events: as in ``read``.
 
         Returns:
             velocities in float32, of the shapes of ``video_x_t`` and ``audio_x_t``.
@@ -154,39 +155,33 @@ class DDiT(nn.Module):
         spec: ClipSpec,
         events: Tensor | None = None,
     ) -> Condition:
-        """Once per prompt. ``events``: see ``with_events``."""
-        text, text_mask = self.with_events(text, text_mask, events)
-        video = self.video_tower.prepare(text, text_mask)
+        """Once per prompt; the arguments are those of ``read``."""
+        video = self.read(text, text_mask, spec, events)
         return Condition(video, self.audio_tower.prepare(video.tokens_BLC, text_mask), spec)
 
-    def with_events(
-        self, text_BLE: Tensor, mask_BL: Tensor | None, events_BN: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """The captions' tokens followed by one for each time of a contact.
+    def read(
+        self,
+        text: Tensor,
+        text_mask: Tensor | None,
+        spec: ClipSpec,
+        events: Tensor | None = None,
+    ) -> TextContext:
+        """What the picture knows of its captions, and of when things touch.
 
         Args:
-            text_BLE, mask_BL: the text encoder's tokens, True = a token; None = all are.
-            events_BN: seconds from the clip's start, NaN where a sample has fewer than N; None says
-                nothing about when things happen.
+            text, text_mask, spec: as in ``forward``.
+            events: when things touch, [B, N] seconds from the clip's start, NaN where a sample
+                has fewer than N; None, and NaN alone, say nothing about when things happen.
 
         Raises:
-            ValueError: more times than the model was made for.
+            ValueError: times for a model that was made without.
         """
-        if events_BN is None:
-            return text_BLE, mask_BL
-        most = self.config.event_tokens
-        if events_BN.shape[1] > most:
-            raise ValueError(
-                f"{events_BN.shape[1]} times of contacts, but this model takes at most {most}"
-            )
-        said_BN = ~events_BN.isnan()
-        milliseconds_BN = 1000 * events_BN.float().nan_to_num()
-        assert self.event_embedder is not None, "made without times of contacts"
-        tokens_BNE = self.event_embedder(milliseconds_BN.flatten()).unflatten(0, events_BN.shape)
-        if mask_BL is None:
-            mask_BL = torch.ones(text_BLE.shape[:2], dtype=torch.bool, device=text_BLE.device)
-        text_BLE = torch.cat([text_BLE, tokens_BNE.to(text_BLE.dtype)], 1)
-        return text_BLE, torch.cat([mask_BL.bool(), said_BN], 1)
+        context = self.video_tower.prepare(text, text_mask)
+        if events is None:
+            return context
+        if self.event_embedder is None:
+            raise ValueError("times of contacts, and this model takes none (event_bins is 0)")
+        return replace(context, told_BTC=self.event_embedder(events, spec))
 
     def video_velocity(
         self, x_t: Tensor, t: Tensor, condition: Condition, frame_mask: Tensor | None = None

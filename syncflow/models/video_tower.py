@@ -37,12 +37,14 @@ from syncflow.ops.patchify3d import unpatchify3d
 
 @dataclass(frozen=True)
 class TextContext:
-    """What the captions say to every block: made once per prompt, used at every step."""
+    """What the captions say to every block, and what is added to the tokens of each latent frame,
+    where anything is: made once per prompt, used at every step."""
 
     tokens_BLC: Tensor
     mask_BL: Tensor | None
     keys_values: list[KeysValues]
     score_term: Tensor | None
+    told_BTC: Tensor | None = None
 
     def select(self, rows: slice | list[int]) -> TextContext:
         """The captions of some of the batch."""
@@ -51,6 +53,7 @@ class TextContext:
             None if self.mask_BL is None else self.mask_BL[rows],
             [(k[rows], v[rows]) for k, v in self.keys_values],
             None if self.score_term is None else self.score_term[rows],
+            None if self.told_BTC is None else self.told_BTC[rows],
         )
 
 
@@ -129,15 +132,18 @@ class VideoTower(nn.Module):
     ) -> tuple[Tensor, list[Tensor]]:
         """``forward`` with prepared captions: once per step. ``on_layer`` is told every layer's
         index and features as soon as they are there."""
-        x_BTSC = self.embed(x_BCTHW, height, width)
+        x_BTSC = self.embed(x_BCTHW, height, width, text.told_BTC)
         modulations, final = self.modulations(t_B, fps, frame_mask)
         x_BTSC, features = self.run(x_BTSC, modulations, text, on_layer=on_layer)
         if self.config.compat == "opensora-1.2" and frame_mask is not None:
             x_BTSC = self._modulate_clean_frames_twice(x_BTSC, t_B, fps, frame_mask)
         return self.finish(x_BTSC, final, x_BCTHW.shape[2:]), features
 
-    def embed(self, x_BCTHW: Tensor, height: float, width: float) -> Tensor:
-        """What the first block reads, [B, T, S, C], of latents; the size is in pixels."""
+    def embed(
+        self, x_BCTHW: Tensor, height: float, width: float, told_BTC: Tensor | None = None
+    ) -> Tensor:
+        """What the first block reads, [B, T, S, C], of latents and what their frames are told; the
+        size is in pixels."""
         sizes = zip(x_BCTHW.shape[3:], self.config.patch_size[1:], strict=True)
         rows, columns = (-(-size // patch) for size, patch in sizes)
         scale = (height * width) ** 0.5 / self.config.input_sq_size
@@ -146,7 +152,7 @@ class VideoTower(nn.Module):
             rows, columns, self.config.hidden_size, scale, base_size, x_BCTHW.device
         )
         x_BTSC: Tensor = self.x_embedder(x_BCTHW, positions_SC)
-        return x_BTSC
+        return x_BTSC if told_BTC is None else x_BTSC + told_BTC[:, :, None]
 
     def run(
         self,

@@ -204,7 +204,7 @@ class Denoise(_Step):
             asked.negative_prompt,
             asked.negative_audio_prompt,
             request.sampling.null_caption,
-            events(asked.contacts, len(prompts), config.ddit.event_tokens, spec.seconds),
+            events(asked.contacts, len(prompts), bool(config.ddit.event_bins), spec.seconds),
         )
         first = manner.seed(asked.generator, len(prompts))
         sources = noise.generators(range(first, first + len(prompts)))

@@ -226,7 +226,7 @@ def page(studio: Studio) -> Blocks:
                 negative(),
                 client,
             ]
-            if config.ddit.event_tokens:
+            if config.ddit.event_bins:
                 label = "Contacts: when things touch, in seconds, such as 0.4, 1.1"
                 inputs.append(gr.Textbox("", label=label, max_length=MOST_LETTERS))
             runs.append(

@@ -45,7 +45,7 @@ class Maker:
         config = self.model.config
         spec = geometry(config, size, given)
         seconds = spec.seconds if given is None or is_still(given) else MOST_SECONDS
-        events(request.get("contacts"), 1, config.ddit.event_tokens, seconds)
+        events(request.get("contacts"), 1, bool(config.ddit.event_bins), seconds)
         if given is None:
             return
         from syncflow.data import media

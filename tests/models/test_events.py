@@ -6,13 +6,14 @@ import torch
 from syncflow.clip import ClipSpec
 from syncflow.config import AdaptorConfig, AudioTowerConfig, DDiTConfig, VideoTowerConfig
 from syncflow.models.ddit import DDiT
+from syncflow.models.event_embedder import EventEmbedder
 from syncflow.models.text.encoder import TextEncoder
 
 SPEC = ClipSpec(seconds=1.0, height=32, width=32)
 NAN = float("nan")
 
 
-def model(event_tokens: int = 3) -> DDiT:
+def model(event_bins: int = 4) -> DDiT:
     torch.manual_seed(0)
     video = VideoTowerConfig(
         hidden_size=32, depth=2, num_heads=2, in_channels=3, caption_channels=12,
@@ -20,7 +21,7 @@ def model(event_tokens: int = 3) -> DDiT:
     )  # fmt: skip
     audio = AudioTowerConfig(hidden_size=24, num_heads=2, in_channels=5, condition="both")
     config = DDiTConfig(
-        video=video, adaptor=AdaptorConfig(num_heads=4), audio=audio, event_tokens=event_tokens
+        video=video, adaptor=AdaptorConfig(num_heads=4), audio=audio, event_bins=event_bins
     )
     ddit = DDiT(config)
     with torch.no_grad():
@@ -65,16 +66,43 @@ def test_nothing_said_is_the_same_as_no_events_and_their_order_does_not_count():
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_more_events_than_the_model_takes_are_refused_with_both_numbers():
-    with pytest.raises(ValueError, match="4 times of contacts, but this model takes at most 3"):
-        model()(**batch(), events=torch.zeros(2, 4))
-    with pytest.raises(ValueError, match="takes at most 0"):
+def test_a_model_without_bins_refuses_times_and_has_no_weights_for_them():
+    with pytest.raises(ValueError, match="this model takes none"):
         model(0)(**batch(), events=torch.zeros(2, 1))
-
-
-def test_a_model_without_event_tokens_has_no_weights_for_them():
     assert not [name for name in model(0).state_dict() if name.startswith("event")]
     assert [name for name in model().state_dict() if name.startswith("event_embedder.")]
+
+
+def test_a_fresh_embedder_is_silent():
+    embedder = EventEmbedder(4, 6)
+    assert not embedder(torch.tensor([[0.4, NAN]]), SPEC).any()
+
+
+def test_each_latent_frame_is_told_of_its_own_time_and_of_its_neighbours():
+    embedder = EventEmbedder(4, 13)
+    with torch.no_grad():
+        embedder.linear.weight.copy_(torch.eye(13))
+    span = SPEC.seconds_per_latent_frame
+    # In frame 1, a quarter of the way from the middle of its bin 2 to that of its bin 3.
+    at = span * (1 + (2.5 + 0.25) / 4)
+    told = embedder(torch.tensor([[at, NAN], [NAN, NAN]]), SPEC)
+    assert not told[1].any()
+    assert told[0, :, -1].tolist() == [1] * SPEC.video_latent_shape[0]
+    expected = torch.zeros(SPEC.video_latent_shape[0], 12)
+    for frame, first in ((0, 8), (1, 4), (2, 0)):
+        expected[frame, first + 2], expected[frame, first + 3] = 0.75, 0.25
+    torch.testing.assert_close(told[0, :, :-1], expected, rtol=0, atol=1e-5)
+
+
+def test_two_contacts_count_twice():
+    embedder = EventEmbedder(4, 6)
+    torch.nn.init.normal_(embedder.linear.weight)
+    one, other, both, none = embedder(
+        torch.tensor([[0.2, NAN], [0.7, NAN], [0.2, 0.7], [NAN, NAN]]), SPEC
+    )
+    said = embedder.linear.weight[:, -1]
+    torch.testing.assert_close(both, one + other - said)
+    assert not none.any()
 
 
 def test_given_sound_is_told_to_the_audio_tower_alone():

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from syncflow.training.settings import TrainConfig
 from syncflow.training.tasks.flow import FlowTraining
 
-TOLD = {"model": {**MODEL, "event_tokens": 2}, "events": 0.5}
+TOLD = {"model": {**MODEL, "event_bins": 4}, "events": 0.5}
 
 
 def task(latents, train="both", **changes):
@@ -82,10 +82,7 @@ def test_a_model_that_was_told_nothing_goes_on_with_times(latents):
 
 
 def test_what_cannot_be_told_is_one_line(latents, tmp_path):
-    with pytest.raises(ValueError, match="events is 0.5, but model.event_tokens is 0"):
+    with pytest.raises(ValueError, match="events is 0.5, but model.event_bins is 0"):
         task(latents, events=0.5)
-    few = {"model": {**MODEL, "event_tokens": 1}, "events": 0.5}
-    with pytest.raises(ValueError, match=r"clip \d has 2 contacts, and model.event_tokens is 1"):
-        task(latents, **few).batch(0)
     with pytest.raises(ValueError, match="do not say when things touch in clip"):
         task(write_latents(tmp_path / "old"), **TOLD).batch(0)

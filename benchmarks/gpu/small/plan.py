@@ -22,6 +22,8 @@ SPEC = ClipSpec(seconds=2.0, fps=16, height=64, width=64, sample_rate=48000)
 
 #: Captions of a clip, tokens of a caption and times of contacts that a training sample may have.
 CAPTIONS, TOKENS, EVENTS = 4, 32, 8
+#: In so many parts a latent frame is told when things touch.
+BINS = 8
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ TINY = Plan(
 
 
 def model_config(tiny: bool = False) -> ModelConfig:
-    """The second generation: 12 video latent channels, event-time tokens, casefolded bytes."""
+    """The second generation: 12 video latent channels, asked times, casefolded bytes."""
     text, video_channels, audio_channels = 128, 12, 32
     width, depth, heads = 192, 5, 3
     upsampler, vae_width, audio_width, audio_depth, oscillators = 112, 72, 256, 4, 192
@@ -108,7 +110,7 @@ def model_config(tiny: bool = False) -> ModelConfig:
     return ModelConfig(
         name="impacts-64-second" if not tiny else "impacts-64-tiny",
         geometry=GeometryConfig(seconds=2.0, fps=16, height=64, width=64, sample_rate=48000),
-        ddit=DDiTConfig(video=video, adaptor=adaptor, audio=audio, event_tokens=EVENTS),
+        ddit=DDiTConfig(video=video, adaptor=adaptor, audio=audio, event_bins=BINS),
         video_vae=PatchVAEConfig(latent_channels=video_channels, width=vae_width),
         audio_vae=SpectralVAEConfig(
             latent_channels=audio_channels,

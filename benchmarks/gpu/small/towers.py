@@ -57,8 +57,8 @@ class Towers:
         x_0 = torch.randn_like(x_1)
         given = x_1 + CLEAN_NOISE * torch.randn_like(x_1)
         x_t = torch.where(moving, flow.interpolate(x_0, x_1, t_B), given)
-        text, mask = self.model.with_events(text, mask, self._events(batch.events_BV))
-        context = self.model.video_tower.prepare(text.to(self.dtype), mask)
+        events = self._events(batch.events_BV)
+        context = self.model.read(text.to(self.dtype), mask, SPEC, events)
         condition = Condition(context, None, SPEC)
         velocity, _ = self.model.video_velocity(x_t, t_B, condition, moving_BT)
         loss_B = flow.loss(velocity, flow.velocity(x_0, x_1), moving)
@@ -100,8 +100,7 @@ class Towers:
         """What the audio tower reads of clean pictures; no gradient reaches the video tower."""
         model = self.model
         with torch.no_grad():
-            text, mask = model.with_events(text, mask, events)
-            context = model.video_tower.prepare(text.to(self.dtype), mask)
+            context = model.read(text.to(self.dtype), mask, SPEC, events)
             ones_B = torch.ones(len(x_1), device=self.device)
             _, features = model.video_velocity(x_1, ones_B, Condition(context, None, SPEC))
         audio = model.audio_tower.prepare(context.tokens_BLC, mask)

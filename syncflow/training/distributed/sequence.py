@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -101,6 +102,8 @@ def _step(
     own = x_BCTHW.chunk(group.sequence, 2)[rank]
     if frame_mask is not None:
         frame_mask = frame_mask.chunk(group.sequence, 1)[rank]
+    if text.told_BTC is not None:
+        text = replace(text, told_BTC=text.told_BTC.chunk(group.sequence, 1)[rank])
     velocity, features = step(own, t_B, text, frame_mask=frame_mask, **geometry)
     return _gather(group, velocity, 2), features
 

@@ -142,7 +142,7 @@ class FlowTask(Config):
     the samples: ``clean_video``, where the picture is finished (t_video = 1) and the sound at any
     time, which is what one-pass video-to-audio and the cascade schedule sample from (default: all
     in stage 2, 0.35 in stage 3; 0 is the paper's); and ``decoupled``, where both times are drawn.
-    ``events``: share of samples that are told when things touch (``model.event_tokens``).
+    ``events``: share of samples that are told when things touch (``model.event_bins``).
     ``conditioned``: share of samples whose first or last frames are given (``frame_mask``), for
     image-to-video and extension. ``clean_noise``: noise added to clean video latents, in standard
     deviations. ``null_caption``: which part of the learned null caption stands in for a dropped one
@@ -216,10 +216,10 @@ class FlowTask(Config):
             raise ValueError(
                 "events are times in whole clips, and window takes parts; leave one out"
             )
-        if self.events and not self.model.event_tokens:
+        if self.events and not self.model.event_bins:
             raise ValueError(
-                f"events is {self.events:g}, but model.event_tokens is 0: set it to the most "
-                "contacts of a clip"
+                f"events is {self.events:g}, but model.event_bins is 0: say in how many parts a "
+                "latent frame is told of them, such as 8"
             )
         return self
 

@@ -203,7 +203,7 @@ class FlowTraining(Task[Batch]):
         if self.alignment is not None:
             values["heard"] = self.alignment.rows(rows)
         if self.config.events:
-            values["events"] = latents.contacts(rows, self.config.model.event_tokens)
+            values["events"] = latents.contacts(rows)
         batch = self._on_device(values, seen.bucket)
         if loop.randomness == "device":
             source = randomness.of_data(loop.seed, places, self.device)
