@@ -5,6 +5,7 @@
 #include <torch/library.h>
 
 #include "ops.h"
+#include "plan_key.h"
 
 namespace {
 
@@ -135,4 +136,9 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   each_op([&](const char* name, const char* signature, auto function) {
     m.def(name, function, signature);
   });
+  // Not by pybind11, whose reading of arguments takes longer than the function.
+  static PyMethodDef plan_key = {
+      "plan_key", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&syncflow::plan_key)),
+      METH_FASTCALL, "bytes that name a call of an operator, by its tensors"};
+  m.add_object("plan_key", PyCFunction_New(&plan_key, nullptr));
 }

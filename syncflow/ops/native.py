@@ -8,6 +8,7 @@ for tracing and for whoever calls `torch.ops.syncflow` directly. What is called 
 goes below autograd and pays for neither.
 """
 
+import importlib
 import os
 import warnings
 from collections.abc import Callable, Hashable
@@ -136,7 +137,6 @@ def register_fake(name: str, fake: Kernel) -> None:
 
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 _transformed = torch._C._functorch.peek_interpreter_stack
-_grad_enabled, _inference = torch.is_grad_enabled, torch.is_inference_mode_enabled
 _functions: dict[str, type[torch.autograd.Function]] = {}
 
 
@@ -188,6 +188,22 @@ def _function(name: str, backward: Kernel, setup_context: Setup) -> type[torch.a
 
 # Plans
 
+
+def _nothing_kept(*tensors: Tensor | None) -> bytes | None:
+    return None
+
+
+def _compiled_key() -> Callable[..., bytes | None]:
+    if not LOADED:
+        return _nothing_kept
+    # What `load` opened, as a module too.
+    key: Callable[..., bytes | None] = importlib.import_module("syncflow._C").plan_key
+    return key
+
+
+#: What a call's plan is kept by: bytes of its tensors' shapes, dtypes and devices, and of whether
+#: a gradient is wanted; None where it is not to be kept.
+_plan_key = _compiled_key()
 # Plans that an operator keeps; more than a model's calls and a training run's clip lengths need.
 _MOST_PLANS = 256
 
@@ -246,32 +262,19 @@ class Operator(Generic[Data, Out]):
             return None
         if self._seen_off != _off or self._seen_devices is not _DEVICES:
             self._kept, self._seen_off, self._seen_devices = {}, dict(_off), _DEVICES
-        wanted: bool | None = False
-        if _grad_enabled():
-            wanted = x.requires_grad
-            for t in () if wanted else others:
-                if t is not None and t.requires_grad:
-                    wanted = True
-                    break
-        elif _inference():
-            wanted = None
-        key = (
-            (x.shape, x.dtype),
-            *[None if t is None else (t.shape, t.dtype) for t in others],
-            x.device,
-            wanted,
-            extra,
-        )
+        key: Hashable = _plan_key(x, *others)
+        if key is None:
+            return self._fresh((x, *others), extra)
+        if extra is not None:
+            key = key, extra
         try:
             return self._kept[key]
         except KeyError:
             pass
-        except TypeError:  # sizes that are symbols cannot be looked up
-            return self._fresh((x, *others), extra)
         tensors: verify.Given = (x, *others)
         found, lasting = self._fresh(tensors, extra), True
         if found is not None:
-            verdict = self._verified(tensors, extra, bool(wanted))
+            verdict = self._verified(tensors, extra, differentiable(*tensors))
             if verdict is verify.Verdict.WRONG:
                 return None
             lasting = verdict is verify.Verdict.RIGHT

@@ -1,5 +1,6 @@
 """Plans of operators' calls: kept, bounded, never older than the switches; what a call costs."""
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -73,10 +74,45 @@ def test_layout_is_no_part_of_a_plan():
 def test_fake_tensors_leave_no_plans():
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    tensors = given(40)
+    tensors, before = given(40), dict(adaln._ADALN._kept)
     with FakeTensorMode() as mode:
         assert adaln.adaln(*map(mode.from_tensor, tensors)).shape == (2, 3, 40)
-    assert not any(key[0][0][-1] == 40 for key in adaln._ADALN._kept)
+    assert adaln._ADALN._kept == before
+
+
+def test_a_key_says_shapes_dtypes_devices_and_the_gradient_and_no_more():
+    def described(tensors, mode):
+        said = [None if t is None else (tuple(t.shape), t.dtype, str(t.device)) for t in tensors]
+        asked = any(t is not None and t.requires_grad for t in tensors)
+        return (*said, asked and mode is torch.enable_grad, mode is torch.inference_mode)
+
+    pool = [
+        None, torch.randn(2, 3), torch.randn(3, 2), torch.randn(3, 2).T, torch.randn(6),
+        torch.randn(2, 3, requires_grad=True), torch.randn(2, 3).double(), torch.randn(()),
+        torch.zeros(2, 3, dtype=torch.float16), torch.zeros(2, 3).to_sparse(),
+        torch.nn.Parameter(torch.zeros(3, 2)), torch.randn(2, 3, device="meta"), torch.zeros(0, 3),
+    ]  # fmt: skip
+    found: dict[object, object] = {}
+    for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with mode():
+            for some in itertools.product(pool, pool):
+                said = described(some, mode)
+                key = native._plan_key(*some)
+                assert key is not None and found.setdefault(said, key) == key
+    assert len(set(found.values())) == len(found)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_what_has_no_key_is_planned_anew():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode() as mode:
+        assert native._plan_key(mode.from_tensor(torch.zeros(2))) is None
+    assert native._plan_key(*[torch.zeros([1] * 8)] * 7) is None
+    assert native._plan_key(3.0) is None
+    assert native._plan_key(*[torch.zeros([1] * 8)] * 6) is not None
+    with pytest.raises(RuntimeError, match="(?i)nested"):
+        native._plan_key(torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]))
 
 
 def test_vmap_takes_the_operator():
