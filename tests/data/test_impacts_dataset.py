@@ -8,6 +8,7 @@ import os
 import numpy as np
 import pytest
 
+from syncflow import impacts
 from syncflow.data import impacts_dataset
 
 SMALL = {
@@ -45,6 +46,18 @@ def test_shards_hold_what_the_seeds_say(tmp_path, small_shards):
         assert np.abs(clip["audio"] - audio).max() < 1e-4
     with pytest.raises(IndexError):
         shards[7]
+
+
+def test_balls_of_any_material_are_in_the_shards_and_in_what_is_written_of_them(tmp_path):
+    folder = make(tmp_path / "a", 6, materials="all")
+    shards = impacts_dataset.read_shards(folder)
+    scenes = [impacts.sample_scene(i, 1, None, 1.0, 8, 8000) for i in range(6)]
+    made = [impacts.of_any_material(scene) for scene in scenes]
+    assert [clip["caption"] for clip in shards] == [scene.caption for scene in made]
+    assert not np.array_equal(shards.video(0), impacts.render(scenes[0], 16, 16))
+    assert np.array_equal(shards.video(0), impacts.render(made[0], 16, 16))
+    with pytest.raises(ValueError, match="made with materials all .now level."):
+        make(tmp_path / "a", 6)
 
 
 def test_workers_do_not_change_the_clips(tmp_path):
@@ -132,6 +145,7 @@ def test_mp4_files_come_with_captions_and_contacts(tmp_path):
         ({"clips": 2, "container": "zip"}, "zip"),
         ({"clips": 2, "container": "mp4", "width": 17}, "16 x 17"),
         ({"clips": 2, "height": 4}, "4 x 16"),
+        ({"clips": 2, "level": 2, "materials": "all"}, "level 2 has all of them"),
         ({"clips": 2, "workers": 0}, "workers"),
     ],
 )

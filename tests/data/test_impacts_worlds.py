@@ -121,6 +121,33 @@ def test_pairs_of_the_test_split_are_never_trained_on(level):
     assert 0.4 < share < 0.6
 
 
+def test_balls_of_any_material_differ_from_their_scenes_in_that_alone():
+    seen = set()
+    for seed in range(800):
+        scene = impacts.sample_scene(seed)
+        made = impacts.of_any_material(scene)
+        kept, other = made.attributes, scene.attributes
+        assert kept | {"material": None} == other | {"material": None}
+        assert made.things[0].material == kept["material"] == made.contacts[0].material
+        assert [c.time_s for c in made.contacts] == [c.time_s for c in scene.contacts]
+        assert made.stage == scene.stage and made.things[0].size == scene.things[0].size
+        assert made == impacts.of_any_material(scene)
+        changed = kept["material"] != other["material"]
+        assert (made.caption != scene.caption) == (changed and "material" in kept["mentioned"])
+        seen.add((kept["colour"], kept["material"]))
+    assert seen == set(materials.pairs(2, kept=False, drums=False))
+    with pytest.raises(ValueError, match="only a bounce can be varied, got 'strike'"):
+        impacts.of_any_material(next(s for s in map(level_two, range(99)) if is_strike(s)))
+
+
+def level_two(seed):
+    return impacts.sample_scene(seed, 2)
+
+
+def is_strike(scene):
+    return scene.attributes["kind"] == "strike"
+
+
 def test_the_test_split_has_phrasings_of_its_own_in_words_that_training_knows():
     for kind, patterns in captions.PATTERNS["test"].items():
         assert not set(patterns) & set(captions.PATTERNS["train"][kind])
