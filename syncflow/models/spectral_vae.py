@@ -181,6 +181,14 @@ class SpectralAudioVAE(AudioCodec):
         mean, logvar = self.encoder["out"](x).float().chunk(2, -1)
         return DiagonalGaussian(mean, logvar)
 
+    @torch.no_grad()
+    def raise_level(self, decibels: float) -> None:
+        """Makes all that is decoded louder by so much, to the sample: what a loss of spectra leaves
+        too quiet on average."""
+        last = cast(nn.Linear, self.decoder["out"])
+        for value in (last.weight, last.bias):
+            value.mul_(10 ** (decibels / 40))  # of what is squared
+
     def decode(self, latent_BAD: Tensor, num_samples: int | None = None) -> Tensor:
         """Latents [B,A,D] -> audio [B,M]; ``num_samples`` cuts the padded tail."""
         x = self.decoder["blocks"](self.decoder["input"](latent_BAD))

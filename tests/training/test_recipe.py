@@ -224,6 +224,7 @@ def test_clips_are_written_while_training(model_folder):
     ("change", "message"),
     [
         ({"latents": "other"}, "other encoders than the data that .*stage3 was trained on"),
+        ({"audio_gain_db": 30}, "audio_gain_db: must be .* 20 dB, got 30"),
         ({"ddit": "text"}, "is a run of task 'text', not of a d-DiT"),
         ({"sampling": {"null_caption": "prompt"}}, "null_caption is 'prompt'.*with 'full'"),
     ],
@@ -247,6 +248,21 @@ def test_an_export_of_what_does_not_belong_together_is_refused(
     with pytest.raises(ValueError, match=message):
         runner.run(tmp_path / "export.json", progress=False)
     assert not (tmp_path / "model").exists()
+
+
+def test_an_export_may_raise_the_level_of_the_sound(model_folder, tmp_path):
+    import syncflow
+
+    config = json.loads((model_folder.parent / "export.json").read_text())
+    write(tmp_path, "export", **config | {"out": str(tmp_path / "model"), "audio_gain_db": 6.0})
+    runner.run(tmp_path / "export.json", progress=False)
+    latent = torch.randn(1, 4, 3)
+    quiet, loud = (
+        syncflow.load(folder, dtype=torch.float32).audio_vae.decode(latent)
+        for folder in (model_folder, tmp_path / "model")
+    )
+    # The factors are kept in bfloat16, and squared.
+    assert loud.norm() / quiet.norm() == pytest.approx(10 ** (6 / 20), rel=0.02)
 
 
 def test_tuning_a_model_keeps_its_scale(model_folder, tmp_path):

@@ -273,7 +273,10 @@ class RenderTask(Config):
 
 
 class ExportTask(Config):
-    """Puts trained parts together into a model folder that ``syncflow.load`` reads."""
+    """Puts trained parts together into a model folder that ``syncflow.load`` reads.
+
+    ``audio_gain_db``: how much louder the spectral audio VAE decodes from then on.
+    """
 
     task: Literal["export"]
     out: str
@@ -284,6 +287,7 @@ class ExportTask(Config):
     text_encoder: str
     ddit: str
     sampling: SamplingConfig
+    audio_gain_db: Annotated[float, Real(-20, 20, "dB")] = 0.0
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
 
 

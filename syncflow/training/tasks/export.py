@@ -10,11 +10,12 @@ from typing import Literal, cast, overload
 import torch
 from torch import Tensor, nn
 
-from syncflow.config import Config, GeometryConfig, ModelConfig, find
+from syncflow.config import Config, GeometryConfig, ModelConfig, SpectralVAEConfig, find
 from syncflow.data.latents import Latents
 from syncflow.model_io import model_card, model_folder
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.ddit import DDiT
+from syncflow.models.spectral_vae import SpectralAudioVAE
 from syncflow.models.text.encoder import TextEncoder
 from syncflow.models.vae import build_audio_vae, build_video_vae
 from syncflow.training import settings
@@ -163,6 +164,11 @@ def export(config: settings.ExportTask) -> Path:
         "ddit": config.ddit,
     }
     models: dict[str, Config] = {name: part_config(run, name) for name, run in runs.items()}
+    if config.audio_gain_db and not isinstance(models["audio_vae"], SpectralVAEConfig):
+        raise ValueError(
+            f"audio_gain_db is {config.audio_gain_db:g}, and {config.audio_vae} is no spectral "
+            "audio VAE; leave it out"
+        )
     latents = Latents(config.latents)
     _check_latents(config.ddit, latents)
     _check_null_caption(config)
@@ -185,6 +191,8 @@ def export(config: settings.ExportTask) -> Path:
     parts: dict[str, nn.Module | None] = {}
     for name, run in runs.items():
         part = load_part(run, name)  # None: a T5, which is no part of a folder's weights
+        if isinstance(part, SpectralAudioVAE):
+            part.raise_level(config.audio_gain_db)
         parts[name] = part if part is None else part.to(dtype)
     if parts["text_encoder"] is not None:
         return model_folder.save(out, model, parts)
