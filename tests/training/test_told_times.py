@@ -81,6 +81,19 @@ def test_a_model_that_was_told_nothing_goes_on_with_times(latents):
     assert names[1] - names[0] == {"event_embedder"}
 
 
+def test_another_runs_video_tower_brings_what_tells_it_of_times(latents):
+    folder = latents.parent
+    run(flow_config(latents, folder / "first", **TOLD), folder)
+    run(flow_config(latents, folder / "other", text_dropout=0.5, **TOLD), folder)
+    first, other = (load_file(folder / n / "model.safetensors") for n in ("first", "other"))
+    assert not torch.equal(*[w["event_embedder.linear.weight"] for w in (first, other)])
+    places = dict(init=str(folder / "other"), init_video=str(folder / "first"))
+    module = task(latents, "audio", **TOLD, **places).module
+    for name, value in module.state_dict().items():
+        if name.startswith(("video_tower.", "event_embedder.")):
+            assert torch.equal(value, first[name]), name
+
+
 def test_what_cannot_be_told_is_one_line(latents, tmp_path):
     with pytest.raises(ValueError, match="events is 0.5, but model.event_bins is 0"):
         task(latents, events=0.5)

@@ -46,6 +46,11 @@ def load(folder: str | Path, part: str = "ddit") -> dict[str, Tensor]:
     raise FileNotFoundError(f"no {FINAL} in {folder}; train it first")
 
 
+def below(values: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those of one part, by their names within it."""
+    return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+
+
 def fill(module: nn.Module, values: Mapping[str, Tensor], where: str) -> None:
     """Gives a module its weights.
 

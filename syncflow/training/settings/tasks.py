@@ -157,9 +157,9 @@ class FlowTask(Config):
     (``flow.sample_times``): "uniform" is the paper's; a mean below 0 or a shift above 1 moves
     logit-normal times towards noise. ``uniform_share`` of logit-normal times are uniform all the
     same. ``init``: a finished run, a checkpoint or a model folder to start from; ``init_video``:
-    the video tower alone from there, and the statistics that its latents had. ``statistics``: all
-    other latents are normalised by those of the data, or by those that ``init`` was trained with,
-    which is right where its weights are to be kept.
+    the video tower alone from there, with what tells it of times, and the statistics that its
+    latents had. ``statistics``: all other latents are normalised by those of the data, or by
+    those that ``init`` was trained with, which is right where its weights are to be kept.
     ``data`` and ``validation`` may be lists of folders, each of one size and duration; with
     ``alignment`` there is one. They may be URLs of an object store, whose shards are copied to
     ``cache``. ``shuffle_shards``: an epoch goes through so many shards at a time and mixes their

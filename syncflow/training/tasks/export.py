@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, cast, overload
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from syncflow.config import Config, GeometryConfig, ModelConfig, SpectralVAEConfig, find
 from syncflow.data.latents import Latents
@@ -86,7 +86,7 @@ def load_part(run: str | Path, part: str = "ddit") -> nn.Module | None:
     module = _BUILDERS[config.task](config.model)
     values = weights.load(run)
     if config.task == "text":  # the attribute head was only there to train the encoder
-        values = _below(values, "encoder.")
+        values = weights.below(values, "encoder.")
     weights.fill(module, values, str(run))
     return module.eval().requires_grad_(False)
 
@@ -113,10 +113,6 @@ def part_config(run: str | Path, part: str) -> Config:
     if config.task != _TASKS[part]:
         raise ValueError(f"{run} is a run of task {config.task!r}, which makes no {part}")
     return config.model
-
-
-def _below(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
 
 
 def _check_latents(run: str | Path, latents: Latents) -> None:

@@ -130,13 +130,12 @@ class FlowTraining(Task[Batch]):
             weights.fill(self.module, found, f"init ({self.config.init})")
         if self.config.init_video:
             found = weights.load(self.config.init_video)
-            below = {
-                k.removeprefix("video_tower."): v
-                for k, v in found.items()
-                if k.startswith("video_tower.")
-            }
             where = f"init_video ({self.config.init_video})"
-            weights.fill(self.module.video_tower, below or found, where)
+            tower = weights.below(found, "video_tower.")
+            weights.fill(self.module.video_tower, tower or found, where)
+            times = weights.below(found, "event_embedder.")
+            if times and self.module.event_embedder is not None:
+                weights.fill(self.module.event_embedder, times, where)
 
     def _fresh(self, prefix: str) -> dict[str, Tensor]:
         return {k: v for k, v in self.module.state_dict().items() if k.startswith(prefix)}
