@@ -28,8 +28,8 @@ from syncflow.config import DDiTConfig
 from syncflow.models.adaptor import Adaptor, Clock, TemporalUpsampler
 from syncflow.models.audio_tower import AudioContext, AudioState, AudioText, AudioTower
 from syncflow.models.beside import Beside
-from syncflow.models.event_embedder import EventEmbedder
 from syncflow.models.layers import ModuleList, is_plain
+from syncflow.models.video_embeddings import EventEmbedder
 from syncflow.models.video_tower import TextContext, VideoTower
 from syncflow.ops.cross_attention import KeysValues
 

@@ -6,8 +6,8 @@ import torch
 from syncflow.clip import ClipSpec
 from syncflow.config import AdaptorConfig, AudioTowerConfig, DDiTConfig, VideoTowerConfig
 from syncflow.models.ddit import DDiT
-from syncflow.models.event_embedder import EventEmbedder
 from syncflow.models.text.encoder import TextEncoder
+from syncflow.models.video_embeddings import EventEmbedder
 
 SPEC = ClipSpec(seconds=1.0, height=32, width=32)
 NAN = float("nan")
