@@ -8,6 +8,7 @@ from syncflow.training.settings.losses import (
 )
 from syncflow.training.settings.tasks import (
     AnyTask,
+    BlendConfig,
     BucketConfig,
     ExportTask,
     FeaturesTask,
@@ -29,6 +30,7 @@ __all__ = [
     "AlignmentConfig",
     "AnyTask",
     "AudioVAETask",
+    "BlendConfig",
     "BucketConfig",
     "ClipsConfig",
     "ExportTask",

@@ -272,10 +272,19 @@ class RenderTask(Config):
     width: Pixels = 64
 
 
+class BlendConfig(Config):
+    """Another d-DiT, a run or a model folder, of which a model has ``share`` in every weight that
+    both have: what two runs from one start learnt, averaged."""
+
+    ddit: str
+    share: Between
+
+
 class ExportTask(Config):
     """Puts trained parts together into a model folder that ``syncflow.load`` reads.
 
-    ``audio_gain_db``: how much louder the spectral audio VAE decodes from then on.
+    ``audio_gain_db``: how much louder the spectral audio VAE decodes from then on. ``blend``:
+    weights of another d-DiT averaged in.
     """
 
     task: Literal["export"]
@@ -288,6 +297,7 @@ class ExportTask(Config):
     ddit: str
     sampling: SamplingConfig
     audio_gain_db: Annotated[float, Real(-20, 20, "dB")] = 0.0
+    blend: BlendConfig | None = None
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
 
 

@@ -146,6 +146,22 @@ def _check_null_caption(config: settings.ExportTask) -> None:
         )
 
 
+@torch.no_grad()
+def _blend(ddit: DDiT, blend: settings.BlendConfig) -> None:
+    """Averages another's weights in; what it does not have stays.
+
+    Raises:
+        ValueError: weights of one name and another shape, or none of one name.
+    """
+    other = load_part(blend.ddit).state_dict()
+    mine = ddit.state_dict()
+    shared = mine.keys() & other.keys()
+    if not shared or any(mine[key].shape != other[key].shape for key in shared):
+        raise ValueError(f"blend: {blend.ddit} is of another shape than this export's ddit")
+    for key in shared:  # views of the module's own
+        mine[key].lerp_(other[key].float(), blend.share)
+
+
 def export(config: settings.ExportTask) -> Path:
     """Writes config.json and one safetensors file per part.
 
@@ -189,6 +205,8 @@ def export(config: settings.ExportTask) -> Path:
         part = load_part(run, name)  # None: a T5, which is no part of a folder's weights
         if isinstance(part, SpectralAudioVAE):
             part.raise_level(config.audio_gain_db)
+        if isinstance(part, DDiT) and config.blend:
+            _blend(part.float(), config.blend)
         parts[name] = part if part is None else part.to(dtype)
     if parts["text_encoder"] is not None:
         return model_folder.save(out, model, parts)
