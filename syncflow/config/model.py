@@ -190,6 +190,10 @@ class GeometryConfig(Config):
         return ClipSpec(**self.model_dump())
 
 
+#: Seconds from a clip's start.
+Moment = Annotated[float, Real(0, 3600, "s")]
+
+
 class VocabularyConfig(Config):
     """What a small model knows of English, for who writes its prompts.
 
@@ -208,7 +212,9 @@ class ModelConfig(Config):
     ``given_frames``: how the video tower sees latent frames of a clip that goes on or is drawn anew
     in part, with a time of their own ("clean", for towers trained with frame masks) or as noisy as
     the rest ("noised"). ``format``: of the folder; a folder without one is of the first.
-    ``vocabulary``: None = English at large.
+    ``vocabulary``: None = English at large. ``rhythms``: when things touch in some training clips,
+    seconds from their start; one of them is asked of a clip for which nobody says when
+    (``generation.events.planned``). None: the video tower decides by itself.
     """
 
     format: Count = FORMAT
@@ -221,6 +227,7 @@ class ModelConfig(Config):
     sampling: SamplingConfig = SamplingConfig()
     given_frames: Literal["clean", "noised"] = "clean"
     vocabulary: VocabularyConfig | None = None
+    rhythms: list[Annotated[list[Moment], Field(min_length=1)]] | None = None
     latent_mean_video: list[Latent] | None = None
     latent_std_video: list[Deviation] | None = None
     latent_mean_audio: list[Latent] | None = None
@@ -266,6 +273,8 @@ class ModelConfig(Config):
                     f"audio_vae.upsampling_ratios have the product {hop}, but a latent lasts "
                     f"{AUDIO_HOP} samples"
                 )
+        if self.rhythms and not self.ddit.event_bins:
+            raise ValueError("rhythms are asked times, and ddit.event_bins is 0: it takes none")
         for kind, channels in (("video", video), ("audio", audio)):
             for statistic in ("mean", "std"):
                 values = getattr(self, f"latent_{statistic}_{kind}")

@@ -1,4 +1,4 @@
-"""When things are to touch, as a user says it."""
+"""When things are to touch, as a user says it, or as it was in a training clip."""
 
 from __future__ import annotations
 
@@ -6,12 +6,44 @@ import math
 import numbers
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from syncflow.config import ModelConfig
+from syncflow.generation.choice.candidates import said_count
 from syncflow.ranges import Real
 
 Times = Sequence[float]
+
+_PLAN = 7  # keeps what is drawn here apart from the noise of the same seed
+
+
+def planned(
+    config: ModelConfig, prompts: Sequence[str], seeds: Sequence[int], seconds: float
+) -> Tensor | None:
+    """Times as of ``events`` where nobody said any: for each prompt those of one of the training
+    clips that the model's folder keeps (``ModelConfig.rhythms``), with as many contacts as the
+    caption says where it says how many. None where the folder keeps none or the clip is of another
+    length; NaN alone for a prompt that says nothing, or a number that no rhythm has.
+
+    Args:
+        config: of the model.
+        prompts, seeds: one seed a prompt; it alone decides.
+        seconds: of the clips.
+    """
+    if not config.rhythms or seconds != config.geometry.seconds:
+        return None
+    found = []
+    for prompt, seed in zip(prompts, seeds, strict=True):
+        count = said_count(prompt)
+        fitting = [times for times in config.rhythms if count in (None, len(times))]
+        if not prompt.strip() or not fitting:
+            found.append(torch.full((1,), math.nan))
+            continue
+        drawn = np.random.default_rng([seed, _PLAN]).integers(len(fitting))
+        found.append(torch.tensor(fitting[drawn], dtype=torch.float32))
+    return torch.nn.utils.rnn.pad_sequence(found, batch_first=True, padding_value=math.nan)
 
 
 def events(

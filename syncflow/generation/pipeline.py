@@ -23,7 +23,7 @@ from syncflow.generation.arguments import (
 )
 from syncflow.generation.choice import candidates
 from syncflow.generation.drawing import Start, Wishes, draw
-from syncflow.generation.events import Times, events
+from syncflow.generation.events import Times, events, planned
 from syncflow.generation.manner import diffusers
 from syncflow.generation.model import Model
 from syncflow.generation.remarks.preview import Show
@@ -284,7 +284,10 @@ class SyncFlow(Model):
         told = events(contacts, len(prompts), bool(self.config.ddit.event_bins), spec.seconds)
 
         def drawn(rows: Sequence[int], seeds: Iterable[int]) -> list[Clip]:
-            its = [prompts[row] for row in rows]
+            its, seeds = [prompts[row] for row in rows], list(seeds)
+            times = None if told is None else told[list(rows)]
+            if contacts is None and video is None and image is None:
+                times = planned(self.config, its, seeds, spec.seconds)
             captions = encode_captions(
                 self.ddit,
                 self.text_encoder,
@@ -294,7 +297,7 @@ class SyncFlow(Model):
                 wishes.negative_prompt,
                 wishes.negative_audio_prompt,
                 asked.sampling.null_caption,
-                None if told is None else told[list(rows)],
+                times,
             )
             sources = noise.generators(seeds)
             start = self._start(sources, spec, given, image, v2a == "paper", audio_takes)

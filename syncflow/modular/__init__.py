@@ -37,7 +37,7 @@ from syncflow.generation import noise
 from syncflow.generation.arguments import checked, function, prompt_list, texts
 from syncflow.generation.codecs import Codecs
 from syncflow.generation.drawing import Start, draw
-from syncflow.generation.events import events
+from syncflow.generation.events import events, planned
 from syncflow.generation.manner import diffusers as manner
 from syncflow.generation.request import geometry, resolve
 from syncflow.generation.sampler import encode_captions
@@ -195,6 +195,11 @@ class Denoise(_Step):
         _, _, seconds, height, width = numbers
         spec = geometry(config, {"seconds": seconds, "height": height, "width": width})
         weight = next(ddit.parameters())
+        first = manner.seed(asked.generator, len(prompts))
+        seeds = range(first, first + len(prompts))
+        times = events(asked.contacts, len(prompts), bool(config.ddit.event_bins), spec.seconds)
+        if asked.contacts is None:
+            times = planned(config, prompts, seeds, spec.seconds)
         captions = encode_captions(
             ddit,
             _Read(asked.prompt_embeds),
@@ -204,10 +209,9 @@ class Denoise(_Step):
             asked.negative_prompt,
             asked.negative_audio_prompt,
             request.sampling.null_caption,
-            events(asked.contacts, len(prompts), bool(config.ddit.event_bins), spec.seconds),
+            times,
         )
-        first = manner.seed(asked.generator, len(prompts))
-        sources = noise.generators(range(first, first + len(prompts)))
+        sources = noise.generators(seeds)
         channels = config.ddit.video.in_channels, config.ddit.audio.in_channels
         shapes = (channels[0], *spec.video_latent_shape), (spec.audio_latent_length, channels[1])
         start = Start(*noise.start(sources, *shapes, weight.device, 1))

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import syncflow
 from syncflow import durable
@@ -263,6 +264,25 @@ def test_an_export_may_raise_the_level_of_the_sound(model_folder, tmp_path):
     )
     # The factors are kept in bfloat16, and squared.
     assert loud.norm() / quiet.norm() == pytest.approx(10 ** (6 / 20), rel=0.02)
+
+
+def test_an_export_may_average_another_run_in(model_folder, tmp_path):
+    folder = model_folder.parent
+    config = json.loads((folder / "export.json").read_text()) | {"out": str(tmp_path / "model")}
+    config |= {"dtype": "float32", "blend": {"ddit": str(folder / "stage1"), "share": 0.25}}
+    write(tmp_path, "export", **config)
+    runner.run(tmp_path / "export.json", progress=False)
+    last, first = (load_file(folder / n / "model.safetensors") for n in ("stage3", "stage1"))
+    made = load_file(tmp_path / "model" / "ddit.safetensors")
+    name = "video_tower.x_embedder.proj.weight"
+    assert not torch.equal(last[name], first[name])
+    torch.testing.assert_close(made[name], 0.75 * last[name] + 0.25 * first[name])
+
+    other = {"blend": {"ddit": "syncflow/pretrained", "share": 0.25}}
+    write(tmp_path, "other", **config | {"out": str(tmp_path / "no")} | other)
+    with pytest.raises(ValueError, match="syncflow/pretrained is of another shape than"):
+        runner.run(tmp_path / "other.json", progress=False)
+    assert not (tmp_path / "no").exists()
 
 
 def test_tuning_a_model_keeps_its_scale(model_folder, tmp_path):

@@ -284,7 +284,8 @@ class ExportTask(Config):
     """Puts trained parts together into a model folder that ``syncflow.load`` reads.
 
     ``audio_gain_db``: how much louder the spectral audio VAE decodes from then on. ``blend``:
-    weights of another d-DiT averaged in.
+    weights of another d-DiT averaged in. ``rhythms``: of so many first clips of ``latents`` the
+    times of contacts go along (``ModelConfig.rhythms``).
     """
 
     task: Literal["export"]
@@ -298,6 +299,7 @@ class ExportTask(Config):
     sampling: SamplingConfig
     audio_gain_db: Annotated[float, Real(-20, 20, "dB")] = 0.0
     blend: BlendConfig | None = None
+    rhythms: Annotated[int, Whole(0, 10_000, "clips")] = 0
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
 
 

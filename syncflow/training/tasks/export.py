@@ -189,8 +189,11 @@ def export(config: settings.ExportTask) -> Path:
     if not (find(config.ddit) / model_folder.CONFIG).exists():
         # What the run saw of every clip.
         geometry["seconds"] = flow_config(config.ddit).window or geometry["seconds"]
+    first = np.arange(min(config.rhythms, len(latents)))
+    times = latents.contacts(first).double() if config.rhythms else ()
     model = ModelConfig(
         name=config.name,
+        rhythms=[[round(t, 3) for t in row[~row.isnan()].tolist()] for row in times] or None,
         geometry=GeometryConfig(**geometry),
         **models,
         sampling=config.sampling,
