@@ -5,7 +5,7 @@ import torch
 
 from syncflow.cli import main
 from syncflow.clip import Clip
-from syncflow.generation.events import events
+from syncflow.generation.events import events, planned
 from tests.small_model import CONFIG, PROMPT, build
 
 
@@ -71,7 +71,60 @@ def test_whole_seconds_are_times_too() -> None:
 def test_the_command_line_takes_them_and_refuses_what_is_no_time(tmp_path, capsys) -> None:
     assert main(["generate", "x", "--contacts", "0.4,soon"]) == 2
     assert "got soon" in capsys.readouterr().err
-    # The model in the package was not trained to be told.
-    out = ["-o", str(tmp_path / "clip.mp4"), "--no-progress"]
-    assert main(["generate", "a ball", "--contacts", "0.4,1.1", *out]) == 2
-    assert "not trained to be told" in capsys.readouterr().err
+    out = ["-o", str(tmp_path / "clip.mp4"), "--no-progress", "--steps", "2"]
+    assert main(["generate", "a ball", "--contacts", "0.4,2.1", *out]) == 2
+    assert "at 0 to 2 seconds, got 2.1" in capsys.readouterr().err
+    assert main(["generate", "a ball", "--contacts", "0.4,1.1", *out]) == 0
+
+
+RHYTHMS = [[0.2, 0.6], [0.3], [0.4, 0.7], [0.5], [0.1, 0.4, 0.8]]
+
+
+def with_rhythms(ddit=None, rhythms=RHYTHMS):
+    ddit = {**CONFIG["ddit"], "event_bins": 3} if ddit is None else ddit
+    return build(ddit=ddit, rhythms=rhythms)
+
+
+def test_a_rhythm_has_as_many_contacts_as_the_caption_says_and_the_seed_decides() -> None:
+    config = with_rhythms().config
+    prompts = ["a ball hits twice", "a ball", " ", "it falls four times", "A BALL BOUNCES ONCE"]
+    found = [planned(config, prompts, [seed] * 5, 1.0) for seed in range(60)]
+    lists = [[[round(t, 3) for t in row[~row.isnan()].tolist()] for row in f] for f in found]
+    assert {tuple(f[0]) for f in lists} == {(0.2, 0.6), (0.4, 0.7)}
+    assert {tuple(f[1]) for f in lists} == set(map(tuple, RHYTHMS))
+    assert all(not f[2] and not f[3] for f in lists)
+    assert {tuple(f[4]) for f in lists} == {(0.3,), (0.5,)}
+    assert torch.equal(planned(config, prompts[:1], [7], 1.0)[0], found[7][0, :2])
+    assert planned(config, prompts, [0] * 5, 2.0) is None, "rhythms are of clips of one length"
+    assert planned(with_rhythms(rhythms=None).config, prompts, [0] * 5, 1.0) is None
+
+
+def test_where_nobody_says_when_the_clip_is_that_of_its_rhythm() -> None:
+    model = with_rhythms()
+    prompts = ["a ball hits twice", "a ball"]
+    when = planned(model.config, prompts, [5, 6], 1.0)
+    asked = [row[~row.isnan()].tolist() for row in when]
+    plain = run(model, prompts, seed=5)
+    for clip, same in zip(plain, run(model, prompts, seed=5, contacts=asked), strict=True):
+        assert (clip.video.int() - same.video.int()).abs().max() <= 1
+    alone = run(model, prompts[1], seed=6)
+    assert (alone.video.int() - plain[1].video.int()).abs().max() <= 1
+    open_ = run(model, prompts[1], seed=6, contacts=[])
+    assert (open_.video.int() - alone.video.int()).abs().max() > 1
+    without = with_rhythms(rhythms=None)
+    assert torch.equal(run(without, prompts[1], seed=6).video, open_.video)
+
+
+def test_what_is_given_knows_already_when_things_touch() -> None:
+    model, without = with_rhythms(), with_rhythms(rhythms=None)
+    given = run(without, seed=1)
+    for options in ({"video": given}, {"image": given.video[0]}):
+        ours, theirs = run(model, seed=2, **options), run(without, seed=2, **options)
+        assert torch.equal(ours.video, theirs.video) and torch.equal(ours.audio, theirs.audio)
+
+
+def test_rhythms_need_a_model_that_takes_times() -> None:
+    with pytest.raises(ValueError, match="ddit.event_bins is 0"):
+        with_rhythms(ddit=CONFIG["ddit"])
+    with pytest.raises(ValueError, match="rhythms"):
+        with_rhythms(rhythms=[[]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -16,7 +16,40 @@ from syncflow.ranges import Real
 
 Times = Sequence[float]
 
+#: Of some of the prompts, by their rows and seeds: seconds as of ``events``, or None.
+When = Callable[[Sequence[int], Sequence[int]], Tensor | None]
+
 _PLAN = 7  # keeps what is drawn here apart from the noise of the same seed
+
+
+def times(
+    config: ModelConfig,
+    contacts: Times | Sequence[Times] | None,
+    prompts: Sequence[str],
+    seconds: float,
+    *,
+    free: bool = True,
+) -> When:
+    """When things are to touch: as it was said, else as it is ``planned``.
+
+    Args:
+        config: of the model.
+        contacts, prompts, seconds: as in ``events``; an empty list has nothing said or planned.
+        free: whether nothing is given that knows already.
+
+    Raises:
+        ValueError: as ``events``.
+    """
+    said = events(contacts, len(prompts), bool(config.ddit.event_bins), seconds)
+
+    def of(rows: Sequence[int], seeds: Sequence[int]) -> Tensor | None:
+        if said is not None:
+            return said[list(rows)]
+        if contacts is not None or not free:
+            return None
+        return planned(config, [prompts[row] for row in rows], seeds, seconds)
+
+    return of
 
 
 def planned(

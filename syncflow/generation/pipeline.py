@@ -23,7 +23,7 @@ from syncflow.generation.arguments import (
 )
 from syncflow.generation.choice import candidates
 from syncflow.generation.drawing import Start, Wishes, draw
-from syncflow.generation.events import Times, events, planned
+from syncflow.generation.events import Times, times
 from syncflow.generation.manner import diffusers
 from syncflow.generation.model import Model
 from syncflow.generation.remarks.preview import Show
@@ -161,7 +161,7 @@ class SyncFlow(Model):
             retake: a Clip or a path whose ``part`` ("audio", "video" or "both") is drawn anew
                 between the two times of ``span``, in seconds; the rest stays as it is.
             contacts: when things touch, in seconds from the start, or such a list for each prompt;
-                for models that were trained to be told.
+                for models that take them. None: one of its ``rhythms``, if it has any; []: open.
             audio_takes: soundtracks per picture.
             rank: "sync" puts the takes whose onsets meet the contacts in the picture first, and
                 fills in ``Clip.scores``; None leaves them in the order of their noise.
@@ -281,13 +281,11 @@ class SyncFlow(Model):
         given: list[GivenVideo] = []
         if video is not None:
             given, spec = given_videos(video, len(prompts), spec, seconds)
-        told = events(contacts, len(prompts), bool(self.config.ddit.event_bins), spec.seconds)
+        drawn_anew = video is None and image is None
+        when = times(self.config, contacts, prompts, spec.seconds, free=drawn_anew)
 
         def drawn(rows: Sequence[int], seeds: Iterable[int]) -> list[Clip]:
             its, seeds = [prompts[row] for row in rows], list(seeds)
-            times = None if told is None else told[list(rows)]
-            if contacts is None and video is None and image is None:
-                times = planned(self.config, its, seeds, spec.seconds)
             captions = encode_captions(
                 self.ddit,
                 self.text_encoder,
@@ -297,7 +295,7 @@ class SyncFlow(Model):
                 wishes.negative_prompt,
                 wishes.negative_audio_prompt,
                 asked.sampling.null_caption,
-                times,
+                when(rows, seeds),
             )
             sources = noise.generators(seeds)
             start = self._start(sources, spec, given, image, v2a == "paper", audio_takes)
@@ -336,9 +334,8 @@ class SyncFlow(Model):
     ) -> Start:
         """Noise, and what a given video or first frame puts in its place."""
         channels = self.config.ddit.video.in_channels, self.config.ddit.audio.in_channels
-        video_shape = channels[0], *spec.video_latent_shape
-        audio_shape = spec.audio_latent_length, channels[1]
-        x_video, x_audio = noise.start(sources, video_shape, audio_shape, self.device, takes)
+        shapes = (channels[0], *spec.video_latent_shape), (spec.audio_latent_length, channels[1])
+        x_video, x_audio = noise.start(sources, *shapes, self.device, takes)
         start = Start(x_video, x_audio)
         if given:
             x_1 = self.codecs.encode_video([item.frames for item in given])

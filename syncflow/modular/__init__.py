@@ -37,7 +37,7 @@ from syncflow.generation import noise
 from syncflow.generation.arguments import checked, function, prompt_list, texts
 from syncflow.generation.codecs import Codecs
 from syncflow.generation.drawing import Start, draw
-from syncflow.generation.events import events, planned
+from syncflow.generation.events import times
 from syncflow.generation.manner import diffusers as manner
 from syncflow.generation.request import geometry, resolve
 from syncflow.generation.sampler import encode_captions
@@ -197,9 +197,7 @@ class Denoise(_Step):
         weight = next(ddit.parameters())
         first = manner.seed(asked.generator, len(prompts))
         seeds = range(first, first + len(prompts))
-        times = events(asked.contacts, len(prompts), bool(config.ddit.event_bins), spec.seconds)
-        if asked.contacts is None:
-            times = planned(config, prompts, seeds, spec.seconds)
+        when = times(config, asked.contacts, prompts, spec.seconds)
         captions = encode_captions(
             ddit,
             _Read(asked.prompt_embeds),
@@ -209,7 +207,7 @@ class Denoise(_Step):
             asked.negative_prompt,
             asked.negative_audio_prompt,
             request.sampling.null_caption,
-            times,
+            when(range(len(prompts)), seeds),
         )
         sources = noise.generators(seeds)
         channels = config.ddit.video.in_channels, config.ddit.audio.in_channels

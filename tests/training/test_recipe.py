@@ -226,6 +226,7 @@ def test_clips_are_written_while_training(model_folder):
     [
         ({"latents": "other"}, "other encoders than the data that .*stage3 was trained on"),
         ({"audio_gain_db": 30}, "audio_gain_db: must be .* 20 dB, got 30"),
+        ({"rhythms": 2}, "rhythms are asked times, and ddit.event_bins is 0"),
         ({"ddit": "text"}, "is a run of task 'text', not of a d-DiT"),
         ({"sampling": {"null_caption": "prompt"}}, "null_caption is 'prompt'.*with 'full'"),
     ],

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, cast, overload
 
+import numpy as np
 import torch
 from torch import nn
 
