@@ -136,10 +136,10 @@ def test_a_clip_goes_on(comfy):
     assert torch.equal(whole[:32], images) and sound["waveform"].shape == (1, 1, 144000)
 
 
-def test_times_of_contacts_are_refused_by_a_model_that_takes_none(comfy):
+def test_times_of_contacts_that_cannot_be_are_refused(comfy):
     (model,) = run(comfy, "SyncflowLoad")
-    with pytest.raises(ValueError, match="not trained to be told"):
-        run(comfy, "SyncflowGenerate", model=model, contacts="0.4, 1.1")
+    with pytest.raises(ValueError, match="at 0 to 2 seconds, got 2.5"):
+        run(comfy, "SyncflowGenerate", model=model, contacts="0.4, 2.5")
     with pytest.raises(ValueError, match="contacts must be seconds.*'soon'"):
         run(comfy, "SyncflowGenerate", model=model, contacts="soon")
 
