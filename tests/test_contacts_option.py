@@ -5,6 +5,7 @@ import torch
 
 from syncflow.cli import main
 from syncflow.clip import Clip
+from syncflow.commands import options
 from syncflow.generation.events import events, planned
 from tests.small_model import CONFIG, PROMPT, build
 
@@ -74,7 +75,9 @@ def test_the_command_line_takes_them_and_refuses_what_is_no_time(tmp_path, capsy
     out = ["-o", str(tmp_path / "clip.mp4"), "--no-progress", "--steps", "2"]
     assert main(["generate", "a ball", "--contacts", "0.4,2.1", *out]) == 2
     assert "at 0 to 2 seconds, got 2.1" in capsys.readouterr().err
-    assert main(["generate", "a ball", "--contacts", "0.4,1.1", *out]) == 0
+    for given, means in (("0.4,1.1", [0.4, 1.1]), ("None", [])):
+        assert main(["generate", "a ball", "--contacts", given, *out]) == 0
+        assert options.contacts(given) == means
 
 
 RHYTHMS = [[0.2, 0.6], [0.3], [0.4, 0.7], [0.5], [0.1, 0.4, 0.8]]

@@ -89,8 +89,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--span", type=options.real, nargs=2, metavar=("START", "END"), help=what)
     what = "what of --retake is generated again (default audio)"
     add("--part", choices=("audio", "video", "both"), help=what)
-    what = "when things touch, in seconds, e.g. 0.4,1.1 (for models trained with event times)"
-    add("--contacts", type=options.times, metavar="S,S,...", help=what)
+    what = "when things touch, in seconds, e.g. 0.4,1.1, or none to ask for no times (for models "
+    what += "that take times; the shipped one draws its own by default)"
+    add("--contacts", type=options.contacts, metavar="S,S,...", help=what)
     count = options.count
     what = "soundtracks per picture, ranked by sync (default 1)"
     add("--audio-takes", type=count, default=1, metavar="N", help=what)

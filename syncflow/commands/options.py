@@ -34,6 +34,11 @@ def times(text: str) -> list[float]:
     return [real(part) for part in text.split(",")]
 
 
+def contacts(text: str) -> list[float]:
+    """Seconds, or no times for "none"."""
+    return [] if text.casefold() == "none" else times(text)
+
+
 def levels(text: str) -> list[int]:
     """Levels of impacts, such as 1,2."""
     try:
