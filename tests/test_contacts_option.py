@@ -121,8 +121,8 @@ def test_where_nobody_says_when_the_clip_is_that_of_its_rhythm() -> None:
 def test_what_is_given_knows_already_when_things_touch() -> None:
     model, without = with_rhythms(), with_rhythms(rhythms=None)
     given = run(without, seed=1)
-    for options in ({"video": given}, {"image": given.video[0]}):
-        ours, theirs = run(model, seed=2, **options), run(without, seed=2, **options)
+    for what in ({"video": given}, {"image": given.video[0]}):
+        ours, theirs = run(model, seed=2, **what), run(without, seed=2, **what)
         assert torch.equal(ours.video, theirs.video) and torch.equal(ours.audio, theirs.audio)
 
 
