@@ -15,105 +15,22 @@ from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
 
 from syncflow import durable
 from syncflow.clip import FPS, SAMPLE_RATE, SECONDS
-from syncflow.config import Config
-from syncflow.config.units import Clips, FramesPerSecond, Hertz, Pixels, Seconds, Total
-from syncflow.data import json_lines, processes
-from syncflow.data.impacts_files import Clip, array
+from syncflow.data import impacts_files, json_lines, processes
+from syncflow.data.impacts_files import Clip, Plan, array
 from syncflow.impacts.render import render
 from syncflow.impacts.scene import Scene
 from syncflow.impacts.sound import sound
-from syncflow.impacts.vary import of_any_material
-from syncflow.impacts.world import LEVELS, SEEDS, sample_scene
 from syncflow.progress import bar
 from syncflow.ranges import Whole
 
-SHARD = 256
-"""Clips in one shard."""
-
-CONTAINERS = ("mp4", "shards")
-
 _WORKERS = Whole(1, 4096, "processes")
-
-
-class Plan(Config):
-    """Everything that decides a folder's contents; written to `dataset.json`."""
-
-    clips: Clips
-    seed: Total
-    level: Annotated[int, Whole(min(LEVELS), max(LEVELS))]
-    split: str
-    height: Pixels
-    width: Pixels
-    fps: FramesPerSecond
-    seconds: Seconds
-    sample_rate: Hertz
-    container: str
-    materials: Literal["level", "all"] = "level"
-
-    def scene(self, number: int) -> Scene:
-        """The scene of one clip of the folder."""
-        scene = sample_scene(
-            SEEDS[self.split].start + self.seed + number,
-            self.level,
-            self.split,
-            self.seconds,
-            self.fps,
-            self.sample_rate,
-        )
-        return of_any_material(scene) if self.materials == "all" else scene
-
-    @property
-    def video_shape(self) -> tuple[int, int, int, int]:
-        """[F, 3, H, W] of a clip."""
-        return round(self.seconds * self.fps), 3, self.height, self.width
-
-    @property
-    def audio_shape(self) -> tuple[int]:
-        """[M] of a clip."""
-        return (round(self.seconds * self.sample_rate),)
-
-    def file(self, number: int) -> str:
-        """The name, without folder, of the mp4 of a clip or the stem of the shard that holds it."""
-        if self.container == "mp4":
-            return f"{self.split}_{SEEDS[self.split].start + self.seed + number:08d}.mp4"
-        return f"shard_{number // SHARD:05d}"
-
-    def check(self) -> None:
-        """Raises ValueError for whatever cannot be made."""
-        if self.split not in SEEDS:
-            raise ValueError(f"split must be one of {', '.join(SEEDS)}, got {self.split!r}")
-        if self.container not in CONTAINERS:
-            raise ValueError(
-                f"container must be one of {', '.join(CONTAINERS)}, got {self.container!r}"
-            )
-        size = len(SEEDS[self.split])
-        if self.seed + self.clips > size:
-            raise ValueError(
-                f"the {self.split} split has seeds 0 to {size - 1}, got {self.clips} clips "
-                f"from seed {self.seed} on"
-            )
-        if self.materials == "all" and self.level > 1:
-            raise ValueError(f'materials "all" are for level 1; level {self.level} has all of them')
-        if min(self.height, self.width) < 16:
-            raise ValueError(
-                f"height and width must be at least 16 pixels, got {self.height} x {self.width}"
-            )
-        if self.container == "mp4" and (self.height % 2 or self.width % 2):
-            raise ValueError(
-                f"an mp4 needs an even height and width, got {self.height} x {self.width}"
-            )
-        if self.container == "mp4":
-            from syncflow.data import media
-
-            media.check_rate("clip.mp4", self.sample_rate)
-        self.scene(0)
 
 
 def planned(container: str, **settings: object) -> Plan:
@@ -228,8 +145,8 @@ def _missing(folder: Path, plan: Plan) -> list[range]:
     if plan.container == "mp4":
         return [range(i, i + 1) for i in range(plan.clips) if not (folder / plan.file(i)).exists()]
     jobs = []
-    for first in range(0, plan.clips, SHARD):
-        job = range(first, min(first + SHARD, plan.clips))
+    for first in range(0, plan.clips, impacts_files.SHARD):
+        job = range(first, min(first + impacts_files.SHARD, plan.clips))
         # The sound is renamed last, so a shard with a sound of the right length is complete.
         done = folder / f"{plan.file(first)}.audio.npy"
         if _rows(done, plan) < len(job):
@@ -286,7 +203,7 @@ def _write_metadata(folder: Path, plan: Plan) -> None:
         scene = plan.scene(number)
         entry: dict[str, object] = {"file": plan.file(number)}
         if plan.container == "shards":
-            entry["row"] = number % SHARD
+            entry["row"] = number % impacts_files.SHARD
         entry |= {
             "caption": scene.caption,
             "contacts": [dataclasses.asdict(c) for c in scene.contacts],
@@ -337,11 +254,13 @@ class Shards:
 
     def video(self, index: int) -> np.ndarray:
         """uint8 [F, 3, H, W], a view of the file."""
-        return self._video[index // SHARD][index % SHARD]
+        shard, row = divmod(index, impacts_files.SHARD)
+        return self._video[shard][row]
 
     def audio(self, index: int) -> np.ndarray:
         """float32 [M] in [-1, 1]."""
-        return self._audio[index // SHARD][index % SHARD].astype(np.float32) / 32767
+        shard, row = divmod(index, impacts_files.SHARD)
+        return self._audio[shard][row].astype(np.float32) / 32767
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):

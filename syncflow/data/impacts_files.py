@@ -1,18 +1,101 @@
-"""The files of a folder of rendered clips: the lines of its `metadata.jsonl`, and its arrays."""
+"""The files of a folder of rendered clips: its `dataset.json`, the lines of its `metadata.jsonl`, and
+its arrays.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import ConfigDict, StrictBool, field_validator, model_validator
 
 from syncflow.config import Config
-from syncflow.config.units import Total
-from syncflow.impacts.world import LEVELS
+from syncflow.config.units import Clips, FramesPerSecond, Hertz, Pixels, Seconds, Total
+from syncflow.impacts.scene import Scene
+from syncflow.impacts.vary import of_any_material
+from syncflow.impacts.world import LEVELS, SEEDS, sample_scene
 from syncflow.json_types import JsonObject
 from syncflow.ranges import Real, Whole
+
+SHARD = 256
+"""Clips in one shard."""
+
+CONTAINERS = ("mp4", "shards")
+
+
+class Plan(Config):
+    """Everything that decides a folder's contents; written to `dataset.json`."""
+
+    clips: Clips
+    seed: Total
+    level: Annotated[int, Whole(min(LEVELS), max(LEVELS))]
+    split: str
+    height: Pixels
+    width: Pixels
+    fps: FramesPerSecond
+    seconds: Seconds
+    sample_rate: Hertz
+    container: str
+    materials: Literal["level", "all"] = "level"
+
+    def scene(self, number: int) -> Scene:
+        """The scene of one clip of the folder."""
+        scene = sample_scene(
+            SEEDS[self.split].start + self.seed + number,
+            self.level,
+            self.split,
+            self.seconds,
+            self.fps,
+            self.sample_rate,
+        )
+        return of_any_material(scene) if self.materials == "all" else scene
+
+    @property
+    def video_shape(self) -> tuple[int, int, int, int]:
+        """[F, 3, H, W] of a clip."""
+        return round(self.seconds * self.fps), 3, self.height, self.width
+
+    @property
+    def audio_shape(self) -> tuple[int]:
+        """[M] of a clip."""
+        return (round(self.seconds * self.sample_rate),)
+
+    def file(self, number: int) -> str:
+        """The name, without folder, of the mp4 of a clip or the stem of the shard that holds it."""
+        if self.container == "mp4":
+            return f"{self.split}_{SEEDS[self.split].start + self.seed + number:08d}.mp4"
+        return f"shard_{number // SHARD:05d}"
+
+    def check(self) -> None:
+        """Raises ValueError for whatever cannot be made."""
+        if self.split not in SEEDS:
+            raise ValueError(f"split must be one of {', '.join(SEEDS)}, got {self.split!r}")
+        if self.container not in CONTAINERS:
+            raise ValueError(
+                f"container must be one of {', '.join(CONTAINERS)}, got {self.container!r}"
+            )
+        size = len(SEEDS[self.split])
+        if self.seed + self.clips > size:
+            raise ValueError(
+                f"the {self.split} split has seeds 0 to {size - 1}, got {self.clips} clips "
+                f"from seed {self.seed} on"
+            )
+        if self.materials == "all" and self.level > 1:
+            raise ValueError(f'materials "all" are for level 1; level {self.level} has all of them')
+        if min(self.height, self.width) < 16:
+            raise ValueError(
+                f"height and width must be at least 16 pixels, got {self.height} x {self.width}"
+            )
+        if self.container == "mp4" and (self.height % 2 or self.width % 2):
+            raise ValueError(
+                f"an mp4 needs an even height and width, got {self.height} x {self.width}"
+            )
+        if self.container == "mp4":
+            from syncflow.data import media
+
+            media.check_rate("clip.mp4", self.sample_rate)
+        self.scene(0)
 
 
 class _Known(Config):

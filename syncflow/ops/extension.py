@@ -1,8 +1,10 @@
 """The file of the compiled extension: where it is, how it was built, and which ops it brings."""
 
+import importlib
 import importlib.machinery
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypedDict
 
@@ -70,6 +72,15 @@ def load() -> tuple[bool, str]:
         warnings.warn(f"syncflow uses its slower reference operators: {why}", stacklevel=2)
         return False, why
     return True, ""
+
+
+def plan_key(loaded: bool) -> Callable[..., bytes | None]:
+    """The extension's function that names a call by its tensors; without one nothing is kept."""
+    if not loaded:
+        return lambda *tensors: None
+    # What `load` opened, as a module too.
+    key: Callable[..., bytes | None] = importlib.import_module("syncflow._C").plan_key
+    return key
 
 
 def kernel_devices() -> dict[str, frozenset[str]]:

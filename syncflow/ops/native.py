@@ -8,7 +8,6 @@ for tracing and for whoever calls `torch.ops.syncflow` directly. What is called 
 goes below autograd and pays for neither.
 """
 
-import importlib
 import os
 import warnings
 from collections.abc import Callable, Hashable
@@ -189,21 +188,9 @@ def _function(name: str, backward: Kernel, setup_context: Setup) -> type[torch.a
 # Plans
 
 
-def _nothing_kept(*tensors: Tensor | None) -> bytes | None:
-    return None
-
-
-def _compiled_key() -> Callable[..., bytes | None]:
-    if not LOADED:
-        return _nothing_kept
-    # What `load` opened, as a module too.
-    key: Callable[..., bytes | None] = importlib.import_module("syncflow._C").plan_key
-    return key
-
-
 #: What a call's plan is kept by: bytes of its tensors' shapes, dtypes and devices, and of whether
 #: a gradient is wanted; None where it is not to be kept.
-_plan_key = _compiled_key()
+_plan_key = extension.plan_key(LOADED)
 # Plans that an operator keeps; more than a model's calls and a training run's clip lengths need.
 _MOST_PLANS = 256
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from syncflow import impacts
-from syncflow.data import impacts_dataset
+from syncflow.data import impacts_dataset, impacts_files
 
 SMALL = {
     "height": 16,
@@ -23,7 +23,7 @@ SMALL = {
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(impacts_dataset, "SHARD", 3)
+    monkeypatch.setattr(impacts_files, "SHARD", 3)
 
 
 def make(out, clips, **more):
