@@ -1,5 +1,5 @@
-"""The files of a folder of rendered clips: its `dataset.json`, the lines of its `metadata.jsonl`, and
-its arrays.
+"""The files of a folder of rendered clips: its `dataset.json`, the lines of its `metadata.jsonl`,
+and its arrays.
 """
 
 from __future__ import annotations
