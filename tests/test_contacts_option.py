@@ -131,3 +131,10 @@ def test_rhythms_need_a_model_that_takes_times() -> None:
         with_rhythms(ddit=CONFIG["ddit"])
     with pytest.raises(ValueError, match="rhythms"):
         with_rhythms(rhythms=[[]])
+
+
+def test_a_cached_tower_is_told_too(told) -> None:
+    plain = run(told, contacts=[0.3])
+    cached = run(told, contacts=[0.3], cache="video", cache_threshold=1e-6)
+    assert (cached.video.int() - plain.video.int()).abs().max() <= 1
+    assert (cached.video.int() - run(told).video.int()).abs().max() > 1
