@@ -196,6 +196,7 @@ def integrate(
     eta: float | Sequence[float] = 0.0,
     noise: Noise | None = None,
     held: Sequence[Held | None] | None = None,
+    eta_start: float = 0.0,
 ) -> State:
     """Solves dx_m = v_m dt_m along a path of clocks and returns the end state.
 
@@ -217,6 +218,8 @@ def integrate(
             for each.
         noise: where it comes from.
         held: for each part, what of it is given.
+        eta_start: time of a part's own clock from which on noise is drawn anew; steps that begin
+            before it have an ``eta`` of 0, which keeps the marginals too.
     """
     if solver not in SOLVERS:
         raise ValueError(f"unknown solver {solver!r}; known are {', '.join(SOLVERS)}")
@@ -263,13 +266,14 @@ def integrate(
                 if not h[m] or v_m is None:
                     continue
                 data, rest = advance(x_m, v_m, 1 - t[m]), advance(x_m, v_m, -t[m])
-                fresh = partial(noise, m) if noise and etas[m] else None
+                eta_m = etas[m] if t[m] >= eta_start else 0.0
+                fresh = partial(noise, m) if noise and eta_m else None
                 ends[m], last[m] = noise_steps.step(
                     data,
                     rest,
                     t[m],
                     t_next[m],
-                    eta=etas[m],
+                    eta=eta_m,
                     noise=fresh,
                     last=before[m],
                     order=order,

@@ -90,6 +90,16 @@ class SamplingOptions(TypedDict, total=False):
             most=1e6,
         ),
     ]
+    eta_start: Annotated[
+        float | None,
+        Option(
+            0.0,
+            "time from which the picture's noise is replaced; 0 is noise, 1 the clip: later keeps "
+            "more of what the first noise decides",
+            least=0,
+            most=1,
+        ),
+    ]
     guidance_start: Annotated[
         float | None,
         Option(0.0, "time from which guidance is applied; 0 is noise, 1 the clip", least=0, most=1),

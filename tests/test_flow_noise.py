@@ -12,7 +12,7 @@ ETAS = (0.0, 0.5, 1.0, 3.0)
 N = 40_000
 
 
-def sampled(velocity, steps: int, eta: float, solver: str = "euler", shift: float = 3.0):
+def sampled(velocity, steps: int, eta: float, solver: str = "euler", shift: float = 3.0, **options):
     """Ends of N paths from noise, float64."""
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(N, generator=generator, dtype=torch.float64)
@@ -20,12 +20,21 @@ def sampled(velocity, steps: int, eta: float, solver: str = "euler", shift: floa
     return flow.integrate(
         lambda x, t, moving: [velocity(x[0], t[0])], (start,), path, solver, eta=eta,
         noise=lambda part, like: torch.randn(like.shape, generator=generator, dtype=like.dtype),
+        **options,
     )[0]  # fmt: skip
 
 
 def gaussian(x, t):
     """Of data N(0, 1)."""
     return (2 * t - 1) / ((1 - t) ** 2 + t**2) * x
+
+
+WIDE = 20.0
+
+
+def common(x, t):
+    """Of data N(0, WIDE^2): what many numbers of a clip have in common, such as its colours."""
+    return (t * WIDE**2 - (1 - t)) / ((1 - t) ** 2 + (t * WIDE) ** 2) * x
 
 
 MIXTURE = ((0.3, -1.0, 0.25), (0.7, 1.0, 0.25))
@@ -54,6 +63,36 @@ def test_the_variance_of_a_gaussian_comes_out_right_as_steps_grow(solver: str, e
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_2m_is_right_with_forty_steps(eta: float) -> None:
     assert abs(float(sampled(gaussian, 40, eta, "2m").var()) - 1) < 0.08
+
+
+def test_noise_replaced_from_a_time_on_keeps_more_of_what_is_in_common() -> None:
+    """All noise anew at every step loses variance, and the first steps decide what is in common."""
+    kept = [
+        float(sampled(common, 20, 1000.0, eta_start=start).var()) / WIDE**2
+        for start in (0.0, 0.1, 0.25, 1.0)
+    ]
+    assert kept[0] < 0.5 < 0.55 < kept[1] < 0.65 < kept[2] < kept[3]
+    assert kept[3] == pytest.approx(float(sampled(common, 20, 0.0).var()) / WIDE**2)
+
+
+def test_noise_is_replaced_from_its_time_on_by_each_parts_own_clock() -> None:
+    drawn = []
+
+    def noise(part, like):
+        drawn.append(part)
+        return torch.zeros_like(like)
+
+    path = torch.tensor([[0.0, 0.0], [0.25, 0.0], [0.5, 0.0], [0.75, 0.0], [1.0, 0.0], [1.0, 0.5]])
+    path = torch.cat([path, torch.ones(1, 2)])
+    x = (torch.ones(1), torch.ones(1))
+    still = lambda x, t, moving: [torch.zeros(1), torch.zeros(1)]  # noqa: E731
+    flow.integrate(still, x, path, eta=1.0, noise=noise, eta_start=0.25)
+    # Of the picture the steps from .25 and .5, since the one that ends at 1 has no noise left; the
+    # sound's only step before its end begins at 0.
+    assert drawn == [0, 0]
+    drawn.clear()
+    flow.integrate(still, x, path, eta=1.0, noise=noise)
+    assert drawn == [0, 0, 0, 1]
 
 
 @pytest.mark.parametrize(("solver", "eta"), [("euler", 0.5), ("euler", 1.0), ("2m", 1.0)])

@@ -56,6 +56,16 @@ def test_eta_of_nothing_is_as_left_out(model) -> None:
     torch.testing.assert_close(run(model, eta=0.0).video, run(model).video)
 
 
+def test_noise_is_replaced_from_its_time_on(model) -> None:
+    noisy = dict(eta=1.0, steps=4, schedule="cascade", seed=3)
+    assert torch.equal(run(model, **noisy, eta_start=0.0).video, run(model, **noisy).video)
+    # Times 0, .25, .5, .75: the last step ends at 1, where no noise is left.
+    late, later = (run(model, **noisy, eta_start=start).video for start in (0.5, 0.51))
+    none = run(model, **{**noisy, "eta": 0.0}).video
+    assert torch.equal(later, none)
+    assert not torch.equal(late, none) and not torch.equal(late, run(model, **noisy).video)
+
+
 def test_the_null_branch_runs_inside_the_interval_alone(model, monkeypatch) -> None:
     cascade = dict(steps=5, audio_steps=2, guidance=2.0, audio_guidance=1.0, schedule="cascade")
     assert rows(model, monkeypatch, **cascade) == [2] * 5 + [1]
@@ -85,6 +95,7 @@ def test_the_sound_has_the_interval_on_its_own_clock(model, monkeypatch) -> None
         (dict(solver="ab2", eta=0.5), "solver 'ab2' draws no noise, and eta is 0.5; euler and 2m"),
         (dict(eta=-1.0), "eta must be a number between 0 and 1e+06, got -1"),
         (dict(guidance_start=0.6, guidance_end=0.2), "guidance_start 0.6 is beyond guidance_end"),
+        (dict(eta_start=-0.1), "eta_start must be a number between 0 and 1, got -0.1"),
         (dict(guidance_end=1.5), "guidance_end must be a number between 0 and 1, got 1.5"),
     ],
 )

@@ -133,6 +133,7 @@ def draw(
             (0.0 if start.still else sampling.eta, 0.0),
             fresh,
             start.held,
+            sampling.eta_start,
         )
     if not (x_video.isfinite().all() and x_audio.isfinite().all()):
         raise ValueError(

@@ -189,13 +189,18 @@ def test_clips_made_meanwhile_draw_their_noise_anew(latents, tmp_path):
     bucket = training.validation[0]
     batch = bucket.latents.batch(np.arange(2), np.random.default_rng(0))
 
-    def sample(eta):
-        sampling = SamplingConfig(steps=3, guidance=1.0, schedule="cascade", eta=eta)
+    def sample(eta, start=0.0):
+        sampling = SamplingConfig(
+            steps=3, guidance=1.0, schedule="cascade", eta=eta, eta_start=start
+        )
         return samples.sample(training.module, batch, bucket.spec, sampling)
 
     old, new, again = sample(0.0), sample(1.0), sample(1.0)
     assert all(map(torch.equal, new, again))
     assert not torch.equal(old[0], new[0])
+    torch.testing.assert_close(sample(1.0, 0.9)[0], old[0])
+    assert not torch.allclose(sample(1.0, 0.3)[0], old[0], atol=1e-3)
+    assert not torch.allclose(sample(1.0, 0.3)[0], new[0], atol=1e-3)
 
 
 def test_the_papers_loss_is_one_mean_over_all_numbers_of_both(latents, tmp_path):

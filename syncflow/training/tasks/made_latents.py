@@ -94,6 +94,7 @@ def _made(
         advance=advance,
         eta=(sampling.eta, 0.0),
         noise=noise.fresh(sources),
+        eta_start=sampling.eta_start,
     )
     return {
         "latent": scale.denormalize(made).half().cpu(),

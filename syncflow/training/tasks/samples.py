@@ -53,6 +53,7 @@ def sample(
         advance=advance,
         eta=(sampling.eta, 0.0),
         noise=noise.fresh(sources),
+        eta_start=sampling.eta_start,
     )
     return state[0], state[1]
 
