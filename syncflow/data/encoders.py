@@ -15,6 +15,7 @@ from syncflow.data.latent_rows import Rows
 from syncflow.data.manifest import RecordLine, SkippedLine
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.text.encoder import TextEncoder
+from syncflow.ops.bfloat16 import has_bfloat16
 
 
 def weights_hash(module: nn.Module, parts: Collection[str] = ()) -> str:
@@ -57,7 +58,7 @@ class Encoders:
         captions in ``records``, as true tokens only. A clip whose latents do not fit float16 is
         left out and listed as skipped."""
         device = torch.device(self.device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
             video = self.video_vae.encode(to_model(video_BF3HW.to(device)))
             audio = self.audio_vae.encode(audio_BM.to(device))
         values = {

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from syncflow.clip import to_model
 from syncflow.data import impacts_dataset
 from syncflow.data.latents import Latents, encode
 from syncflow.data.shards import ClipShards
@@ -80,3 +81,17 @@ def test_what_is_expected_of_latents_is_checked(raw, encoders, tmp_path) -> None
     assert torch.allclose(other.scale["video"][1], 2 * new.scale["video"][1])
     with pytest.raises(ValueError, match="other geometry"):
         Latents(folder, expected={**new.manifest, "geometry": {}})
+
+
+def test_they_are_encoded_in_bfloat16_only_where_the_device_has_it(encoders, monkeypatch) -> None:
+    video = torch.randint(256, (1, 8, 3, 32, 32), dtype=torch.uint8)
+    exact = encoders.video_vae.encode(to_model(video)).mean.detach()
+    audio = torch.zeros(1, 24000)
+    record = {"caption": "a ball", "clip": 0}
+
+    def error(has: bool) -> float:
+        monkeypatch.setattr("syncflow.data.encoders.has_bfloat16", lambda device: has)
+        made = encoders.rows(video, audio, [record]).arrays["video_mean"]
+        return float((torch.from_numpy(made).float() - exact).abs().max() / exact.abs().max())
+
+    assert error(False) < 1e-3 < 2e-3 < error(True)

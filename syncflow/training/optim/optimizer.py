@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from syncflow.ops.bfloat16 import has_bfloat16
 from syncflow.training.optim.muon import Float32Muon
-from syncflow.training.optim.precision import has_bfloat16
 from syncflow.training.settings import LoopConfig
 
 #: What the optimizers keep of each parameter, besides the number of updates.

@@ -1,8 +1,7 @@
 """Which numbers a run computes with, by what the device can.
 
-On a CPU without instructions for bfloat16 (AVX2 alone, say) PyTorch unpacks every number: a step
-is several times slower than in float32, and Muon's iterations, which it runs in bfloat16, are most
-of what is left.
+On a CPU without instructions for bfloat16 a step is several times slower in it than in float32, and
+Muon's iterations, which it runs in bfloat16, are most of what is left.
 """
 
 from __future__ import annotations
@@ -11,20 +10,8 @@ from typing import Literal
 
 import torch
 
+from syncflow.ops.bfloat16 import has_bfloat16
 from syncflow.training.settings import LoopConfig
-
-#: CPU capabilities of which any one multiplies bfloat16 itself.
-_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "avx10_1", "bf16", "arm_bf16", "sve_bf16")
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 itself; what is no CPU is taken to."""
-    if device.type != "cpu":
-        return True
-    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else None
-    if known is None:  # PyTorch 2.9
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return any(known.get(name) for name in _INSTRUCTIONS)
 
 
 def chosen(config: LoopConfig, device: torch.device) -> Literal["bf16", "fp32"]:
