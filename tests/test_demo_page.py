@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -92,8 +93,9 @@ class Client:
 
     def text(self, prompt: object = "a metal ball bounces", seed: object = 0, takes: object = 1,
              guidance: object = 2, steps: object = 4, seconds: object = 2,
-             without: object = "") -> tuple[str, object]:  # fmt: skip
-        return self.call("text_to_clip", prompt, seed, takes, guidance, steps, seconds, without)
+             without: object = "", contacts: object = "") -> tuple[str, object]:  # fmt: skip
+        given = (prompt, seed, takes, guidance, steps, seconds, without, contacts)
+        return self.call("text_to_clip", *given)
 
     def video(self, file: object, prompt: str = "") -> tuple[str, object]:
         return self.call("video_to_audio", file, prompt, 0, 1, "")
@@ -156,9 +158,29 @@ def test_a_clip_and_its_drawing_come_back(served):
     assert studio.folder in Path(path_of(values[2])).parents
 
 
+def test_times_in_the_box_reach_the_model(served):
+    client, studio = served
+    assert client.text("a ball", contacts=" 0.4, 1.1 ")[0] == "complete"
+    assert studio.model.asked[-1]["contacts"] == [0.4, 1.1]
+    assert client.text("a ball", contacts=" ")[0] == "complete"
+    assert "contacts" not in studio.model.asked[-1]
+
+
+@pytest.mark.parametrize("bins", [0, 8])
+def test_the_box_for_times_is_there_where_the_model_takes_them(monkeypatch, bins):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # which a page sets: the server's comes back
+    model = Model()
+    ddit = model.config.ddit.model_copy(update={"event_bins": bins})
+    model.config = model.config.model_copy(update={"ddit": ddit})
+    with closing(Studio(model)) as studio:
+        page = demo.page(studio)
+        labels = [part["props"].get("label") or "" for part in page.config["components"]]
+    assert any(label.startswith("Contacts: when things touch") for label in labels) == bool(bins)
+
+
 def test_previews_come_before_the_clip(served):
     client, studio = served
-    kinds = client.events("text_to_clip", "a ball", 0, 1, 2, 4, 2, "")
+    kinds = client.events("text_to_clip", "a ball", 0, 1, 2, 4, 2, "", "")
     shown = [values[-1] for kind, values in kinds if kind == "generating" and values[-1]]
     assert len(shown) >= 2 and studio.shows
     assert client.open(f"/gradio_api/file={path_of(shown[0])}").startswith(b"\x89PNG")
@@ -231,6 +253,8 @@ HOSTILE = {
     "many takes": ("text", {"takes": 10**9}),
     "endless steps": ("text", {"steps": 10**12}),
     "hours": ("text", {"seconds": 1e9}),
+    "times of text": ("text", {"contacts": "<img src=x onerror=alert(1)>"}),
+    "many times": ("text", {"contacts": "0.1," * 10_000}),
     "a seed of text": ("text", {"seed": "1; rm -rf /"}),
     "a server's file": ("video", {"file": {"path": "/etc/passwd", "meta": UPLOADED}}),
     "a file by URL": ("video", {"file": {"path": "http://127.0.0.1:1/x.mp4", "meta": UPLOADED}}),
@@ -283,7 +307,7 @@ def test_large_uploads_and_ways_around_the_queue_are_refused(served):
     client, studio = served
     with pytest.raises(urllib.error.URLError):
         client.upload("large.mp4", bytes(MOST_BYTES + 2**20))
-    body = json.dumps({"data": ["a ball", 0, 1, 2, 4, 2, ""]}).encode()
+    body = json.dumps({"data": ["a ball", 0, 1, 2, 4, 2, "", ""]}).encode()
     before = len(studio.model.asked)
     for way in ("run", "api"):
         path = f"/gradio_api/{way}/text_to_clip"

@@ -99,6 +99,10 @@ def test_a_repeated_step_counts_and_stops(pipe):
         ({"sampling": {"steps": 3}}, "steps is said twice"),
         ({"sampling": ["a"]}, "sampling must be a dict"),
         ({"sampling": {3: 4}}, "sampling must be a dict"),
+        ({"sampling": {"shfit": 3}}, "sampling has no option 'shfit'; the nearest is 'shift'"),
+        ({"sampling": {"seed": 3}}, "sampling has no option 'seed'; the nearest is "),
+        ({"sampling": {"": None}}, "sampling has no option ''; the nearest is "),
+        ({"progress": "no"}, "progress must be True or False, got 'no'"),
         ({"negative_prompt": 5}, "negative_prompt must be a string, got 5"),
         ({"negative_audio_prompt": ["a"]}, "negative_audio_prompt must be a string, got"),
         ({"callback": 5}, "callback is a function that is given each step, got 5"),
@@ -106,7 +110,7 @@ def test_a_repeated_step_counts_and_stops(pipe):
 )
 def test_what_cannot_be_made_is_refused(pipe, given, said):
     with pytest.raises(ValueError, match=said):
-        pipe(prompt=PROMPT, progress=False, **{"num_inference_steps": 1, **given})
+        pipe(prompt=PROMPT, **{"num_inference_steps": 1, "progress": False, **given})
 
 
 def test_nothing_is_drawn_for_an_output_type_that_there_is_not(pipe):
@@ -184,6 +188,19 @@ def test_texts_and_functions_that_are_none_are_refused(model, given, said):
     for call in (model.generate, model):
         with pytest.raises(ValueError, match=said):
             call(PROMPT, progress=False, **given)
+
+
+@pytest.mark.parametrize("value", ["no", "", 0, 1, None])
+def test_a_progress_that_is_neither_true_nor_false_is_refused(model, value):
+    for call in (model.generate, model):
+        with pytest.raises(ValueError, match=f"progress must be True or False, got {value!r}$"):
+            call(PROMPT, progress=value)
+
+
+def test_a_bool_of_numpy_is_one(model, capfd):
+    for shown in (False, True):
+        model.generate(PROMPT, steps=1, progress=np.bool_(shown))
+        assert bool(capfd.readouterr().err) == shown
 
 
 def test_generators_move_on():

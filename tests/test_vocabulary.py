@@ -1,7 +1,12 @@
 """What a model knows of English, and what is said where a prompt goes beyond it."""
 
+import json
 import re
+import runpy
+import shutil
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,9 +20,12 @@ from syncflow.config import ModelConfig, VocabularyConfig
 from syncflow.generation import shipped
 from syncflow.generation.remarks.vocabulary import remarks, told, unknown
 from syncflow.impacts import world
+from syncflow.impacts.captions import WORDS
+from syncflow.impacts.vary import of_any_material
 from syncflow.impacts.vocabulary import vocabulary
 from syncflow.model_io import model_folder
 
+ROOT = Path(__file__).parents[1]
 SHIPPED = ModelConfig.load(model_folder.SHIPPED / "config.json")
 
 
@@ -43,6 +51,74 @@ def test_no_word_is_told_that_captions_do_not_say():
 
 def test_the_shipped_model_tells_the_words_of_level_1():
     assert SHIPPED.vocabulary.model_dump() == vocabulary([1])
+
+
+def test_other_materials_are_known_beside_those_of_a_level():
+    plain, more = vocabulary([1]), vocabulary([1], materials=["stone", "foam"])
+    assert more["summary"] == (
+        "balls of metal, wood, glass, rubber, stone or foam that fall and bounce"
+    )
+    said = plain["words"]["material"]
+    assert more["words"] == {**plain["words"], "material": [*said, "stone", "rock", "foam"]}
+    assert more["examples"] == plain["examples"]
+    assert vocabulary([1], ["glass", "foam", "foam"]) == vocabulary([1], ["foam"])
+    assert vocabulary([2], ["stone"]) == vocabulary([2])
+
+
+def test_every_word_of_captions_of_any_material_is_known():
+    low, known = world.SEEDS["train"].start, list(WORDS["material"])
+    scenes = [of_any_material(world.sample_scene(low + i)) for i in range(600)]
+    said = [scene.caption for scene in scenes]
+    assert {scene.attributes["material"] for scene in scenes} == set(known)
+    config = SHIPPED.model_copy(update={"vocabulary": VocabularyConfig(**vocabulary([1], known))})
+    assert unknown(config, said) == []
+
+
+@pytest.mark.parametrize("material", ["drum", "gold", ""])
+def test_a_material_that_there_is_not_is_named(material):
+    names = "metal, wood, glass, rubber, plastic, stone, ceramic, cardboard, foam"
+    with pytest.raises(ValueError, match=f"^unknown material {material!r}; known are {names}$"):
+        vocabulary([1], ["stone", material])
+
+
+@pytest.fixture
+def tool(monkeypatch, tmp_path):
+    """tools/vocabulary.py on a copy of the shipped config."""
+    shutil.copy(model_folder.SHIPPED / "config.json", tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["vocabulary.py", str(tmp_path), *words])
+        runpy.run_path(str(ROOT / "tools" / "vocabulary.py"), run_name="__main__")
+        return (tmp_path / "config.json").read_text()
+
+    return run
+
+
+def test_the_tool_writes_the_vocabulary_and_leaves_all_else(tool):
+    shipped = (model_folder.SHIPPED / "config.json").read_text()
+    assert SHIPPED.rhythms and tool("--levels", "1") == shipped, "each of rhythms in a line"
+    before, after = json.loads(shipped), json.loads(tool("--materials", "stone", "foam"))
+    assert after == {**before, "vocabulary": vocabulary([1], ["stone", "foam"])}
+    assert list(after) == list(before)
+    assert tool() == shipped
+
+
+def test_the_tool_refuses_a_material_that_there_is_not(tool, tmp_path, capsys):
+    before = (tmp_path / "config.json").read_text()
+    with pytest.raises(SystemExit) as caught:
+        tool("--materials", "gold")
+    assert caught.value.code == 2 and "unknown material 'gold'" in capsys.readouterr().err
+    assert (tmp_path / "config.json").read_text() == before
+
+
+@pytest.mark.parametrize("rhythms", [None, [[0.5]], [[0.25], [0.5, 1.0]]])
+def test_the_tool_writes_rhythms_one_in_a_line(tool, tmp_path, rhythms):
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "rhythms": rhythms}))
+    text = tool()
+    assert json.loads(text)["rhythms"] == rhythms
+    lines = [json.loads(line.strip(" ,")) for line in text.splitlines() if line[:5] == "    ["]
+    assert lines == (rhythms or [])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +30,11 @@ _NUMBER = Whole(0, 10**9)
 _COUNT = Whole(1, 10**9)
 #: Options of ``generate`` that are the export's own.
 _OWN = ("seed", "progress", "audio_takes")
-#: In the folder: SHA-256 of each prompt's files, by which one that was cut later is known.
+#: In the folder: SHA-256 of each prompt's files, by which one that was cut later is known, and how
+#: all of them are made.
 _WRITTEN = ".written"
+_SETTINGS = "settings.json"
+_ELSEWHERE = "choose another folder, or empty this one"
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,8 @@ def run(
 
     Raises:
         ValueError: an unknown layout, or a list that is none of its; an empty or repeated prompt
-            number; ``clips``, ``levels``, ``seed``, ``batch`` or ``options`` that cannot be.
+            number; ``clips``, ``levels``, ``seed``, ``batch`` or ``options`` that cannot be; whole
+            clips in ``out`` that were made otherwise, by another model, say, or seed.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r}; known are {', '.join(LAYOUTS)}")
@@ -154,8 +158,14 @@ def run(
             raise ValueError(f"options must not have {name}, which is set here: {asked[name]!r}")
     items, real = _items(kind, prompts, clips, levels)
     loaded = model if isinstance(model, SyncFlow) else load(model)
+    prompted = [item.prompt for item in items]
+    wanted = record.planned(loaded, prompted, seed, **asked)
+    how = {"layout": layout, **wanted[0]}
+    del how["prompt"]
+    done = _done(Path(out), kind, how, dict(zip(items, wanted, strict=True)))
     folder = media.make_folder(out, kind.list_name)
-    media.make_folder(folder / _WRITTEN, f"{items[0].stem}.json")
+    media.make_folder(folder / _WRITTEN, _SETTINGS)
+    durable.write_sealed(folder / _WRITTEN / _SETTINGS, how)
     if prompts is None:
         durable.write_text(folder / kind.list_name, kind.write(items))
         media.make_folder(folder / "real", f"{items[0].stem}.mp4")
@@ -165,13 +175,12 @@ def run(
     made = there = 0
     for first in bar(range(0, len(items), batch), desc=layout, shown=progress):
         part = items[first : first + batch]
-        texts = [item.prompt for item in part]
-        start = seed + first
-        wanted = record.planned(loaded, texts, start, **asked)
-        if all(_is_there(folder, item, kind, how) for item, how in zip(part, wanted, strict=True)):
+        if done.issuperset(part):
             there += len(part)
             continue
-        drawn = loaded.generate(texts, seed=start, progress=False, **asked)
+        drawn = loaded.generate(
+            prompted[first : first + batch], seed=seed + first, progress=False, **asked
+        )
         for item, clip in zip(part, drawn, strict=True):
             _save(clip, folder, item, kind)
             hashes = {path.name: durable.digest(path) for path in _paths(folder, item, kind)}
@@ -199,17 +208,61 @@ def _items(
     return items, []
 
 
-def _is_there(folder: Path, item: Item, kind: Layout, how: record.Record) -> bool:
-    """Whether a clip was made in this way, and its files are still as they were written: of a cut
-    one the tags survive."""
+def _done(
+    folder: Path, kind: Layout, how: record.Record, wanted: Mapping[Item, record.Record]
+) -> set[Item]:
+    """The prompts whose clips are there, whole.
+
+    Raises:
+        ValueError: whole clips are there that were made otherwise: the scores of a mixture would be
+            nobody's.
+    """
+    if not folder.is_dir():
+        return set()
+    cards = {card.stem: card for card in (folder / _WRITTEN).glob("sample_*.json")}
+    whole = {stem: names for stem, card in cards.items() if (names := _whole(folder, card))}
+    settings = folder / _WRITTEN / _SETTINGS
+    if settings.exists():
+        if whole:
+            _check_same(folder, durable.read_sealed(settings), how)
+    else:  # of somebody else's, or of versions up to 0.2
+        for path in sorted(folder.glob("sample_*")):
+            if path.suffix in (".mp4", ".wav") and path.stem not in cards:
+                raise ValueError(f"'{folder}' has a {path.name} of others: {_ELSEWHERE}")
+    done = set()
+    for item, made in wanted.items():
+        paths = _paths(folder, item, kind)
+        if whole.get(item.stem, set()).issuperset(path.name for path in paths):
+            _check_same(folder, tags.read(paths[0]) or {}, made)
+            done.add(item)
+    return done
+
+
+def _whole(folder: Path, card: Path) -> set[str]:
+    """The names of a clip's files, none where one of them is not as it was written."""
     try:
-        hashes = durable.read_sealed(_card(folder, item))
-        return all(
-            tags.read(path) == how and hashes.get(path.name) == durable.digest(path)
-            for path in _paths(folder, item, kind)
-        )
+        hashes = durable.read_sealed(card)
+        same = all(durable.digest(folder / name) == found for name, found in hashes.items())
     except (ValueError, OSError):
-        return False
+        return set()
+    return set(hashes) if same else set()
+
+
+def _check_same(folder: Path, old: record.Record, new: record.Record) -> None:
+    """Raises ValueError, with the first that is not, unless both say the same."""
+    before, now = _flat(old), _flat(new)
+    for name in {**now, **before}:
+        was, asked = before.get(name), now.get(name)
+        if was != asked:
+            raise ValueError(
+                f"'{folder}' has whole clips of {name} {was!r:.60}, not of {asked!r:.60}: "
+                f"{_ELSEWHERE}"
+            )
+
+
+def _flat(made: record.Record) -> dict[str, object]:
+    """The sampling options beside all else."""
+    return {**made, "sampling": None, **made.get("sampling", {})}
 
 
 def _save(clip: Clip, folder: Path, item: Item, kind: Layout) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeAlias, TypedDict, cast
 
+import numpy as np
 from torch import Tensor
 
 from syncflow import flow
@@ -130,6 +131,17 @@ def function(name: str, what: str, value: object) -> None:
     """Raises ValueError where ``value`` is neither None nor can be called, with ``what``."""
     if not (value is None or callable(value)):
         raise ValueError(f"{name} is a function that is given {what}, got {value!r}")
+
+
+def flag(name: str, value: object) -> bool:
+    """``value`` as Python's own, where it is a bool, numpy's too.
+
+    Raises:
+        ValueError: it is none, "no" and 0 among them.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
 
 
 def prompt_list(prompt: object) -> list[str]:

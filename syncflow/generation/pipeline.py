@@ -11,7 +11,7 @@ import torch
 
 from syncflow import flow
 from syncflow.clip import Clip, ClipSpec
-from syncflow.generation import continuation, drawing, noise, record
+from syncflow.generation import arguments, continuation, drawing, noise, record
 from syncflow.generation.arguments import (
     Film,
     GenerateOptions,
@@ -197,7 +197,7 @@ class SyncFlow(Model):
             negative_prompt,
             negative_audio_prompt,
             callback,
-            progress,
+            arguments.flag("progress", progress),
             drawing.wish(self, preview, preview_every),
         )
         new: _New = {

@@ -33,17 +33,28 @@ _EXAMPLES = {
 }
 
 
-def vocabulary(levels: Sequence[int]) -> dict[str, object]:
-    """What training captions of ``levels`` say, for a model's config.
+def vocabulary(levels: Sequence[int], materials: Sequence[str] = ()) -> dict[str, object]:
+    """What training captions of ``levels`` say, and of the same things of other ``materials``, for
+    a model's config.
 
     Returns:
         "summary", half a sentence; "words", lists of words and phrases by what they say, each word
         of the grammar in one of them; "examples", prompts.
+
+    Raises:
+        ValueError: a level or a material that there is not.
     """
+    known = captions.WORDS["material"]  # without drums, which are a shape too
+    for material in materials:
+        if material not in known:
+            names = ", ".join(map(str, known))
+            raise ValueError(f"unknown material {material!r}; known are {names}")
     values: dict[str, list[str | int]] = {}
-    for level in levels:
-        for name, found in world.attribute_values(level).items():
-            values.setdefault(name, []).extend(v for v in found if v not in values[name])
+    more: dict[str, tuple[str | int, ...]] = {"material": tuple(materials)}
+    for found in (*map(world.attribute_values, levels), more):
+        for name, some in found.items():
+            seen = values.setdefault(name, [])
+            seen += [value for value in dict.fromkeys(some) if value not in seen]
     words = {
         name: _said(name, values[name])
         for name in ("shape", "material", "colour", "size", "count", "floor")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from difflib import get_close_matches
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -34,7 +35,7 @@ from torch import Tensor
 from syncflow.clip import ClipSpec
 from syncflow.config import ModelConfig
 from syncflow.generation import noise
-from syncflow.generation.arguments import checked, function, prompt_list, texts
+from syncflow.generation.arguments import checked, flag, function, prompt_list, texts
 from syncflow.generation.codecs import Codecs
 from syncflow.generation.drawing import Start, draw
 from syncflow.generation.events import times
@@ -46,7 +47,7 @@ from syncflow.model_io import model_folder
 from syncflow.models.latent_space import Scale
 from syncflow.models.text import tokens
 from syncflow.modular.parts import KINDS
-from syncflow.sampling import SamplingOptions
+from syncflow.sampling import OPTIONS, SamplingOptions
 
 #: Components by name.
 Parts = dict[str, Any]
@@ -188,6 +189,7 @@ class Denoise(_Step):
         prompts = prompt_list(asked.prompt)
         _check_texts(asked)
         function("callback", "each step", asked.callback)
+        progress = flag("progress", asked.progress)
         request = resolve(config.sampling, prompts, _options(asked))
         if request.sampling.candidates > 1:
             raise ValueError("candidates needs whole clips: call syncflow.load(...).generate")
@@ -221,7 +223,7 @@ class Denoise(_Step):
             request,
             noise.fresh(sources),
             asked.callback,
-            asked.progress,
+            progress,
         )
         return {"latents": latents, "audio_latents": audio_latents, "geometry": spec}
 
@@ -230,11 +232,16 @@ def _options(asked: SimpleNamespace) -> SamplingOptions:
     """Steps, guidance and ``sampling`` as one.
 
     Raises:
-        ValueError: ``sampling`` is no dict of options, or says again what is said beside it.
+        ValueError: ``sampling`` is no dict of options, has one that there is not, or says again
+            what is said beside it.
     """
     sampling = {} if asked.sampling is None else asked.sampling
     if not isinstance(sampling, dict) or not all(isinstance(name, str) for name in sampling):
         raise ValueError(f"sampling must be a dict, as {{'audio_steps': 20}}, got {sampling!r}")
+    for name in sampling:
+        if name not in OPTIONS:
+            near = get_close_matches(name, OPTIONS, n=1, cutoff=0.0)[0]
+            raise ValueError(f"sampling has no option {name!r}; the nearest is {near!r}")
     given = manner.merged(sampling, steps=asked.num_inference_steps, guidance=asked.guidance_scale)
     return cast(SamplingOptions, given)
 

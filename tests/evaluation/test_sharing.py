@@ -5,6 +5,7 @@ import json
 import wave
 
 import pytest
+import torch
 
 from syncflow.cli import main
 from syncflow.clip import Clip
@@ -37,12 +38,11 @@ def test_javisbench_reads_clips_and_sounds_by_row(model, tmp_path):
         assert media.probe(out / f"sample_{number:04d}.mp4").seconds == 1
         with wave.open(str(out / f"sample_{number:04d}.wav")) as sound:
             assert (sound.getframerate(), sound.getnframes()) == (48000, 48000)
-    # What is there stays; what is missing, or was made from another seed, comes.
+    # What is there stays; what is missing comes.
     (out / "sample_0002.wav").unlink()
     before = (out / "sample_0001.mp4").stat().st_mtime_ns
     assert share(model, "javisbench", prompts, out, batch=2) == (1, 2)
     assert (out / "sample_0001.mp4").stat().st_mtime_ns == before
-    assert share(model, "javisbench", prompts, out, batch=2, seed=9)[0] == 3
     assert share(model, "javisbench", prompts, tmp_path / "few", clips=1) == (1, 0)
 
 
@@ -116,6 +116,107 @@ def test_a_file_that_was_cut_is_made_again(model, tmp_path, ending):
     assert share(model, "javisbench", prompts, out) == (1, 0)
     assert path.read_bytes() == whole
     assert share(model, "javisbench", prompts, out) == (0, 1)
+
+
+def snapshot(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """The same in all but its weights."""
+    made = build()
+    with torch.no_grad():
+        next(made.ddit.parameters()).add_(1)
+    made.folder = made.save(tmp_path_factory.mktemp("share") / "model")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"seed": 9}, r"whole clips of seed 0, not of 9: choose another folder, or empty"),
+        ({"options": {"steps": 2}}, "whole clips of steps 1, not of 2: "),
+        ({"options": {"steps": 1, "seconds": 0.5}}, "whole clips of seconds 1.0, not of 0.5: "),
+        ({"options": {"steps": 1, "negative_prompt": "x"}}, "of negative_prompt None, not of 'x'"),
+        ({"layout": "t2av-compass", "prompts": "p.json"}, "whole clips of layout 'javisbench', "),
+        ({"prompts": "q.csv"}, "whole clips of prompt 'a', not of 'c': "),
+        ({"owner": "other"}, "whole clips of model_hash '"),
+    ],
+)
+def test_whole_clips_that_were_made_otherwise_stay(model, other, tmp_path, more, said):
+    (tmp_path / "p.csv").write_text("text\na\nb\n")
+    (tmp_path / "q.csv").write_text("text\nc\nb\n")
+    (tmp_path / "p.json").write_text(json.dumps([{"index": 7, "prompt": "a"}]))  # beside the others
+    given = {"layout": "javisbench", "prompts": "p.csv", "options": {"steps": 1}}
+
+    def make(prompts, owner="model", **more):
+        used, out = {"model": model, "other": other}[owner], tmp_path / "out"
+        return sharing.run(model=used, prompts=tmp_path / prompts, out=out, progress=False, **more)
+
+    assert make(**given) == (2, 0)
+    before = snapshot(tmp_path / "out")
+    with pytest.raises(ValueError, match=said) as caught:
+        make(**given | more)
+    assert "\n" not in str(caught.value) and str(tmp_path / "out") in str(caught.value)
+    assert snapshot(tmp_path / "out") == before
+    assert make(**given) == (0, 2), "with its own settings it goes on"
+
+
+def test_clips_that_were_cut_are_in_nobodys_way(model, tmp_path):
+    prompts, out = tmp_path / "p.csv", tmp_path / "out"
+    prompts.write_text("text\na\n")
+    share(model, "javisbench", prompts, out)
+    path = out / "sample_0000.wav"
+    path.write_bytes(path.read_bytes()[:-200])
+    assert share(model, "javisbench", prompts, out, seed=9) == (1, 0)
+    with pytest.raises(ValueError, match="whole clips of seed 9, not of 0"):
+        share(model, "javisbench", prompts, out)
+
+
+def test_a_clip_beyond_the_list_counts_too(model, tmp_path):
+    """It has another number, so its own tags are not asked."""
+    prompts, out = tmp_path / "p.json", tmp_path / "out"
+    prompts.write_text(json.dumps([{"index": 1, "prompt": "a"}]))
+    share(model, "t2av-compass", prompts, out)
+    prompts.write_text(json.dumps([{"index": 2, "prompt": "a"}]))
+    with pytest.raises(ValueError, match="whole clips of seed 0, not of 9"):
+        share(model, "t2av-compass", prompts, out, seed=9)
+    assert share(model, "t2av-compass", prompts, out) == (1, 0)
+
+
+def test_a_folder_without_settings_is_known_by_its_clips(model, tmp_path):
+    prompts, out = tmp_path / "p.csv", tmp_path / "out"
+    prompts.write_text("text\na\n")
+    share(model, "javisbench", prompts, out)
+    settings = out / ".written" / "settings.json"
+    settings.unlink()
+    with pytest.raises(ValueError, match="whole clips of seed 0, not of 9"):
+        share(model, "javisbench", prompts, out, seed=9)
+    assert share(model, "javisbench", prompts, out) == (0, 1) and settings.exists()
+
+
+def test_clips_of_others_stay(model, tmp_path):
+    prompts, out = tmp_path / "p.csv", tmp_path / "out"
+    prompts.write_text("text\na\n")
+    out.mkdir()
+    (out / "sample_0007.mp4").write_bytes(b"theirs")
+    with pytest.raises(
+        ValueError, match=r"has a sample_0007\.mp4 of others: choose another folder"
+    ):
+        share(model, "javisbench", prompts, out)
+    assert [path.name for path in out.iterdir()] == ["sample_0007.mp4"]
+
+
+def test_the_command_tells_other_clips_in_a_line(model, tmp_path, capsys):
+    (tmp_path / "p.csv").write_text("text\na\n")
+    words = ["--layout", "javisbench", "--prompts", str(tmp_path / "p.csv"), "--steps", "1"]
+    words += ["--out", str(tmp_path / "o"), "--model", str(model.folder)]
+    assert main(["evaluate", "export", *words]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "export", *words, "--seed", "9"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "whole clips of seed 0, not of 9" in line
 
 
 @pytest.mark.parametrize(
