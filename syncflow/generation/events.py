@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import numbers
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ Times = Sequence[float]
 #: Of some of the prompts, by their rows and seeds: seconds as of ``events``, or None.
 When = Callable[[Sequence[int], Sequence[int]], Tensor | None]
 
+_NEAREST = 5  # of so many rhythms that fit, the seed draws one
 _PLAN = 7  # keeps what is drawn here apart from the noise of the same seed
 
 
@@ -79,6 +82,52 @@ def planned(
     return torch.nn.utils.rnn.pad_sequence(found, batch_first=True, padding_value=math.nan)
 
 
+def going_on(
+    config: ModelConfig,
+    prompt: str,
+    before: Times,
+    known: float,
+    draw: np.random.Generator,
+) -> list[float]:
+    """Times (s) of a window after its first ``known`` seconds, where things touched ``before``:
+    as in one of the training clips (``ModelConfig.rhythms``) that touched so too.
+
+    Among those with as many contacts as the caption says, and as many of them in the known part,
+    the seed draws one of the nearest. Its gaps go on from the last contact, longer or shorter as
+    the last gap that is known says, so that bounces become shorter as they did.
+
+    Args:
+        config: of the model; it has rhythms.
+        prompt: the caption.
+        before: times in the window; what was before it is negative.
+        known: s.
+        draw: of the seed.
+    """
+    seen = [time for time in before if time >= 0]
+    rhythms = config.rhythms or []
+    split = [([t for t in r if t < known], [t for t in r if t >= known]) for r in rhythms]
+    counts = said_count(prompt)
+    like = [parts for parts in split if len(parts[0]) == len(seen)]
+    fitting = [parts for parts in like if counts in (None, sum(map(len, parts)))] or like
+    which = draw.random()
+    if not fitting:
+        return []
+    far = [_far(old, seen) for old, _ in fitting]
+    nearest = np.argsort(far, kind="stable")[:_NEAREST]
+    old, new = fitting[nearest[int(which * len(nearest))]]
+    if not old:
+        return new
+    scale = 1.0
+    if len(old) > 1:
+        scale = min(1.0, (seen[-1] - seen[-2]) / (old[-1] - old[-2]))
+    times = [seen[-1] + scale * (time - old[-1]) for time in new]
+    return [t for t in times if known < t < config.geometry.seconds]
+
+
+def _far(old: Times, seen: Times) -> float:
+    return sum(abs(a - b) for a, b in zip(old, seen, strict=True))
+
+
 def events(
     contacts: Times | Sequence[Times] | None, prompts: int, takes_times: bool, seconds: float
 ) -> Tensor | None:
@@ -94,6 +143,25 @@ def events(
     Raises:
         ValueError: the model takes none, or a time is no time of the clip.
     """
+    lists = each(contacts, prompts, takes_times)
+    within = Real(0, seconds, "s")
+    for time in itertools.chain.from_iterable(lists or []):
+        if not within.holds(time):
+            raise ValueError(f"a contact must be at 0 to {seconds:g} seconds, got {time!r}")
+    return None if lists is None else told(lists)
+
+
+def each(
+    contacts: Times | Sequence[Times] | None, prompts: int, takes_times: bool
+) -> list[list[float]] | None:
+    """The times of each prompt, whatever clip they are of; None where nobody says any.
+
+    Args:
+        contacts, prompts, takes_times: as in ``events``.
+
+    Raises:
+        ValueError: the model takes none, or they are no times, or lists for other prompts.
+    """
     if contacts is None:
         return None
     if not takes_times:
@@ -104,17 +172,16 @@ def events(
     for_all = [item for item in contacts if not isinstance(item, (list, tuple))]
     if own and for_all:
         raise ValueError(f"contacts are times, or a list of them for each prompt: {contacts!r}")
-    lists: list[list[object]] = own or [for_all] * prompts
+    lists = own or [cast("list[float]", for_all)] * prompts
     if len(lists) != prompts:
         raise ValueError(f"contacts for {len(lists)} prompts, and there are {prompts}")
-    within = Real(0, seconds, "s")
-    for times in lists:
-        for time in times:
-            if not within.holds(time):
-                raise ValueError(f"a contact must be at 0 to {seconds:g} seconds, got {time!r}")
-    longest = max(map(len, lists))
+    return lists
+
+
+def told(lists: Sequence[Times]) -> Tensor | None:
+    """Times as of ``events``, None where there are none."""
+    longest = max(map(len, lists), default=0)
     if not longest:
         return None
-    missing = math.nan
-    rows = [times + [missing] * (longest - len(times)) for times in lists]
+    rows = [[*times, *[math.nan] * (longest - len(times))] for times in lists]
     return torch.tensor(rows, dtype=torch.float32)
