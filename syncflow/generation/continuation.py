@@ -1,7 +1,7 @@
-"""Parts of clips drawn anew, by any model, without training for it, and the way to clips that go on.
+"""Clips that go on (``extension``), and parts of clips drawn anew, without training for either.
 
-Both (``extension`` has the latter) draw a window of which a part is given (``window``). What is
-given is the person's own in the result, not its decoded copy.
+Both draw a window of which a part is given (``window``). What is given is the person's own in the
+result, not its decoded copy.
 """
 
 from __future__ import annotations
@@ -50,18 +50,17 @@ def run(
     span: object = None,
     part: Part = "audio",
 ) -> list[Clip]:
-    """``generate`` with ``extend`` or ``retake``; ``others``: its arguments that go with neither.
+    """``generate`` with ``extend`` or ``retake``; ``others``: its arguments that go with neither,
+    but for ``contacts``, which go with ``extend``.
 
     Raises:
         ValueError: arguments that do not go together, or as ``extended`` and ``retaken``.
     """
     if extend is not None and retake is not None:
         raise ValueError("give extend or retake, not both")
-    others = {**others, "candidates": wishes.sampling.get("candidates")}
-    contacts = cast("Times | Sequence[Times] | None", others["contacts"])
-    if extend is not None:
-        del others["contacts"]
-    for name, value in others.items():
+    alone = {**others, "candidates": wishes.sampling.get("candidates")}
+    contacts = None if extend is None else alone.pop("contacts", None)
+    for name, value in alone.items():
         plain = _PLAIN.get(name, 1)
         if value is not None and not (isinstance(value, type(plain)) and value == plain):
             what = "extend" if extend is not None else "retake"
@@ -70,7 +69,8 @@ def run(
         if span is not None or part != "audio":
             which = "part" if span is None else "span"
             raise ValueError(f"{which} belongs to retake: extend adds at the end")
-        return extended(model, prompts, extend, seconds, seed, wishes, contacts)
+        when = cast("Times | Sequence[Times] | None", contacts)
+        return extended(model, prompts, extend, seconds, seed, wishes, when)
     if seconds is not None:
         raise ValueError("retake keeps the clip's length: leave seconds out")
     return [retaken(model, prompts, retake, span, part, seed, wishes)]

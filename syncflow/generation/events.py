@@ -21,7 +21,11 @@ Times = Sequence[float]
 #: Of some of the prompts, by their rows and seeds: seconds as of ``events``, or None.
 When = Callable[[Sequence[int], Sequence[int]], Tensor | None]
 
-_NEAREST = 5  # of so many rhythms that fit, the seed draws one
+#: Seconds that count like one between two contacts: for every contact that one has and the other
+#: has not, and for a number that is not the caption's.
+_MISSED, _UNSAID = 0.3, 0.15
+_NEAR = 0.1  # s, of rhythms that fit as well
+_SHORTEST = 0.5  # of a flight, as a share of the one before
 _PLAN = 7  # keeps what is drawn here apart from the noise of the same seed
 
 
@@ -90,42 +94,43 @@ def going_on(
     draw: np.random.Generator,
 ) -> list[float]:
     """Times (s) of a window after its first ``known`` seconds, where things touched ``before``:
-    as in one of the training clips (``ModelConfig.rhythms``) that touched so too.
+    those of one of the training clips (``ModelConfig.rhythms``) that began as the window does.
 
-    Among those with as many contacts as the caption says, and as many of them in the known part,
-    the seed draws one of the nearest. Its gaps go on from the last contact, longer or shorter as
-    the last gap that is known says, so that bounces become shorter as they did.
+    The seed draws among those that come nearest: their contacts in the known part are where the
+    window's are, the flight that is under way ends after at most as long as the one before it, as
+    bounces do, and not much sooner, and there are as many as the caption says. Where bounces have
+    become shorter than any in the rhythms, they go on about as short.
 
     Args:
         config: of the model; it has rhythms.
         prompt: the caption.
-        before: times in the window; what was before it is negative.
+        before: times in the window, in order; what was before it is negative.
         known: s.
         draw: of the seed.
     """
-    seen = [time for time in before if time >= 0]
+    seconds, count = config.geometry.seconds, said_count(prompt)
     rhythms = config.rhythms or []
-    split = [([t for t in r if t < known], [t for t in r if t >= known]) for r in rhythms]
-    counts = said_count(prompt)
-    like = [parts for parts in split if len(parts[0]) == len(seen)]
-    fitting = [parts for parts in like if counts in (None, sum(map(len, parts)))] or like
-    which = draw.random()
-    if not fitting:
-        return []
-    far = [_far(old, seen) for old, _ in fitting]
-    nearest = np.argsort(far, kind="stable")[:_NEAREST]
-    old, new = fitting[nearest[int(which * len(nearest))]]
-    if not old:
-        return new
-    scale = 1.0
-    if len(old) > 1:
-        scale = min(1.0, (seen[-1] - seen[-2]) / (old[-1] - old[-2]))
-    times = [seen[-1] + scale * (time - old[-1]) for time in new]
-    return [t for t in times if known < t < config.geometry.seconds]
+    costs = [
+        _unlike(rhythm, before, known, seconds) + (0 if count in (None, len(rhythm)) else _UNSAID)
+        for rhythm in rhythms
+    ]
+    near = [i for i, cost in enumerate(costs) if cost <= min(costs) + _NEAR]
+    return [time for time in rhythms[near[draw.integers(len(near))]] if time >= known]
 
 
-def _far(old: Times, seen: Times) -> float:
-    return sum(abs(a - b) for a, b in zip(old, seen, strict=True))
+def _unlike(rhythm: Times, before: Times, known: float, seconds: float) -> float:
+    """How far (s) a window that goes on as ``rhythm`` is from one that does so from its start."""
+    seen = [time for time in before if time >= 0]
+    old = [time for time in rhythm if time < known]
+    # Of the last contacts, which the new ones follow.
+    far = sum(abs(a - b) for a, b in zip(reversed(old), reversed(seen), strict=False))
+    far += _MISSED * abs(len(old) - len(seen))
+    if len(before) > 1:
+        last = before[-1] - before[-2]
+        # With no contact more, the flight ends after the window.
+        gap = (rhythm[len(old)] if len(rhythm) > len(old) else seconds) - before[-1]
+        far += max(0.0, gap - last) + max(0.0, _SHORTEST * last - gap)
+    return far
 
 
 def events(

@@ -54,7 +54,8 @@ def extended(
     from where the one before ended; of a list of clips, one each.
 
     A window of the model's own length holds as much of the old clip as fits into its first half and
-    is drawn on from there; longer extensions are several windows.
+    is drawn on from there; longer extensions are several windows. Each is told when things touch in
+    all of it: in a clip that was given, as they are seen there.
 
     Args:
         clip: a Clip of the model's rates, a path, or a list with one per sentence.
@@ -84,11 +85,10 @@ def extended(
     asked = resolve(model.config.sampling, prompts, wishes.sampling, extend=clip)
     said = events.each(contacts, len(prompts), bool(model.config.ddit.event_bins))
     pasts = [_Past(_of_model(one, spec)) for one in (clips if several else clips[:1])]
-    lengths = [
-        len((pasts[i] if several else pasts[0]).clip.video) + (0 if several else i * wanted)
-        for i in range(len(prompts))
-    ]
-    for times, length in zip(said or [], lengths, strict=bool(said)):
+    lengths = [len(past.clip.video) for past in pasts]
+    if not several:
+        lengths = [lengths[0] + index * wanted for index in range(len(prompts))]
+    for times, length in zip(said or [], lengths, strict=False):
         _check_times(times, length / spec.fps, (length + wanted) / spec.fps)
     made: list[_Past] = []
     for index, sentence in enumerate(prompts):
@@ -104,8 +104,8 @@ def _check_times(times: Sequence[object], begin: float, end: float) -> None:
     for time in times:
         if not within.holds(time):
             raise ValueError(
-                f"a contact must be in what is added, at {begin:g} to {end:g} seconds of the whole, "
-                f"got {time!r}"
+                f"a contact must be in what is added, at {begin:g} to {end:g} seconds from the "
+                f"start of the clip that goes on, got {time!r}; prompts in turn take a list each"
             )
 
 
@@ -126,8 +126,10 @@ class _When:
         self.times: list[float] | None = None
         self.draw: np.random.Generator | None = None
         if said or (said is None and model.config.rhythms):
-            known = _seen(past.clip, model.config.geometry.spec)
-            self.times = sorted([*(known if past.contacts is None else past.contacts), *(said or [])])
+            known = past.contacts
+            if known is None:
+                known = _seen(past.clip, model.config.geometry.spec)
+            self.times = sorted([*known, *(said or [])])
         if said is None and self.times is not None:
             self.draw = np.random.default_rng([seed, _PLAN])
 
@@ -161,7 +163,7 @@ def _extended(
         known = _known(len(video), spec)
         start = round(known / spec.fps * spec.sample_rate)
         heard = start // AUDIO_HOP
-        if latents is None:
+        if latents is None or start % AUDIO_HOP:
             given = model.codecs.encode_video([video[-known:]])
             sound = model.codecs.encode_audio([audio[-start:]])[:, :heard]
         else:
@@ -174,7 +176,7 @@ def _extended(
         decoded = model.codecs.decode_audio(latents[1][0], spec)
         audio = joined(audio, decoded, start, spec.sample_rate)
         video = torch.cat([video, model.codecs.decode_video(latents[0][0], spec)[known:]])
-        latents = _whole(latents, max(0, len(video) - until), start, spec)
+        latents = _ending(latents, max(0, len(video) - until), spec)
     audio = as_long(audio, round(until / spec.fps * spec.sample_rate))
     whole = Clip(video[:until], audio, spec.fps, spec.sample_rate, prompt)
     times = when.times
@@ -183,13 +185,13 @@ def _extended(
     return _Past(whole, latents, times)
 
 
-def _whole(
-    latents: tuple[Tensor, Tensor], left_out: int, start: int, spec: ClipSpec
+def _ending(
+    latents: tuple[Tensor, Tensor], left_out: int, spec: ClipSpec
 ) -> tuple[Tensor, Tensor] | None:
-    """Latents without the last ``left_out`` frames; None where these or the sample ``start`` at
-    which the new part begins are none where latents of both kinds end."""
+    """A window's latents without its last ``left_out`` frames; None where picture and sound then
+    end inside of one."""
     samples = round(left_out / spec.fps * spec.sample_rate)
-    if left_out % VIDEO_STRIDE[0] or samples % AUDIO_HOP or start % AUDIO_HOP:
+    if left_out % VIDEO_STRIDE[0] or samples % AUDIO_HOP or spec.num_samples % AUDIO_HOP:
         return None
     video, audio = latents
     frames, sounds = left_out // VIDEO_STRIDE[0], samples // AUDIO_HOP
