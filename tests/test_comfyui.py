@@ -142,6 +142,11 @@ def test_times_of_contacts_that_cannot_be_are_refused(comfy):
         run(comfy, "SyncflowGenerate", model=model, contacts="0.4, 2.5")
     with pytest.raises(ValueError, match="contacts must be seconds.*'soon'"):
         run(comfy, "SyncflowGenerate", model=model, contacts="soon")
+    _, images, audio, _ = run(comfy, "SyncflowGenerate", model=model, steps=1)
+    given = {"model": model, "images": images, "audio": audio, "seconds": 1.0, "steps": 1}
+    with pytest.raises(ValueError, match="at 2 to 3 seconds"):
+        run(comfy, "SyncflowExtend", **given, contacts="1.5")
+    assert len(run(comfy, "SyncflowExtend", **given, contacts="2.4")[1]) == 48
 
 
 @pytest.mark.parametrize("name", ["workflow.json", "extend.json"])

@@ -1,5 +1,8 @@
 """Clips that go on and parts drawn anew: what is given comes back as it was."""
 
+import itertools
+
+import numpy as np
 import pytest
 import torch
 
@@ -8,7 +11,11 @@ from syncflow import flow
 from syncflow.cli import main
 from syncflow.clip import Clip
 from syncflow.data import media
+from syncflow.generation import extension
+from syncflow.generation import window as window_module
+from syncflow.generation.events import going_on
 from syncflow.noise_steps import Held
+from tests.small_model import build
 
 PROMPT = "a metal ball bounces three times on concrete"
 FEW = {"steps": 2, "audio_steps": 2, "progress": False}
@@ -46,6 +53,127 @@ def test_several_prompts_go_on_in_turn_and_several_clips_each_for_itself(model, 
     each = model.generate(words, extend=[clip, other], seconds=0.5, seed=2, **FEW)
     assert torch.equal(each[0].video, first.video)
     assert torch.equal(each[1].video[:32], other.video) and len(each[1].video) == 40
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """What every window was given and told, and what became of it."""
+    seen = []
+
+    def drawn(model, prompt, spec, window, asked, source, wishes, when=None):
+        latents = window_module.drawn(model, prompt, spec, window, asked, source, wishes, when)
+        times = [] if when is None else [round(t, 3) for t in when[~when.isnan()].tolist()]
+        seen.append((window, times, latents))
+        return latents
+
+    monkeypatch.setattr(extension, "drawn", drawn)
+    return seen
+
+
+def test_a_window_is_given_what_the_one_before_drew(model, clip, windows):
+    """Also the next prompt's first, and where the last window is cut between latents of both."""
+    model.generate([PROMPT, PROMPT], extend=clip, seconds=1.5, **FEW)
+    assert len(windows) == 4
+    for ended, ((_, _, (video, audio)), (window, _, _)) in zip(
+        ((8, 100), (6, 75), (8, 100)), itertools.pairwise(windows), strict=True
+    ):
+        frames, sounds = ended
+        assert torch.equal(window.video[:, :, :4], video[:, :, frames - 4 : frames])
+        assert torch.equal(window.audio[:, :50], audio[:, sounds - 50 : sounds])
+
+
+@pytest.mark.parametrize("pictures, seconds", [(6, 2.25), (32, 1.1), (4, 2)])
+def test_lengths_that_fit_no_latents_go_on_too(model, clip, pictures, seconds):
+    short = Clip(clip.video[:pictures], clip.audio[: pictures * 3000])
+    made = model.generate([PROMPT, PROMPT], extend=short, seconds=seconds, **FEW)
+    added = round(seconds * 16)
+    for turn, longer in enumerate(made, 1):
+        assert len(longer.video) == pictures + turn * added
+        assert len(longer.audio) == len(longer.video) * 3000
+    assert torch.equal(made[1].video[: pictures + added], made[0].video)
+
+
+def test_every_window_is_told_the_times_in_it(model, clip, windows, monkeypatch):
+    monkeypatch.setattr(extension.detector, "times", lambda video, fps: [0.4, 1.3])
+    asked = {"contacts": [3.2, 2.5], "seconds": 2.0, "seed": 1}
+    one = model.generate(PROMPT, extend=clip, **asked, **FEW)
+    assert [told for _, told, _ in windows] == [[0.3, 1.5], [0.5, 1.2]]
+    assert one.made["contacts"] == [3.2, 2.5]
+    plain = model.generate(PROMPT, extend=clip, seconds=2.0, seed=1, contacts=[], **FEW)
+    assert [told for _, told, _ in windows[2:]] == [[], []]
+    assert not torch.equal(plain.video, one.video) and torch.equal(plain.video[:32], clip.video)
+
+
+def test_times_of_prompts_in_turn_are_of_the_clip_that_each_goes_on_from(
+    model, clip, windows, monkeypatch
+):
+    monkeypatch.setattr(extension.detector, "times", lambda video, fps: [1.3])
+    both = model.generate([PROMPT] * 2, extend=clip, contacts=[[2.5], [3.2]], seconds=1, **FEW)
+    assert [told for _, told, _ in windows] == [[0.3, 1.5], [0.5, 1.2]]
+    assert [made.made["contacts"] for made in both] == [[2.5], [3.2]]
+    with pytest.raises(ValueError, match="at 3 to 4 seconds .* prompts in turn take a list each"):
+        model.generate([PROMPT] * 2, extend=clip, contacts=[2.5], seconds=1, **FEW)
+    model.generate([PROMPT] * 2, extend=[clip, clip], contacts=[2.5], seconds=1, **FEW)
+    assert [told for _, told, _ in windows[2:]] == [[0.3, 1.5]] * 2
+
+
+def test_where_nobody_says_when_the_seed_plans(model, clip, windows, monkeypatch):
+    monkeypatch.setattr(extension.detector, "times", lambda video, fps: [0.4, 1.3])
+    how = {"extend": clip, "seconds": 2.0, **FEW}
+    one, again = (model.generate(PROMPT, seed=7, **how) for _ in range(2))
+    assert torch.equal(one.video, again.video) and torch.equal(one.audio, again.audio)
+    (_, first, _), (_, second, _), *same = windows
+    assert [told for _, told, _ in same] == [first, second]
+    new = [t for t in first if t >= 1]
+    assert first[0] == 0.3 and new
+    assert [t for t in second if t < 1] == pytest.approx([t - 1 for t in new])
+    for seed in range(8, 14):
+        model.generate(PROMPT, seed=seed, **how)
+    assert any(told != first for _, told, _ in windows[4::2])
+    monkeypatch.setattr(model, "config", model.config.model_copy(update={"rhythms": None}))
+    model.generate(PROMPT, seed=7, **how)
+    assert [told for _, told, _ in windows[-2:]] == [[], []]
+
+
+def test_a_model_that_takes_no_times_goes_on_untold():
+    tiny = build()
+    given = tiny.generate(PROMPT, progress=False)
+    with pytest.raises(ValueError, match="not trained to be told when things touch"):
+        tiny.generate(PROMPT, extend=given, contacts=[1.2], progress=False)
+    assert len(tiny.generate(PROMPT, extend=given, progress=False).video) == 24
+
+
+RHYTHMS = [[0.2, 0.9, 1.5], [0.2, 0.9], [0.5, 1.2, 1.7], [0.5, 1.2], [1.4], [0.3, 0.7, 1.05, 1.35]]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "before", "new"),
+    [
+        ("a ball bounces three times", [0.2, 0.9], [1.5]),
+        ("a ball bounces three times", [-0.3, 0.5], [1.2, 1.7]),
+        ("a ball bounces twice", [-0.3, 0.5], [1.2]),
+        ("a ball bounces twice", [0.2, 0.9], [1.5]),  # two, but the second flight would be longer
+        ("a ball bounces twice", [0.3, 0.7], [1.05, 1.35]),
+        ("a ball", [], [1.4]),
+        ("a ball", [-0.2], [1.4]),
+    ],
+)
+def test_a_plan_goes_on_as_a_rhythm_that_began_so(model, prompt, before, new):
+    config = model.config.model_copy(update={"rhythms": RHYTHMS})
+    draw = np.random.default_rng(0)
+    assert going_on(config, prompt, before, 1.0, draw) == new
+
+
+def test_flights_of_a_plan_are_no_longer_than_those_before(model):
+    """Nearly: the shipped rhythms know no bounces as short as a ball's are in the end."""
+    for seed in range(30):
+        draw, times = np.random.default_rng(seed), [0.3, 1.2]
+        for begin in range(1, 9):
+            before = [time - begin for time in times]
+            times += [t + begin for t in going_on(model.config, "a ball", before, 1.0, draw)]
+        gaps = np.diff(times)
+        assert 0.2 < gaps.min() and gaps.max() < 1.2 and len(gaps) >= 8, times
+        assert gaps[-6:].mean() < gaps[:3].mean() and np.diff(gaps).max() < 0.3, times
 
 
 def test_a_file_goes_on(model, clip, tmp_path):
@@ -159,6 +287,7 @@ def test_clips_without_pixels_are_refused(model):
         ({"span": (0, 1), "candidates": 2}, "does not go with candidates"),
         ({"span": (0, 1), "video": torch.zeros(4, 3, 8, 8)}, "does not go with video"),
         ({"span": (0, 1), "v2a": "paper"}, "does not go with v2a"),
+        ({"span": (0, 1), "contacts": [0.5]}, "does not go with contacts"),
         ({"span": (0, 1), "rank": "best"}, "unknown rank 'best'"),
         ({"retake": None, "span": (0, 1)}, "give retake too"),
         ({"retake": None, "part": "smell"}, "unknown part 'smell'"),
@@ -184,7 +313,11 @@ def test_what_cannot_go_on_is_refused(model, clip):
     for wrong, said in (
         ({"part": "video"}, "part belongs to retake"),
         ({"v2a": "nonsense"}, "unknown v2a"),
-        ({"contacts": [0.5]}, "does not go with contacts"),
+        ({"image": "x.png"}, "does not go with image"),
+        ({"contacts": [0.5]}, "at 2 to 3 seconds from the start of the clip that goes on, got 0.5"),
+        ({"contacts": [2.5, 3.1]}, "at 2 to 3 seconds .* got 3.1"),
+        ({"contacts": [float("nan")]}, "at 2 to 3 seconds .* got nan"),
+        ({"contacts": [[2.5], [2.6]]}, "contacts for 2 prompts, and there are 1"),
     ):
         with pytest.raises(ValueError, match=said):
             model.generate(PROMPT, extend=clip, **wrong, **FEW)
@@ -217,6 +350,8 @@ def test_the_command_goes_on_and_retakes(tmp_path, monkeypatch, capsys):
                  "-o", "on-{i}.mp4", *few]) == 0  # fmt: skip
     lengths = [media.probe(f"on-{i}.mp4").seconds for i in (1, 2)]
     assert lengths == [2.5, 3.0]
+    told = ["generate", PROMPT, "--extend", "a.mp4", "--contacts", "2.4", "-o", "told.mp4", *few]
+    assert main(told) == 0 and media.probe("told.mp4").seconds == 3
     retake = ["generate", "--retake", "a.mp4", "--span", "0.5", "1"]
     assert main([*retake, "-o", "b.mp4", *few]) == 0
     assert torch.equal(Clip.load("a.mp4").video, Clip.load("b.mp4").video)
@@ -225,6 +360,7 @@ def test_the_command_goes_on_and_retakes(tmp_path, monkeypatch, capsys):
         ([*retake, "-o", "a.mp4"], "a.mp4"),
         (["generate", PROMPT, "--span", "0", "1", "-o", "c.mp4"], "give --retake too"),
         (["generate", PROMPT, "--extend", "gone.mp4", "-o", "c.mp4"], "gone.mp4"),
+        ([*told[:4], "--contacts", "1.4", "-o", "c.mp4"], "at 2 to 3 seconds"),
         (["generate", "--retake", "a.mp4", "-o", "c.mp4"], "span must be"),
     ):
         assert main(wrong) == 2

@@ -194,7 +194,7 @@ class Extend:
             "seconds": ("FLOAT", more),
             **_sampling(),
         }
-        return {"required": required}
+        return {"required": required, "optional": {"contacts": _CONTACTS}}
 
     def generate(
         self,
@@ -206,8 +206,10 @@ class Extend:
         seconds: float,
         steps: int,
         guidance: float,
+        contacts: str = "",
     ) -> tuple[Any, Tensor, dict[str, Any], float]:
-        """Pictures of the model's rate and a sound, with ``seconds`` more."""
+        """Pictures of the model's rate and a sound, with ``seconds`` more; ``contacts`` of these
+        are counted from the first picture."""
         spec = model.config.geometry.spec
         sound = sounds(audio, spec.sample_rate)
         clip = model.generate(
@@ -215,6 +217,7 @@ class Extend:
             extend=Clip(frames(images), sound, spec.fps, spec.sample_rate),
             seconds=seconds,
             seed=seed,
+            contacts=_times(contacts),
             callback=_watch(windows=True),
             progress=False,
             **_asked(steps, guidance),

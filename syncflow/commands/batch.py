@@ -19,7 +19,7 @@ from syncflow.commands import inputs, output_paths
 from syncflow.commands.options import MOST_SECONDS
 from syncflow.data import media
 from syncflow.data.export import formats, loudness, scale, tags
-from syncflow.generation import continuation, memory, record
+from syncflow.generation import extension, memory, record
 from syncflow.generation.pipeline import SyncFlow
 from syncflow.json_types import JsonObject
 
@@ -205,7 +205,7 @@ def _check(
         seconds = media.probe(args.extend or args.retake).seconds
     if args.extend:  # window by window of the model's own length
         window = spec
-        more = options.get("seconds") or spec.seconds * (1 - continuation.CONTEXT)
+        more = options.get("seconds") or spec.seconds * (1 - extension.CONTEXT)
         seconds = (seconds or 0.0) + more * len(job.prompts)
     if job.video is not None:
         given = media.probe(job.video)

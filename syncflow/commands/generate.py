@@ -90,7 +90,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "what of --retake is generated again (default audio)"
     add("--part", choices=("audio", "video", "both"), help=what)
     what = "when things touch, in seconds, e.g. 0.4,1.1, or none to ask for no times (for models "
-    what += "that take times; the shipped one draws its own by default)"
+    what += "that take times; the shipped one draws its own by default); with --extend from the "
+    what += "old clip's start"
     add("--contacts", type=options.contacts, metavar="S,S,...", help=what)
     count = options.count
     what = "soundtracks per picture, ranked by sync (default 1)"

@@ -1,4 +1,4 @@
-"""Clips that go on, and parts of clips drawn anew, by any model, without training for it.
+"""Clips that go on (``extension``), and parts of clips drawn anew, without training for either.
 
 Both draw a window of which a part is given (``window``). What is given is the person's own in the
 result, not its decoded copy.
@@ -18,12 +18,12 @@ from syncflow.clip import AUDIO_HOP, VIDEO_STRIDE, Clip, ClipSpec
 from syncflow.generation import memory, noise
 from syncflow.generation.arguments import Part
 from syncflow.generation.drawing import Wishes
+from syncflow.generation.events import Times
+from syncflow.generation.extension import extended
 from syncflow.generation.model import Model
-from syncflow.generation.request import Request, as_seen, fit, resolve
-from syncflow.generation.window import Window, as_long, drawn, joined, spliced
+from syncflow.generation.request import as_seen, resolve
+from syncflow.generation.window import Window, as_long, drawn, spliced
 
-#: Of a window, the share that the old clip may fill.
-CONTEXT = 0.5
 #: What goes with neither, unless it is this.
 _PLAIN = {"audio_takes": 1, "v2a": "one-pass", "rank": "sync"}
 
@@ -50,15 +50,17 @@ def run(
     span: object = None,
     part: Part = "audio",
 ) -> list[Clip]:
-    """``generate`` with ``extend`` or ``retake``; ``others``: its arguments that go with neither.
+    """``generate`` with ``extend`` or ``retake``; ``others``: its arguments that go with neither,
+    but for ``contacts``, which go with ``extend``.
 
     Raises:
         ValueError: arguments that do not go together, or as ``extended`` and ``retaken``.
     """
     if extend is not None and retake is not None:
         raise ValueError("give extend or retake, not both")
-    others = {**others, "candidates": wishes.sampling.get("candidates")}
-    for name, value in others.items():
+    alone = {**others, "candidates": wishes.sampling.get("candidates")}
+    contacts = None if extend is None else alone.pop("contacts", None)
+    for name, value in alone.items():
         plain = _PLAIN.get(name, 1)
         if value is not None and not (isinstance(value, type(plain)) and value == plain):
             what = "extend" if extend is not None else "retake"
@@ -67,83 +69,11 @@ def run(
         if span is not None or part != "audio":
             which = "part" if span is None else "span"
             raise ValueError(f"{which} belongs to retake: extend adds at the end")
-        return extended(model, prompts, extend, seconds, seed, wishes)
+        when = cast("Times | Sequence[Times] | None", contacts)
+        return extended(model, prompts, extend, seconds, seed, wishes, when)
     if seconds is not None:
         raise ValueError("retake keeps the clip's length: leave seconds out")
     return [retaken(model, prompts, retake, span, part, seed, wishes)]
-
-
-def extended(
-    model: Model, prompts: list[str], clip: object, seconds: float | None, seed: int, wishes: Wishes
-) -> list[Clip]:
-    """The clip and ``seconds`` more of it, for each sentence: of one clip in turn, each going on
-    from where the one before ended; of a list of clips, one each.
-
-    A window of the model's own length holds as much of the old clip as fits into its first half and
-    is drawn on from there; longer extensions are several windows.
-
-    Args:
-        clip: a Clip of the model's rates, a path, or a list with one per sentence.
-        seconds: how much is added; None = half of the model's own length.
-
-    Raises:
-        ValueError: the clip is shorter than one latent frame or has other rates, or the model's own
-            length is a single one.
-    """
-    several = isinstance(clip, (list, tuple))
-    clips = list(clip) if isinstance(clip, (list, tuple)) else [clip] * len(prompts)
-    if len(clips) != len(prompts):
-        raise ValueError(f"{len(clips)} clips to extend for {len(prompts)} prompts; give one each")
-    spec = model.config.geometry.spec
-    if not _known(spec.num_frames, spec):
-        raise ValueError(
-            f"this model's clips have {spec.num_frames} frames, too few to hold a part of another"
-        )
-    memory.check(model, spec)
-    more = spec.seconds * (1 - CONTEXT) if seconds is None else seconds
-    asked = resolve(model.config.sampling, prompts, wishes.sampling, extend=clip)
-    made: list[Clip] = []
-    for index, sentence in enumerate(prompts):
-        last = made[-1] if made and not several else _of_model(clips[index], spec)
-        source = noise.generators([seed + index])
-        made.append(_extended(model, sentence, last, more, asked, source, wishes))
-    return made
-
-
-def _extended(
-    model: Model,
-    prompt: str,
-    clip: Clip,
-    seconds: float,
-    asked: Request,
-    source: noise.Generators,
-    wishes: Wishes,
-) -> Clip:
-    spec = model.config.geometry.spec
-    wanted = round(seconds * spec.fps)
-    if wanted < 1:
-        raise ValueError(f"seconds to add must be at least one frame, got {seconds}")
-    video, audio = clip.video, as_long(clip.audio, round(clip.seconds * clip.sample_rate))
-    until = len(video) + wanted
-    while len(video) < until:
-        known = _known(len(video), spec)
-        start = round(known / spec.fps * spec.sample_rate)
-        heard = start // AUDIO_HOP
-        given = model.codecs.encode_video([video[-known:]])
-        sound = model.codecs.encode_audio([audio[-start:]])[:, :heard]
-        window = Window.beginning(given, sound, spec)
-        x_video, x_audio = drawn(model, prompt, spec, window, asked, source, wishes)
-        sound = model.codecs.decode_audio(x_audio[0], spec)
-        audio = joined(audio, sound, start, spec.sample_rate)
-        video = torch.cat([video, model.codecs.decode_video(x_video[0], spec)[known:]])
-    audio = as_long(audio, round(until / spec.fps * spec.sample_rate))
-    return Clip(video[:until], audio, spec.fps, spec.sample_rate, prompt)
-
-
-def _known(frames: int, spec: ClipSpec) -> int:
-    """How many of a clip's last frames a window holds: whole latent frames."""
-    step = VIDEO_STRIDE[0]
-    return min(frames, int(spec.num_frames * CONTEXT)) // step * step
 
 
 def retaken(
@@ -207,29 +137,6 @@ def retaken(
         video = torch.where(inside_F[:, None, None, None], picture, given.video)
         out = replace(out, video=video, picture_file=None)
     return replace(out, prompt=prompts[0] or given.prompt, scores=None)
-
-
-def _of_model(clip: object, spec: ClipSpec) -> Clip:
-    """A clip with the model's rates and size."""
-    if isinstance(clip, (str, Path)):
-        clip = Clip.load(
-            clip, fps=spec.fps, sample_rate=spec.sample_rate, height=spec.height, width=spec.width
-        )
-    if not isinstance(clip, Clip):
-        raise ValueError(f"extend takes a Clip or a path, got {type(clip).__name__}")
-    if (clip.fps, clip.sample_rate) != (spec.fps, spec.sample_rate):
-        raise ValueError(
-            f"the clip has {clip.fps:g} frames/s and {clip.sample_rate} Hz, this model "
-            f"{spec.fps:g} and {spec.sample_rate}: load it with Clip.load(path, fps={spec.fps:g}, "
-            f"sample_rate={spec.sample_rate})"
-        )
-    if len(clip.video) < VIDEO_STRIDE[0]:
-        raise ValueError(
-            f"the clip has {len(clip.video)} pictures; to go on takes at least {VIDEO_STRIDE[0]}"
-        )
-    if clip.video.shape[2:] != (spec.height, spec.width):
-        clip = replace(clip, video=fit(clip.video, spec.height, spec.width), picture_file=None)
-    return clip
 
 
 def _check_picture(clip: object, spec: ClipSpec) -> None:

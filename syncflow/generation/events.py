@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import numbers
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,6 +21,11 @@ Times = Sequence[float]
 #: Of some of the prompts, by their rows and seeds: seconds as of ``events``, or None.
 When = Callable[[Sequence[int], Sequence[int]], Tensor | None]
 
+#: Seconds that count like one between two contacts: for every contact that one has and the other
+#: has not, and for a number that is not the caption's.
+_MISSED, _UNSAID = 0.3, 0.15
+_NEAR = 0.1  # s, of rhythms that fit as well
+_SHORTEST = 0.5  # of a flight, as a share of the one before
 _PLAN = 7  # keeps what is drawn here apart from the noise of the same seed
 
 
@@ -79,6 +86,53 @@ def planned(
     return torch.nn.utils.rnn.pad_sequence(found, batch_first=True, padding_value=math.nan)
 
 
+def going_on(
+    config: ModelConfig,
+    prompt: str,
+    before: Times,
+    known: float,
+    draw: np.random.Generator,
+) -> list[float]:
+    """Times (s) of a window after its first ``known`` seconds, where things touched ``before``:
+    those of one of the training clips (``ModelConfig.rhythms``) that began as the window does.
+
+    The seed draws among those that come nearest: their contacts in the known part are where the
+    window's are, the flight that is under way ends after at most as long as the one before it, as
+    bounces do, and not much sooner, and there are as many as the caption says. Where bounces have
+    become shorter than any in the rhythms, they go on about as short.
+
+    Args:
+        config: of the model; it has rhythms.
+        prompt: the caption.
+        before: times in the window, in order; what was before it is negative.
+        known: s.
+        draw: of the seed.
+    """
+    seconds, count = config.geometry.seconds, said_count(prompt)
+    rhythms = config.rhythms or []
+    costs = [
+        _unlike(rhythm, before, known, seconds) + (0 if count in (None, len(rhythm)) else _UNSAID)
+        for rhythm in rhythms
+    ]
+    near = [i for i, cost in enumerate(costs) if cost <= min(costs) + _NEAR]
+    return [time for time in rhythms[near[draw.integers(len(near))]] if time >= known]
+
+
+def _unlike(rhythm: Times, before: Times, known: float, seconds: float) -> float:
+    """How far (s) a window that goes on as ``rhythm`` is from one that does so from its start."""
+    seen = [time for time in before if time >= 0]
+    old = [time for time in rhythm if time < known]
+    # Of the last contacts, which the new ones follow.
+    far = sum(abs(a - b) for a, b in zip(reversed(old), reversed(seen), strict=False))
+    far += _MISSED * abs(len(old) - len(seen))
+    if len(before) > 1:
+        last = before[-1] - before[-2]
+        # With no contact more, the flight ends after the window.
+        gap = (rhythm[len(old)] if len(rhythm) > len(old) else seconds) - before[-1]
+        far += max(0.0, gap - last) + max(0.0, _SHORTEST * last - gap)
+    return far
+
+
 def events(
     contacts: Times | Sequence[Times] | None, prompts: int, takes_times: bool, seconds: float
 ) -> Tensor | None:
@@ -94,6 +148,25 @@ def events(
     Raises:
         ValueError: the model takes none, or a time is no time of the clip.
     """
+    lists = each(contacts, prompts, takes_times)
+    within = Real(0, seconds, "s")
+    for time in itertools.chain.from_iterable(lists or []):
+        if not within.holds(time):
+            raise ValueError(f"a contact must be at 0 to {seconds:g} seconds, got {time!r}")
+    return None if lists is None else told(lists)
+
+
+def each(
+    contacts: Times | Sequence[Times] | None, prompts: int, takes_times: bool
+) -> list[list[float]] | None:
+    """The times of each prompt, whatever clip they are of; None where nobody says any.
+
+    Args:
+        contacts, prompts, takes_times: as in ``events``.
+
+    Raises:
+        ValueError: the model takes none, or they are no times, or lists for other prompts.
+    """
     if contacts is None:
         return None
     if not takes_times:
@@ -104,17 +177,16 @@ def events(
     for_all = [item for item in contacts if not isinstance(item, (list, tuple))]
     if own and for_all:
         raise ValueError(f"contacts are times, or a list of them for each prompt: {contacts!r}")
-    lists: list[list[object]] = own or [for_all] * prompts
+    lists = own or [cast("list[float]", for_all)] * prompts
     if len(lists) != prompts:
         raise ValueError(f"contacts for {len(lists)} prompts, and there are {prompts}")
-    within = Real(0, seconds, "s")
-    for times in lists:
-        for time in times:
-            if not within.holds(time):
-                raise ValueError(f"a contact must be at 0 to {seconds:g} seconds, got {time!r}")
-    longest = max(map(len, lists))
+    return lists
+
+
+def told(lists: Sequence[Times]) -> Tensor | None:
+    """Times as of ``events``, None where there are none."""
+    longest = max(map(len, lists), default=0)
     if not longest:
         return None
-    missing = math.nan
-    rows = [times + [missing] * (longest - len(times)) for times in lists]
+    rows = [[*times, *[math.nan] * (longest - len(times))] for times in lists]
     return torch.tensor(rows, dtype=torch.float32)

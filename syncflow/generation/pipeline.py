@@ -160,8 +160,8 @@ class SyncFlow(Model):
                 length) more: the whole comes back. Several prompts go on in turn.
             retake: a Clip or a path whose ``part`` ("audio", "video" or "both") is drawn anew
                 between the two times of ``span``, in seconds; the rest stays as it is.
-            contacts: when things touch, in seconds from the start, or such a list for each prompt;
-                for models that take them. None: one of its ``rhythms``, if it has any; []: open.
+            contacts: when things touch (of ``extend``: in what is added), s from the whole's start,
+                or a list a prompt; for models that take them. None: as its ``rhythms``; []: open.
             audio_takes: soundtracks per picture.
             rank: "sync" puts the takes whose onsets meet the contacts in the picture first, and
                 fills in ``Clip.scores``; None leaves them in the order of their noise.

@@ -82,8 +82,10 @@ def drawn(
     asked: Request,
     source: noise.Generators,
     wishes: Wishes,
+    when: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The latents of picture and sound, given ones among them."""
+    """The latents of picture and sound, given ones among them; ``when``: times of the window as of
+    ``events.events`` that the model is told."""
     captions = encode_captions(
         model.ddit,
         model.text_encoder,
@@ -93,6 +95,7 @@ def drawn(
         wishes.negative_prompt,
         wishes.negative_audio_prompt,
         asked.sampling.null_caption,
+        when,
     )
     fresh = noise.fresh(source)
     start = window.start(source, fresh, clean=model.config.given_frames == "clean")

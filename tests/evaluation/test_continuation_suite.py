@@ -68,6 +68,8 @@ def test_the_worlds_own_continuation_is_as_good_as_real(reports):
         "clips": "extended, 2 to 4 s"
     }
     assert rows["extended, 2 to 4 s"]["quiet seams"][0] >= 0.75
+    whole = "extended, whole, 0 to 4 s"
+    assert rows[whole] == rows["real, whole, 0 to 4 s"] | {"clips": whole}
     assert reports[False]["unchanged outside the span"] == 1
 
 

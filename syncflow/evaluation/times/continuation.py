@@ -1,9 +1,9 @@
 """Clips that go on and parts drawn anew: does the rest hold, and is the new as good as the old?
 
-Extended clips are measured window by window, each like a clip of its own, and at their seams: the
-jump of the sound's level beside the jumps at every other border of 20 ms without an onset, the
-jump of the object's centre, and the colour that a probe names before and after. Real clips of the
-same length, cut where the seam would be, say what all of that is worth.
+Extended clips are measured whole, window by window, each like a clip of its own, and at their
+seams: the jump of the sound's level beside the jumps at every other border of 20 ms without an
+onset, the jump of the object's centre, and the colour that a probe names before and after. Real
+clips of the same length, cut where the seam would be, say what all of that is worth.
 """
 
 from __future__ import annotations
@@ -98,6 +98,8 @@ def run(
     ]
     rows = []
     for name, part in (("extended", longer), ("real, cut", real)):
+        whole = name.removesuffix(", cut")
+        rows.append({"clips": f"{whole}, whole, 0 to {seconds:g} s", **_sync(part, seed)})
         rows += _windows(name, part, window, windows, colour, seed)
     outside = [
         torch.equal(a.video, b.video) and not (a.audio != b.audio)[_outside(a, span)].any()
