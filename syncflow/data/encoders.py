@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from syncflow.clip import to_model
 from syncflow.data.latent_rows import Rows
 from syncflow.data.manifest import RecordLine, SkippedLine
-from syncflow.models.codec import AudioCodec, VideoCodec
+from syncflow.models.codec import AudioCodec, VideoCodec, has_bfloat16
 from syncflow.models.text.encoder import TextEncoder
-from syncflow.ops.bfloat16 import has_bfloat16
 
 
 def weights_hash(module: nn.Module, parts: Collection[str] = ()) -> str:

@@ -1,4 +1,4 @@
-"""What every VAE offers, whatever its kind."""
+"""What every VAE offers, whatever its kind, and in which numbers to run one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,24 @@ from torch import Tensor, nn
 
 from syncflow.models.posterior import DiagonalGaussian
 
+#: CPU capabilities of which any one multiplies bfloat16 itself.
+_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "avx10_1", "bf16", "arm_bf16", "sve_bf16")
 #: By these names the VAEs of every kind call what makes a latent.
 ENCODING = ("encoder", "quant_conv", "moments")
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 itself; what is no CPU is taken to.
+
+    On a CPU without instructions for it (AVX2 alone, say) PyTorch unpacks every number, and what is
+    meant to be faster is several times slower than in float32.
+    """
+    if device.type != "cpu":
+        return True
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else None
+    if known is None:  # PyTorch 2.9
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return any(known.get(name) for name in _INSTRUCTIONS)
 
 
 class VideoCodec(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from syncflow.ops.bfloat16 import has_bfloat16
+from syncflow.models.codec import has_bfloat16
 from syncflow.training.optim.muon import Float32Muon
 from syncflow.training.settings import LoopConfig
 

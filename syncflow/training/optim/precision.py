@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from syncflow.ops.bfloat16 import has_bfloat16
+from syncflow.models.codec import has_bfloat16
 from syncflow.training.settings import LoopConfig
 
 
