@@ -62,7 +62,12 @@ class SamplingOptions(TypedDict, total=False):
     ]
     guidance: Annotated[
         float | None,
-        Option(6.0, "guidance strength; 1 turns it off and halves the work", least=0, most=1000),
+        Option(
+            6.0,
+            "guidance strength; 1 turns it off, which halves the work of the steps that have it",
+            least=0,
+            most=1000,
+        ),
     ]
     audio_guidance: Annotated[
         float | None,

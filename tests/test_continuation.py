@@ -104,6 +104,28 @@ def test_every_window_is_told_the_times_in_it(model, clip, windows, monkeypatch)
     assert not torch.equal(plain.video, one.video) and torch.equal(plain.video[:32], clip.video)
 
 
+def test_of_a_long_clip_the_last_window_is_looked_at(model, clip, windows, monkeypatch):
+    """The detector's times are of what it is shown."""
+    shown = []
+    monkeypatch.setattr(
+        extension.detector, "times", lambda video, fps: (shown.append(len(video)), [1.3])[1]
+    )
+    long = Clip(torch.cat([clip.video, clip.video]), torch.cat([clip.audio, clip.audio]))
+    model.generate(PROMPT, extend=long, contacts=[4.5], seconds=1, **FEW)
+    assert shown == [32] and [told for _, told, _ in windows] == [[0.3, 1.5]]
+
+
+def test_what_is_planned_beyond_the_end_is_not_told_to_the_next_prompt(
+    model, clip, windows, monkeypatch
+):
+    monkeypatch.setattr(extension.detector, "times", lambda video, fps: [0.4])
+    monkeypatch.setattr(extension.events, "going_on", lambda *_: [1.2, 1.9])
+    model.generate([PROMPT] * 2, extend=clip, seconds=0.5, **FEW)
+    first, second = (told for _, told, _ in windows)
+    assert first == [1.2, 1.9]  # the clip's own contact was before the window
+    assert second == [0.7, 1.2, 1.9]  # 2.2 s of the whole; 2.9 s was cut away
+
+
 def test_times_of_prompts_in_turn_are_of_the_clip_that_each_goes_on_from(
     model, clip, windows, monkeypatch
 ):
@@ -135,6 +157,14 @@ def test_where_nobody_says_when_the_seed_plans(model, clip, windows, monkeypatch
     assert [told for _, told, _ in windows[-2:]] == [[], []]
 
 
+@pytest.mark.parametrize("contacts", [iter([2.5]), {2.5}, torch.tensor(2.5), object(), "2.5"])
+def test_times_are_a_list(model, clip, contacts):
+    with pytest.raises(ValueError, match="contacts are times, or a list of them"):
+        model.generate(PROMPT, extend=clip, contacts=contacts, seconds=1, **FEW)
+    with pytest.raises(ValueError, match="contacts are times, or a list of them"):
+        model.generate(PROMPT, contacts=contacts, **FEW)
+
+
 def test_a_model_that_takes_no_times_goes_on_untold():
     tiny = build()
     given = tiny.generate(PROMPT, progress=False)
@@ -164,7 +194,7 @@ def test_a_plan_goes_on_as_a_rhythm_that_began_so(model, prompt, before, new):
     assert going_on(config, prompt, before, 1.0, draw) == new
 
 
-def test_flights_of_a_plan_are_no_longer_than_those_before(model):
+def test_flights_of_a_plan_become_no_longer_on_the_whole(model):
     """Nearly: the shipped rhythms know no bounces as short as a ball's are in the end."""
     for seed in range(30):
         draw, times = np.random.default_rng(seed), [0.3, 1.2]

@@ -63,6 +63,10 @@ def test_other_materials_are_known_beside_those_of_a_level():
     assert more["examples"] == plain["examples"]
     assert vocabulary([1], ["glass", "foam", "foam"]) == vocabulary([1], ["foam"])
     assert vocabulary([2], ["stone"]) == vocabulary([2])
+    with pytest.raises(ValueError, match="at least one level"):
+        vocabulary([], ["stone"])
+    with pytest.raises(ValueError, match="a list of names, got 'stone'"):
+        vocabulary([1], "stone")
 
 
 def test_every_word_of_captions_of_any_material_is_known():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import numbers
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -97,9 +96,9 @@ def going_on(
     those of one of the training clips (``ModelConfig.rhythms``) that began as the window does.
 
     The seed draws among those that come nearest: their contacts in the known part are where the
-    window's are, the flight that is under way ends after at most as long as the one before it, as
-    bounces do, and not much sooner, and there are as many as the caption says. Where bounces have
-    become shorter than any in the rhythms, they go on about as short.
+    window's are, the flight that is under way ends after about as long as the one before it (what
+    is longer, or much shorter, counts against a rhythm), and there are as many as the caption says.
+    Where bounces have become shorter than any in the rhythms, they go on about as short.
 
     Args:
         config: of the model; it has rhythms.
@@ -171,7 +170,9 @@ def each(
         return None
     if not takes_times:
         raise ValueError("this model was not trained to be told when things touch (contacts)")
-    if isinstance(contacts, (str, numbers.Real)):
+    if isinstance(contacts, np.ndarray):
+        contacts = cast("Times", contacts.tolist())
+    if not isinstance(contacts, (list, tuple)):
         raise ValueError(f"contacts are times, or a list of them for each prompt: {contacts!r}")
     own = [list(item) for item in contacts if isinstance(item, (list, tuple))]
     for_all = [item for item in contacts if not isinstance(item, (list, tuple))]

@@ -90,6 +90,7 @@ def extended(
         lengths = [lengths[0] + index * wanted for index in range(len(prompts))]
     for times, length in zip(said or [], lengths, strict=False):
         _check_times(times, length / spec.fps, (length + wanted) / spec.fps)
+    noise.generators(seed + index for index in range(len(prompts)))  # that none is refused midway
     made: list[_Past] = []
     for index, sentence in enumerate(prompts):
         last = made[-1] if made and not several else pasts[index]

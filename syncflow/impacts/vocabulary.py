@@ -44,6 +44,10 @@ def vocabulary(levels: Sequence[int], materials: Sequence[str] = ()) -> dict[str
     Raises:
         ValueError: a level or a material that there is not.
     """
+    if not levels:
+        raise ValueError("a vocabulary is of at least one level, 1 to 4")
+    if isinstance(materials, str):
+        raise ValueError(f"materials are a list of names, got {materials!r}")
     known = captions.WORDS["material"]  # without drums, which are a shape too
     for material in materials:
         if material not in known:
