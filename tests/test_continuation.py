@@ -93,6 +93,21 @@ def test_lengths_that_fit_no_latents_go_on_too(model, clip, pictures, seconds):
     assert torch.equal(made[1].video[: pictures + added], made[0].video)
 
 
+@pytest.mark.parametrize(("seconds", "encoded"), [(1.5, 2), (1.0, 1)])
+def test_half_a_window_of_no_whole_latents_is_encoded_again(seconds, encoded, monkeypatch):
+    """Half of 1.5 s is 12 frames and 37.5 latents of sound; of 1 s it is 8 and 25."""
+    tiny = build(geometry={"seconds": seconds, "fps": 16, "height": 32, "width": 32})
+    clip = tiny.generate(PROMPT, seed=1, **FEW)
+    calls = []
+    codecs = type(tiny.codecs)
+    encode = codecs.encode_audio
+    monkeypatch.setattr(
+        codecs, "encode_audio", lambda self, audio: (calls.append(1), encode(self, audio))[1]
+    )
+    tiny.generate(PROMPT, extend=clip, seconds=seconds, **FEW)
+    assert len(calls) == encoded
+
+
 def test_every_window_is_told_the_times_in_it(model, clip, windows, monkeypatch):
     monkeypatch.setattr(extension.detector, "times", lambda video, fps: [0.4, 1.3])
     asked = {"contacts": [3.2, 2.5], "seconds": 2.0, "seed": 1}
@@ -192,6 +207,12 @@ def test_a_plan_goes_on_as_a_rhythm_that_began_so(model, prompt, before, new):
     config = model.config.model_copy(update={"rhythms": RHYTHMS})
     draw = np.random.default_rng(0)
     assert going_on(config, prompt, before, 1.0, draw) == new
+
+
+def test_a_plan_has_no_flight_much_shorter_than_the_one_before(model):
+    rhythms = [[0.1, 0.9, 1.02], [0.25, 0.9, 1.5]]
+    config = model.config.model_copy(update={"rhythms": rhythms})
+    assert going_on(config, "a ball", [0.1, 0.9], 1.0, np.random.default_rng(0)) == [1.5]
 
 
 def test_flights_of_a_plan_become_no_longer_on_the_whole(model):

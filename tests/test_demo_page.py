@@ -319,7 +319,10 @@ def test_large_uploads_and_ways_around_the_queue_are_refused(served):
 def test_files_are_gone_at_the_end(tmp_path, number):
     port = free_port()
     code = (
-        "from tests.stand_in_model import Model; from syncflow.serving.demo import serve\n"
+        "import signal; from tests.stand_in_model import Model\n"
+        "from syncflow.serving.demo import serve\n"
+        # A shell without job control has what it starts in the background ignore Ctrl-C.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"try: serve(Model(), port={port})\nexcept KeyboardInterrupt: pass"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}

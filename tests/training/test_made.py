@@ -1,6 +1,7 @@
 """The video decoder on latents as the tower makes them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -85,6 +86,23 @@ def test_made_latents_are_nearer_the_later_they_start(folder):
         means.append(float(told.mean()))
     assert means[0] > means[1] > means[2] > 0
     assert means[2] < 0.01
+
+
+def test_noise_is_replaced_as_the_model_says(folder):
+    made = {}
+    for name, sampling in {
+        "none": {}, "all": {"eta": 1.0}, "late": {"eta": 1.0, "eta_start": 0.9}
+    }.items():  # fmt: skip
+        model = folder / f"model_{name}"
+        shutil.copytree(folder / "model", model)
+        config = json.loads((model / "config.json").read_text())
+        config["sampling"] = {**config["sampling"], "steps": 6, **sampling}
+        (model / "config.json").write_text(json.dumps(config))
+        out = f"noise_{name}"
+        run(folder, **made_config(folder, out, model=str(model), start=[0.3, 0.3]))
+        made[name] = MadeLatents(folder / out).row(0)[0]
+    torch.testing.assert_close(made["late"], made["none"], rtol=0, atol=1e-2)
+    assert (made["all"] - made["none"]).abs().max() > 0.05
 
 
 def test_what_was_cut_off_is_made_alike(folder):
