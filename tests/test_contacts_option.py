@@ -138,3 +138,35 @@ def test_a_cached_tower_is_told_too(told) -> None:
     cached = run(told, contacts=[0.3], cache="video", cache_threshold=1e-6)
     assert (cached.video.int() - plain.video.int()).abs().max() <= 1
     assert (cached.video.int() - run(told).video.int()).abs().max() > 1
+
+
+def test_captions_of_one_sort_have_rhythms_of_their_own() -> None:
+    sorts = [
+        {"words": ["stick", "struck"], "times": [[0.6], [0.2, 0.9]]},
+        {"counts": 2, "times": [[0.1, 0.5]]},
+    ]
+    ddit = {**CONFIG["ddit"], "event_bins": 3}
+    config = build(ddit=ddit, rhythms=RHYTHMS, rhythms_of=sorts).config
+    prompts = [
+        "a STICK hits a drum twice",
+        "a ball bounces once and another one once",
+        "a drum is struck once and once more",
+        "a ball bounces twice",
+        "a drumstick falls twice",
+    ]
+    found = {
+        tuple(tuple(round(t, 3) for t in row[~row.isnan()].tolist()) for row in when)
+        for seed in range(40)
+        if (when := planned(config, prompts, [seed] * 5, 1.0)) is not None
+    }
+    assert {each[0] for each in found} == {(0.2, 0.9)}
+    assert {each[1] for each in found} == {(0.1, 0.5)}
+    assert {each[2] for each in found} == {(0.2, 0.9)}, "words come before what comes after them"
+    assert {each[3] for each in found} == {each[4] for each in found} == {(0.2, 0.6), (0.4, 0.7)}
+    alone = build(ddit=ddit, rhythms_of=sorts).config
+    when = planned(alone, prompts, [0] * 5, 1.0)
+    assert when is not None and when[3].isnan().all(), "nothing is told where no sort fits"
+    with pytest.raises(ValueError, match="of which captions"):
+        build(ddit=ddit, rhythms_of=[{"times": [[0.5]]}])
+    with pytest.raises(ValueError, match="event_bins is 0"):
+        build(rhythms_of=sorts)

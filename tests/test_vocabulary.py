@@ -124,6 +124,11 @@ def test_the_tool_writes_rhythms_one_in_a_line(tool, tmp_path, rhythms):
     assert json.loads(text)["rhythms"] == rhythms
     lines = [json.loads(line.strip(" ,")) for line in text.splitlines() if line[:5] == "    ["]
     assert lines == (rhythms or [])
+    sort = {"words": ["stick"], "times": [[0.5, 1.0], [1.5]]}
+    config |= {"rhythms_of": [sort]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    text = tool()
+    assert json.loads(text)["rhythms_of"] == [sort] and "[0.5, 1.0],\n" in text
 
 
 @pytest.mark.parametrize(

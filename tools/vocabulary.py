@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
+from typing import cast
 
 from syncflow.config import ModelConfig
 from syncflow.data import media
@@ -36,13 +38,17 @@ def main() -> None:
 
 
 def _text(config: dict[str, object]) -> str:
-    """JSON with each of the ``rhythms`` in a line: a number in each would be most of the file."""
-    rhythms = config.get("rhythms")
-    if not isinstance(rhythms, list) or not rhythms:
-        return json.dumps(config, indent=2) + "\n"
-    lines = ",\n".join(f"    {json.dumps(times)}" for times in rhythms)
-    text = json.dumps({**config, "rhythms": []}, indent=2) + "\n"
-    return text.replace('\n  "rhythms": []', f'\n  "rhythms": [\n{lines}\n  ]')
+    """JSON with each of the rhythms in a line: a number in each would be most of the file."""
+
+    def marked(rhythms: object) -> object:
+        return rhythms and [f"\x01{json.dumps(times)}" for times in cast("list[object]", rhythms)]
+
+    shown = dict(config)
+    if "rhythms" in shown:
+        shown["rhythms"] = marked(shown["rhythms"])
+    if sorts := cast("list[dict[str, object]] | None", shown.get("rhythms_of")):
+        shown["rhythms_of"] = [{**sort, "times": marked(sort["times"])} for sort in sorts]
+    return re.sub(r'"\\u0001(\[.*?\])"', r"\1", json.dumps(shown, indent=2)) + "\n"
 
 
 if __name__ == "__main__":

@@ -192,6 +192,7 @@ class GeometryConfig(Config):
 
 #: Seconds from a clip's start.
 Moment = Annotated[float, Real(0, 3600, "s")]
+Rhythm = Annotated[list[Moment], Field(min_length=1)]
 
 
 class VocabularyConfig(Config):
@@ -206,6 +207,21 @@ class VocabularyConfig(Config):
     examples: list[str] = Field(min_length=1)
 
 
+class RhythmsConfig(Config):
+    """When things touch in some training clips of one sort, of which captions have one of ``words``
+    and say at least ``counts`` numbers of contacts ("once and twice" are two)."""
+
+    words: list[str] = []
+    counts: Count = 1
+    times: list[Rhythm] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> RhythmsConfig:
+        if not self.words and self.counts < 2:
+            raise ValueError("rhythms_of must say of which captions: words, or counts of 2 or more")
+        return self
+
+
 class ModelConfig(Config):
     """config.json of a model folder: everything that ``syncflow.load`` needs beside the weights.
 
@@ -214,7 +230,8 @@ class ModelConfig(Config):
     the rest ("noised"). ``format``: of the folder; a folder without one is of the first.
     ``vocabulary``: None = English at large. ``rhythms``: when things touch in some training clips,
     seconds from their start; one of them is asked of a clip for which nobody says when
-    (``generation.events.planned``). None: the video tower decides by itself.
+    (``generation.events.planned``). None: the video tower decides by itself. ``rhythms_of``: in
+    place of those for captions of one sort, the first that fits.
     """
 
     format: Count = FORMAT
@@ -227,7 +244,8 @@ class ModelConfig(Config):
     sampling: SamplingConfig = SamplingConfig()
     given_frames: Literal["clean", "noised"] = "clean"
     vocabulary: VocabularyConfig | None = None
-    rhythms: list[Annotated[list[Moment], Field(min_length=1)]] | None = None
+    rhythms: list[Rhythm] | None = None
+    rhythms_of: list[RhythmsConfig] | None = None
     latent_mean_video: list[Latent] | None = None
     latent_std_video: list[Deviation] | None = None
     latent_mean_audio: list[Latent] | None = None
@@ -273,7 +291,7 @@ class ModelConfig(Config):
                     f"audio_vae.upsampling_ratios have the product {hop}, but a latent lasts "
                     f"{AUDIO_HOP} samples"
                 )
-        if self.rhythms and not self.ddit.event_bins:
+        if (self.rhythms or self.rhythms_of) and not self.ddit.event_bins:
             raise ValueError("rhythms are asked times, and ddit.event_bins is 0: it takes none")
         for kind, channels in (("video", video), ("audio", audio)):
             for statistic in ("mean", "std"):

@@ -113,7 +113,7 @@ def write_dataset(
             with closing(processes.run(partial(_make, folder, plan), jobs, workers)) as results:
                 for done in results:
                     shown.update(done)
-    _write_metadata(folder, plan)
+    _write_metadata(folder)
     return folder
 
 
@@ -195,9 +195,14 @@ def _make(folder: Path, plan: Plan, job: range) -> int:
     return len(job)
 
 
-def _write_metadata(folder: Path, plan: Plan) -> None:
-    total = Plan.load(folder / "dataset.json").clips
-    plan = plan.model_copy(update={"clips": total})
+def _write_metadata(folder: Path) -> None:
+    """Of all clips that are there: a run for more of them may have been cut off before."""
+    card = folder / "dataset.json"
+    plan = Plan.load(card)
+    missing = _missing(folder, plan)
+    total = missing[0].start if missing else plan.clips
+    if total < plan.clips:
+        durable.write_text(card, json.dumps({**plan.model_dump(), "clips": total}, indent=1) + "\n")
     lines = []
     for number in range(total):
         scene = plan.scene(number)

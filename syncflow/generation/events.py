@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from typing import cast
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from syncflow.config import ModelConfig
-from syncflow.generation.choice.candidates import said_count
+from syncflow.generation.choice.candidates import said_count, said_counts
 from syncflow.ranges import Real
 
 Times = Sequence[float]
@@ -62,27 +63,45 @@ def planned(
     config: ModelConfig, prompts: Sequence[str], seeds: Sequence[int], seconds: float
 ) -> Tensor | None:
     """Times as of ``events`` where nobody said any: for each prompt those of one of the training
-    clips that the model's folder keeps (``ModelConfig.rhythms``), with as many contacts as the
-    caption says where it says how many. None where the folder keeps none or the clip is of another
-    length; NaN alone for a prompt that says nothing, or a number that no rhythm has.
+    clips that the model's folder keeps (``rhythms``), with as many contacts as the caption says
+    where it says how many. None where the folder keeps none or the clip is of another length; NaN
+    alone for a prompt that says nothing, or a number that no rhythm has.
 
     Args:
         config: of the model.
         prompts, seeds: one seed a prompt; it alone decides.
         seconds: of the clips.
     """
-    if not config.rhythms or seconds != config.geometry.seconds:
+    if not (config.rhythms or config.rhythms_of) or seconds != config.geometry.seconds:
         return None
     found = []
     for prompt, seed in zip(prompts, seeds, strict=True):
         count = said_count(prompt)
-        fitting = [times for times in config.rhythms if count in (None, len(times))]
+        fitting = [times for times in rhythms(config, prompt) if count in (None, len(times))]
         if not prompt.strip() or not fitting:
             found.append(torch.full((1,), math.nan))
             continue
         drawn = np.random.default_rng([seed, _PLAN]).integers(len(fitting))
         found.append(torch.tensor(fitting[drawn], dtype=torch.float32))
     return torch.nn.utils.rnn.pad_sequence(found, batch_first=True, padding_value=math.nan)
+
+
+def rhythms(config: ModelConfig, prompt: str) -> Sequence[Times]:
+    """Those of the model's folder that are of captions like this one: of the first sort that it is
+    of (``ModelConfig.rhythms_of``), else ``ModelConfig.rhythms``."""
+    for sort in config.rhythms_of or ():
+        if is_of(prompt, sort.words, sort.counts):
+            return sort.times
+    return config.rhythms or ()
+
+
+def is_of(caption: str, words: Collection[str], counts: int) -> bool:
+    """Whether a caption has one of ``words``, if there are any, and says at least ``counts``
+    numbers of contacts, if that is more than 1."""
+    said = set(re.findall(r"\w+", caption.casefold()))
+    return (not words or bool(said & set(words))) and (
+        counts < 2 or len(said_counts(caption)) >= counts
+    )
 
 
 def going_on(
@@ -93,7 +112,7 @@ def going_on(
     draw: np.random.Generator,
 ) -> list[float]:
     """Times (s) of a window after its first ``known`` seconds, where things touched ``before``:
-    those of one of the training clips (``ModelConfig.rhythms``) that began as the window does.
+    those of one of the training clips (``rhythms``) that began as the window does.
 
     The seed draws among those that come nearest: their contacts in the known part are where the
     window's are, the flight that is under way ends after about as long as the one before it (what
@@ -108,13 +127,13 @@ def going_on(
         draw: of the seed.
     """
     seconds, count = config.geometry.seconds, said_count(prompt)
-    rhythms = config.rhythms or []
+    kept = rhythms(config, prompt)
     costs = [
         _unlike(rhythm, before, known, seconds) + (0 if count in (None, len(rhythm)) else _UNSAID)
-        for rhythm in rhythms
+        for rhythm in kept
     ]
     near = [i for i, cost in enumerate(costs) if cost <= min(costs) + _NEAR]
-    return [time for time in rhythms[near[draw.integers(len(near))]] if time >= known]
+    return [time for time in kept[near[draw.integers(len(near))]] if time >= known]
 
 
 def _unlike(rhythm: Times, before: Times, known: float, seconds: float) -> float:

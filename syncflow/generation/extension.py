@@ -126,7 +126,7 @@ class _When:
         self.config, self.prompt = model.config, prompt
         self.times: list[float] | None = None
         self.draw: np.random.Generator | None = None
-        if said or (said is None and model.config.rhythms):
+        if said or (said is None and events.rhythms(model.config, prompt)):
             known = past.contacts
             if known is None:
                 known = _seen(past.clip, model.config.geometry.spec)

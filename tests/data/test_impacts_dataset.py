@@ -81,6 +81,17 @@ def test_a_cut_off_folder_is_continued(tmp_path, small_shards):
         assert (cut / name).read_bytes() == (whole / name).read_bytes()
 
 
+def test_fewer_clips_end_a_folder_that_was_cut_off(tmp_path, small_shards):
+    cut = make(tmp_path / "cut", 9)
+    for name in ("shard_00001.audio.npy", "shard_00001.video.npy", "metadata.jsonl"):
+        (cut / name).unlink()
+    make(cut, 2)
+    clips = impacts_dataset.read_shards(cut)
+    assert len(clips) == 3, "all of the first shard, and none of what was never made"
+    assert json.loads((cut / "dataset.json").read_text())["clips"] == 3
+    clips[2]
+
+
 @pytest.mark.parametrize("size", [0, 7, 60, 200])
 def test_a_damaged_shard_is_put_aside_and_made_again(tmp_path, small_shards, size):
     whole, cut = make(tmp_path / "whole", 4), make(tmp_path / "cut", 4)

@@ -29,6 +29,7 @@ COLUMNS = {
     "count_sound": ("count, sound", 1, 3),
     "material": ("material", 1, 3),
     "colour": ("colour", 1, 3),
+    "kind": ("kind", 1, 3),
     "correlation": ("correlation", 1, 3),
     "loudness": ("loudness dB", 1, 1),
     "whole": ("wholly right", 1, 3),
@@ -41,7 +42,7 @@ COLUMNS = {
     "whole_second": ("wholly right, second detectors", 1, 3),
 }
 MAIN = ("f1_50", "f1_100", "median_ms", "p90_ms", "bias_ms", "correlation", "count_picture",
-        "count_sound", "material", "colour")  # fmt: skip
+        "count_sound", "material", "colour", "kind")  # fmt: skip
 BY_CLIP = ("whole", "all_matched", "missed", "invented", "no_contact", "lufs", "whole_second",
            "f1_50_second")  # fmt: skip
 _RATES = ("precision_50", "recall_50", "precision_100", "recall_100", "loudness")
@@ -56,7 +57,8 @@ READING = (
     "is not in the picture are left out of every group but their own: no onset of theirs can be "
     "judged. "
     "Wholly right: something touches, contacts and onsets meet one to one within 50 ms with none "
-    "left over, and count, material and colour are what the caption names. Second detectors: the "
+    "left over, and count, material and colour are what the caption names, and what happens where "
+    "captions are of several kinds (bounce, strike, roll, splash, pair). Second detectors: the "
     "low point of the largest thing that moves, and librosa's onsets. "
     "Brackets: 95 % bootstrap intervals over clips."
 )

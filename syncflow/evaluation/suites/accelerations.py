@@ -22,7 +22,7 @@ from syncflow import durable, plain_text
 from syncflow.clip import Clip
 from syncflow.config import ModelConfig
 from syncflow.data import media
-from syncflow.evaluation.probes.probe import Probe, ProbeSettings
+from syncflow.evaluation.probes.probe import ProbeSettings
 from syncflow.evaluation.report import (
     accelerations_page,
     accelerations_tables,
@@ -175,7 +175,7 @@ def _run(
     model: Model,
     cell: Cell,
     cases: Sequence[Case],
-    probes: tuple[Probe, Probe],
+    probes: systems.Judges,
     making: Mapping[str, int],
 ) -> tuple[Run, shapes.Row]:
     """The clips of a cell and what they cost."""

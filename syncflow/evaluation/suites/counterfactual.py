@@ -222,7 +222,7 @@ def _measured(
     name: str,
     chosen: Sequence[Pair],
     sides: Sequence[Sequence[Clip]],
-    probes: tuple[Probe, Probe],
+    probes: systems.Judges,
     seed: int,
 ) -> list[Row]:
     """The row of a system, and the same with the second clips shuffled: chance."""

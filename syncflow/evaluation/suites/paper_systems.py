@@ -255,7 +255,7 @@ def world_factories(
     """What needs the synthetic world and no download: its probes, kept beside ``out``, and sync."""
     from syncflow.evaluation.metrics import event_sync, probe_distance
 
-    heard, looked = load_probes(out.parent / "probes", levels, settings)
+    heard, looked, _ = load_probes(out.parent / "probes", levels, settings)
     return [
         ("FD (material probe)", {}, lambda: probe_distance.by_material(heard)),
         ("FD (colour probe)", {}, lambda: probe_distance.by_colour(looked)),

@@ -17,27 +17,30 @@ def adherence(
     cases: Sequence[Case], seen: Sequence[Observation], seed: int = 0
 ) -> dict[str, list[float]]:
     """How often what a caption says is found: ``count_picture``, ``count_sound``, ``material``,
-    ``colour``, each [value, low, high] over the captions that say it; left out where none does."""
+    ``colour`` and ``kind``, each [value, low, high] over the captions that say it; left out where
+    none does, the kind where all captions are of one."""
     pairs = list(zip(cases, seen, strict=True))
     right = {
         "count_picture": [len(o.contacts) == c.count for c, o in pairs if c.count is not None],
         "count_sound": [len(o.onsets) == c.count for c, o in pairs if c.count is not None],
         "material": [o.material == c.material for c, o in pairs if c.material is not None],
         "colour": [o.colour == c.colour for c, o in pairs if c.colour is not None],
+        "kind": [o.kind == c.kind for c, o in pairs if o.kind is not None],
     }
     return {name: matching.average(hits, seed=seed) for name, hits in right.items() if hits}
 
 
 def wholly_right(case: Case, o: Observation, second: bool = False) -> bool:
     """Whether a clip is as its caption says and its picture and sound agree: something touches,
-    ``every_event_matched``, and count, material and colour are what the caption names. ``second``:
-    by the second detectors."""
+    ``every_event_matched``, and count, material, colour and what happens (``kind``) are what the
+    caption names. ``second``: by the second detectors."""
     contacts, onsets = _events(o, second)
     return (
         every_event_matched(contacts, onsets)
         and case.count in (None, len(contacts))
         and case.material in (None, o.material)
         and case.colour in (None, o.colour)
+        and o.kind in (None, case.kind)
     )
 
 
@@ -167,6 +170,7 @@ def records(cases: Sequence[Case], seen: dict[str, list[Observation]]) -> list[R
             "onsets_second": o.second[1] if o.second else [],
             "found_material": o.material,
             "found_colour": o.colour,
+            **({} if o.kind is None else {"found_kind": o.kind}),
         }
         for name, found in seen.items()
         for case, o in zip(cases, found, strict=True)

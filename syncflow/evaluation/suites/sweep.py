@@ -55,9 +55,7 @@ def sweep(
     out = media.make_folder(out if out is not None else "runs/eval", "sweep.json")
     captions = systems.cases(split, clips, levels)
     loaded, named = provenance.load_model(model)
-    heard, looked = systems.load_probes(
-        Path(cache or out.parent / "probes"), levels, probe_settings
-    )
+    judges = systems.load_probes(Path(cache or out.parent / "probes"), levels, probe_settings)
     table = []
     combinations = [
         dict(zip(each, values, strict=True))
@@ -78,7 +76,7 @@ def sweep(
         )
         took = (time.perf_counter() - begun) / len(captions)
         cases, kept, left_out = systems.finite(captions, {label: made})
-        row = rows.measured(label, cases, systems.observe(kept[label], heard, looked), seed)[0]
+        row = rows.measured(label, cases, systems.observe(kept[label], *judges), seed)[0]
         if left_out:
             row["left_out"] = left_out
         parts = [row[name][0] for name in ("f1_50", "count_picture", "material") if name in row]

@@ -34,7 +34,7 @@ from syncflow.evaluation.suites.sweep import sweep as try_settings
 from syncflow.evaluation.suites.systems import Case, Model, Observation
 from syncflow.sampling import OPTIONS
 
-_OF_PICTURE = ("material", "colour", "count_picture", "no_contact")
+_OF_PICTURE = ("material", "colour", "kind", "count_picture", "no_contact")
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def run(
     out = media.make_folder(out if out is not None else "runs/eval", "report.json")
     loaded, named = provenance.load_model(model)
     others = {name: provenance.load_model(folder)[0] for name, folder in scope.compare.items()}
-    heard, looked = systems.load_probes(out.parent / "probes", levels, probe_settings)
+    judges = systems.load_probes(out.parent / "probes", levels, probe_settings)
 
     begun = time.perf_counter()
     sampling: systems.Making = {"seed": seed, "batch": batch, "progress": progress}
@@ -134,7 +134,7 @@ def run(
     cases, made, left_out = systems.finite(cases, made)
     real = made["real"]
 
-    seen = {name: systems.observe(part, heard, looked) for name, part in made.items()}
+    seen = {name: systems.observe(part, *judges) for name, part in made.items()}
     table: list[shapes.Row] = []
     for name, found in seen.items():
         table += rows.measured(name, cases, found, seed)
@@ -166,7 +166,7 @@ def run(
         "detectors": {
             "contacts": contacts.score([c.video for c in real], [c.seen for c in cases]),
             "onsets": onsets.score([c.audio for c in real], [c.heard for c in cases]),
-            "material probe": heard.facts, "colour probe": looked.facts,
+            **judges.facts,
         },
         "settings": asdict(settings.load()),
         "notes": _sizes(loaded, cases[0].prompt, scope.sizes),

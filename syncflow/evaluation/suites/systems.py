@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict, Unpack, cast
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from syncflow.clip import Clip
 from syncflow.data.export.loudness import SILENCE
 from syncflow.data.export.loudness import lufs as measured_lufs
 from syncflow.detect import contacts, envelopes, onsets, second
-from syncflow.evaluation.probes import looks, materials
+from syncflow.evaluation.probes import kinds, looks, materials
 from syncflow.evaluation.probes.probe import Probe, ProbeSettings
 from syncflow.generation.arguments import GenerateOptions
 from syncflow.progress import bar
@@ -77,7 +77,7 @@ class Observation:
     """What the detectors and probes find in one clip; times in seconds. ``correlation``: of the
     curves of picture and sound (``envelopes``); ``loudness`` dB full scale, RMS; ``lufs`` as heard
     (ITU-R BS.1770); ``second``: contacts and onsets of the second detectors, None where librosa is
-    missing."""
+    missing; ``kind``: what happens, None where all captions are of one kind."""
 
     contacts: list[float]
     onsets: list[float]
@@ -87,6 +87,21 @@ class Observation:
     loudness: float
     lufs: float = SILENCE
     second: tuple[list[float], list[float]] | None = None
+    kind: str | None = None
+
+
+class Judges(NamedTuple):
+    """What reads from a clip what it is of; ``kind`` None where all captions are of one."""
+
+    material: Probe
+    colour: Probe
+    kind: Probe | None = None
+
+    @property
+    def facts(self) -> dict[str, Mapping[str, float | str]]:
+        """Settings and accuracy of each."""
+        named = self._asdict().items()
+        return {f"{name} probe": probe.facts for name, probe in named if probe is not None}
 
 
 def cases(split: str, clips: int, levels: Sequence[int]) -> list[Case]:
@@ -237,19 +252,24 @@ def finite(
 
 def load_probes(
     cache: Path, levels: Sequence[int], given: tuple[ProbeSettings, ProbeSettings] | None = None
-) -> tuple[Probe, Probe]:
-    """The material and the colour probe, kept in the folder ``cache`` so that reports share it."""
+) -> Judges:
+    """The probes of material, colour and kind, kept in the folder ``cache`` so that reports share
+    them; ``given``: settings of the first two, of which the third follows the first."""
     first, second = given or (
         ProbeSettings(levels=tuple(levels)),
         ProbeSettings(levels=tuple(levels), clips=800, epochs=20, rate=5e-3),
     )
-    return materials.load(cache, first), looks.load(cache, second)
+    third = first if given else replace(first, clips=800, epochs=8)
+    return Judges(materials.load(cache, first), looks.load(cache, second), kinds.load(cache, third))
 
 
-def observe(clips: Sequence[Clip], material: Probe, colour: Probe) -> list[Observation]:
-    """Contacts, onsets, material and colour of every clip, from pixels and samples alone."""
+def observe(
+    clips: Sequence[Clip], material: Probe, colour: Probe, kind: Probe | None = None
+) -> list[Observation]:
+    """Contacts, onsets, material, colour and kind of every clip, from pixels and samples alone."""
     heard = materials.predict(material, [clip.audio for clip in clips])
     seen = looks.predict(colour, [clip.video for clip in clips])
+    happens = kinds.predict(kind, [clip.video for clip in clips]) if kind else None
     return [
         Observation(
             contacts.times(clip.video, clip.fps),
@@ -268,6 +288,7 @@ def observe(clips: Sequence[Clip], material: Probe, colour: Probe) -> list[Obser
             )
             if second.installed()
             else None,
+            happens[index] if happens else None,
         )
         for index, clip in enumerate(clips)
     ]

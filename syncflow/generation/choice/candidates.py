@@ -39,12 +39,14 @@ Draw = Callable[[Sequence[int], Sequence[int]], list[Clip]]
 
 
 def said_count(prompt: str) -> int | None:
-    """How many contacts a caption asks for ("twice", "3 times", "four bounces"); those of several
-    things add up. None where it does not say."""
-    found = list(_SAID.finditer(prompt))
-    if not found:
-        return None
-    return sum(_number(match) for match in found)
+    """How many contacts a caption asks for; those of several things add up. None where it does not
+    say."""
+    return sum(said_counts(prompt)) or None
+
+
+def said_counts(prompt: str) -> list[int]:
+    """Each number of contacts in a caption: "twice", "3 times", "four bounces"."""
+    return [_number(match) for match in _SAID.finditer(prompt)]
 
 
 def _number(match: re.Match[str]) -> int:

@@ -1,5 +1,6 @@
 """Schemas of the training configs (configs/**/*.json): what to train, on what, how long."""
 
+from syncflow.training.settings.export import BlendConfig, ExportTask, RhythmsTask
 from syncflow.training.settings.loop import LoopConfig
 from syncflow.training.settings.losses import (
     AdversarialConfig,
@@ -8,9 +9,7 @@ from syncflow.training.settings.losses import (
 )
 from syncflow.training.settings.tasks import (
     AnyTask,
-    BlendConfig,
     BucketConfig,
-    ExportTask,
     FeaturesTask,
     FlowTask,
     LatentsTask,
@@ -43,6 +42,7 @@ __all__ = [
     "PerceptualConfig",
     "RecipeTask",
     "RenderTask",
+    "RhythmsTask",
     "SamplesConfig",
     "TextTask",
     "TrainConfig",

@@ -11,6 +11,7 @@ from syncflow.config import BytesTextConfig, Config, DDiTConfig, SamplingConfig
 from syncflow.config.units import Batch, Between, Clips, Every, Pixels, Seconds, Seed, Share
 from syncflow.impacts import LEVELS
 from syncflow.ranges import Real, Whole
+from syncflow.training.settings.export import ExportTask
 from syncflow.training.settings.folders import FolderConfig, OneOrSeveral
 from syncflow.training.settings.loop import LoopConfig
 from syncflow.training.settings.losses import AlignmentConfig
@@ -270,37 +271,6 @@ class RenderTask(Config):
     materials: Literal["level", "all"] = "level"
     height: Pixels = 64
     width: Pixels = 64
-
-
-class BlendConfig(Config):
-    """Another d-DiT, a run or a model folder, of which a model has ``share`` in every weight that
-    both have: what two runs from one start learnt, averaged."""
-
-    ddit: str
-    share: Between
-
-
-class ExportTask(Config):
-    """Puts trained parts together into a model folder that ``syncflow.load`` reads.
-
-    ``audio_gain_db``: how much louder the spectral audio VAE decodes from then on. ``blend``:
-    weights of another d-DiT averaged in. ``rhythms``: of so many first clips of ``latents`` the
-    times of contacts go along (``ModelConfig.rhythms``).
-    """
-
-    task: Literal["export"]
-    out: str
-    name: str
-    latents: str
-    video_vae: str
-    audio_vae: str
-    text_encoder: str
-    ddit: str
-    sampling: SamplingConfig
-    audio_gain_db: Annotated[float, Real(-20, 20, "dB")] = 0.0
-    blend: BlendConfig | None = None
-    rhythms: Annotated[int, Whole(0, 10_000, "clips")] = 0
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
 
 
 class RecipeTask(Config):

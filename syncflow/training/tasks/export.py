@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, cast, overload
 
@@ -11,8 +11,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from syncflow.config import Config, GeometryConfig, ModelConfig, SpectralVAEConfig, find
+from syncflow.config import (
+    Config,
+    GeometryConfig,
+    ModelConfig,
+    RhythmsConfig,
+    SpectralVAEConfig,
+    find,
+)
 from syncflow.data.latents import Latents
+from syncflow.generation import events
 from syncflow.model_io import model_card, model_folder
 from syncflow.models.codec import AudioCodec, VideoCodec
 from syncflow.models.ddit import DDiT
@@ -163,6 +171,26 @@ def _blend(ddit: DDiT, blend: settings.BlendConfig) -> None:
         mine[key].lerp_(other[key].float(), blend.share)
 
 
+def _rhythms(latents: Latents, rows: Sequence[int]) -> list[list[float]]:
+    """When things touch in these clips."""
+    times = latents.contacts(np.array(rows)).double() if rows else ()
+    return [[round(t, 3) for t in row[~row.isnan()].tolist()] for row in times]
+
+
+def _rhythms_of(sort: settings.RhythmsTask) -> RhythmsConfig:
+    """Raises ValueError where no caption is of that sort."""
+    latents = Latents(sort.latents)
+    rows = [
+        row
+        for row in range(len(latents))
+        if events.is_of(str(latents.record(row)["caption"]), sort.words, sort.counts)
+    ]
+    if not rows:
+        raise ValueError(f"rhythms_of: no caption in {sort.latents} is of {sort.words}")
+    times = _rhythms(latents, rows[: sort.clips])
+    return RhythmsConfig(words=sort.words, counts=sort.counts, times=times)
+
+
 def export(config: settings.ExportTask) -> Path:
     """Writes config.json and one safetensors file per part.
 
@@ -190,11 +218,10 @@ def export(config: settings.ExportTask) -> Path:
     if not (find(config.ddit) / model_folder.CONFIG).exists():
         # What the run saw of every clip.
         geometry["seconds"] = flow_config(config.ddit).window or geometry["seconds"]
-    first = np.arange(min(config.rhythms, len(latents)))
-    times = latents.contacts(first).double() if config.rhythms else ()
     model = ModelConfig(
         name=config.name,
-        rhythms=[[round(t, 3) for t in row[~row.isnan()].tolist()] for row in times] or None,
+        rhythms=_rhythms(latents, range(min(config.rhythms, len(latents)))) or None,
+        rhythms_of=[_rhythms_of(sort) for sort in config.rhythms_of] or None,
         geometry=GeometryConfig(**geometry),
         **models,
         sampling=config.sampling,
