@@ -99,9 +99,8 @@ def is_of(caption: str, words: Collection[str], counts: int) -> bool:
     """Whether a caption has one of ``words``, if there are any, and says at least ``counts``
     numbers of contacts, if that is more than 1."""
     said = set(re.findall(r"\w+", caption.casefold()))
-    return (not words or bool(said & set(words))) and (
-        counts < 2 or len(said_counts(caption)) >= counts
-    )
+    named = not words or not said.isdisjoint(word.casefold() for word in words)
+    return named and (counts < 2 or len(said_counts(caption)) >= counts)
 
 
 def going_on(

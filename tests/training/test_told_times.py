@@ -7,7 +7,9 @@ import torch
 from made import MODEL, flow_config, run, write_latents
 from safetensors.torch import load_file
 
-from syncflow.training.settings import TrainConfig
+from syncflow.data.latents import Latents
+from syncflow.training.settings import RhythmsTask, TrainConfig
+from syncflow.training.tasks.export import rhythms_of
 from syncflow.training.tasks.flow import FlowTraining
 
 TOLD = {"model": {**MODEL, "event_bins": 4}, "events": 0.5}
@@ -99,3 +101,15 @@ def test_what_cannot_be_told_is_one_line(latents, tmp_path):
         task(latents, events=0.5)
     with pytest.raises(ValueError, match="do not say when things touch in clip"):
         task(write_latents(tmp_path / "old"), **TOLD).batch(0)
+
+
+def test_an_export_keeps_the_times_of_captions_of_one_sort(latents):
+    kept = Latents(latents)
+    captions = [str(kept.record(row)["caption"]) for row in range(len(kept))]
+    word = captions[2].split()[-1]
+    sort = {"latents": str(latents), "words": [word], "clips": 3}
+    rows = [row for row, caption in enumerate(captions) if word in caption.split()]
+    found = rhythms_of(RhythmsTask(**sort))
+    assert found.words == [word] and found.times == [[0.25] * (1 + row % 2) for row in rows[:3]]
+    with pytest.raises(ValueError, match=r"no caption in .* has one of \['nowhere'\]"):
+        rhythms_of(RhythmsTask(**{**sort, "words": ["nowhere"]}))

@@ -16,7 +16,8 @@ from syncflow.model_io import fingerprint
 
 
 def load_model(model: Model | str | Path | None) -> tuple[Model, dict[str, str]]:
-    """A loaded model and what names it: its folder's name and a hash of its weights."""
+    """A loaded model and what names it: its folder's name, a hash of its weights, and the hash that
+    its clips' records name it by (``model_hash``, of its settings too)."""
     import syncflow
 
     loaded = syncflow.load(model) if model is None or isinstance(model, (str, Path)) else model
@@ -27,7 +28,11 @@ def load_model(model: Model | str | Path | None) -> tuple[Model, dict[str, str]]
     for file in fingerprint.weights(Path(folder)):
         weights.update(file.read_bytes())
     name = "the model in the package" if model is None else Path(folder).name
-    return loaded, {"model": name, "weights": weights.hexdigest()[:16]}
+    return loaded, {
+        "model": name,
+        "weights": weights.hexdigest()[:16],
+        "model_hash": fingerprint.of(Path(folder)),
+    }
 
 
 def circumstances(command: str | None) -> dict[str, str]:

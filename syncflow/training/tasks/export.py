@@ -177,8 +177,12 @@ def _rhythms(latents: Latents, rows: Sequence[int]) -> list[list[float]]:
     return [[round(t, 3) for t in row[~row.isnan()].tolist()] for row in times]
 
 
-def _rhythms_of(sort: settings.RhythmsTask) -> RhythmsConfig:
-    """Raises ValueError where no caption is of that sort."""
+def rhythms_of(sort: settings.RhythmsTask) -> RhythmsConfig:
+    """When things touch in clips of captions of one sort.
+
+    Raises:
+        ValueError: no caption is.
+    """
     latents = Latents(sort.latents)
     rows = [
         row
@@ -186,7 +190,8 @@ def _rhythms_of(sort: settings.RhythmsTask) -> RhythmsConfig:
         if events.is_of(str(latents.record(row)["caption"]), sort.words, sort.counts)
     ]
     if not rows:
-        raise ValueError(f"rhythms_of: no caption in {sort.latents} is of {sort.words}")
+        wanted = f"one of {sort.words}" if sort.words else f"{sort.counts} numbers"
+        raise ValueError(f"rhythms_of: no caption in {sort.latents} has {wanted}")
     times = _rhythms(latents, rows[: sort.clips])
     return RhythmsConfig(words=sort.words, counts=sort.counts, times=times)
 
@@ -221,7 +226,7 @@ def export(config: settings.ExportTask) -> Path:
     model = ModelConfig(
         name=config.name,
         rhythms=_rhythms(latents, range(min(config.rhythms, len(latents)))) or None,
-        rhythms_of=[_rhythms_of(sort) for sort in config.rhythms_of] or None,
+        rhythms_of=[rhythms_of(sort) for sort in config.rhythms_of] or None,
         geometry=GeometryConfig(**geometry),
         **models,
         sampling=config.sampling,
