@@ -1,6 +1,7 @@
 """Draws docs/beside_real.webp: generated clips beside the rendered ones of the same captions.
 
 python tools/beside_real.py                    # the first 24 test captions, seeds 0 to 23
+python tools/beside_real.py --level 3 -o docs/beside_real_level3.webp
 python tools/beside_real.py --model FOLDER -o sheet.png
 
 Every row is a caption; left the model's clip, right the renderer's, a frame in three. Captions and
@@ -22,6 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="a model folder (default: the shipped model)")
     parser.add_argument("--clips", type=int, default=24)
+    parser.add_argument("--level", type=int, default=1, choices=(1, 2, 3, 4))
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--out", type=Path, default=ROOT / "docs" / "beside_real.webp")
@@ -30,7 +32,7 @@ def main() -> None:
     import syncflow
     from syncflow.evaluation.suites import systems
 
-    cases = systems.cases(args.split, args.clips, [1])
+    cases = systems.cases(args.split, args.clips, [args.level])
     model = syncflow.load(args.model)
     clips = model.generate([case.prompt for case in cases], seed=args.seed)
     height, width = clips[0].video.shape[2:]

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from syncflow import impacts
-from syncflow.evaluation.probes import kinds
+from syncflow.evaluation.probes import kinds, looks
 from syncflow.evaluation.probes.probe import ProbeSettings
 from syncflow.evaluation.suites import rows, systems
 from syncflow.evaluation.suites.systems import Observation
 
-FEW = ProbeSettings(levels=(2,), clips=120, held=40, epochs=10, batch=16)
+FEW = ProbeSettings(levels=(2,), clips=120, held=40, epochs=8, batch=16)
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +59,30 @@ def test_what_happens_counts_where_captions_are_of_several_kinds() -> None:
     assert "kind" not in rows.adherence([case], [unread])
     assert rows.records([case], {"generated": [other]})[0]["found_kind"] == "bounce"
     assert "found_kind" not in rows.records([case], {"generated": [unread]})[0]
+
+
+@pytest.mark.slow
+def test_the_colour_of_what_a_stick_strikes_is_read(tmp_path) -> None:
+    """The thing stands still, and the stick that moves has a colour of its own."""
+    few = ProbeSettings(levels=(2,), clips=240, held=40, epochs=12, batch=16, rate=5e-3)
+    trained = looks.load(tmp_path, few)
+    assert trained.accuracy >= 0.7, "guessing has about .13"
+    scenes = [impacts.sample_scene(seed, 2, "val") for seed in impacts.SEEDS["val"][40:90]]
+    struck = [scene for scene in scenes if scene.attributes["kind"] == "strike"]
+    videos = [torch.from_numpy(impacts.render(scene, 64, 64)) for scene in struck]
+    found = looks.predict(trained, videos)
+    right = sum(a == s.attributes["colour"] for a, s in zip(found, struck, strict=True))
+    assert right >= 0.6 * len(struck), found
+    large = [torch.from_numpy(impacts.render(scene, 128, 128)) for scene in struck[:6]]
+    assert sum(a == b for a, b in zip(looks.predict(trained, large), found, strict=False)) >= 5
+
+
+def test_four_moments_are_looked_at() -> None:
+    video = torch.arange(32, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 96, 96)
+    assert looks.moments(video)[:, 0, 0, 0].tolist() == [4, 12, 20, 28]
+    assert looks.moments(video).shape == (4, 3, 64, 64)
+    assert looks.moments(video[:1])[:, 0, 0, 0].tolist() == [0] * 4
+    network = looks.LookNet(3).eval()
+    assert network(torch.zeros(2, 4, 3, 64, 64, dtype=torch.uint8)).shape == (2, 3)
+    with pytest.raises(ValueError, match="uint8"):
+        looks.moments(video.float())

@@ -93,5 +93,7 @@ def by_material(probe: Probe) -> ProbeDistance:
 
 def by_colour(probe: Probe) -> ProbeDistance:
     """Of pictures."""
-    what = {"preprocessing": "colour histogram of the foreground, all frames"}
-    return ProbeDistance("colour", probe, lambda clip: looks.features(clip.video), False, what)
+    look = isinstance(probe.network, looks.LookNet)
+    said = "four frames" if look else "colour histogram of the foreground, all frames"
+    what = {"preprocessing": said}
+    return ProbeDistance("colour", probe, lambda clip: looks.read(probe, clip.video), False, what)

@@ -1,13 +1,16 @@
-"""Which colour the moving object has: a small probe on the colours of the foreground."""
+"""Which colour the object has: a small probe on the colours of what moves, or, in worlds where the
+object may stand still and something else moves, a network that learns where to look."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from syncflow.detect import tracking
 from syncflow.detect.settings import TrackSettings
@@ -15,7 +18,15 @@ from syncflow.detect.tracking import foreground
 from syncflow.evaluation.probes import probe, wear
 
 _EDGES = 5
+_MOMENTS = 4
 _CODE = (sys.modules[__name__], wear, tracking)
+
+
+def _check(video_F3HW: Tensor) -> None:
+    if video_F3HW.dtype != torch.uint8 or video_F3HW.ndim != 4 or video_F3HW.shape[1] != 3:
+        raise ValueError(
+            f"video must be uint8 [F,3,H,W], got {video_F3HW.dtype} {list(video_F3HW.shape)}"
+        )
 
 
 def features(video_F3HW: Tensor, settings: TrackSettings | None = None) -> Tensor:
@@ -23,10 +34,7 @@ def features(video_F3HW: Tensor, settings: TrackSettings | None = None) -> Tenso
 
     Pixels count by how surely they are the object, so borders and smears say little.
     """
-    if video_F3HW.dtype != torch.uint8 or video_F3HW.ndim != 4 or video_F3HW.shape[1] != 3:
-        raise ValueError(
-            f"video must be uint8 [F,3,H,W], got {video_F3HW.dtype} {list(video_F3HW.shape)}"
-        )
+    _check(video_F3HW)
     pixels_F3HW = video_F3HW.cpu().float() / 255
     weight_FHW, _ = foreground(pixels_F3HW, settings or TrackSettings())
     inside = weight_FHW > 0.9
@@ -39,11 +47,61 @@ def features(video_F3HW: Tensor, settings: TrackSettings | None = None) -> Tenso
     return torch.cat([share.sqrt(), colours_N3.mean(0)])
 
 
+def moments(video_F3HW: Tensor) -> Tensor:
+    """Four frames, evenly spread, of 64x64 pixels: uint8 [4, 3, 64, 64]."""
+    _check(video_F3HW)
+    count = len(video_F3HW)
+    chosen = [(2 * place + 1) * count // (2 * _MOMENTS) for place in range(_MOMENTS)]
+    frames_N3HW = video_F3HW.cpu()[chosen]
+    if frames_N3HW.shape[2:] == (64, 64):
+        return frames_N3HW
+    return F.interpolate(frames_N3HW.float(), (64, 64), mode="area").round().to(torch.uint8)
+
+
+class LookNet(nn.Module):
+    """Convolutions over each frame, of which a learned attention picks the places that tell."""
+
+    def __init__(self, labels: int, width: int = 24) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(
+            nn.Conv2d(3, width, 5, 2, 2),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 3, 2, 1),
+            nn.BatchNorm2d(2 * width),
+            nn.ReLU(),
+            nn.Conv2d(2 * width, 2 * width, 3, 1, 1),
+            nn.BatchNorm2d(2 * width),
+            nn.ReLU(),
+        )
+        self.score = nn.Conv2d(2 * width, 1, 1)
+        self.head = nn.Linear(2 * width, labels)
+
+    def forward(self, frames_BN3HW: Tensor) -> Tensor:
+        """Frames in uint8 values [B, N, 3, H, W] -> logits [B, labels]."""
+        batch, frames = frames_BN3HW.shape[:2]
+        hidden_RCHW = self.conv(frames_BN3HW.flatten(0, 1).float() / 255)
+        weight_BP = self.score(hidden_RCHW).view(batch, -1).softmax(1)
+        hidden_BPC = hidden_RCHW.flatten(2).transpose(1, 2).reshape(batch, weight_BP.shape[1], -1)
+        return self.head((weight_BP[..., None] * hidden_BPC).sum(1))
+
+
+def _augment(frames_BN3HW: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirrored, and in a little more light or less."""
+    count = len(frames_BN3HW)
+    mirrored = torch.rand(count, 1, 1, 1, 1, generator=generator) < 0.5
+    frames_BN3HW = torch.where(mirrored, frames_BN3HW.flip(-1), frames_BN3HW).float()
+    light = 1 + 0.08 * torch.randn(count, 1, 1, 1, 1, generator=generator)
+    return (frames_BN3HW * light).clamp(0, 255)
+
+
 def _network(labels: int) -> nn.Module:
     return nn.Sequential(nn.Linear(_EDGES**3 + 3, 64), nn.ReLU(), nn.Linear(64, labels))
 
 
-def _examples(split: str, clips: int, levels: Sequence[int]) -> tuple[list[Tensor], list[str]]:
+def _examples(
+    read: Callable[[Tensor], Tensor], split: str, clips: int, levels: Sequence[int]
+) -> tuple[list[Tensor], list[str]]:
     from syncflow import impacts
 
     inputs, labels = [], []
@@ -55,13 +113,14 @@ def _examples(split: str, clips: int, levels: Sequence[int]) -> tuple[list[Tenso
             video = torch.from_numpy(impacts.render(scene, 64, 64))
             if split == "train":
                 video = wear.picture(video, 0.5 * (index % 2), seed)
-            inputs.append(features(video))
+            inputs.append(read(video))
             labels.append(scene.attributes["colour"])
     return inputs, labels
 
 
 def load(cache: str | Path | None, settings: probe.ProbeSettings | None = None) -> probe.Probe:
-    """The colour probe, from folder ``cache`` or trained now; see :func:`materials.load`."""
+    """The colour probe, from folder ``cache`` or trained now; see :func:`materials.load`. Beyond
+    level 1, where sticks move and what they strike does not, a :class:`LookNet`."""
     from syncflow import impacts
 
     settings = settings or probe.ProbeSettings(clips=800, epochs=20, rate=5e-3)
@@ -72,9 +131,19 @@ def load(cache: str | Path | None, settings: probe.ProbeSettings | None = None) 
         for seed in range(4)
     ]
     name = f"colour-{probe.fingerprint(settings, _CODE, labels, seen)}"
-    return probe.learned(cache, name, labels, settings, _network, _examples)
+    if max(settings.levels) == 1:
+        examples = partial(_examples, features)
+        return probe.learned(cache, name, labels, settings, _network, examples)
+    examples = partial(_examples, moments)
+    return probe.learned(cache, name, labels, settings, LookNet, examples, _augment)
+
+
+def read(trained: probe.Probe, video_F3HW: Tensor) -> Tensor:
+    """What this probe is given of a clip."""
+    looks = isinstance(trained.network, LookNet)
+    return moments(video_F3HW) if looks else features(video_F3HW)
 
 
 def predict(trained: probe.Probe, videos: Sequence[Tensor]) -> list[str]:
     """The likeliest colour of every ``uint8 [F,3,H,W]``."""
-    return trained.predict([features(video) for video in videos])
+    return trained.predict([read(trained, video) for video in videos])

@@ -255,10 +255,11 @@ def load_probes(
 ) -> Judges:
     """The probes of material, colour and kind, kept in the folder ``cache`` so that reports share
     them; ``given``: settings of the first two, of which the third follows the first."""
-    first, second = given or (
-        ProbeSettings(levels=tuple(levels)),
-        ProbeSettings(levels=tuple(levels), clips=800, epochs=20, rate=5e-3),
-    )
+    plain = ProbeSettings(levels=tuple(levels))
+    if max(levels) == 1:
+        first, second = given or (plain, replace(plain, clips=800, epochs=20, rate=5e-3))
+    else:
+        first, second = given or (plain, replace(plain, clips=500, epochs=10, rate=4e-3))
     third = first if given else replace(first, clips=800, epochs=8)
     return Judges(materials.load(cache, first), looks.load(cache, second), kinds.load(cache, third))
 

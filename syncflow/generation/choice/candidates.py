@@ -34,6 +34,15 @@ _SAID = re.compile(
     re.IGNORECASE,
 )
 
+_WATER = re.compile(r"\binto (?:\w+ )?(?:water|pool)\b", re.IGNORECASE)
+#: The first thing that is told of: so many of them, some, or one.
+_THINGS = re.compile(
+    rf"\b(?:(?P<number>\d+|{'|'.join(sorted(_NUMBERS, key=len, reverse=True))})\b(?! after\b)"
+    r"|(?P<some>some|several|many|few)\b|(?:an?|the) (?!video\b|clip\b|sound\b|water\b|pool\b))",
+    re.IGNORECASE,
+)
+_SEVERAL = re.compile(r"\b(?!falls|drops|is\b|its\b)\w+[^s\W]s\b", re.IGNORECASE)
+
 #: draw(rows, seeds): a clip of each of these prompts, each from its own seed.
 Draw = Callable[[Sequence[int], Sequence[int]], list[Clip]]
 
@@ -45,15 +54,26 @@ def said_count(prompt: str) -> int | None:
 
 
 def said_counts(prompt: str) -> list[int]:
-    """Each number of contacts in a caption: "twice", "3 times", "four bounces"."""
-    return [_number(match) for match in _SAID.finditer(prompt)]
+    """Each number of contacts in a caption: "twice", "3 times", "four bounces", and of what falls
+    into water, where each thing splashes once, "two balls", "a ball"."""
+    found = [_number(match) for match in _SAID.finditer(prompt)]
+    if not found and _WATER.search(prompt):
+        things = _THINGS.search(prompt)
+        if things and things["number"]:
+            found = [_value(things["number"])]
+        elif things and not things["some"] and not _SEVERAL.search(prompt):
+            found = [1]
+    return found
 
 
 def _number(match: re.Match[str]) -> int:
     if match["adverb"]:
         return _ADVERBS[match["adverb"].lower()]
-    word = match["number"].lower()
-    return int(word) if word.isdecimal() else _NUMBERS[word]
+    return _value(match["number"])
+
+
+def _value(word: str) -> int:
+    return int(word) if word.isdecimal() else _NUMBERS[word.lower()]
 
 
 def best(draw: Draw, prompts: Sequence[str], seed: int, most: int) -> list[Clip]:
