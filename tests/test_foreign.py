@@ -20,7 +20,7 @@ from tests import ffmpeg_films, small_model
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ("--steps", "1", "--audio-steps", "1", "--no-progress", "--device", "cpu")
-TOLD = "looks? like nothing that this model was trained on, balls of metal"
+TOLD = "looks? like nothing that this model was trained on, balls, boxes, discs"
 
 
 @pytest.fixture(scope="module")

@@ -49,8 +49,8 @@ def test_no_word_is_told_that_captions_do_not_say():
         assert known - said == set(), level
 
 
-def test_the_shipped_model_tells_the_words_of_level_1_and_two_materials():
-    assert SHIPPED.vocabulary.model_dump() == vocabulary([1], ["stone", "foam"])
+def test_the_shipped_model_tells_the_words_of_levels_1_to_3():
+    assert SHIPPED.vocabulary.model_dump() == vocabulary([1, 2, 3])
 
 
 def test_other_materials_are_known_beside_those_of_a_level():
@@ -100,12 +100,12 @@ def tool(monkeypatch, tmp_path):
 
 def test_the_tool_writes_the_vocabulary_and_leaves_all_else(tool):
     shipped = (model_folder.SHIPPED / "config.json").read_text()
-    same = tool("--levels", "1", "--materials", "stone", "foam")
-    assert SHIPPED.rhythms and same == shipped, "each of rhythms in a line"
+    same = tool("--levels", "1", "2", "3")
+    assert SHIPPED.rhythms and SHIPPED.rhythms_of and same == shipped, "each of them in a line"
     before, after = json.loads(shipped), json.loads(tool("--materials", "foam"))
     assert after == {**before, "vocabulary": vocabulary([1], ["foam"])}
     assert list(after) == list(before)
-    assert tool("--materials", "stone", "foam") == shipped
+    assert tool("--levels", "1", "2", "3") == shipped
 
 
 def test_the_tool_refuses_a_material_that_there_is_not(tool, tmp_path, capsys):
@@ -155,8 +155,8 @@ def test_capitals_mean_nothing_to_an_encoder_of_bytes_as_they_are():
 
 def test_one_line_says_so():
     assert remarks(SHIPPED, ["a dog barks", "a dog"]) == [
-        "'dog' and 'barks' are not in this model's vocabulary: balls of metal, wood, glass, "
-        "rubber, stone or foam that fall and bounce; see --vocabulary"
+        f"'dog' and 'barks' are not in this model's vocabulary: {SHIPPED.vocabulary.summary}; "
+        "see --vocabulary"
     ]
     (many,) = remarks(SHIPPED, ["one cat two dogs nine elephants zebra lion"])
     assert "and others are not" in many and "\n" not in many
