@@ -10,6 +10,7 @@ import syncflow
 from syncflow import flow
 from syncflow.cli import main
 from syncflow.clip import Clip
+from syncflow.config import RhythmsConfig
 from syncflow.data import media
 from syncflow.generation import extension
 from syncflow.generation import window as window_module
@@ -207,6 +208,14 @@ def test_a_plan_goes_on_as_a_rhythm_that_began_so(model, prompt, before, new):
     config = model.config.model_copy(update={"rhythms": RHYTHMS})
     draw = np.random.default_rng(0)
     assert going_on(config, prompt, before, 1.0, draw) == new
+
+
+def test_a_plan_of_a_caption_of_one_sort_goes_on_as_its_rhythms(model):
+    sort = RhythmsConfig(words=["stick"], times=[[0.2, 0.9, 1.3]])
+    config = model.config.model_copy(update={"rhythms": RHYTHMS, "rhythms_of": [sort]})
+    draw = np.random.default_rng(0)
+    assert going_on(config, "a stick hits a drum three times", [0.2, 0.9], 1.0, draw) == [1.3]
+    assert going_on(config, "a ball bounces three times", [0.2, 0.9], 1.0, draw) == [1.5]
 
 
 def test_a_plan_has_no_flight_much_shorter_than_the_one_before(model):

@@ -13,6 +13,7 @@ from benchmarks.evidence import (
     with_tables,
 )
 from benchmarks.gpu.results import environment
+from syncflow.model_io import fingerprint, model_folder
 from syncflow.ops import extension
 
 
@@ -101,7 +102,10 @@ def test_no_quoted_figure_is_of_other_weights_unsaid():
 def test_the_shipped_weights_are_hashed_as_reports_do():
     from syncflow.evaluation.suites import provenance
 
-    assert provenance.load_model(None)[1]["weights"] == shipped_weights()
+    named = provenance.load_model(None)[1]
+    assert named["weights"] == shipped_weights()
+    # What the records of its clips say.
+    assert named["model_hash"] == fingerprint.of(model_folder.SHIPPED)
 
 
 def test_quotes_of_older_weights_are_found(tmp_path):

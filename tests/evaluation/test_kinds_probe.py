@@ -13,7 +13,7 @@ from syncflow.evaluation.probes.probe import ProbeSettings
 from syncflow.evaluation.suites import rows, systems
 from syncflow.evaluation.suites.systems import Observation
 
-FEW = ProbeSettings(levels=(2,), clips=120, held=40, epochs=8, batch=16)
+FEW = ProbeSettings(levels=(2,), clips=160, held=40, epochs=12, batch=16)
 
 
 @pytest.fixture(scope="module")

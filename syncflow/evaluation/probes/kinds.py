@@ -5,25 +5,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from syncflow.evaluation.probes import probe, wear
+from syncflow.evaluation.probes import pictures, probe, wear
 
 _FRAMES, _PIXELS = 16, 32
-_CODE = (sys.modules[__name__], wear)
+_CODE = (sys.modules[__name__], pictures, wear)
 
 
 def features(video_F3HW: Tensor) -> Tensor:
     """The clip made small, and what in it is not always there: float16 [4, 16, 32, 32], colours
     and their distance from those of the still picture."""
-    if video_F3HW.dtype != torch.uint8 or video_F3HW.ndim != 4 or video_F3HW.shape[1] != 3:
-        raise ValueError(
-            f"video must be uint8 [F,3,H,W], got {video_F3HW.dtype} {list(video_F3HW.shape)}"
-        )
+    pictures.check(video_F3HW)
     clip_3FHW = video_F3HW.cpu().float().transpose(0, 1) / 255
     moving_1FHW = (clip_3FHW - clip_3FHW.median(dim=1, keepdim=True).values).abs().amax(0)[None]
     both_4FHW = torch.cat([clip_3FHW, moving_1FHW])
@@ -56,44 +54,18 @@ class KindNet(nn.Module):
 
 
 def _augment(clip_B4FHW: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirrored, brighter, darker: no more of a strike, no less."""
-    count = len(clip_B4FHW)
-    mirrored = torch.rand(count, 1, 1, 1, 1, generator=generator) < 0.5
-    clip_B4FHW = torch.where(mirrored, clip_B4FHW.flip(-1), clip_B4FHW)
-    light = 1 + 0.2 * torch.randn(count, 1, 1, 1, 1, generator=generator)
-    return clip_B4FHW * light
-
-
-def _examples(split: str, clips: int, levels: Sequence[int]) -> tuple[list[Tensor], list[str]]:
-    from syncflow import impacts
-
-    inputs, labels = [], []
-    for level in levels:
-        for index, seed in enumerate(impacts.SEEDS[split][:clips]):
-            scene = impacts.sample_scene(seed, level, split)
-            video = torch.from_numpy(impacts.render(scene, 64, 64))
-            if split == "train":
-                video = wear.picture(video, 0.5 * (index % 2), seed)
-            inputs.append(features(video))
-            labels.append(scene.attributes["kind"])
-    return inputs, labels
+    return pictures.in_other_light(clip_B4FHW, generator, 0.2)
 
 
 def load(cache: str | Path | None, settings: probe.ProbeSettings) -> probe.Probe | None:
     """The probe, from folder ``cache`` or trained now, of the kinds in the settings' levels; None
     where all that happens there is of one kind. See :func:`materials.load`."""
-    from syncflow import impacts
-
-    labels = [str(value) for value in impacts.attribute_values(max(settings.levels))["kind"]]
+    labels, seen = pictures.names("kind", settings.levels)
     if len(labels) == 1:
         return None
-    seen = [
-        round(float(impacts.render(impacts.sample_scene(seed, level), 32, 32).mean()), 4)
-        for level in settings.levels
-        for seed in range(4)
-    ]
     name = f"kind-{probe.fingerprint(settings, _CODE, labels, seen)}"
-    return probe.learned(cache, name, labels, settings, KindNet, _examples, _augment)
+    examples = partial(pictures.examples, features, "kind")
+    return probe.learned(cache, name, labels, settings, KindNet, examples, _augment)
 
 
 def predict(trained: probe.Probe, videos: Sequence[Tensor]) -> list[str]:

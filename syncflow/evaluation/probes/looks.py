@@ -4,7 +4,7 @@ object may stand still and something else moves, a network that learns where to 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,18 +15,11 @@ from torch.nn import functional as F
 from syncflow.detect import tracking
 from syncflow.detect.settings import TrackSettings
 from syncflow.detect.tracking import foreground
-from syncflow.evaluation.probes import probe, wear
+from syncflow.evaluation.probes import pictures, probe, wear
 
 _EDGES = 5
 _MOMENTS = 4
-_CODE = (sys.modules[__name__], wear, tracking)
-
-
-def _check(video_F3HW: Tensor) -> None:
-    if video_F3HW.dtype != torch.uint8 or video_F3HW.ndim != 4 or video_F3HW.shape[1] != 3:
-        raise ValueError(
-            f"video must be uint8 [F,3,H,W], got {video_F3HW.dtype} {list(video_F3HW.shape)}"
-        )
+_CODE = (sys.modules[__name__], pictures, wear, tracking)
 
 
 def features(video_F3HW: Tensor, settings: TrackSettings | None = None) -> Tensor:
@@ -34,7 +27,7 @@ def features(video_F3HW: Tensor, settings: TrackSettings | None = None) -> Tenso
 
     Pixels count by how surely they are the object, so borders and smears say little.
     """
-    _check(video_F3HW)
+    pictures.check(video_F3HW)
     pixels_F3HW = video_F3HW.cpu().float() / 255
     weight_FHW, _ = foreground(pixels_F3HW, settings or TrackSettings())
     inside = weight_FHW > 0.9
@@ -49,7 +42,7 @@ def features(video_F3HW: Tensor, settings: TrackSettings | None = None) -> Tenso
 
 def moments(video_F3HW: Tensor) -> Tensor:
     """Four frames, evenly spread, of 64x64 pixels: uint8 [4, 3, 64, 64]."""
-    _check(video_F3HW)
+    pictures.check(video_F3HW)
     count = len(video_F3HW)
     chosen = [(2 * place + 1) * count // (2 * _MOMENTS) for place in range(_MOMENTS)]
     frames_N3HW = video_F3HW.cpu()[chosen]
@@ -87,54 +80,23 @@ class LookNet(nn.Module):
 
 
 def _augment(frames_BN3HW: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirrored, and in a little more light or less."""
-    count = len(frames_BN3HW)
-    mirrored = torch.rand(count, 1, 1, 1, 1, generator=generator) < 0.5
-    frames_BN3HW = torch.where(mirrored, frames_BN3HW.flip(-1), frames_BN3HW).float()
-    light = 1 + 0.08 * torch.randn(count, 1, 1, 1, 1, generator=generator)
-    return (frames_BN3HW * light).clamp(0, 255)
+    return pictures.in_other_light(frames_BN3HW, generator, 0.08).clamp(0, 255)
 
 
 def _network(labels: int) -> nn.Module:
     return nn.Sequential(nn.Linear(_EDGES**3 + 3, 64), nn.ReLU(), nn.Linear(64, labels))
 
 
-def _examples(
-    read: Callable[[Tensor], Tensor], split: str, clips: int, levels: Sequence[int]
-) -> tuple[list[Tensor], list[str]]:
-    from syncflow import impacts
-
-    inputs, labels = [], []
-    for level in levels:
-        for index, seed in enumerate(impacts.SEEDS[split][:clips]):
-            scene = impacts.sample_scene(seed, level, split)
-            if "second" in scene.attributes:
-                continue  # two colours
-            video = torch.from_numpy(impacts.render(scene, 64, 64))
-            if split == "train":
-                video = wear.picture(video, 0.5 * (index % 2), seed)
-            inputs.append(read(video))
-            labels.append(scene.attributes["colour"])
-    return inputs, labels
-
-
 def load(cache: str | Path | None, settings: probe.ProbeSettings | None = None) -> probe.Probe:
     """The colour probe, from folder ``cache`` or trained now; see :func:`materials.load`. Beyond
     level 1, where sticks move and what they strike does not, a :class:`LookNet`."""
-    from syncflow import impacts
-
     settings = settings or probe.ProbeSettings(clips=800, epochs=20, rate=5e-3)
-    labels = [str(value) for value in impacts.attribute_values(max(settings.levels))["colour"]]
-    seen = [
-        round(float(impacts.render(impacts.sample_scene(seed, level), 32, 32).mean()), 4)
-        for level in settings.levels
-        for seed in range(4)
-    ]
+    labels, seen = pictures.names("colour", settings.levels)
     name = f"colour-{probe.fingerprint(settings, _CODE, labels, seen)}"
     if max(settings.levels) == 1:
-        examples = partial(_examples, features)
+        examples = partial(pictures.examples, features, "colour")
         return probe.learned(cache, name, labels, settings, _network, examples)
-    examples = partial(_examples, moments)
+    examples = partial(pictures.examples, moments, "colour")
     return probe.learned(cache, name, labels, settings, LookNet, examples, _augment)
 
 

@@ -69,7 +69,7 @@ def run(
     out = media.make_folder(out if out is not None else "runs/eval", "continuation.json")
     cases = systems.cases(split, clips, [1])
     loaded, named = provenance.load_model(model)
-    colour = systems.load_probes(out.parent / "probes", (1,), probe_settings)[1]
+    colour = systems.load_probes(out.parent / "probes", (1,), probe_settings).colour
     asked = options or {}
     first = systems.generated(
         loaded,
