@@ -35,10 +35,10 @@ _SAID = re.compile(
 )
 
 _WATER = re.compile(r"\binto (?:\w+ )?(?:water|pool)\b", re.IGNORECASE)
-#: The first thing that is told of: so many of them, some, or one.
+#: The first thing that is told of: so many of them, or one, unless there is a plural.
 _THINGS = re.compile(
     rf"\b(?:(?P<number>\d+|{'|'.join(sorted(_NUMBERS, key=len, reverse=True))})\b(?! after\b)"
-    r"|(?P<some>some|several|many|few)\b|(?:an?|the) (?!video\b|clip\b|sound\b|water\b|pool\b))",
+    r"|(?:an?|the) (?!video\b|clip\b|sound\b|water\b|pool\b))",
     re.IGNORECASE,
 )
 _SEVERAL = re.compile(r"\b(?!falls|drops|is\b|its\b)\w+[^s\W]s\b", re.IGNORECASE)
@@ -61,7 +61,7 @@ def said_counts(prompt: str) -> list[int]:
         things = _THINGS.search(prompt)
         if things and things["number"]:
             found = [_value(things["number"])]
-        elif things and not things["some"] and not _SEVERAL.search(prompt):
+        elif things and not _SEVERAL.search(prompt):
             found = [1]
     return found
 
