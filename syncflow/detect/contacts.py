@@ -22,6 +22,8 @@ from syncflow.detect.tracking import Track, tracks
 
 #: Second look at gravity, around the best of the first.
 _NEARBY = np.linspace(0.88, 1.12, 7)
+#: px at 64 px above the place where something sank that what falls after it is seen at.
+_ABOVE = 6.0
 
 
 @dataclass(frozen=True)
@@ -138,14 +140,16 @@ def from_track(
     cuts = [p for p in pieces(y_F, settings, 16 / fps) if p.last > p.first]
     per_frame = 16 / fps
     losses: list[tuple[float, float, float]] = []
+    sunk: tuple[float, float] | None = None
     for before, after in itertools.pairwise(cuts):
         t = _meet(before, after)
-        if t is None:
+        if t is None or (sunk and not _comes_again(y_F, *sunk, t)):
             continue
         arriving = before.velocity(t)
         impulse = arriving - after.velocity(t)
         if arriving >= settings.speed * per_frame and impulse >= settings.impulse * per_frame:
             if _sinks(path, first + t, arriving, after):
+                sunk = t, before.offset + before.slope * t + before.gravity * t**2 / 2
                 # What falls into water touches it with its lower edge, and is seen to slow down
                 # when it is half below: as much later as half of it takes.
                 t -= np.sqrt(path.area / np.pi) * 64 / height / arriving
@@ -179,6 +183,12 @@ def _sinks(path: Track, frame: float, arriving: float, piece: _Piece) -> bool:
     if not len(before) or not len(after):
         return False
     return float(np.median(after)) < 0.75 * float(np.median(before))
+
+
+def _comes_again(y_F: np.ndarray, sank: float, row: float, t: float) -> bool:
+    """Whether something was clearly above ``row`` since then: what sinks touches nothing more."""
+    between = y_F[int(sank) + 1 : int(t) + 1]
+    return len(between) > 0 and float(between.min()) < row - _ABOVE
 
 
 def _blows(y_F: np.ndarray, path: Track, fps: float, settings: ContactSettings) -> list[Contact]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from syncflow.detect import stick
 from syncflow.detect.settings import TrackSettings
 
 
@@ -116,9 +117,9 @@ def _follow(
         empty = np.full(frames, np.nan)
         return Track(empty, empty.copy(), mass_F, colour, 0.0)
     hidden_F = mass_F < settings.minimum * typical
-    stick = _stick(weight_FHW, mass_F, typical, settings)
-    if stick is not None:
-        y_F, x = stick
+    swung = stick.end(weight_FHW, mass_F, typical, settings)
+    if swung is not None:
+        y_F, x = swung
         return Track(y_F, np.full(frames, left + x), mass_F, colour, typical, swings=True)
     rows_FH = weight_FHW.sum(2)
     y_F = _row_at(rows_FH, settings.share * typical)
@@ -131,41 +132,6 @@ def _follow(
     x_F = (weight_FHW.sum(1) * columns_W).sum(1) / np.maximum(mass_F, 1e-6)
     x_F[hidden_F] = np.nan
     return Track(y_F, x_F, mass_F, colour, typical)
-
-
-def _stick(
-    weight_FHW: np.ndarray, mass_F: np.ndarray, typical: float, settings: TrackSettings
-) -> tuple[np.ndarray, float] | None:
-    """Row of the moving end of a stick in every frame and its column, None for anything else.
-
-    A stick is many times as wide as it is thick, without gaps; of its ends the one that moves more
-    is not the hinge. While it rests as part of the background nothing of it is seen: it is then
-    where it rests.
-    """
-    solid_FHW = np.greater(weight_FHW, 0.5)
-    shapes = []
-    for f in np.flatnonzero(mass_F > 0.5 * typical):
-        columns = np.flatnonzero(weight_FHW[f].sum(0) > 0.5)
-        if len(columns) > 1:
-            width = columns[-1] - columns[0] + 1
-            shapes.append((width**2 / mass_F[f], len(columns) / width))
-    if not shapes or np.median(shapes, axis=0)[0] < settings.slender:
-        return None
-    if np.median(shapes, axis=0)[1] < 0.95:
-        return None
-    used = np.flatnonzero(solid_FHW.any((0, 1)))
-    reach = max(2, round(0.3 * len(used)))
-    ends = []
-    for part in (used[:reach], used[-reach:]):
-        solid_FH = solid_FHW[:, :, part].any(2)
-        seen = solid_FH.any(1)
-        if seen.sum() < 2:
-            return None
-        lowest_F = solid_FH.shape[1] - solid_FH[:, ::-1].argmax(1).astype(float)
-        # What sticks out of the background least is the place where it rests.
-        lowest_F[~seen] = lowest_F[seen].min()
-        ends.append((lowest_F, float(part.mean())))
-    return max(ends, key=lambda end: np.ptp(end[0]))
 
 
 def _spread(row_F: np.ndarray) -> float:

@@ -11,7 +11,7 @@ from syncflow import durable
 from syncflow.data import impacts_dataset
 from syncflow.data.made_latents import MadeLatents
 from syncflow.training import runner
-from syncflow.training.datasets.clips import Sources
+from syncflow.training.datasets.clips import Films
 from syncflow.training.distributed.groups import Group
 from syncflow.training.losses import reconstruction
 from syncflow.training.settings import ClipsConfig, LoopConfig, TrainConfig
@@ -231,12 +231,12 @@ def test_kinds_come_as_often_as_asked(folder):
     others = dict.fromkeys(set(kinds) - {wanted}, 0.0)
     loop = LoopConfig(**{**LOOP, "batch_size": 16})
     entry = ClipsConfig(data=str(folder / "clips3"), kinds=others)
-    pieces = Sources([entry], 32, loop, "any").batch(0)
+    pieces = Films([entry], 32, loop, "any").batch(0)
     shown = ((pieces.originals + 1) * 127.5).round().byte().movedim(1, 2)
     allowed = [torch.from_numpy(clips.video(i).copy()) for i in range(6) if kinds[i] == wanted]
     assert all(any(torch.equal(each, clip) for clip in allowed) for each in shown)
     with pytest.raises(ValueError, match="has no strikes"):
-        Sources([ClipsConfig(data=str(folder / "clips3"), kinds={"strikes": 2})], 32, loop, "any")
+        Films([ClipsConfig(data=str(folder / "clips3"), kinds={"strikes": 2})], 32, loop, "any")
 
 
 def test_latents_must_be_of_the_clips_and_of_the_encoder(folder):

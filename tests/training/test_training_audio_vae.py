@@ -7,8 +7,8 @@ from made import VAE_LOOP, assert_same, lines, run, told, whole_and_cut
 from safetensors.torch import load_file
 
 from syncflow import impacts
-from syncflow.clip import SAMPLE_RATE
-from syncflow.data import media
+from syncflow.clip import AUDIO_HOP, SAMPLE_RATE
+from syncflow.data import impacts_dataset, media
 from syncflow.data.recordings import Recordings
 from syncflow.detect import fidelity
 from syncflow.training import loop
@@ -291,3 +291,60 @@ def test_the_old_kind_of_training_has_no_critic(sounds, tmp_path):
     expected = parts["recon"] + 0.1 * parts["wave"] + 1e-4 * parts["kl"]
     assert total.item() == pytest.approx(float(expected), rel=1e-5) and training.judge() is None
     assert loop.engine.build(training, training.config.loop, training.group).state()
+
+
+def test_several_folders_are_heard_by_their_shares(tmp_path):
+    """Three folders of one clip each, of which one has no share worth the name and one four times
+    the other's."""
+    names = ["often", "seldom", "never"]
+    for seed, name in enumerate(names):
+        render(tmp_path / name, seed)
+    data = [
+        {"data": str(tmp_path / name), "share": share}
+        for name, share in zip(names, (4, 1, 1e-6), strict=True)
+    ]
+    task = training_of_shards(tmp_path, data)
+    whole = [torch.from_numpy(task.train.folders[i].clips.audio(0)) for i in range(3)]
+    drawn = []
+    for index in range(30):
+        for sound in task.batch(index).originals:
+            drawn.append(next(i for i, audio in enumerate(whole) if is_part(sound, audio)))
+    often, seldom, never = (drawn.count(i) for i in range(3))
+    assert never == 0 and 2.5 < often / seldom < 6.5
+    assert torch.equal(task.batch(3).originals, task.batch(3).originals)
+
+
+def test_folders_of_pictures_latents_or_of_another_rate_are_refused(tmp_path):
+    render(tmp_path / "clips", 0)
+    entry = {"data": str(tmp_path / "clips")}
+    with pytest.raises(ValueError, match="of pictures; leave made out"):
+        training_of_shards(tmp_path, [{**entry, "made": "anything"}])
+    with pytest.raises(ValueError, match="has 48000 Hz, and the model 24000"):
+        training_of_shards(tmp_path, [entry], rate=24000)
+    with pytest.raises(ValueError, match="has no strike"):
+        training_of_shards(tmp_path, [{**entry, "kinds": {"strike": 2}}])
+
+
+def render(folder, seed):
+    impacts_dataset.write_dataset(
+        folder, 1, seed=seed, height=16, width=16, container="shards", workers=1, progress=False
+    )
+
+
+def is_part(sound, audio):
+    """Whether a crop is a louder or quieter piece of a clip."""
+    length = len(sound)
+    for first in range(0, len(audio) - length + 1, AUDIO_HOP):
+        piece = audio[first : first + length]
+        gain = sound.norm() / piece.norm()
+        if (sound - gain * piece).norm() < 1e-3 * sound.norm():
+            return True
+    return False
+
+
+def training_of_shards(tmp_path, data, rate=SAMPLE_RATE):
+    settings = config(
+        tmp_path, tmp_path / "out", None, data=data, validation=data[0]["data"], seconds=1.9,
+        model={**SMALL, "sample_rate": rate},
+    )  # fmt: skip
+    return AudioVAETraining(TrainConfig.parse({"run": settings}, "test").run)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -62,19 +62,26 @@ class Pieces(Crops):
         return out[:, None, :, None, None]
 
 
-class _Folder:
-    """The clips of a folder and how likely each is.
+class Folder:
+    """The ``clips`` of a folder, the latents ``made`` of them, and how likely each is.
+
+    Args:
+        config: of the folder.
+        encoder: the hash of what made latents must be of; None where nothing is made of clips.
 
     Raises:
         ValueError: a kind of event that no clip shows, or made latents of other clips or of
-            another encoder.
+            another encoder, or of what has none.
     """
 
-    def __init__(self, config: ClipsConfig, encoder: str) -> None:
-        self.clips = ClipShards(config.data)
-        self.made = None if config.made is None else MadeLatents(config.made)
+    def __init__(self, config: ClipsConfig, encoder: str | None) -> None:
+        self.name, self.clips = config.data, ClipShards(config.data)
+        self.made: MadeLatents | None = None
         count = len(self.clips)
-        if self.made is not None:
+        if config.made is not None:
+            if encoder is None:
+                raise ValueError(f"made latents ({config.made}) are of pictures; leave made out")
+            self.made = MadeLatents(config.made)
             found = self.made.manifest
             if found["data"] != self.clips.about:
                 raise ValueError(f"{config.made} is of other clips than {config.data}")
@@ -94,6 +101,50 @@ class _Folder:
         self.share_N = config.share * weights / weights.sum()
 
 
+class Shares:
+    """Several folders of shards as one, whose clips are drawn by their shares.
+
+    Args:
+        data: the folders.
+        loop: its batch, seed and randomness.
+        group: the processes that share a batch.
+        encoder: as for :class:`Folder`.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[ClipsConfig],
+        loop: LoopConfig,
+        group: Group | None = None,
+        encoder: str | None = None,
+    ) -> None:
+        self.folders = [Folder(entry, encoder) for entry in data]
+        self.loop, self.group = loop, group or Group()
+        self._ends = np.cumsum([len(folder.share_N) for folder in self.folders])
+        chance = np.concatenate([folder.share_N for folder in self.folders])
+        self._chance = chance / chance.sum()
+
+    def draws(self, index: int) -> Iterator[tuple[Folder, int, np.random.Generator]]:
+        """This process's clips of a pass: folder, row, and what decides where a crop of it lies;
+        ``index`` alone decides them."""
+        loop = self.loop
+        if loop.randomness == "batch":
+            rng = np.random.default_rng([loop.seed, CROPS, index])
+            for pick in rng.choice(len(self._chance), loop.batch_size, p=self._chance):
+                yield *self._row(int(pick)), rng
+            return
+        places = range(index * loop.batch_size, (index + 1) * loop.batch_size)
+        for place in places[self.group.rows(loop.batch_size)]:
+            rng = np.random.default_rng([loop.seed, CROPS, place])
+            yield *self._row(int(rng.choice(len(self._chance), p=self._chance))), rng
+
+    def _row(self, pick: int) -> tuple[Folder, int]:
+        """Of a clip that is counted through all folders."""
+        number = int(np.searchsorted(self._ends, pick, side="right"))
+        folder = self.folders[number]
+        return folder, int(pick - self._ends[number] + len(folder.share_N))
+
+
 @dataclass(frozen=True)
 class _Piece:
     """Frames [F, 3, H, W], and what was made of them."""
@@ -103,16 +154,8 @@ class _Piece:
     distance: Tensor | None = None
 
 
-class Sources:
-    """Several folders of shards as one, whose clips are drawn by their shares.
-
-    Args:
-        data: the folders.
-        frames: of a crop.
-        loop: its batch, seed and randomness.
-        encoder: the hash of what made latents must be of.
-        group: the processes that share a batch.
-    """
+class Films(Shares):
+    """Crops of ``frames`` of the pictures of several folders."""
 
     def __init__(
         self,
@@ -122,11 +165,8 @@ class Sources:
         encoder: str,
         group: Group | None = None,
     ) -> None:
-        self.folders = [_Folder(entry, encoder) for entry in data]
-        self.frames, self.loop, self.group = frames, loop, group or Group()
-        self._ends = np.cumsum([len(folder.share_N) for folder in self.folders])
-        chance = np.concatenate([folder.share_N for folder in self.folders])
-        self._chance = chance / chance.sum()
+        super().__init__(data, loop, group, encoder)
+        self.frames = frames
 
     @property
     def made(self) -> bool:
@@ -134,19 +174,8 @@ class Sources:
         return any(folder.made is not None for folder in self.folders)
 
     def batch(self, index: int) -> Pieces:
-        """This process's pieces of a pass, on the CPU; ``index`` alone decides them."""
-        loop = self.loop
-        if loop.randomness == "batch":
-            rng = np.random.default_rng([loop.seed, CROPS, index])
-            picks = rng.choice(len(self._chance), loop.batch_size, p=self._chance)
-            pieces = [self._piece(int(pick), rng) for pick in picks]
-        else:
-            places = range(index * loop.batch_size, (index + 1) * loop.batch_size)
-            pieces = []
-            for place in places[self.group.rows(loop.batch_size)]:
-                rng = np.random.default_rng([loop.seed, CROPS, place])
-                pick = rng.choice(len(self._chance), p=self._chance)
-                pieces.append(self._piece(int(pick), rng))
+        """This process's pieces of a pass, on the CPU."""
+        pieces = [self._piece(*drawn) for drawn in self.draws(index)]
         video = to_model(torch.from_numpy(np.stack([piece.video for piece in pieces])))
         made_B = torch.tensor([piece.latent is not None for piece in pieces])
         latents = [piece.latent for piece in pieces if piece.latent is not None]
@@ -155,12 +184,8 @@ class Sources:
             return Pieces(video, index, made_B)
         return Pieces(video, index, made_B, torch.stack(latents), torch.stack(distances))
 
-    def _piece(self, pick: int, rng: np.random.Generator) -> _Piece:
-        """A random crop of a clip, counted through all folders."""
+    def _piece(self, folder: Folder, row: int, rng: np.random.Generator) -> _Piece:
         stride = VIDEO_STRIDE[0]
-        number = int(np.searchsorted(self._ends, pick, side="right"))
-        folder = self.folders[number]
-        row = int(pick - self._ends[number] + len(folder.share_N))
         video = folder.clips.video(row)
         room = (len(video) - self.frames) // stride
         first = int(rng.integers(0, room + 1))

@@ -26,17 +26,32 @@ _Window = Annotated[int, Whole(16, 1_048_576, "samples")]
 _Side = Annotated[Pixels, multiple_of(16)]
 
 
+class ClipsConfig(FolderConfig):
+    """One of several folders of clips.
+
+    ``share``: of the samples, relative to the other folders'. ``kinds``: how much more often clips
+    of a kind of event come, {"strike": 3}; 1 where nothing is said. ``made``: latents of these
+    clips as a sampler makes them (``MadeLatentsTask``), which the decoder of pictures sees in place
+    of the encoder's.
+    """
+
+    share: Annotated[float, Real(0, 1e6, above=True)] = 1.0
+    kinds: dict[str, Weight] = {}
+    made: str | None = None
+
+
 class VAETask(Config):
     """What both VAEs' training has.
 
-    ``data`` and ``validation`` are folders of impacts shards, or of any recordings. ``init`` starts
-    from another run's weights; ``freeze_encoder`` trains the decoder alone, on latents with
+    ``data`` and ``validation`` are folders of impacts shards, or of any recordings; ``data`` may be
+    several folders of shards, whose clips are then drawn by their shares. ``init`` starts from
+    another run's weights; ``freeze_encoder`` trains the decoder alone, on latents with
     ``latent_noise`` (in standard deviations) added, as a sampler's latents have. Every
     ``samples_every`` steps (0: never) a few reconstructions are written, originals beside them.
     """
 
     out: str
-    data: str
+    data: OneOrSeveral[ClipsConfig]
     validation: str
     init: str | None = None
     freeze_encoder: StrictBool = False
@@ -86,27 +101,12 @@ class AudioVAETask(VAETask):
         return self
 
 
-class ClipsConfig(FolderConfig):
-    """One of several folders of clips.
-
-    ``share``: of the samples, relative to the other folders'. ``kinds``: how much more often clips
-    of a kind of event come, {"strike": 3}; 1 where nothing is said. ``made``: latents of these
-    clips as a sampler makes them (``MadeLatentsTask``), which the decoder sees in place of the
-    encoder's.
-    """
-
-    share: Annotated[float, Real(0, 1e6, above=True)] = 1.0
-    kinds: dict[str, Weight] = {}
-    made: str | None = None
-
-
 class VideoVAETask(VAETask):
     """Trains the video VAE on crops of ``frames``.
 
-    ``data`` may be several folders of shards, whose clips are then drawn by their shares. A frame
-    whose ``made`` latents are ``made_distance`` (mean square, in squared deviations of the latents)
-    from its encoded ones counts half, a nearer one more: what has moved away no longer shows the
-    pixels.
+    A frame whose ``made`` latents are ``made_distance`` (mean square, in squared deviations of the
+    latents) from its encoded ones counts half, a nearer one more: what has moved away no longer
+    shows the pixels.
 
     ``reconstruction`` "moving" weighs moving pixels ``moving_weight`` more, for the small VAE; "l1"
     is the plain distance. ``perceptual`` adds LPIPS of every frame. ``fps``, ``height`` and
@@ -114,7 +114,6 @@ class VideoVAETask(VAETask):
     """
 
     task: Literal["video_vae"]
-    data: OneOrSeveral[ClipsConfig]  # type: ignore[assignment]  # wider than the base's
     made_distance: Annotated[float, Real(0, 1e6, above=True)] = 0.05
     model: VideoVAEConfig
     frames: Frames = 16

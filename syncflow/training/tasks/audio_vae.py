@@ -17,7 +17,7 @@ from syncflow.interop import encodec
 from syncflow.models.audio_vae import AudioVAE
 from syncflow.models.codec import AudioCodec
 from syncflow.models.vae import build_audio_vae
-from syncflow.training.datasets.clips import Crops
+from syncflow.training.datasets.clips import Crops, Shares
 from syncflow.training.distributed import side_stream
 from syncflow.training.distributed.groups import Group
 from syncflow.training.losses import reconstruction, spectral
@@ -49,13 +49,32 @@ class AudioVAETraining(VAETraining):
         group = group or Group(device=torch.device(device))
         super().__init__(config, module, "audio_vae", 2, group)
         self.rate = config.model.sample_rate
-        self.train, self.validation = (
-            vae.shards(folder) or Recordings(folder, "sound", self.rate)
-            for folder in (config.data, config.validation)
-        )
+        self.train: ClipShards | Recordings | Shares
+        if isinstance(config.data, str):
+            self.train = self._sounds(config.data)
+        else:
+            self.train = Shares(config.data, config.loop, group)
+            for folder in self.train.folders:
+                if folder.clips.sample_rate != self.rate:
+                    raise ValueError(
+                        f"{folder.name} has {folder.clips.sample_rate} Hz, and the model "
+                        f"{self.rate}"
+                    )
+        self.validation = self._sounds(config.validation)
         self._damaged: set[int] = set()
 
+    def _sounds(self, folder: str) -> ClipShards | Recordings:
+        return vae.shards(folder) or Recordings(folder, "sound", self.rate)
+
+    def batch(self, index: int) -> Crops:
+        if not isinstance(self.train, Shares):
+            return super().batch(index)
+        drawn = self.train.draws(index)
+        pieces = [self._piece(folder.clips, row, rng) for folder, row, rng in drawn]
+        return Crops(self._on_device(np.stack(pieces)), index)
+
     def _count(self) -> int:
+        assert not isinstance(self.train, Shares)  # they draw for themselves
         return len(self.train)
 
     def _discriminator(self) -> nn.Module:
@@ -84,12 +103,9 @@ class AudioVAETraining(VAETraining):
         return self.module.decode(latent, num_samples=original.shape[1])
 
     def _crop(self, clip: int, rng: np.random.Generator) -> np.ndarray:
+        assert not isinstance(self.train, Shares)
         if isinstance(self.train, ClipShards):
-            length = self._length(self.train.sample_rate)
-            audio = self.train.audio(clip)
-            first = AUDIO_HOP * int(rng.integers(0, (len(audio) - length) // AUDIO_HOP + 1))
-            gain = 10 ** rng.uniform(_GAIN, 0.0)
-            return audio[first : first + length] * gain
+            return self._piece(self.train, clip, rng)
         length, place, gain = self._length(self.rate), rng.random(), 10 ** rng.uniform(_GAIN, 0.0)
         for number in range(clip, clip + _TRIES):
             index = number % len(self.train)
@@ -101,6 +117,14 @@ class AudioVAETraining(VAETraining):
                     print(f"{error}; the next recording stands in for it", flush=True)
                 self._damaged.add(index)
         raise ValueError(f"{_TRIES} recordings in a row in '{self.config.data}' cannot be decoded")
+
+    def _piece(self, clips: ClipShards, row: int, rng: np.random.Generator) -> np.ndarray:
+        """A random crop of a clip of shards, not always as loud as it is."""
+        length = self._length(clips.sample_rate)
+        audio = clips.audio(row)
+        first = AUDIO_HOP * int(rng.integers(0, (len(audio) - length) // AUDIO_HOP + 1))
+        gain = 10 ** rng.uniform(_GAIN, 0.0)
+        return audio[first : first + length] * gain
 
     def _length(self, rate: int) -> int:
         """Samples of a crop."""

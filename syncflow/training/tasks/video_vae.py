@@ -16,7 +16,7 @@ from syncflow.data.shards import ClipShards
 from syncflow.detect import contacts, fidelity
 from syncflow.models.codec import ENCODING, VideoCodec
 from syncflow.models.vae import build_video_vae
-from syncflow.training.datasets.clips import Crops, Pieces, Sources
+from syncflow.training.datasets.clips import Crops, Films, Pieces
 from syncflow.training.distributed import side_stream
 from syncflow.training.distributed.groups import Group
 from syncflow.training.losses import reconstruction
@@ -45,12 +45,12 @@ class VideoVAETraining(VAETraining):
             self.perceptual = Perceptual(config.perceptual.backbone, config.perceptual.heads)
             self.perceptual.to(group.device)
         super().__init__(config, build_video_vae(config.model), "video_vae", 1, group)
-        self.train: ClipShards | Recordings | Sources
+        self.train: ClipShards | Recordings | Films
         if isinstance(config.data, str):
             self.train = _clips(config.data)
         else:
             encoder = weights_hash(self.module, ENCODING)
-            self.train = Sources(config.data, config.frames, config.loop, encoder, group)
+            self.train = Films(config.data, config.frames, config.loop, encoder, group)
             if self.train.made and not config.freeze_encoder:
                 raise ValueError(
                     "made latents are of one encoder: set freeze_encoder to train on them"
@@ -59,7 +59,7 @@ class VideoVAETraining(VAETraining):
         self._damaged: set[int] = set()
 
     def batch(self, index: int) -> Crops:
-        if isinstance(self.train, Sources):
+        if isinstance(self.train, Films):
             return self.train.batch(index).to(self.device)
         return super().batch(index)
 
@@ -77,7 +77,7 @@ class VideoVAETraining(VAETraining):
         return latent, kl
 
     def _count(self) -> int:
-        assert not isinstance(self.train, Sources)
+        assert not isinstance(self.train, Films)
         return len(self.train)
 
     def _discriminator(self) -> nn.Module:
@@ -112,7 +112,7 @@ class VideoVAETraining(VAETraining):
 
     def _crop(self, clip: int, rng: np.random.Generator) -> np.ndarray:
         config = self.config
-        assert not isinstance(self.train, Sources)  # they have crops of their own
+        assert not isinstance(self.train, Films)  # they have crops of their own
         if isinstance(self.train, ClipShards):
             video = self.train.video(clip)
             room = (len(video) - config.frames) // VIDEO_STRIDE[0]
