@@ -136,7 +136,7 @@ def from_track(
     first, last = seen[0], seen[-1]
     y_F = np.interp(np.arange(first, last + 1), seen, path.y_F[seen]) * 64 / height
     if path.swings:
-        return _blows(y_F, path, fps, settings)
+        return _blows(y_F, int(first), path, fps, width, settings)
     cuts = [p for p in pieces(y_F, settings, 16 / fps) if p.last > p.first]
     per_frame = 16 / fps
     losses: list[tuple[float, float, float]] = []
@@ -191,8 +191,11 @@ def _comes_again(y_F: np.ndarray, sank: float, row: float, t: float) -> bool:
     return len(between) > 0 and float(between.min()) < row - _ABOVE
 
 
-def _blows(y_F: np.ndarray, path: Track, fps: float, settings: ContactSettings) -> list[Contact]:
-    """Contacts of the end of a stick: where it turns from down to up at speed.
+def _blows(
+    y_F: np.ndarray, first: int, path: Track, fps: float, width: int, settings: ContactSettings
+) -> list[Contact]:
+    """Contacts of the end of a stick, whose rows are ``y_F`` from frame ``first`` on: where it
+    turns from down to up at speed.
 
     It falls on the thing faster and faster and springs back slower and slower, within two or three
     frames each; the blow is where the last step down and the first step up, drawn on, meet.
@@ -214,8 +217,9 @@ def _blows(y_F: np.ndarray, path: Track, fps: float, settings: ContactSettings) 
         else:
             down, up = max(down, 0.5), max(y_F[p] - y_F[p + 1], 0.5)
             t = p - 1 + np.clip((y_F[p] + up - y_F[p - 1]) / (down + up), 0, 1)
-        time = max(0.0, float(t) / fps - settings.bias)
-        found.append(Contact(time, float(down + up), float(y_F[p]) / 64, float(path.x_F[0])))
+        time = max(0.0, (first + float(t)) / fps - settings.bias)
+        column = float(path.x_F[0]) / width
+        found.append(Contact(time, float(down + up), float(y_F[p]) / 64, column))
     return found
 
 

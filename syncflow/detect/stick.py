@@ -23,6 +23,8 @@ _OUTER = 0.35
 #: and what is above is where it rested, seen in the background. Its middle is that of its
 #: neighbours with this share of its motion.
 _SECOND, _NEIGHBOUR = 0.7, 0.7
+#: In half of the frames so much moves along the best ray; of what rolls or falls less.
+_STRAIGHT = 0.45
 #: A frame shows the stick where the best ray has this share of what it has in clear frames.
 _FAINT = 0.15
 
@@ -34,27 +36,29 @@ def end(
     None for anything else.
 
     ``weight_FHW`` says how much each pixel moves, ``mass_F`` is its sum and ``typical`` a frame's.
-    A stick is many times as wide as it is thick, without gaps; of its ends the one that moves less
-    is the hinge.
+    A stick is many times as wide as it is thick, without gaps, and straight; of its ends the one
+    that moves less is the hinge.
     """
     if not _is_slender(weight_FHW, mass_F, typical, settings):
         return None
     used = np.flatnonzero((weight_FHW > 0.5).any((0, 1)))
-    reach = max(2, round(0.2 * len(used)))
+    if not len(used):
+        return None
+    reach, length = max(2, round(0.2 * len(used))), float(used[-1] - used[0])
     hinges = []
     for part, column, away in ((used[:reach], used[0], 1), (used[-reach:], used[-1], -1)):
         row_F = _middle(weight_FHW[:, :, part])
         if not len(row_F):
             return None
-        spread = np.quantile(row_F, 0.9) - np.quantile(row_F, 0.1)
-        hinges.append((float(spread), float(np.median(row_F)), column + 0.5, away))
-    _, row, column, away = min(hinges)
-    length = float(used[-1] - used[0])
-    moved_FA, tip_A = _rays(weight_FHW, row, column, away * length)
-    y_F = np.array([row + _lowest(moved_A, tip_A) for moved_A in moved_FA])
+        hinges.append((float(np.ptp(row_F)), float(np.median(row_F)), column + 0.5, away * length))
+    _, row, column, reaches = min(hinges)
+    moved_FA, tip_A = _rays(weight_FHW, row, column, reaches)
     best_F = moved_FA.max(1)
+    if np.median(best_F) < _STRAIGHT:
+        return None
+    y_F = np.array([row + _lowest(moved_A, tip_A) for moved_A in moved_FA])
     y_F[best_F <= _FAINT * np.quantile(best_F, 0.9)] = np.nan
-    return y_F, column + away * length
+    return y_F, column + reaches
 
 
 def _is_slender(

@@ -6,6 +6,7 @@ import torch
 
 from syncflow.detect import contacts, matching, stick
 from syncflow.detect.settings import TrackSettings
+from syncflow.evaluation.probes import wear
 from syncflow.evaluation.suites import systems
 
 HINGE, LENGTH, SIZE = (20.5, 40.5), 28.0, 64  # row and column
@@ -96,7 +97,41 @@ def test_blows_are_found_in_what_a_decoder_leaves():
     np.testing.assert_allclose(found, [9 / 16, 21 / 16], atol=0.07)
 
 
-def test_what_sinks_touches_nothing_more():
+def in_colour(weight_FHW):
+    colour = torch.tensor([-60.0, -40.0, -90.0])[:, None, None]
+    video = 120 + torch.from_numpy(weight_FHW).float()[:, None] * colour
+    return video.to(torch.uint8)
+
+
+def test_a_stick_that_is_not_seen_at_first_strikes_when_it_does():
+    weight_FHW, _ = drawn(swing())
+    weight_FHW[:5] = 0
+    np.testing.assert_allclose(contacts.times(in_colour(weight_FHW)), [9 / 16, 21 / 16], atol=0.05)
+
+
+@pytest.mark.parametrize("away", [-1, 1])
+def test_one_blow_does_not_make_the_tip_a_hinge(away):
+    weight_FHW, true_F = drawn(swing([16]), away)
+    weight_FHW = np.maximum(weight_FHW, 0.6 * np.roll(weight_FHW, 1, 1))  # a soft edge
+    np.testing.assert_allclose(read(weight_FHW)[0], true_F + 0.4, atol=1.0)
+    found = contacts.detect(in_colour(weight_FHW))
+    assert [round(16 * contact.time) for contact in found] == [16]
+    assert 0 <= found[0].column <= 1
+
+
+def test_what_rolls_is_no_stick_however_wide_the_place_where_it_moves():
+    """A bar that is bent to and fro: no ray explains it."""
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    weight_FHW = np.zeros((16, SIZE, SIZE))
+    for f, weight_HW in enumerate(weight_FHW):
+        height = 16 + 14 * np.abs((columns + f) % 10 - 5) / 5
+        weight_HW[(np.abs(rows - height) < 2) & (columns > 8) & (columns < 40)] = 1.0
+    assert read(weight_FHW) is None
+    faint = np.full((8, 4, SIZE), 0.5)
+    assert stick.end(faint, faint.sum((1, 2)), 128.0, TrackSettings()) is None
+
+
+def test_what_sinks_touches_nothing_more(monkeypatch):
     """A splash's spray and the slow way down have no second contact; a second thing that falls from
     above has."""
     cases = [c for c in systems.cases("val", 64, [3]) if c.kind == "splash"]
@@ -105,6 +140,11 @@ def test_what_sinks_touches_nothing_more():
     assert score["f1_50"] >= 0.85
     several = [len(times) for times, case in zip(found, cases, strict=True) if len(case.seen) > 1]
     assert several and min(several) >= 1 and max(several) >= 2
+    worn = [wear.picture(systems.rendered(case, 64, 64).video, 0.7, case.seed) for case in cases]
+    with_rule = sum(len(contacts.times(video)) for video in worn)
+    monkeypatch.setattr(contacts, "_comes_again", lambda *_: True)
+    assert with_rule < sum(len(contacts.times(video)) for video in worn)
+    monkeypatch.undo()
     y_F = np.array([10.0, 20, 30, 31, 32, 33, 12, 22, 30])
     assert contacts._comes_again(y_F, 2.0, 30.0, 8.0)
     assert not contacts._comes_again(y_F, 2.0, 30.0, 5.5)

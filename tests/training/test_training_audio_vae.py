@@ -13,6 +13,7 @@ from syncflow.data.recordings import Recordings
 from syncflow.detect import fidelity
 from syncflow.training import loop
 from syncflow.training.checkpoints import checkpoint
+from syncflow.training.distributed.groups import Group
 from syncflow.training.losses import adversarial, reconstruction, spectral
 from syncflow.training.losses.balance import Balancer
 from syncflow.training.losses.discriminators import SpectralDiscriminator
@@ -312,6 +313,36 @@ def test_several_folders_are_heard_by_their_shares(tmp_path):
     often, seldom, never = (drawn.count(i) for i in range(3))
     assert never == 0 and 2.5 < often / seldom < 6.5
     assert torch.equal(task.batch(3).originals, task.batch(3).originals)
+    with pytest.raises(ValueError, match=r"seldom has clips of 2 s, and a crop is 3 s"):
+        training_of_shards(tmp_path, data, seconds=3.0)
+
+
+def test_every_clip_of_a_folder_is_heard_from_every_place_and_never_louder(tmp_path):
+    render(tmp_path / "clips", 0, clips=3)
+    task = training_of_shards(tmp_path, [{"data": str(tmp_path / "clips")}], seconds=1.5)
+    clips = task.train.folders[0].clips
+    whole = [torch.from_numpy(clips.audio(row)) for row in range(3)]
+    places, gains = set(), []
+    for index in range(12):
+        for sound in task.batch(index).originals:
+            row, first, gain = place_of(sound, whole)
+            places.add((row, first))
+            gains.append(gain)
+    assert {row for row, _ in places} == {0, 1, 2} and len({first for _, first in places}) > 8
+    assert max(gains) <= 1.001 and min(gains) > 0.5 and max(gains) - min(gains) > 0.2
+
+
+def test_processes_hear_their_own_share_of_several_folders(tmp_path):
+    render(tmp_path / "clips", 0, clips=3)
+    data = [{"data": str(tmp_path / "clips")}]
+    alone = training_of_shards(tmp_path, data, loop={"randomness": "sample"})
+    whole = alone.batch(2).originals
+    for rank in range(2):
+        group = Group(rank, 2)
+        half = training_of_shards(tmp_path, data, loop={"randomness": "sample"}, group=group)
+        part = half.batch(2).originals
+        count = len(whole) // 2
+        assert torch.equal(part, whole[rank * count :][:count])
 
 
 def test_folders_of_pictures_latents_or_of_another_rate_are_refused(tmp_path):
@@ -325,26 +356,33 @@ def test_folders_of_pictures_latents_or_of_another_rate_are_refused(tmp_path):
         training_of_shards(tmp_path, [{**entry, "kinds": {"strike": 2}}])
 
 
-def render(folder, seed):
+def render(folder, seed, clips=1):
     impacts_dataset.write_dataset(
-        folder, 1, seed=seed, height=16, width=16, container="shards", workers=1, progress=False
+        folder, clips, seed=seed, height=16, width=16, container="shards", workers=1, progress=False
     )
 
 
 def is_part(sound, audio):
     """Whether a crop is a louder or quieter piece of a clip."""
+    return place_of(sound, [audio]) is not None
+
+
+def place_of(sound, sounds):
+    """The clip that a crop is of, where it begins, and how much louder it is."""
     length = len(sound)
-    for first in range(0, len(audio) - length + 1, AUDIO_HOP):
-        piece = audio[first : first + length]
-        gain = sound.norm() / piece.norm()
-        if (sound - gain * piece).norm() < 1e-3 * sound.norm():
-            return True
-    return False
+    for row, audio in enumerate(sounds):
+        for first in range(0, len(audio) - length + 1, AUDIO_HOP):
+            piece = audio[first : first + length]
+            gain = sound.norm() / piece.norm()
+            if (sound - gain * piece).norm() < 1e-3 * sound.norm():
+                return row, first, float(gain)
+    return None
 
 
-def training_of_shards(tmp_path, data, rate=SAMPLE_RATE):
+def training_of_shards(tmp_path, data, rate=SAMPLE_RATE, seconds=1.9, loop=None, group=None):
     settings = config(
-        tmp_path, tmp_path / "out", None, data=data, validation=data[0]["data"], seconds=1.9,
-        model={**SMALL, "sample_rate": rate},
+        tmp_path, tmp_path / "out", None, loop, data=data, validation=data[0]["data"],
+        seconds=seconds, model={**SMALL, "sample_rate": rate},
     )  # fmt: skip
-    return AudioVAETraining(TrainConfig.parse({"run": settings}, "test").run)
+    run = TrainConfig.parse({"run": settings}, "test").run
+    return AudioVAETraining(run, group=group)

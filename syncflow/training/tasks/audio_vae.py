@@ -55,16 +55,19 @@ class AudioVAETraining(VAETraining):
         else:
             self.train = Shares(config.data, config.loop, group)
             for folder in self.train.folders:
-                if folder.clips.sample_rate != self.rate:
-                    raise ValueError(
-                        f"{folder.name} has {folder.clips.sample_rate} Hz, and the model "
-                        f"{self.rate}"
-                    )
+                self._check(folder.name, folder.clips)
         self.validation = self._sounds(config.validation)
         self._damaged: set[int] = set()
 
     def _sounds(self, folder: str) -> ClipShards | Recordings:
         return vae.shards(folder) or Recordings(folder, "sound", self.rate)
+
+    def _check(self, name: str, clips: ClipShards) -> None:
+        if clips.sample_rate != self.rate:
+            raise ValueError(f"{name} has {clips.sample_rate} Hz, and the model {self.rate}")
+        there, wanted = clips.geometry["seconds"], self.config.seconds
+        if there < wanted:
+            raise ValueError(f"{name} has clips of {there:g} s, and a crop is {wanted:g} s")
 
     def batch(self, index: int) -> Crops:
         if not isinstance(self.train, Shares):
