@@ -313,7 +313,7 @@ def test_several_folders_are_heard_by_their_shares(tmp_path):
     often, seldom, never = (drawn.count(i) for i in range(3))
     assert never == 0 and 2.5 < often / seldom < 6.5
     assert torch.equal(task.batch(3).originals, task.batch(3).originals)
-    with pytest.raises(ValueError, match=r"seldom has clips of 2 s, and a crop is 3 s"):
+    with pytest.raises(ValueError, match=r"often has clips of 2 s, and a crop is 3 s"):
         training_of_shards(tmp_path, data, seconds=3.0)
 
 
