@@ -50,6 +50,9 @@ class _Piece:
     def velocity(self, t: float) -> float:
         return self.slope + self.gravity * t
 
+    def row(self, t: float) -> float:
+        return self.offset + self.slope * t + self.gravity * t**2 / 2
+
 
 def _lines(t_F: np.ndarray, z_F: np.ndarray, w_F: np.ndarray) -> tuple[np.ndarray, ...]:
     """Weighted least-squares line of every run of frames: cost, offset, slope, each [F,F]."""
@@ -149,12 +152,11 @@ def from_track(
         impulse = arriving - after.velocity(t)
         if arriving >= settings.speed * per_frame and impulse >= settings.impulse * per_frame:
             if _sinks(path, first + t, arriving, after):
-                sunk = t, before.offset + before.slope * t + before.gravity * t**2 / 2
+                sunk = t, before.row(t)
                 # What falls into water touches it with its lower edge, and is seen to slow down
                 # when it is half below: as much later as half of it takes.
                 t -= np.sqrt(path.area / np.pi) * 64 / height / arriving
-            row = before.offset + before.slope * t + before.gravity * t**2 / 2
-            losses.append((t, impulse, row / 64))
+            losses.append((t, impulse, before.row(t) / 64))
     found: list[Contact] = []
     for t, impulse, row in losses:
         time = max(0.0, (first + t) / fps - settings.bias)

@@ -70,6 +70,12 @@ def test_a_frame_without_it_is_not_a_number():
     np.testing.assert_allclose(np.delete(y_F, 15), np.delete(true_F, 15), atol=0.8)
 
 
+def test_a_stick_that_fades_is_still_read():
+    weight_FHW, true_F = drawn(swing())
+    weight_FHW[[9, 21]] *= 0.3
+    np.testing.assert_allclose(read(weight_FHW)[0], true_F, atol=0.8)
+
+
 def test_what_is_round_is_no_stick():
     rows, columns = np.mgrid[:SIZE, :SIZE]
     weight_FHW = np.zeros((8, SIZE, SIZE))
@@ -117,6 +123,14 @@ def test_one_blow_does_not_make_the_tip_a_hinge(away):
     found = contacts.detect(in_colour(weight_FHW))
     assert [round(16 * contact.time) for contact in found] == [16]
     assert 0 <= found[0].column <= 1
+
+
+def test_one_blow_of_a_rendered_stick_is_found_at_any_size():
+    """Its tip rests in nine tenths of the frames, and its hinge flickers."""
+    (case,) = (c for c in systems.cases("val", 24, [2]) if c.seed == 10_000_013)
+    for size in (32, 64, 128):
+        found = contacts.times(systems.rendered(case, size, size).video)
+        np.testing.assert_allclose(found, case.seen, atol=0.05)
 
 
 def test_what_rolls_is_no_stick_however_wide_the_place_where_it_moves():

@@ -298,6 +298,7 @@ def test_several_folders_are_heard_by_their_shares(tmp_path):
     """Three folders of one clip each, of which one has no share worth the name and one four times
     the other's."""
     names = ["often", "seldom", "never"]
+    render(tmp_path / "clips", 9)
     for seed, name in enumerate(names):
         render(tmp_path / name, seed)
     data = [
@@ -315,6 +316,8 @@ def test_several_folders_are_heard_by_their_shares(tmp_path):
     assert torch.equal(task.batch(3).originals, task.batch(3).originals)
     with pytest.raises(ValueError, match=r"often has clips of 2 s, and a crop is 3 s"):
         training_of_shards(tmp_path, data, seconds=3.0)
+    with pytest.raises(ValueError, match=r"seldom has clips of 2 s, and a crop is 3 s"):
+        training_of_shards(tmp_path, data[1]["data"], seconds=3.0)
 
 
 def test_every_clip_of_a_folder_is_heard_from_every_place_and_never_louder(tmp_path):
@@ -381,7 +384,7 @@ def place_of(sound, sounds):
 
 def training_of_shards(tmp_path, data, rate=SAMPLE_RATE, seconds=1.9, loop=None, group=None):
     settings = config(
-        tmp_path, tmp_path / "out", None, loop, data=data, validation=data[0]["data"],
+        tmp_path, tmp_path / "out", None, loop, data=data, validation=str(tmp_path / "clips"),
         seconds=seconds, model={**SMALL, "sample_rate": rate},
     )  # fmt: skip
     run = TrainConfig.parse({"run": settings}, "test").run

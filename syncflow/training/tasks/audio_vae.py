@@ -52,6 +52,8 @@ class AudioVAETraining(VAETraining):
         self.train: ClipShards | Recordings | Shares
         if isinstance(config.data, str):
             self.train = self._sounds(config.data)
+            if isinstance(self.train, ClipShards):
+                self._check(config.data, self.train)
         else:
             self.train = Shares(config.data, config.loop, group)
             for folder in self.train.folders:
