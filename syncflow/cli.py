@@ -150,6 +150,7 @@ def _did_you_mean(word: str, known: Sequence[str]) -> str:
 
 
 def _interrupted() -> int:
+    terminal.answer_interrupt()
     print(terminal.INTERRUPTED, file=sys.stderr)
     return terminal.EXIT_INTERRUPTED
 

@@ -5,12 +5,15 @@ Light, because the command line sets these up before it imports anything else.
 
 from __future__ import annotations
 
+import _thread
 import io
+import operator
 import os
 import signal
 import stat
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -26,11 +29,35 @@ INTERRUPTED = "syncflow: error: interrupted"
 _asked_to_stop = False
 
 
+class _Interrupt(KeyboardInterrupt):
+    """One that is watched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Here, and not where it is raised: a frame that names its own error keeps it alive.
+        global _unanswered
+        _unanswered = _Watch(self, _raise_again)
+
+
+class _Watch(weakref.ref[_Interrupt]):
+    again = staticmethod(_thread.interrupt_main)
+
+
+_unanswered: _Watch | None = None
+# All in C: in a callback with bytecode of its own the new interrupt would be raised, and be lost,
+# right there.
+_raise_again = operator.methodcaller("again")
+
+
 def catch_interrupts() -> None:
     """Ctrl-C ends a process that is still starting at once; later it is a KeyboardInterrupt.
 
     C extensions turn a KeyboardInterrupt amid their import into other errors and print tracebacks.
     Nothing has been written before PyTorch is there, so nothing is lost by leaving.
+
+    They lose it, too: compiled by Cython, a function that raises an error of its own at that moment
+    drops the interrupt (1 in 35 of those that came while PyAV wrote clips). One that dies before
+    ``answer_interrupt`` is therefore raised anew.
     """
     mine = threading.current_thread() is threading.main_thread()
     if mine and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -41,8 +68,15 @@ def let_interrupts_go() -> None:
     """Gives Ctrl-C back to Python."""
     global _asked_to_stop
     _asked_to_stop = False
+    answer_interrupt()
     if signal.getsignal(signal.SIGINT) is _interrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def answer_interrupt() -> None:
+    """Said by who caught the interrupt and ends the process for it."""
+    global _unanswered
+    _unanswered = None
 
 
 def interrupted() -> bool:
@@ -57,7 +91,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         os.write(2, f"{INTERRUPTED}\n".encode())
         os._exit(EXIT_INTERRUPTED)
     _asked_to_stop = True
-    signal.default_int_handler(number, frame)
+    raise _Interrupt
 
 
 @contextmanager

@@ -92,6 +92,43 @@ def test_ctrl_c_during_an_import_is_one_line(tmp_path, late) -> None:
     assert (done.returncode, done.stderr) == (130, "syncflow: error: interrupted\n")
 
 
+_DROPPED = """
+import os, signal, sys
+from syncflow import cli, terminal
+
+def drops(args):
+    for _ in range(3):  # as C extensions do amid an error of their own
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(1000):
+                pass
+        except KeyboardInterrupt:
+            pass
+    for _ in range(10**9):
+        pass
+
+class Parser:
+    def parse_args(self, argv):
+        import argparse
+        return argparse.Namespace(handler=drops)
+
+sys.modules["torch"] = sys  # long imported
+cli._parser = Parser
+code = cli.main(["x"])
+print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+sys.exit(code)
+"""
+
+
+def test_ctrl_c_that_a_library_drops_is_heard_all_the_same() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _DROPPED], capture_output=True, text=True, env=ENVIRONMENT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (130, "syncflow: error: interrupted\n")
+    assert done.stdout == "True\n"
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
