@@ -75,7 +75,9 @@ def on_a_gpu(loop: LoopConfig, **changes: Any) -> LoopConfig:
 def with_batch(config: Any, batch: int, **changes: Any) -> Any:
     """A flow config with that many clips a pass on this GPU."""
     loop = on_a_gpu(config.loop, batch_size=batch, prefetch=0)
+    taught = config.distillation and config.distillation.model_copy(update={"teacher": None})
     kept = {
+        "distillation": taught,
         "init": None,
         "init_video": None,
         "statistics": "data",

@@ -99,6 +99,8 @@ def _inputs(config: settings.AnyTask) -> Iterator[_Input]:
         for key in ("init", "init_video"):
             if getattr(config, key):
                 yield _Input(key, getattr(config, key), ("flow",))
+        if config.distillation is not None and config.distillation.teacher is not None:
+            yield _Input("distillation.teacher", config.distillation.teacher, (config.task,))
         if config.alignment is not None:
             yield _Input("alignment.features", config.alignment.features, _FEATURES)
         if config.samples is not None and config.samples.every:

@@ -5,6 +5,7 @@ from syncflow.training.settings.loop import LoopConfig
 from syncflow.training.settings.losses import (
     AdversarialConfig,
     AlignmentConfig,
+    DistillationConfig,
     PerceptualConfig,
 )
 from syncflow.training.settings.tasks import (
@@ -32,6 +33,7 @@ __all__ = [
     "BlendConfig",
     "BucketConfig",
     "ClipsConfig",
+    "DistillationConfig",
     "ExportTask",
     "FeaturesTask",
     "FlowTask",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from syncflow.config import Config
-from syncflow.config.units import Decay, Layers, Weight, multiple_of
+from syncflow.config.units import Decay, Layers, Share, Weight, multiple_of
 from syncflow.ranges import Real, Whole
 
 _Rate = Annotated[float, Real(0, 1, above=True)]
@@ -49,3 +49,18 @@ class AlignmentConfig(Config):
     features: str
     layer: Layers = 4
     weight: _Counts = 0.5
+
+
+class DistillationConfig(Config):
+    """Guidance distilled into the video tower: it learns the velocity that ``teacher`` (a finished
+    run, a checkpoint or a model folder; None: the weights that training starts from) has with
+    ``guidance`` between the flow times ``guidance_start`` and ``guidance_end``, and outside
+    without. ``data``: how much of what the caption's own velocity is to be comes from the clips
+    instead of from the teacher; guidance is added to it all the same.
+    """
+
+    teacher: str | None = None
+    guidance: Annotated[float, Real(0, 1000)]
+    guidance_start: Share = 0.0
+    guidance_end: Share = 1.0
+    data: Share = 0.0

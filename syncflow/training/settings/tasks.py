@@ -14,7 +14,7 @@ from syncflow.ranges import Real, Whole
 from syncflow.training.settings.export import ExportTask
 from syncflow.training.settings.folders import FolderConfig, OneOrSeveral
 from syncflow.training.settings.loop import LoopConfig
-from syncflow.training.settings.losses import AlignmentConfig
+from syncflow.training.settings.losses import AlignmentConfig, DistillationConfig
 from syncflow.training.settings.vae import AudioVAETask, VideoVAETask
 
 Level = Annotated[int, Whole(min(LEVELS), max(LEVELS))]
@@ -195,6 +195,7 @@ class FlowTask(Config):
     statistics: Literal["data", "init"] = "data"
     lora: LoraConfig | None = None
     alignment: AlignmentConfig | None = None
+    distillation: DistillationConfig | None = None
     samples: SamplesConfig | None = None
     cache: CacheConfig = CacheConfig()
     shuffle_shards: Annotated[int, Whole(0, 1_000_000, "shards")] = 0
@@ -243,6 +244,19 @@ class FlowTask(Config):
             raise ValueError("alignment has features of whole clips, and window takes parts")
         if self.alignment and self.lora:
             raise ValueError("alignment trains a head, and lora its matrices alone; choose one")
+        return self
+
+    @model_validator(mode="after")
+    def _check_distillation(self) -> FlowTask:
+        if self.distillation is None:
+            return self
+        if self.train != "video":
+            raise ValueError(
+                f"distillation teaches the picture alone, and train is {self.train!r}; set it to "
+                '"video"'
+            )
+        if self.distillation.teacher is None and not (self.init or self.init_video):
+            raise ValueError("distillation needs a teacher, or weights to start from (init)")
         return self
 
     @property

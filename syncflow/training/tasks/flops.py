@@ -45,9 +45,13 @@ def training_flops(
     length: int,
     train: Literal["video", "audio", "both"],
     draws: int = 1,
+    taught: bool = False,
 ) -> float:
     """Operations of one training sample with a caption of ``length`` tokens: forward, and twice
-    that backward through what learns. Recomputed activations do not count, as is usual for MFU."""
+    that backward through what learns. Recomputed activations do not count, as is usual for MFU;
+    both passes of the teacher of a picture that is ``taught`` do (``tasks/distillation``)."""
     video, context, audio = _forward(config.model_dump_json(), spec, length)
     sound = context + draws * audio
-    return {"video": 3 * video, "audio": video + 3 * sound, "both": 3 * (video + sound)}[train]
+    of_teacher = 2 * video if taught else 0.0
+    learnt = {"video": 3 * video, "audio": video + 3 * sound, "both": 3 * (video + sound)}[train]
+    return learnt + of_teacher

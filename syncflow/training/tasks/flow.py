@@ -29,8 +29,9 @@ from syncflow.training.datasets.buckets import Bucket, stacked
 from syncflow.training.distributed import sequence, side_stream
 from syncflow.training.distributed.groups import Group
 from syncflow.training.settings import FlowTask
-from syncflow.training.tasks import draws, lora, randomness, validation
+from syncflow.training.tasks import draws, lora, randomness, suits, validation
 from syncflow.training.tasks.alignment import Alignment, without_head
+from syncflow.training.tasks.distillation import Lesson, Teacher
 from syncflow.training.tasks.draws import Coupling, Draws
 from syncflow.training.tasks.randomness import Source
 from syncflow.training.tasks.task import Task
@@ -62,7 +63,7 @@ class FlowTraining(Task[Batch]):
         self.validation = buckets.validation_buckets(config.validation, self.plan, read)
         self.trains_video, self.trains_audio = config.train != "audio", config.train != "video"
         for bucket in self.plan.buckets:  # before the memory of a model that cannot have them
-            self._check(bucket)
+            suits.check(config, bucket, self.group)
         self.module = DDiT(config.model)
         self._start()
         self.module.video_tower.requires_grad_(self.trains_video)
@@ -78,6 +79,11 @@ class FlowTraining(Task[Batch]):
         if config.alignment is not None:
             latents = self.plan.buckets[0].latents
             self.alignment = Alignment(config.alignment, self.module, latents, str(config.data))
+        self.teacher: Teacher | None = None
+        if config.distillation is not None:
+            self.teacher = Teacher(
+                config.distillation, self.module, config.null_caption, self.group
+            )
         sequence.share(self.module, self.group)
         self.coupling = Coupling(config, self.group)
         self.clips_every = config.samples.every if config.samples else 0
@@ -85,42 +91,6 @@ class FlowTraining(Task[Batch]):
             from syncflow.training.tasks import samples
 
             samples.check(config.samples, self.validation[0].latents)
-
-    def _check(self, bucket: Bucket) -> None:
-        """Raises ValueError where the processes or the model cannot have its clips."""
-        self.group.rows(bucket.batch_size)
-        sequence.check(self.config.model, bucket.spec, self.group)
-        self._check_widths(bucket)
-        _, height, width = bucket.spec.video_latent_shape
-        patch = self.config.model.video.patch_size
-        patches = -(-height // patch[1]) * -(-width // patch[2])
-        expected = self.config.model.audio.upsampler_patches
-        if self.trains_audio and expected not in (0, patches):
-            raise ValueError(
-                f"model.audio.upsampler_patches is {expected}, but {bucket.name} (height x width x "
-                f"frames) has {patches} patches per frame; 0 turns the aligned path off"
-            )
-
-    def _check_widths(self, bucket: Bucket) -> None:
-        model, theirs = self.config.model, bucket.latents.channels
-        sizes = [
-            ("video.in_channels", model.video.in_channels, theirs["video"], "video channels"),
-            (
-                "video.caption_channels",
-                model.video.caption_channels,
-                theirs["text"],
-                "numbers per text token",
-            ),
-        ]
-        if self.trains_audio:
-            ours = model.audio.in_channels
-            sizes.append(("audio.in_channels", ours, theirs["audio"], "audio channels"))
-        for name, has, needs, what in sizes:
-            if has != needs:
-                raise ValueError(
-                    f"model.{name} is {has}, but the latents of {bucket.name} (height x width x "
-                    f"frames) have {needs} {what}; set it to {needs}, or train on other latents"
-                )
 
     def _start(self) -> None:
         if self.config.init:
@@ -184,7 +154,8 @@ class FlowTraining(Task[Batch]):
 
         bucket, config = self.plan.at(index).bucket, self.config
         length = int(bucket.latents.manifest.get("text_tokens") or 1)
-        return training_flops(config.model, bucket.spec, length, config.train, config.draws)
+        taught = config.distillation is not None
+        return training_flops(config.model, bucket.spec, length, config.train, config.draws, taught)
 
     def batch(self, index: int) -> Batch:
         loop, seen = self.config.loop, self.plan.at(index)
@@ -271,9 +242,12 @@ class FlowTraining(Task[Batch]):
         events = None
         if drawn.tell_B is not None:
             events = batch["events"].masked_fill(~drawn.tell_B[:, None], torch.nan)
-        condition = self.module.prepare(text, mask, batch["bucket"].spec, events)
+        spec = batch["bucket"].spec
+        condition, lesson = self.module.prepare(text, mask, spec, events), None
+        if self.teacher is not None:
+            lesson = self.teacher.read(text, mask, drawn.drop_B, spec, events)
         video, features = self._picture(
-            batch["video"], drawn.clocks, drawn.x_0, drawn.over_given, condition
+            batch["video"], drawn.clocks, drawn.x_0, drawn.over_given, condition, lesson
         )
         losses = {"video": video}
         if self.trains_audio:
@@ -283,7 +257,13 @@ class FlowTraining(Task[Batch]):
         return losses
 
     def _picture(
-        self, x_1: Tensor, when: Clocks, x_0: Tensor, over_given: Tensor, condition: Condition
+        self,
+        x_1: Tensor,
+        when: Clocks,
+        x_0: Tensor,
+        over_given: Tensor,
+        condition: Condition,
+        lesson: Lesson | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """The loss [B] of the videos, and the features that their sound reads."""
         x_t = flow.interpolate(x_0, x_1, when.video_B)
@@ -299,7 +279,11 @@ class FlowTraining(Task[Batch]):
             velocity, features = self.module.video_velocity(
                 x_t, when.video_B, condition, frame_mask
             )
-        return flow.loss(velocity, flow.velocity(x_0, x_1), moving), features
+        wanted = flow.velocity(x_0, x_1)
+        if lesson is not None:
+            assert self.teacher is not None
+            wanted = self.teacher.velocity(wanted, x_t, when.video_B, lesson, frame_mask)
+        return flow.loss(velocity, wanted, moving), features
 
     def _sound(
         self, y_1: Tensor, y_0: Tensor, t_N: Tensor, context: AudioContext, condition: Condition
