@@ -50,6 +50,7 @@ def test_the_papers_stages(stage):
     left = set(type(config).model_fields) - data.keys()
     assert left <= {
         "alignment",
+        "distillation",
         "init",
         "init_video",
         "loss_weighting",
