@@ -20,7 +20,7 @@ from tests.small_model import build
 
 PROMPT = "a metal ball bounces three times on concrete"
 FEW = {"steps": 2, "audio_steps": 2, "progress": False}
-SEAM = 480  # samples of 10 ms
+SEAM = 4800  # samples of 0.1 s
 
 
 @pytest.fixture(scope="module")
@@ -198,8 +198,11 @@ RHYTHMS = [[0.2, 0.9, 1.5], [0.2, 0.9], [0.5, 1.2, 1.7], [0.5, 1.2], [1.4], [0.3
         ("a ball bounces three times", [0.2, 0.9], [1.5]),
         ("a ball bounces three times", [-0.3, 0.5], [1.2, 1.7]),
         ("a ball bounces twice", [-0.3, 0.5], [1.2]),
-        ("a ball bounces twice", [0.2, 0.9], [1.5]),  # two, but the second flight would be longer
-        ("a ball bounces twice", [0.3, 0.7], [1.05, 1.35]),
+        ("a ball bounces twice", [0.2, 0.9], []),  # as many as it says, though the flight is longer
+        ("a ball bounces nine times", [0.2, 0.9], [1.5]),  # none has so many: as if it said nothing
+        ("a ball bounces twice", [0.3, 0.7], []),
+        ("a ball bounces three times", [0.3, 0.7], [1.2]),
+        ("a ball bounces four times", [0.3, 0.7], [1.05, 1.35]),
         ("a ball", [], [1.4]),
         ("a ball", [-0.2], [1.4]),
     ],
