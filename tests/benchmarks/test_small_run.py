@@ -47,11 +47,11 @@ def test_it_ends_by_the_clock_and_goes_on_from_its_own_weights(tmp_path):
     assert '"phase": "writing (done)"' in first.stdout
     began = time.monotonic()
     second = run(
-        "--tiny", "--minutes", "0.4", "--out", tmp_path / "b", "--init", tmp_path / "a",
+        "--tiny", "--minutes", "0.6", "--out", tmp_path / "b", "--init", tmp_path / "a",
         "--workers", "1", "--seed", "1",
     )  # fmt: skip
     assert second.returncode == 0, second.stderr
-    assert time.monotonic() - began < 90
+    assert time.monotonic() - began < 100
     assert '"phase": "text"' not in second.stdout and '"phase": "towers"' in second.stdout
     from benchmarks.gpu.small import folder
 

@@ -56,7 +56,7 @@ def test_rows_are_measured_joined_and_not_measured_again(tmp_path):
 
 def test_a_row_that_hangs_is_ended_and_the_next_one_measured_until_time_is_over(tmp_path):
     done = _run("--out", str(tmp_path), "--tiny", "--rows", "stage2_plain,stage3_plain",
-                "--row-seconds", "0.1", "--seconds", "0.01")  # fmt: skip
+                "--row-seconds", "0.6", "--seconds", "0.5")  # fmt: skip
     assert done.returncode == 1
     failed = json.loads((tmp_path / "stage2_plain.json").read_text())
     assert "without a result" in failed["error"]
