@@ -29,17 +29,11 @@ INTERRUPTED = "syncflow: error: interrupted"
 _asked_to_stop = False
 
 
-class _Interrupt(KeyboardInterrupt):
-    """One that is watched."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        # Here, and not where it is raised: a frame that names its own error keeps it alive.
-        global _unanswered
-        _unanswered = _Watch(self, _raise_again)
+class _Life:
+    """Ends with the interrupt that carries it."""
 
 
-class _Watch(weakref.ref[_Interrupt]):
+class _Watch(weakref.ref[_Life]):
     again = staticmethod(_thread.interrupt_main)
 
 
@@ -91,7 +85,18 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         os.write(2, f"{INTERRUPTED}\n".encode())
         os._exit(EXIT_INTERRUPTED)
     _asked_to_stop = True
-    raise _Interrupt
+    # Not named here: a frame that names its own error keeps it alive.
+    raise _watched()
+
+
+def _watched() -> KeyboardInterrupt:
+    """One whose end is noticed. No subclass: the interpreter and ``subprocess`` ask for the very
+    type."""
+    global _unanswered
+    error, life = KeyboardInterrupt(), _Life()
+    error.__dict__["life"] = life
+    _unanswered = _Watch(life, _raise_again)
+    return error
 
 
 @contextmanager

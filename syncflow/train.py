@@ -67,6 +67,9 @@ def run(options: argparse.Namespace) -> int:
     try:
         return _run(options)
     except KeyboardInterrupt:  # while PyTorch was being imported, too
+        from syncflow import terminal
+
+        terminal.answer_interrupt()
         return _fail("interrupted", _EXIT_INTERRUPTED)
 
 

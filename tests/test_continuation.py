@@ -199,7 +199,8 @@ RHYTHMS = [[0.2, 0.9, 1.5], [0.2, 0.9], [0.5, 1.2, 1.7], [0.5, 1.2], [1.4], [0.3
         ("a ball bounces three times", [-0.3, 0.5], [1.2, 1.7]),
         ("a ball bounces twice", [-0.3, 0.5], [1.2]),
         ("a ball bounces twice", [0.2, 0.9], []),  # as many as it says, though the flight is longer
-        ("a ball bounces nine times", [0.2, 0.9], [1.5]),  # none has so many: as if it said nothing
+        ("a ball bounces nine times", [0.2, 0.9], [1.05, 1.35]),  # none has so many
+        ("a ball bounces once", [0.2, 0.9], []),  # there are more already
         ("a ball bounces twice", [0.3, 0.7], []),
         ("a ball bounces three times", [0.3, 0.7], [1.2]),
         ("a ball bounces four times", [0.3, 0.7], [1.05, 1.35]),

@@ -93,40 +93,71 @@ def test_ctrl_c_during_an_import_is_one_line(tmp_path, late) -> None:
 
 
 _DROPPED = """
-import os, signal, sys
-from syncflow import cli, terminal
+import argparse, os, signal, sqlite3, sys
+from syncflow import cli
 
-def drops(args):
-    for _ in range(3):  # as C extensions do amid an error of their own
-        try:
-            os.kill(os.getpid(), signal.SIGINT)
-            for _ in range(1000):
-                pass
-        except KeyboardInterrupt:
-            pass
-    for _ in range(10**9):
+def interrupts():
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(1000):
         pass
 
-class Parser:
-    def parse_args(self, argv):
-        import argparse
-        return argparse.Namespace(handler=drops)
+def drops(args):
+    database, heard = sqlite3.connect(":memory:"), 0
+    database.create_function("interrupts", 0, interrupts)
+    while True:  # until an interrupt comes through
+        try:
+            database.execute("select interrupts()").fetchall()
+        except sqlite3.Error:  # in place of the interrupt, which is gone
+            heard += 1
+            print(heard, flush=True)
+            while heard >= 3:
+                pass
 
 sys.modules["torch"] = sys  # long imported
-cli._parser = Parser
-code = cli.main(["x"])
+cli._parser = lambda: argparse.Namespace(parse_args=lambda argv: argparse.Namespace(handler=drops))
+code = cli.main(["x", *sys.argv[1:]])
 print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
 sys.exit(code)
 """
 
 
-def test_ctrl_c_that_a_library_drops_is_heard_all_the_same() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _DROPPED], capture_output=True, text=True, env=ENVIRONMENT,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), timeout=60,
+def interrupted(*argv: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *argv], capture_output=True, text=True, env=ENVIRONMENT, timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
+
+
+def test_ctrl_c_that_a_library_drops_is_heard_all_the_same() -> None:
+    done = interrupted("-c", _DROPPED)
     assert (done.returncode, done.stderr) == (130, "syncflow: error: interrupted\n")
-    assert done.stdout == "True\n"
+    assert done.stdout.endswith("True\n")
+
+
+def test_with_debug_it_ends_the_process_as_any_interrupt_does(tmp_path) -> None:
+    """A script's exit code is 130 for the very type alone, and subprocess waits less for it."""
+    (tmp_path / "script.py").write_text(_DROPPED)
+    done = interrupted(str(tmp_path / "script.py"), "--debug")
+    assert done.returncode in (130, -signal.SIGINT)
+    assert done.stderr.splitlines()[-1] == "KeyboardInterrupt"
+
+
+def test_training_says_it_once() -> None:
+    script = """
+import os, signal, sys
+from syncflow import cli
+from syncflow.training import runner
+
+def run(*given, **options):
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(1000):
+        pass
+
+runner.run = run
+sys.exit(cli.main(["train", "--config", "impacts/recipe"]))
+"""
+    done = interrupted("-c", script)
+    assert done.returncode == 130 and done.stderr.count("interrupted") == 1, done.stderr
 
 
 class Terminal(io.StringIO):

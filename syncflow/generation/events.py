@@ -116,8 +116,8 @@ def going_on(
     window's are, and the flight that is under way ends after about as long as the one before it
     (what is longer, or much shorter, counts against a rhythm). Where bounces have become shorter
     than any in the rhythms, they go on about as short. There are as many in the window as the
-    caption says, since no clip in training was told other times than its caption's: told four
-    where the caption says two, the picture lost the ball.
+    caption says, or as near to that as the rhythms come: no clip in training was told other times
+    than its caption's, and told four where the caption says two the picture lost the ball.
 
     Args:
         config: of the model; it has rhythms.
@@ -129,7 +129,8 @@ def going_on(
     seconds, count = config.geometry.seconds, said_count(prompt)
     kept, seen = rhythms(config, prompt), sum(time >= 0 for time in before)
     if count is not None:
-        kept = [r for r in kept if seen + sum(t >= known for t in r) == count] or kept
+        missing = [abs(seen + sum(t >= known for t in r) - count) for r in kept]
+        kept = [r for r, many in zip(kept, missing, strict=True) if many == min(missing)]
     costs = [_unlike(rhythm, before, known, seconds) for rhythm in kept]
     near = [i for i, cost in enumerate(costs) if cost <= min(costs) + _NEAR]
     return [time for time in kept[near[draw.integers(len(near))]] if time >= known]

@@ -133,14 +133,13 @@ def test_a_student_comes_to_need_one_pass(made, tmp_path):
 
 
 def test_another_teacher_may_be_named(made, tmp_path):
-    same = lesson(made, text_dropout=0)[3]
+    same = lesson(made)[3]
     torch.manual_seed(1)
     other = DDiT(parsed(config(made, tmp_path)).model).state_dict()
     (tmp_path / "start").mkdir()
     save_file(other, tmp_path / "start" / "model.safetensors")
     taught = {**GUIDED, "teacher": str(made / "teacher")}
-    start = {"init": str(tmp_path / "start"), "text_dropout": 0}
-    named = lesson(made, distillation=taught, **start)
+    named = lesson(made, distillation=taught, init=str(tmp_path / "start"))
     torch.testing.assert_close(named[3], same)
     assert named[4]["video"].item() > 1e-4
 
@@ -151,11 +150,46 @@ def test_another_teacher_may_be_named(made, tmp_path):
         ({"train": "both"}, "teaches the picture alone, and train is 'both'"),
         ({"init": None}, "distillation needs a teacher, or weights to start from"),
         ({"distillation": {"guidence": 2}}, "nearest is 'guidance'"),
+        ({"distillation": {**GUIDED, "guidance_start": 0.8}}, "guidance_start 0.8 must be below"),
     ],
 )
 def test_what_cannot_be_is_one_line(made, tmp_path, changes, said):
     with pytest.raises(ValueError, match=said):
         parsed({**config(made, tmp_path), **changes})
+
+
+def test_a_teacher_of_other_latents_is_refused(made, tmp_path):
+    """Its velocities would be of pictures that nobody trains on."""
+    about = {"statistics": json.dumps({"video_mean": [0, 0], "video_std": [1, 2]})}
+    weights = load_file(made / "teacher" / "model.safetensors")
+    (tmp_path / "other").mkdir()
+    save_file(weights, tmp_path / "other" / "model.safetensors", about)
+    said = r"\(init: .*other\) was trained .* \(video_std \[1, 2\], here \[1, 1\]\)"
+    with pytest.raises(ValueError, match=said):
+        lesson(made, init=str(tmp_path / "other"))
+    with pytest.raises(ValueError, match="distillation.teacher: "):
+        lesson(made, distillation={**GUIDED, "teacher": str(tmp_path / "other")})
+
+
+def test_additions_of_low_rank_are_taught_too(made):
+    low = {"rank": 2, "alpha": 2, "towers": "video"}
+    same = lesson(made)[3]
+    taught = {**GUIDED, "teacher": str(made / "teacher")}
+    for distillation in (GUIDED, taught):
+        torch.testing.assert_close(lesson(made, lora=low, distillation=distillation)[3], same)
+
+
+@pytest.mark.parametrize("engine", [None, {"zero_optimization": {"stage": 2}}])
+def test_under_deepspeed_the_teacher_computes_as_the_student_does(made, engine):
+    loop = {"precision": "bf16", "deepspeed": engine, "batch_size": 6}
+    training = FlowTraining(parsed(config(made, made, loop)))
+    weights = {p.dtype for p in training.teacher.ddit.video_tower.parameters()}
+    assert weights == {torch.bfloat16 if engine else torch.float32}  # without it, autocast does
+    training.module.bfloat16() if engine else None
+    batch = training.batch(0)
+    with torch.autocast("cpu", torch.bfloat16, enabled=engine is None):
+        _, parts = training.loss(batch, torch.Generator().manual_seed(0))
+    assert torch.isfinite(parts["video"])
 
 
 def test_a_teacher_that_is_not_there_is_named(made, tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from pydantic import model_validator
+
 from syncflow.config import Config
 from syncflow.config.units import Decay, Layers, Share, Weight, multiple_of
 from syncflow.ranges import Real, Whole
@@ -64,3 +66,12 @@ class DistillationConfig(Config):
     guidance_start: Share = 0.0
     guidance_end: Share = 1.0
     data: Share = 0.0
+
+    @model_validator(mode="after")
+    def _check_interval(self) -> DistillationConfig:
+        if self.guidance_start >= self.guidance_end:
+            raise ValueError(
+                f"guidance_start {self.guidance_start:g} must be below guidance_end "
+                f"{self.guidance_end:g}, or nothing is guided"
+            )
+        return self

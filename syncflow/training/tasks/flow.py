@@ -28,8 +28,9 @@ from syncflow.training.datasets import buckets
 from syncflow.training.datasets.buckets import Bucket, stacked
 from syncflow.training.distributed import sequence, side_stream
 from syncflow.training.distributed.groups import Group
+from syncflow.training.optim import precision
 from syncflow.training.settings import FlowTask
-from syncflow.training.tasks import draws, lora, randomness, suits, validation
+from syncflow.training.tasks import distillation, draws, lora, randomness, suits, validation
 from syncflow.training.tasks.alignment import Alignment, without_head
 from syncflow.training.tasks.distillation import Lesson, Teacher
 from syncflow.training.tasks.draws import Coupling, Draws
@@ -66,6 +67,14 @@ class FlowTraining(Task[Batch]):
             suits.check(config, bucket, self.group)
         self.module = DDiT(config.model)
         self._start()
+        self.teacher: Teacher | None = None
+        if config.distillation is not None:
+            distillation.check(config, self.statistics)
+            # DeepSpeed has no autocast: there weights say what is computed in.
+            bf16 = precision.chosen(config.loop, self.device) == "bf16"
+            dtype = torch.bfloat16 if config.loop.deepspeed and bf16 else None
+            taught = config.distillation, self.module, config.null_caption
+            self.teacher = Teacher(*taught, self.group, dtype)
         self.module.video_tower.requires_grad_(self.trains_video)
         self.module.adaptors.requires_grad_(self.trains_audio)
         self.module.audio_tower.requires_grad_(self.trains_audio)
@@ -79,11 +88,6 @@ class FlowTraining(Task[Batch]):
         if config.alignment is not None:
             latents = self.plan.buckets[0].latents
             self.alignment = Alignment(config.alignment, self.module, latents, str(config.data))
-        self.teacher: Teacher | None = None
-        if config.distillation is not None:
-            self.teacher = Teacher(
-                config.distillation, self.module, config.null_caption, self.group
-            )
         sequence.share(self.module, self.group)
         self.coupling = Coupling(config, self.group)
         self.clips_every = config.samples.every if config.samples else 0
