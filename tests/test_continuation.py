@@ -20,7 +20,7 @@ from tests.small_model import build
 
 PROMPT = "a metal ball bounces three times on concrete"
 FEW = {"steps": 2, "audio_steps": 2, "progress": False}
-SEAM = 4800  # samples of 0.1 s
+SEAM = 480  # samples of 10 ms
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,10 @@
 """Fits the map with which a model shows its steps, and measures it: is it like the clip, and what
 does it cost?
 
-Fitted to what the decoders make of rendered clips (or of films), measured on clips that the model
-draws: correlation of the preview's pixels with those that the decoder makes of the same latents and
-with those of the finished clip, frame by frame; the same of the loudness; processor time.
+Fitted to what the decoders make of clips that the model draws, half-way and finished (or of films),
+measured on others: correlation of the preview's pixels with those that the decoder makes of the
+same latents and with those of the finished clip, frame by frame; the same of the loudness;
+processor time.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from syncflow.generation.pipeline import SyncFlow, load
 from syncflow.generation.remarks.preview import Preview
 from syncflow.model_io import fingerprint
 from syncflow.model_io import preview_map as files
-from syncflow.models.preview_map import Fit, PreviewMap, loudness
+from syncflow.models.preview_map import Fit, PreviewMap, blank, loudness
 from syncflow.progress import bar
 
 COLUMNS = {
@@ -40,7 +41,7 @@ COLUMNS = {
 
 def run(
     model: SyncFlow | str | Path | None = None,
-    fit_clips: int = 32,
+    fit_clips: int = 64,
     clips: int = 16,
     levels: Sequence[int] = (1,),
     out: str | Path | None = None,
@@ -52,7 +53,7 @@ def run(
     command: str | None = None,
     progress: bool = True,
 ) -> Row:
-    """Fits a map to ``fit_clips`` rendered training clips of every level, and windows of
+    """Fits a map to ``fit_clips`` clips of training captions of every level, and windows of
     ``videos``, measures it on ``clips`` validation captions; writes ``preview.json`` and ``.md``
     into ``out`` (default ``runs/eval``) and, with ``write``, the map into the model's folder;
     returns the former.
@@ -112,25 +113,34 @@ def fitted(
     videos: Sequence[str | Path] = (),
     progress: bool = False,
 ) -> PreviewMap:
-    """A map fitted to so many rendered training clips of every level, and as many windows of
-    films."""
+    """A map fitted to so many clips of training captions of every level, as they are half-way and
+    finished, and as many windows of films. A map of rendered clips' latents fits drawn ones less
+    well, and those are what it is asked of."""
     from syncflow import impacts
 
     spec, codecs, fit = model.config.geometry.spec, model.codecs, Fit()
     seeds = impacts.SEEDS["train"][:clips]
-    pairs = [(seed, level) for level in levels for seed in seeds]
+    prompts = [impacts.sample_scene(n, level, "train").caption for level in levels for n in seeds]
     films = systems.windows(videos, clips, _empty(model)) if videos else []
-    for index in bar(range(len(pairs) + len(films)), desc="fit", shown=progress):
-        if index < len(pairs):
-            seed, level = pairs[index]
-            scene = impacts.sample_scene(seed, level, "train", spec.seconds)
-            clip = systems.rendered(systems.case(scene), spec.height, spec.width)
+    half = max(1, (model.config.sampling.steps + 1) // 2)
+    model.previews = blank(model.config.ddit.video.in_channels, model.config.ddit.audio.in_channels)
+
+    def add(seen: Tensor, heard: Tensor | None) -> None:
+        fit.add_video(codecs.video.denormalize(seen), codecs.decode_video(seen[0], spec)[None])
+        if heard is not None:
+            samples = codecs.decode_audio(heard[0], spec)
+            fit.add_audio(codecs.audio.denormalize(heard), samples[None])
+
+    for index in bar(range(len(prompts) + len(films)), desc="fit", shown=progress):
+        if index < len(prompts):
+            shown: list[Preview] = []
+            asked = {"seed": index, "progress": False, "preview_every": half}
+            model.generate(prompts[index], preview=shown.append, **asked)
+            for preview in shown:
+                add(*preview.latents)
         else:
-            clip = films[index - len(pairs)]
-        seen, heard = codecs.encode_video([clip.video]), codecs.encode_audio([clip.audio])
-        frames, samples = codecs.decode_video(seen[0], spec), codecs.decode_audio(heard[0], spec)
-        fit.add_video(codecs.video.denormalize(seen), frames[None])
-        fit.add_audio(codecs.audio.denormalize(heard), samples[None])
+            clip = films[index - len(prompts)]
+            add(codecs.encode_video([clip.video]), codecs.encode_audio([clip.audio]))
     return fit.solved()
 
 

@@ -20,10 +20,8 @@ from syncflow.generation.request import Request
 from syncflow.generation.sampler import encode_captions
 from syncflow.noise_steps import Held
 
-#: Seconds over which one sound blends into the other, where a part is drawn anew and where a clip
-#: goes on: there a copy of the old end, which the codec made a little softer or louder, leads into
-#: the new, and 10 ms of it left a step in the level.
-SEAM_S, LEAD_S = 0.01, 0.1
+#: Seconds over which one sound blends into the other.
+SEAM_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ def as_long(audio_M: Tensor, samples: int) -> Tensor:
 def joined(old: Tensor, new: Tensor, shared: int, sample_rate: int) -> Tensor:
     """``old``, and ``new`` from sample ``shared`` on: up to there it is of the same moments as the
     end of ``old``, whose last ones blend into it."""
-    blend = min(shared, round(LEAD_S * sample_rate))
+    blend = min(shared, round(SEAM_S * sample_rate))
     rise = torch.linspace(0, 1, blend)
     seam = (1 - rise) * old[len(old) - blend :] + rise * new[shared - blend : shared]
     return torch.cat([old[: len(old) - blend], seam, new[shared:]])

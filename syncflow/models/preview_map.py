@@ -71,6 +71,13 @@ class PreviewMap:
         return _applied(self.sound, _moments(latent_BAD)).clamp(min=0).square().flatten(1)
 
 
+def blank(video_channels: int, audio_channels: int) -> PreviewMap:
+    """A map that shows nothing of any latents."""
+    pixels = VIDEO_STRIDE[0] * 3 * VIDEO_STRIDE[1] * VIDEO_STRIDE[2]
+    picture = torch.zeros(_SIDE**2 * video_channels + 1, pixels)
+    return PreviewMap(picture, torch.zeros(_SIDE * audio_channels + 1, PER_LATENT))
+
+
 class Fit:
     """Least squares over clips, a few numbers kept of each.
 

@@ -13,8 +13,8 @@ EXAMPLE = "syncflow evaluate preview --model runs/model --write"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add, count = parser.add_argument, options.count
     options.add_model(parser)
-    what = "rendered clips per level that it is fitted to (default 32)"
-    add("--fit-clips", type=count, default=32, metavar="N", help=what)
+    what = "drawn clips per level that it is fitted to (default 64)"
+    add("--fit-clips", type=count, default=64, metavar="N", help=what)
     what = "films or folders of films that it is fitted to as well"
     add("--videos", nargs="+", default=(), metavar="FILE", help=what)
     what = "captions per level that it is measured on (default 16)"
