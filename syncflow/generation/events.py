@@ -21,7 +21,8 @@ Times = Sequence[float]
 #: Of some of the prompts, by their rows and seeds: seconds as of ``events``, or None.
 When = Callable[[Sequence[int], Sequence[int]], Tensor | None]
 
-#: Seconds between two contacts that count like one that the other has not.
+#: Seconds between two contacts that count like one that the other has not, and like one more or
+#: fewer than the caption says.
 _MISSED = 0.3
 _NEAR = 0.1  # s, of rhythms that fit as well
 _SHORTEST = 0.5  # of a flight, as a share of the one before
@@ -113,11 +114,9 @@ def going_on(
     those of one of the training clips (``rhythms``) that began as the window does.
 
     The seed draws among those that come nearest: their contacts in the known part are where the
-    window's are, and the flight that is under way ends after about as long as the one before it
-    (what is longer, or much shorter, counts against a rhythm). Where bounces have become shorter
-    than any in the rhythms, they go on about as short. There are as many in the window as the
-    caption says, or as near to that as the rhythms come: no clip in training was told other times
-    than its caption's, and told four where the caption says two the picture lost the ball.
+    window's are, no flight is longer, or much shorter, than the one before it, the one under way at
+    the window's end included, and the window has as many as the caption says. Where bounces have
+    become shorter than any in the rhythms, they go on about as short.
 
     Args:
         config: of the model; it has rhythms.
@@ -128,27 +127,37 @@ def going_on(
     """
     seconds, count = config.geometry.seconds, said_count(prompt)
     kept, seen = rhythms(config, prompt), sum(time >= 0 for time in before)
-    if count is not None:
-        missing = [abs(seen + sum(t >= known for t in r) - count) for r in kept]
-        kept = [r for r, many in zip(kept, missing, strict=True) if many == min(missing)]
-    costs = [_unlike(rhythm, before, known, seconds) for rhythm in kept]
+    costs = []
+    for rhythm in kept:
+        new = [time for time in rhythm if time >= known]
+        missing = 0 if count is None else abs(seen + len(new) - count)
+        far = _unlike(rhythm, before, known) + _longer(before, new, seconds)
+        costs.append(far + _MISSED * missing)
     near = [i for i, cost in enumerate(costs) if cost <= min(costs) + _NEAR]
     return [time for time in kept[near[draw.integers(len(near))]] if time >= known]
 
 
-def _unlike(rhythm: Times, before: Times, known: float, seconds: float) -> float:
-    """How far (s) a window that goes on as ``rhythm`` is from one that does so from its start."""
+def _unlike(rhythm: Times, before: Times, known: float) -> float:
+    """How far (s) the known part of a window is from that of one that is ``rhythm``."""
     seen = [time for time in before if time >= 0]
     old = [time for time in rhythm if time < known]
     # Of the last contacts, which the new ones follow.
     far = sum(abs(a - b) for a, b in zip(reversed(old), reversed(seen), strict=False))
-    far += _MISSED * abs(len(old) - len(seen))
-    if len(before) > 1:
-        last = before[-1] - before[-2]
-        # With no contact more, the flight ends after the window.
-        gap = (rhythm[len(old)] if len(rhythm) > len(old) else seconds) - before[-1]
-        far += max(0.0, gap - last) + max(0.0, _SHORTEST * last - gap)
-    return far
+    return far + _MISSED * abs(len(old) - len(seen))
+
+
+def _longer(before: Times, new: Times, seconds: float) -> float:
+    """How much (s) flights grow, or become much shorter than the one before, from the last that is
+    known to the one under way at the window's end."""
+    if len(before) < 2:
+        return 0.0
+    times = [*before[-2:], *new]
+    gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+    far = sum(
+        max(0.0, gap - last) + max(0.0, _SHORTEST * last - gap)
+        for last, gap in zip(gaps, gaps[1:], strict=False)
+    )
+    return far + max(0.0, seconds - times[-1] - gaps[-1])  # it lasts at least so long
 
 
 def events(
