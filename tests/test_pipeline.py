@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,19 @@ def test_sound_that_reads_no_picture_runs_no_video_tower_for_it() -> None:
     assert rows_of_passes(model, video=picture(), v2a="paper") == ([], [2] * 3)
     one, two = run(model, video=picture()), run(model, video=picture(seed=1))
     assert torch.equal(one.audio, two.audio)
+
+
+def test_a_negative_prompt_that_does_nothing_is_told(model) -> None:
+    off = dict(guidance=1.0, audio_guidance=1.0)
+    with pytest.warns(UserWarning, match="negative_prompt does nothing at guidance 1: give"):
+        said = run(model, negative_prompt="rubber", **off)
+    assert same(said, run(model, **off))
+    with pytest.warns(UserWarning, match="negative_audio_prompt does nothing at audio_guidance 1"):
+        run(model, negative_audio_prompt="speech", guidance=2.0, audio_guidance=1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(model, negative_prompt="rubber", guidance=1.0, audio_guidance=2.0)
+        run(model, negative_prompt=" ", negative_audio_prompt="", **off)
 
 
 @pytest.mark.parametrize("condition", ["both", "video"])

@@ -6,6 +6,7 @@ pictures and loudness of that (``models.preview_map``), in a fraction of the tim
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from syncflow import flow
 from syncflow.clip import ClipSpec
+from syncflow.config import SamplingConfig
 from syncflow.generation.arguments import function, texts
 from syncflow.generation.first_block import CachedVelocity
 from syncflow.generation.model import Model
@@ -60,6 +62,23 @@ class Wishes:
             negative_prompt=self.negative_prompt, negative_audio_prompt=self.negative_audio_prompt
         )
         function("callback", "each step", self.callback)
+
+    def remark(self, settings: SamplingConfig) -> None:
+        """Warns of a text that nothing is led away from, since guidance is off in the call or,
+        where that says nothing, in the model's ``settings``."""
+        asked = settings.model_copy(
+            update={name: value for name, value in self.sampling.items() if value is not None}
+        )
+        of_sound = asked.guidance if asked.audio_guidance is None else asked.audio_guidance
+        both, sound = self.negative_prompt or "", self.negative_audio_prompt or ""
+        for name, text, weights in (
+            ("negative_prompt", both, (asked.guidance, of_sound)),
+            ("negative_audio_prompt", sound, (of_sound,)),
+        ):
+            if text.strip() and all(weight == 1 for weight in weights):
+                option = "guidance" if len(weights) > 1 else "audio_guidance"
+                line = f"{name} does nothing at {option} 1: give {option}, 1.5 say"
+                warnings.warn(line, stacklevel=3)
 
 
 @dataclass(frozen=True)

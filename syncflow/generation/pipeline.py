@@ -165,8 +165,7 @@ class SyncFlow(Model):
             audio_takes: soundtracks per picture.
             rank: "sync" puts the takes whose onsets meet the contacts in the picture first, and
                 fills in ``Clip.scores``; None leaves them in the order of their noise.
-            v2a: how a given video is read: clean and once ("one-pass"), or noised anew at every
-                step ("paper").
+            v2a: a given video is read clean and once ("one-pass"), or noised anew ("paper").
             callback: ``callback(step, (video, audio) latents, (t_video, t_audio))`` after a step;
                 raise ``syncflow.Cancelled`` to end the call.
             progress: show a progress bar.
@@ -200,6 +199,7 @@ class SyncFlow(Model):
             arguments.flag("progress", progress),
             drawing.wish(self, preview, preview_every),
         )
+        wishes.remark(self.config.sampling)
         new: _New = {
             "height": height,
             "width": width,
