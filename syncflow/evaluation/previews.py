@@ -1,10 +1,10 @@
 """Fits the map with which a model shows its steps, and measures it: is it like the clip, and what
 does it cost?
 
-Fitted to what the decoders make of clips that the model draws, half-way and finished (or of films),
-measured on others: correlation of the preview's pixels with those that the decoder makes of the
-same latents and with those of the finished clip, frame by frame; the same of the loudness;
-processor time.
+Fitted to what the decoders make of clips that the model draws, half-way and finished, and of films,
+if some are given; measured on others: correlation of the preview's pixels with those that the
+decoder makes of the same latents and with those of the finished clip, frame by frame; the same of
+the loudness; processor time.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def fitted(
     progress: bool = False,
 ) -> PreviewMap:
     """A map fitted to so many clips of training captions of every level, as they are half-way and
-    finished, and as many windows of films. A map of rendered clips' latents fits drawn ones less
-    well, and those are what it is asked of."""
+    finished (twice, where the sound is drawn after the picture), and as many windows of films. A
+    map of rendered clips' latents fits drawn ones less well, and those are what it is asked of."""
     from syncflow import impacts
 
     spec, codecs, fit = model.config.geometry.spec, model.codecs, Fit()
