@@ -63,7 +63,7 @@ def test_readme_gives_clips_then_the_two_commands() -> None:
     assert len(readme.splitlines()) <= 120
     first, second = blocks(ROOT / "README.md", "sh")[:2]
     assert re.fullmatch(r'pip install -e \. && syncflow generate ".+" -o clip\.mp4\n', first)
-    assert second == "pip install -e '.[test]' && pytest\n"
+    assert second == "pip install -e '.[test]' && pytest -n 2 --dist loadfile\n"
     beginning = readme.split("```")[0]
     clips = re.findall(r"\[!\[.+?\]\((docs/clips/\d\.webp)\)\]\((docs/clips/\d\.mp4)\)", beginning)
     assert len(clips) == 6 and "git clone" in beginning
