@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,15 +20,6 @@ from syncflow.training.checkpoints import weights
 from syncflow.training.distributed import sequence
 from syncflow.training.distributed.groups import Group
 from syncflow.training.settings import DistillationConfig, FlowTask
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What the teacher knows of B captions: read as they are, then as null captions; who of them,
-    [B], is to learn guidance (a null caption has nothing to be led away from)."""
-
-    condition: Condition
-    guided_B: Tensor
 
 
 class Teacher:
@@ -65,9 +55,10 @@ class Teacher:
     @torch.no_grad()
     def read(
         self, text: Tensor, mask: Tensor, drop_B: Tensor, spec: ClipSpec, events: Tensor | None
-    ) -> Lesson:
-        """Once per batch: the captions [B, L, E] as the student has them, with its null caption for
-        ``drop_B``; ``events`` as in ``DDiT.read``, said of the captions alone."""
+    ) -> Condition:
+        """Once per batch, of 2B rows: the captions [B, L, E] as the student has them, with its null
+        caption for ``drop_B``, and then null captions; ``events`` as in ``DDiT.read``, said of the
+        captions alone."""
         null, null_mask = self.ddit.video_tower.unguided_text(mask, self.null_caption)
         # The teacher's null caption, since the student's moves as it learns.
         text, mask = tokens.replace(text, mask, null, null_mask, drop_B)
@@ -76,11 +67,16 @@ class Teacher:
         masks = torch.cat([tokens.pad(m, length) for m in (mask, null_mask)])
         if events is not None:
             events = torch.cat([events, torch.full_like(events, torch.nan)])
-        return Lesson(Condition(self.ddit.read(both, masks, spec, events), None, spec), ~drop_B)
+        return Condition(self.ddit.read(both, masks, spec, events), None, spec)
 
     @torch.no_grad()
     def velocity(
-        self, of_data: Tensor, x_t: Tensor, t_B: Tensor, lesson: Lesson, frame_mask: Tensor | None
+        self,
+        of_data: Tensor,
+        x_t: Tensor,
+        t_B: Tensor,
+        lesson: Condition,
+        frame_mask: Tensor | None,
     ) -> Tensor:
         """The velocity [B, C, T, H, W] to learn, where the data's own is ``of_data``: the teacher's
         with guidance, as far as ``config.data`` leaves it the word. Guidance itself is always the
@@ -89,10 +85,11 @@ class Teacher:
         if frame_mask is not None:
             frame_mask = torch.cat([frame_mask] * 2)
         both, _ = self.ddit.video_velocity(
-            torch.cat([x_t] * 2), torch.cat([t_B] * 2), lesson.condition, frame_mask
+            torch.cat([x_t] * 2), torch.cat([t_B] * 2), lesson, frame_mask
         )
         captioned, null = both.chunk(2)
-        inside = (config.guidance_start <= t_B) & (t_B < config.guidance_end) & lesson.guided_B
+        # Where the caption is dropped both are the same, and nothing is led away.
+        inside = (config.guidance_start <= t_B) & (t_B < config.guidance_end)
         led = (config.guidance - 1) * inside[:, None, None, None, None]
         return torch.lerp(captioned, of_data, config.data) + led * (captioned - null)
 

@@ -32,7 +32,7 @@ from syncflow.training.optim import precision
 from syncflow.training.settings import FlowTask
 from syncflow.training.tasks import distillation, draws, lora, randomness, suits, validation
 from syncflow.training.tasks.alignment import Alignment, without_head
-from syncflow.training.tasks.distillation import Lesson, Teacher
+from syncflow.training.tasks.distillation import Teacher
 from syncflow.training.tasks.draws import Coupling, Draws
 from syncflow.training.tasks.randomness import Source
 from syncflow.training.tasks.task import Task
@@ -267,7 +267,7 @@ class FlowTraining(Task[Batch]):
         x_0: Tensor,
         over_given: Tensor,
         condition: Condition,
-        lesson: Lesson | None = None,
+        lesson: Condition | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """The loss [B] of the videos, and the features that their sound reads."""
         x_t = flow.interpolate(x_0, x_1, when.video_B)
